@@ -1,0 +1,239 @@
+"""The words that data and learning share: crops, batches, the loader protocol.
+
+Nothing here decodes, trains or opens a file. `fixres` imports this module of `pipelines` and no other, so whatever
+both sides must agree on stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+# RGB channel statistics of ImageNet in [0, 1], as torchvision and timm use them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+MIN_RESOLUTION = 8
+MAX_RESOLUTION = 2048
+
+
+class InputError(ValueError):
+    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy."""
+
+
+class BadSampleError(InputError):
+    """One stored sample cannot be used.
+
+    Attributes:
+        index: the sample's index in the data set, or -1 if the engine cannot tell.
+    """
+
+    def __init__(self, message: str, index: int = -1) -> None:
+        super().__init__(message)
+        self.index = index
+
+    def __reduce__(self) -> tuple:
+        # An exception is pickled on its way out of a worker process; the default would call __init__ without index.
+        return type(self), (str(self), self.index)
+
+
+class Box(NamedTuple):
+    """A crop rectangle in pixels of the stored image: rows [y, y + h), columns [x, x + w)."""
+
+    y: int
+    x: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class TrainCrop:
+    """RandomResizedCrop with torchvision's semantics, then a horizontal flip."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's area as a share of the image's area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's width over height; drawn log-uniformly."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"ratio={self.ratio} must satisfy 0 < low <= high")
+        _check_share("hflip", self.hflip, low=0.0)
+
+
+@dataclass(frozen=True)
+class EvalCrop:
+    """Centre crop as timm tests: short side resized to floor(resolution / crop_pct), then the centre square."""
+
+    crop_pct: float = 0.875
+    """Side of the centre crop over the resized short side, in (0, 1]."""
+    hflip: float = 0.0
+    """Probability of a horizontal flip; above 0 only while fine-tuning (FixRes, section 4)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_pct <= 1:
+            raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is ImageNet's custom")
+        _check_share("hflip", self.hflip, low=0.0)
+
+
+def _check_share(name: str, value: float, low: float) -> None:
+    if not low <= value <= 1:
+        raise InputError(f"{name}={value} must be in [{low:g}, 1]")
+
+
+def check_resolution(resolution: int) -> int:
+    """Returns `resolution` (pixels) if it is one a loader can deliver, else raises InputError."""
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise InputError(f"resolution={resolution} is impossible; use {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels")
+    return int(resolution)
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What a loader delivers. The engine decides how.
+
+    Training loaders set `shuffle` and `drop_last`; evaluation loaders leave both off and see each index once over all
+    ranks.
+    """
+
+    path: Path
+    """An ImageFolder, a .beton file, or a folder of webdataset shards."""
+    crop: TrainCrop | EvalCrop
+    """Which part of each image is seen."""
+    resolution: int
+    """Side of the square output in pixels; `set_resolution` changes it."""
+    batch_size: int
+    """Images per batch on this rank."""
+    shuffle: bool = False
+    """Reorder the samples each epoch."""
+    drop_last: bool = False
+    """Leave out the last batch if it is short."""
+    seed: int = 0
+    """Seeds order, crops and flips together with epoch and index."""
+    num_workers: int = 2
+    """Worker processes or threads on this rank; 0 decodes in the calling thread where the engine allows it."""
+    rank: int = 0
+    """This process among `world_size`."""
+    world_size: int = 1
+    """Number of processes that share the data."""
+    device: str = "cpu"
+    """Where batches arrive: "cpu" or "cuda[:n]"."""
+    on_bad: Literal["stop", "replace"] = "stop"
+    """A bad sample stops the run, or is counted and replaced by the next good one."""
+
+    def __post_init__(self) -> None:
+        check_resolution(self.resolution)
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size} must be at least 1")
+        if self.num_workers < 0:
+            raise InputError(f"num_workers={self.num_workers} must not be negative")
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(f"rank={self.rank} must be in [0, world_size={self.world_size})")
+        if self.on_bad not in ("stop", "replace"):
+            raise InputError(f"on_bad={self.on_bad!r} must be 'stop' or 'replace'")
+
+
+class Batch(NamedTuple):
+    """One step's data.
+
+    Attributes:
+        images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalised.
+        labels: int64 (B,), class numbers.
+        indices: int64 (B,), positions in the data set; -1 where the engine cannot tell.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+
+
+@dataclass
+class Counters:
+    """What a loader has done since it was opened. None where the engine does not tell."""
+
+    num_images: int = 0
+    bytes_read: int | None = 0
+    """Encoded bytes of the samples read."""
+    pixels_decoded: int | None = 0
+    """Pixels that came out of the JPEG decoder."""
+    wait_seconds: float = 0.0
+    """Time the consumer stood waiting for the next batch."""
+    num_bad_samples: int = 0
+    bad_samples: list[str] = field(default_factory=list)
+    """A line for each bad sample that was replaced."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Stored images with random access, as encoded bytes."""
+
+    classes: tuple[str, ...]
+    """Class names in label order: sorted, as torchvision's ImageFolder."""
+    labels: np.ndarray
+    """int64 (N,), in [0, len(classes))."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> bytes:
+        """Encoded image file (JPEG, PNG, ...) of sample `index`."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What a person needs to find sample `index`: the file, and the member or number in it."""
+        ...
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """One engine's stream of batches. Iterating gives one epoch; `set_epoch` chooses which."""
+
+    classes: tuple[str, ...]
+    num_samples: int
+    """Samples of the whole data set, over all ranks."""
+    resolution: int
+    counters: Counters
+    shares_boxes: bool
+    """True if order, boxes and flips are those of `pipelines.boxes`; False if the engine draws its own."""
+
+    def __len__(self) -> int:
+        """Batches this rank gets in a whole epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the current epoch, from where `load_state_dict` left it, else from its start."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration delivers."""
+        ...
+
+    def set_resolution(self, resolution: int) -> None:
+        """Output side in pixels from the next iteration on, without rebuilding the engine."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and the number of samples (over all ranks) that iteration has handed out in it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration continue there."""
+        ...
+
+    def close(self) -> None:
+        """Ends workers and frees buffers. Idempotent."""
+        ...
+
+
+class OpenLoader(Protocol):
+    """What learning code is handed to get its data: a bound engine, told split and config."""
+
+    def __call__(self, split: Literal["train", "val"], **config: Any) -> Loader: ...
