@@ -1,0 +1,50 @@
+"""How every command line ends: quietly, or with one line that says what to do and an exit code of its kind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from pipelines.spec import InputError
+
+EXIT_INPUT = 2  # a mistake in the call or in the data
+EXIT_SYSTEM = 3  # disk, memory, permission
+EXIT_INTERRUPT = 130  # Ctrl-C, as shells report it
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls `main` and leaves the process.
+
+    A user's mistake (`InputError`), a failing disk (`OSError`) and Ctrl-C end in one line on stderr. Anything else is
+    a defect of ours and keeps its traceback.
+    """
+    # `timeout` and job schedulers send SIGTERM; taking it like Ctrl-C lets `finally` clauses remove temporary files.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except InputError as error:
+        _leave(str(error), EXIT_INPUT)
+    except KeyboardInterrupt:
+        _leave("interrupted; what was finished is kept, run the same command again to go on", EXIT_INTERRUPT)
+    except OSError as error:
+        _leave(_describe(error), EXIT_SYSTEM)
+
+
+def _describe(error: OSError) -> str:
+    place = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{place}; free some space or choose another folder, then run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"not allowed to write or read{place}; check the folder's permissions"
+    return f"{error.strerror or error}{place}"
+
+
+def _leave(line: str, code: int) -> None:
+    print(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}", file=sys.stderr)
+    # Worker threads of a loader may still hold native code; they must not keep the process alive or add a traceback.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code == EXIT_INTERRUPT else sys.exit(code)
