@@ -1,0 +1,1 @@
+"""Stored images with random access, and where they come from."""

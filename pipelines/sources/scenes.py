@@ -1,0 +1,210 @@
+"""Synthetic scenes: what each picture of the generated data set contains, as a pure function of (seed, split, index).
+
+Each scene is one textured object of a class-typical size, mostly near the middle, among distractors that carry the
+same textures but other shapes, in front of a textured background. Train and val are drawn alike: that objects look
+larger in training than in testing comes from RandomResizedCrop alone, as it does with photographs.
+`scenes_render` turns a scene into pixels, `scenes_write` into files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipelines.spec import InputError
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+# Shape, and its typical diameter over SceneConfig.object_pixels. All have about the same area.
+SHAPES = {"disc": 0.96, "triangle": 1.22, "square": 1.2, "cross": 1.22, "ring": 1.1}
+# A class's texture: pattern and wavelength. The two fine ones differ in nothing but detail of a few pixels.
+TEXTURES = ("stripes_fine", "checks_fine", "stripes_coarse", "checks_coarse")
+CLASSES = tuple(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES)
+_DISTRACTOR_SHAPES = ("ellipse", "slab")
+_DISTRACTOR_PATTERNS = ("stripes", "checks", "plain")
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Parameters of the data set. Equal parameters and an equal Pillow version give equal files."""
+
+    seed: int = 0
+    num_classes: int = 12
+    """The first classes of `CLASSES`."""
+    num_train: int = 2400
+    """Training images, over all classes."""
+    num_val: int = 1200
+    long_side: tuple[int, int] = (440, 560)
+    """Range of the longer image side in pixels."""
+    aspect: tuple[float, float] = (0.67, 0.8)
+    """Range of the shorter side over the longer one."""
+    portrait_share: float = 0.3
+    object_pixels: float = 120.0
+    """Typical object diameter in pixels; each shape has its own multiple of it."""
+    object_spread: float = 0.12
+    """Standard deviation of the log of an object's diameter within its class."""
+    offset_spread: float = 0.13
+    """Standard deviation of the object's centre from the image's centre, over the image's side."""
+    fine_pixels: float = 11.0
+    """Wavelength of fine textures in pixels."""
+    coarse_pixels: float = 26.0
+    """Wavelength of coarse textures in pixels."""
+    contrast: tuple[float, float] = (0.25, 0.6)
+    """Range of the difference between a texture's two colours, as a share of the grey range."""
+    num_distractors: tuple[int, int] = (6, 12)
+    noise: float = 7.0
+    """Standard deviation of the sensor noise in grey levels."""
+    quality: int = 90
+    """JPEG quality; chroma is subsampled 4:2:0 as in most photographs."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_classes <= len(CLASSES):
+            raise InputError(f"num_classes={self.num_classes} must be in [2, {len(CLASSES)}]")
+        for name in ("num_train", "num_val"):
+            if getattr(self, name) < self.num_classes:
+                raise InputError(f"{name}={getattr(self, name)} leaves a class empty; use {self.num_classes} or more")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        if not 64 <= self.long_side[0] <= self.long_side[1] <= 8192:
+            raise InputError(f"long_side={self.long_side} must satisfy 64 <= low <= high <= 8192")
+        if not 1 <= self.quality <= 95:
+            raise InputError(f"quality={self.quality} must be in [1, 95]")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order: sorted, as ImageFolder sorts them."""
+        return tuple(sorted(CLASSES[: self.num_classes]))
+
+    def num_images(self, split: Split) -> int:
+        return self.num_train if split == "train" else self.num_val
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object or distractor. Lengths in pixels, angles in radians, colours RGB in [0, 255]."""
+
+    shape: str
+    pattern: Literal["stripes", "checks", "plain"]
+    wavelength: float
+    diameter: float
+    centre: tuple[float, float]
+    """y, x."""
+    angle: float
+    texture_angle: float
+    phase: tuple[float, float]
+    """Shift of the texture, in wavelengths."""
+    aspect: float
+    """Stretch along the shape's second axis; 1 for objects."""
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture's contents, back to front; the labelled object is the last but for what may cover it."""
+
+    label: int
+    height: int
+    width: int
+    things: tuple[Thing, ...]
+    target: int
+    """Position of the labelled object in `things`."""
+    light: tuple[float, float, float]
+    """Gain at the centre, and its change from edge to edge along y and x."""
+    noise: float
+    background_seed: int
+
+
+def scene_label(config: SceneConfig, index: int) -> int:
+    """Label of image `index`: classes take turns, so each has as many images as the others, give or take one."""
+    return index % config.num_classes
+
+
+def draw_scene(config: SceneConfig, split: Split, index: int) -> Scene:
+    """The contents of image `index` of `split`: a pure function of its arguments."""
+    random = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    height, width = _image_size(config, random)
+    label = scene_label(config, index)
+    target = _target(config, config.classes[label], height, width, random)
+    num = int(random.integers(config.num_distractors[0], config.num_distractors[1] + 1))
+    behind = [_distractor(config, height, width, random) for _ in range(num)]
+    in_front = [_occluder(config, target, random)] if random.random() < 0.3 else []
+    return Scene(
+        label=label,
+        height=height,
+        width=width,
+        things=(*behind, target, *in_front),
+        target=num,
+        light=(random.uniform(0.7, 1.15), random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4)),
+        noise=config.noise * random.uniform(0.4, 1.6),
+        background_seed=int(random.integers(2**32)),
+    )
+
+
+def _image_size(config: SceneConfig, random: np.random.Generator) -> tuple[int, int]:
+    long_side = int(random.integers(config.long_side[0], config.long_side[1] + 1))
+    short_side = round(long_side * random.uniform(*config.aspect))
+    return (long_side, short_side) if random.random() < config.portrait_share else (short_side, long_side)
+
+
+def _target(config: SceneConfig, name: str, height: int, width: int, random: np.random.Generator) -> Thing:
+    shape, pattern, grain = name.split("_")
+    typical = config.object_pixels * SHAPES[shape]
+    offset = np.clip(random.normal(0, config.offset_spread, 2), -0.3, 0.3)
+    return Thing(
+        shape=shape,
+        pattern=pattern,
+        wavelength=_wavelength(config, grain == "fine", random),
+        diameter=typical * math.exp(random.normal(0, config.object_spread)),
+        centre=(height * (0.5 + offset[0]), width * (0.5 + offset[1])),
+        aspect=1.0,
+        **_finish(config, random),
+    )
+
+
+def _distractor(config: SceneConfig, height: int, width: int, random: np.random.Generator) -> Thing:
+    pattern = _DISTRACTOR_PATTERNS[random.integers(len(_DISTRACTOR_PATTERNS))]
+    return Thing(
+        shape=_DISTRACTOR_SHAPES[random.integers(len(_DISTRACTOR_SHAPES))],
+        pattern=pattern,
+        wavelength=_wavelength(config, random.random() < 0.5, random),
+        diameter=config.object_pixels * random.uniform(0.4, 1.1),
+        centre=(height * random.random(), width * random.random()),
+        aspect=random.uniform(0.35, 0.65),
+        **_finish(config, random),
+    )
+
+
+def _occluder(config: SceneConfig, target: Thing, random: np.random.Generator) -> Thing:
+    """A plain sliver that covers some of the target's rim."""
+    bearing = random.uniform(0, 2 * math.pi)
+    reach = 0.45 * target.diameter
+    return Thing(
+        shape="ellipse",
+        pattern="plain",
+        wavelength=config.coarse_pixels,
+        diameter=target.diameter * random.uniform(0.3, 0.6),
+        centre=(target.centre[0] + reach * math.sin(bearing), target.centre[1] + reach * math.cos(bearing)),
+        aspect=random.uniform(0.35, 0.65),
+        **_finish(config, random),
+    )
+
+
+def _wavelength(config: SceneConfig, fine: bool, random: np.random.Generator) -> float:
+    return (config.fine_pixels if fine else config.coarse_pixels) * math.exp(random.normal(0, 0.1))
+
+
+def _finish(config: SceneConfig, random: np.random.Generator) -> dict:
+    """Angles, phases and colours: at random for every thing, so that none of them tells the class."""
+    middle = random.uniform(70, 185, 3)
+    swing = random.normal(0, 0.35, 3) + random.choice((-1.0, 1.0))
+    half = 127.5 * random.uniform(*config.contrast) * swing
+    return {
+        "angle": random.uniform(0, 2 * math.pi),
+        "texture_angle": random.uniform(0, 2 * math.pi),
+        "phase": (random.random(), random.random()),
+        "colours": (tuple(float(v) for v in middle - half), tuple(float(v) for v in middle + half)),
+    }

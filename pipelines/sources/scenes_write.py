@@ -1,0 +1,108 @@
+"""Writes synthetic scenes as an ImageFolder of JPEG files with `scenes.json` beside them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from pipelines.sources.scenes import SPLITS, SceneConfig, Split, scene_label
+from pipelines.sources.scenes_render import scene_jpeg
+from pipelines.spec import InputError
+
+RECORD_NAME = "scenes.json"
+# Raise this whenever the same parameters come to give other pictures, so that finished folders are made anew.
+GENERATOR_VERSION = 1
+_CHUNK = 24  # images per message to a worker: about 0.3 s of work
+
+
+def scenes_record(config: SceneConfig) -> dict:
+    """What `scenes.json` holds: everything the files depend on."""
+    return {
+        "generator": "synthetic scenes",
+        "generator_version": GENERATOR_VERSION,
+        "pillow": PIL.__version__,
+        "numpy": np.__version__,
+        "classes": list(config.classes),
+        "parameters": asdict(config),
+    }
+
+
+def is_complete(config: SceneConfig, folder: Path) -> bool:
+    """Whether `folder` holds the finished data set of these parameters, made by these versions, no file missing."""
+    try:
+        recorded = json.loads((folder / RECORD_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    if recorded != json.loads(json.dumps(scenes_record(config))):
+        return False
+    present = {path.relative_to(folder).as_posix() for path in folder.glob("*/*/*.jpg")}
+    return present == {scene_path(config, split, i) for split in SPLITS for i in range(config.num_images(split))}
+
+
+def scene_path(config: SceneConfig, split: Split, index: int) -> str:
+    """Path of image `index` in the data folder, with forward slashes."""
+    return f"{split}/{config.classes[scene_label(config, index)]}/{index:05d}.jpg"
+
+
+def write_scenes(config: SceneConfig, folder: Path, num_workers: int = 2, progress: bool = True) -> Path:
+    """Renders the data set into `folder`, which must not exist yet.
+
+    The files go to a temporary folder beside it that is renamed when all are there, so `folder` is whole or absent.
+
+    Args:
+        config: parameters of the data set.
+        folder: becomes an ImageFolder pair, `train/` and `val/`, and `scenes.json`.
+        num_workers: processes that render; 0 renders in this one.
+        progress: show a bar on stderr.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} is there already; remove it or choose another folder for the scenes")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        for split in SPLITS:
+            for name in config.classes:
+                (temporary / split / name).mkdir(parents=True)
+        _write_images(config, temporary, num_workers, progress)
+        (temporary / RECORD_NAME).write_text(json.dumps(scenes_record(config), indent=1) + "\n")
+        temporary.chmod(0o755)  # mkdtemp makes it private to the user
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_images(config: SceneConfig, root: Path, num_workers: int, progress: bool) -> None:
+    jobs = [(split, index) for split in SPLITS for index in range(config.num_images(split))]
+    write = partial(_write_image, config, root)
+    bar = partial(tqdm, total=len(jobs), desc="drawing scenes", unit="img", disable=not progress)
+    if num_workers < 1:
+        for _ in bar(map(write, jobs)):
+            pass
+        return
+    # Not fork: torch's or a loader's threads may hold locks in this process.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        try:
+            for _ in bar(pool.map(write, jobs, chunksize=_CHUNK)):
+                pass
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _write_image(config: SceneConfig, root: Path, job: tuple[Split, int]) -> None:
+    split, index = job
+    (root / scene_path(config, split, index)).write_bytes(scene_jpeg(config, split, index))
