@@ -10,7 +10,6 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
