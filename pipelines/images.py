@@ -98,7 +98,13 @@ def check_fit(max_side: int, quality: int) -> None:
 
 
 def shrink(image: Image.Image, max_side: int) -> Image.Image:
-    """`image` downscaled so that its long side is `max_side` pixels, or unchanged if it already fits."""
+    """`image` downscaled so that its long side is `max_side` pixels, or unchanged if it already fits.
+
+    With Lanczos, because it keeps most of what a later crop and resize would have seen in the original: over 50
+    ImageNet photographs stored at 0.5 and 0.8 of their size, the 112 and 128 pixel crops came within a mean PSNR of
+    38.7 dB; 38.6 with bicubic, 37.5 Hamming, 37.4 bilinear, 35.5 box, which is what ffcv's writer (OpenCV's
+    INTER_AREA) does. It takes 9 ms instead of 3.
+    """
     long_side = max(image.size)
     if long_side <= max_side:
         return image

@@ -1,0 +1,173 @@
+"""Writes .beton files that ffcv's own reader and loader take, without ffcv (see `pipelines.beton_format`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from pipelines import beton_format as layout
+from pipelines.beton import BetonReader
+from pipelines.images import EncodedSample
+from pipelines.spec import InputError
+from pipelines.writing import atomic_file, verify
+
+
+def write_beton(
+    path: Path,
+    samples: Iterable[EncodedSample],
+    max_samples: int,
+    classes: Sequence[str] = (),
+    extra_fields: Sequence[str] = (),
+    overwrite: bool = False,
+) -> int:
+    """Writes a whole file, reads it back, and only then gives it its name.
+
+    Args:
+        path: the file's final name.
+        samples: taken one at a time; an exception from here leaves nothing behind.
+        max_samples: at least the number of samples; room for their metadata comes before the images.
+        classes: class names in label order.
+        extra_fields: names of BytesField columns; each sample's `extra` must hold all of them.
+        overwrite: replace an existing file.
+
+    Returns:
+        Number of samples written.
+    """
+    with atomic_file(path, overwrite) as partial:
+        with BetonWriter(partial, max_samples, classes, extra_fields) as writer:
+            for sample in samples:
+                writer.write(sample)
+            writer.finish()
+        verify(BetonReader(partial), writer.labels, writer.sizes)
+    return writer.num_samples
+
+
+class BetonWriter:
+    """Streams samples to a file: image data page by page, tables and header last.
+
+    Until `finish` has run, the file has no valid header. It writes to `path` itself; `write_beton` adds the temporary
+    name and the verification.
+
+    Attributes:
+        num_samples: samples written so far.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_samples: int,
+        classes: Sequence[str] = (),
+        extra_fields: Sequence[str] = (),
+        page_size: int = layout.DEFAULT_PAGE_SIZE,
+    ) -> None:
+        names = ["image", "label", *extra_fields]
+        _check_names(names)
+        if not layout.MIN_PAGE_SIZE <= page_size <= layout.MAX_PAGE_SIZE or page_size & (page_size - 1):
+            raise InputError(f"page_size={page_size} must be a power of two from 2 MiB to 2 GiB")
+        self.num_samples = 0
+        self._extra_fields = tuple(extra_fields)
+        self._page_size = page_size
+        types = [layout.TYPE_IMAGE, layout.TYPE_INT] + [layout.TYPE_BYTES] * len(extra_fields)
+        self._descriptors = _descriptors(names, types)
+        self._metadata = np.zeros(max_samples, layout.metadata_dtype(types))
+        self._table = np.zeros((max_samples, 1 + len(extra_fields)), layout.ALLOCATION)
+        # Without class names the file is, byte for byte, what ffcv's writer makes of the same images.
+        self._info = json.dumps({"classes": list(classes)}).encode() if classes else b""
+        self._info_start = layout.metadata_start(len(names)) + self._metadata.nbytes
+        self._position = layout.align(self._info_start + len(self._info), page_size)
+        self._file = open(path, "wb")
+        self._file.seek(self._position)
+
+    def __enter__(self) -> BetonWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,): labels written so far."""
+        return self._metadata["f1"][: self.num_samples]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 (N, 2): heights and widths written so far."""
+        images = self._metadata["f0"][: self.num_samples]
+        return np.column_stack([images["height"], images["width"]]).astype(np.int64)
+
+    def write(self, sample: EncodedSample) -> None:
+        """Appends one sample; its index in the file is the number of samples before it."""
+        number = self.num_samples
+        if number == len(self._metadata):
+            raise InputError(f"sample {sample.index} is more than max_samples={number}; reserve more")
+        parts = [sample.image, *(sample.extra[name] for name in self._extra_fields)]
+        if not all(parts):
+            # ffcv finds sizes by position, so an empty string would take on the size of its neighbour.
+            raise InputError(f"sample {sample.index} has an empty field; .beton files cannot hold one")
+        pointers = self._append(sample.index, parts)
+        row = self._metadata[number]
+        row["f0"] = (layout.MODE_JPG, sample.width, sample.height, pointers[0])
+        row["f1"] = sample.label
+        for k, pointer in enumerate(pointers[1:]):
+            row[f"f{2 + k}"] = (pointer, len(parts[1 + k]))
+        self._table[number] = [(number, pointer, len(part)) for pointer, part in zip(pointers, parts, strict=True)]
+        self.num_samples = number + 1
+
+    def finish(self) -> None:
+        """Writes tables and header; the file is complete afterwards."""
+        if self.num_samples == 0:
+            raise InputError("no samples to write; a .beton file cannot be empty")
+        metadata, table = self._metadata[: self.num_samples], self._table[: self.num_samples]
+        # ffcv reads whole pages, so the last one is filled up, too; as a hole it takes no disk space.
+        end = layout.align(self._position, self._page_size)
+        header = np.array(
+            [(layout.VERSION, len(self._descriptors), self._page_size, self.num_samples, end)], layout.HEADER
+        )
+        if self._info:
+            pointer = np.zeros(1, layout.INFO_POINTER)
+            crc = layout.checksum(header[0], self._descriptors, metadata, table, self._info)
+            pointer[0] = (layout.INFO_MAGIC, self._info_start, len(self._info), crc)
+            self._descriptors["arguments"][0, : pointer.nbytes] = pointer.view("u1")
+        self._put(end, table)
+        self._put(0, header, self._descriptors, metadata)
+        self._put(self._info_start, self._info)
+        self._file.flush()
+
+    def _append(self, index: int, parts: list[bytes]) -> list[int]:
+        """Writes the parts one after the other into the current page, or the next if they do not fit together."""
+        total = sum(map(len, parts))
+        if total > self._page_size:
+            raise InputError(f"sample {index} takes {total} bytes, a page {self._page_size}; choose a smaller max_side")
+        page_end = layout.align(self._position + 1, self._page_size)
+        if self._position + total > page_end:
+            self._position = page_end
+            self._file.seek(page_end)
+        starts = self._position + np.cumsum([0, *map(len, parts)])
+        self._file.writelines(parts)
+        self._position = int(starts[-1])
+        return [int(start) for start in starts[:-1]]
+
+    def _put(self, position: int, *blocks: np.ndarray | bytes) -> None:
+        self._file.seek(position)
+        for block in blocks:
+            self._file.write(block)
+
+
+def _check_names(names: list[str]) -> None:
+    proper = all(name.isascii() and name.isprintable() and 0 < len(name) <= 16 for name in names)
+    if not proper or len(set(names)) != len(names) or len(names) > layout.MAX_FIELDS:
+        raise InputError(f"field names {names} must differ and have 1 to 16 ASCII characters")
+
+
+def _descriptors(names: list[str], types: list[int]) -> np.ndarray:
+    descriptors = np.zeros(len(names), layout.DESCRIPTOR)
+    for descriptor, name, type_id in zip(descriptors, names, types, strict=True):
+        descriptor["type_id"] = type_id
+        descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), "u1")
+    return descriptors

@@ -1,0 +1,146 @@
+"""How data files come to be: under a temporary name, verified, then renamed.
+
+A process that is killed or a disk that is full leaves nothing under the final name, only a hidden `.NAME.partial`
+beside it, which the next attempt clears.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.images import decode_rgb
+from pipelines.spec import InputError, Source
+
+_NUM_DECODED = 16  # samples that `verify` decodes
+
+
+@contextmanager
+def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary path to write to, which becomes `target` if the block ends well.
+
+    Args:
+        target: the final name; its folder is made if need be.
+        overwrite: replace an existing file instead of refusing.
+    """
+    partial = _prepare(target, overwrite)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; choose a file name")
+    with _named(target):
+        partial.touch()
+        with _locked(partial, target):
+            try:
+                yield partial
+                _sync(partial)
+                os.replace(partial, target)
+                _sync(target.parent)
+            finally:
+                partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives an empty temporary folder to fill, which becomes `target` if the block ends well.
+
+    Args:
+        target: the final name; its parent is made if need be.
+        overwrite: replace an existing folder instead of refusing.
+    """
+    partial = _prepare(target, overwrite)
+    if target.is_file():
+        raise InputError(f"{target} is a file; choose another name for the folder")
+    with _named(target):
+        partial.mkdir(exist_ok=True)
+        with _locked(partial, target):
+            try:
+                _clear(partial)
+                yield partial
+                for path in (*partial.iterdir(), partial):
+                    _sync(path)
+                _replace_folder(partial, target)
+                _sync(target.parent)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def verify(source: Source, labels: np.ndarray, sizes: np.ndarray) -> None:
+    """Reads back what was written: count and all labels, and the size of some decoded images.
+
+    Args:
+        source: the written data, opened anew.
+        labels: int64 (N,), as they were handed to the writer.
+        sizes: int64 (N, 2), height and width likewise.
+    """
+    if not np.array_equal(source.labels, labels):
+        raise OSError(errno.EIO, f"{len(source)} samples came back from disk, not the {len(labels)} written; try again")
+    for index in np.unique(np.linspace(0, len(labels) - 1, _NUM_DECODED).astype(int)):
+        name = source.name(int(index))
+        shape = decode_rgb(source.read(int(index)), name, int(index)).shape[:2]
+        if shape != tuple(sizes[index]):
+            raise OSError(errno.EIO, f"{name} came back from disk as another image; try again")
+
+
+def _prepare(target: Path, overwrite: bool) -> Path:
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name}.partial")
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Errors of writing to an open file, a full disk above all, carry no file name; they get the target's."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(target)
+        raise
+
+
+@contextmanager
+def _locked(partial: Path, target: Path) -> Iterator[None]:
+    """Holds a lock that dies with the process, so that two runs never write the same temporary file."""
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is writing {target}; wait for it or choose another name") from None
+        except OSError:
+            pass  # some cluster file systems have no locks; there, two runs to one target are the user's to avoid
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def _replace_folder(partial: Path, target: Path) -> None:
+    """Folders, unlike files, cannot be replaced in one step: the old one steps aside first."""
+    if not target.exists():
+        os.rename(partial, target)
+        return
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(target, old)
+    os.rename(partial, target)
+    shutil.rmtree(old)
