@@ -1,0 +1,89 @@
+"""Engines: one protocol (`pipelines.spec.Loader`), several ways from stored images to batches."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import NamedTuple
+
+from pipelines.spec import InputError, Loader, LoaderConfig
+
+
+class _Engine(NamedTuple):
+    """Where an engine lives and what it needs.
+
+    Attributes:
+        module: imported when the engine is opened, because FFCV takes 6 s and DALI 2 s to import.
+        loader: name of its class.
+        package: what must be importable, or None.
+        extra: the extra of this package that installs it.
+        kinds: path kinds it reads, of "folder", "beton" and "shards".
+    """
+
+    module: str
+    loader: str
+    package: str | None
+    extra: str | None
+    kinds: tuple[str, ...]
+
+
+_ANY = ("folder", "beton", "shards")
+_ENGINES = {
+    "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, _ANY),
+    "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
+    "dali": _Engine("pipelines.loaders.dali", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
+    "dali-slice": _Engine("pipelines.loaders.dali_slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
+}
+ENGINES = tuple(_ENGINES)
+"""Names that `open_loader` takes."""
+
+_FORMATS = {"beton": "ffcv", "shards": "webdataset"}
+_KINDS = {"folder": "an image folder", "beton": "a .beton file", "shards": "a folder of .tar shards"}
+
+
+def open_loader(engine: str, config: LoaderConfig) -> Loader:
+    """Opens the stream of batches that `config` describes.
+
+    Args:
+        engine: one of `ENGINES`.
+        config: data, crop, resolution, batch size, sharding.
+
+    Raises:
+        InputError: unknown engine, missing package, or a path that the engine cannot read.
+    """
+    if engine not in _ENGINES:
+        raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(ENGINES)}")
+    entry = _ENGINES[engine]
+    _check_package(engine, entry)
+    _check_path(engine, entry, config)
+    loader: Loader = getattr(importlib.import_module(entry.module), entry.loader)(config)
+    return loader
+
+
+def _check_package(engine: str, entry: _Engine) -> None:
+    if entry.package is None:
+        return
+    try:
+        found = importlib.util.find_spec(entry.package) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        found = False
+    if not found:
+        raise InputError(
+            f"engine={engine!r} needs the package {entry.package}; "
+            f"install it with: pip install 'roc-fixres[{entry.extra}]', or choose --engine torch"
+        )
+
+
+def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
+    path = config.path
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give {' or '.join(_KINDS[kind] for kind in entry.kinds)}")
+    kind = "beton" if path.is_file() else "shards" if any(path.glob("*.tar")) else "folder"
+    if kind in entry.kinds:
+        return
+    wanted = next(kind for kind in reversed(entry.kinds) if kind in _FORMATS)
+    raise InputError(
+        f"{path} is {_KINDS[kind]}, and engine={engine!r} reads "
+        f"{' or '.join(_KINDS[kind] for kind in entry.kinds)}; make one with: "
+        f"python tools/convert_imagenet.py SOURCE DEST --format {_FORMATS[wanted]}"
+    )

@@ -1,0 +1,183 @@
+"""What all engines share: epoch, position and resolution, the wait clock, the counters, saving and resuming."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from pipelines.order import num_batches
+from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
+
+T = TypeVar("T")
+MAX_EPOCH = 2**32 - 1  # the counter word that carries the epoch, see pipelines.randomness
+
+
+class Delivery(NamedTuple):
+    """A batch on its way to the consumer, with what it cost.
+
+    Attributes:
+        batch: images, labels and indices, on the loader's device.
+        bytes_read: encoded bytes of its samples, None if the engine cannot tell.
+        pixels_decoded: pixels that came out of the JPEG decoder, None if the engine cannot tell.
+        bad_samples: one line for each sample that was replaced.
+    """
+
+    batch: Batch
+    bytes_read: int | None
+    pixels_decoded: int | None
+    bad_samples: list[str]
+
+
+class BaseLoader(ABC):
+    """Implements `pipelines.spec.Loader` but for the way an engine makes its batches (`_deliveries`)."""
+
+    shares_boxes = False
+
+    def __init__(self, config: LoaderConfig, classes: tuple[str, ...], num_samples: int) -> None:
+        self.config = config
+        self.classes = tuple(classes)
+        self.num_samples = num_samples
+        self.batch_size = config.batch_size
+        self.resolution = config.resolution
+        self.counters = Counters()
+        self.epoch = 0
+        self._num_batches = num_batches(config, num_samples)
+        self._position = 0  # samples over all ranks that this epoch has handed out
+        self._resume_at: int | None = None  # set by load_state_dict until the next iteration
+        self._running: Generator[Batch, None, None] | None = None
+        self._closed = False
+
+    @abstractmethod
+    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
+        """This rank's batches of the current epoch at the current resolution, from global position `start` on.
+
+        Closing the generator must leave the engine ready for another call.
+        """
+
+    def _release(self) -> None:  # noqa: B027 (engines without workers have nothing to release)
+        """Ends workers and frees buffers; called once."""
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._closed:
+            raise RuntimeError("this loader is closed; open another one")
+        self._stop_running()
+        start, self._resume_at = self._resume_at or 0, None
+        self._position = start
+        self._running = self._count(self._deliveries(start))
+        return self._running
+
+    def _count(self, deliveries: Generator[Delivery, None, None]) -> Generator[Batch, None, None]:
+        """Hands batches out, keeps the position and the counters."""
+        step = self.config.batch_size * self.config.world_size
+        try:
+            while True:
+                began = time.perf_counter()
+                delivery = next(deliveries, None)
+                self.counters.wait_seconds += time.perf_counter() - began
+                if delivery is None:
+                    return
+                self._position = min(self._position + step, self.num_samples)
+                self._add(delivery)
+                yield delivery.batch
+        finally:
+            deliveries.close()
+
+    def _add(self, delivery: Delivery) -> None:
+        counters = self.counters
+        counters.num_images += len(delivery.batch.labels)
+        counters.bytes_read = _sum(counters.bytes_read, delivery.bytes_read)
+        counters.pixels_decoded = _sum(counters.pixels_decoded, delivery.pixels_decoded)
+        counters.num_bad_samples += len(delivery.bad_samples)
+        counters.bad_samples += delivery.bad_samples
+
+    def _stop_running(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch of the next iteration; naming the epoch that was just loaded keeps its position."""
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise InputError(f"epoch={epoch} must be in [0, {MAX_EPOCH}]")
+        if epoch != self.epoch:
+            self.epoch, self._position, self._resume_at = int(epoch), 0, None
+
+    def set_resolution(self, resolution: int) -> None:
+        self.resolution = check_resolution(resolution)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and samples handed out in it, with what must be the same for them to mean anything."""
+        return {"epoch": self.epoch, "position": self._position} | self._identity()
+
+    def _identity(self) -> dict[str, Any]:
+        return {"num_samples": self.num_samples, "seed": self.config.seed, "shuffle": self.config.shuffle}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, here in self._identity().items():
+            if state.get(name) != here:
+                raise InputError(
+                    f"{self.config.path}: the saved data position has {name}={state.get(name)}, this loader {here}; "
+                    "resume with the same data and settings, or start afresh"
+                )
+        epoch, position = state.get("epoch"), state.get("position")
+        if not (isinstance(epoch, int) and 0 <= epoch <= MAX_EPOCH):
+            raise InputError(f"the saved data position has epoch={epoch!r}; it must be an integer from 0 on")
+        if not (isinstance(position, int) and 0 <= position <= self.num_samples):
+            raise InputError(f"the saved data position={position!r} is not in [0, {self.num_samples}]")
+        self._stop_running()
+        self.epoch, self._position, self._resume_at = epoch, position, position
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._stop_running()
+            self._release()
+
+    def __enter__(self) -> BaseLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sum(total: int | None, more: int | None) -> int | None:
+    return None if total is None or more is None else total + more
+
+
+def empty_batch(resolution: int, device: str) -> Batch:
+    """The batch of a rank that gets nothing of a short last step."""
+    images = torch.empty((0, resolution, resolution, 3), dtype=torch.uint8, device=device)
+    numbers = torch.empty(0, dtype=torch.int64, device=device)
+    return Batch(images, numbers, numbers.clone())
+
+
+MAX_BAD_IN_A_ROW = 100  # as many neighbours that cannot be decoded mean that the data set is broken, not a sample
+
+
+def make_good(make: Callable[[int], T], index: int, num_samples: int, on_bad: str, bad_samples: list[str]) -> T:
+    """`make(index)`, or by the policy `on_bad` that of the next index that can be made.
+
+    Args:
+        make: raises BadSampleError for an index that cannot be used.
+        index: the wanted sample.
+        num_samples: samples of the data set; after the last comes the first.
+        on_bad: "stop" or "replace".
+        bad_samples: gets a line for each sample that was passed over.
+    """
+    tries = min(num_samples, MAX_BAD_IN_A_ROW)
+    for candidate in ((index + step) % num_samples for step in range(tries)):
+        try:
+            return make(candidate)
+        except BadSampleError as error:
+            if on_bad == "stop":
+                raise
+            bad_samples.append(str(error))
+            last = error
+    raise BadSampleError(f"{tries} samples in a row are bad, so none can stand in; the last: {last}", index)
