@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         _leave(str(error), EXIT_INPUT)
     except KeyboardInterrupt:
-        _leave("interrupted; what was finished is kept, run the same command again to go on", EXIT_INTERRUPT)
+        _leave("interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
     except OSError as error:
         _leave(_describe(error), EXIT_SYSTEM)
 
@@ -43,7 +43,7 @@ def _describe(error: OSError) -> str:
 
 
 def _leave(line: str, code: int) -> None:
-    print(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}", file=sys.stderr)
+    sys.stderr.write(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}\n")
     # Worker threads of a loader may still hold native code; they must not keep the process alive or add a traceback.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -98,6 +98,26 @@ def check_resolution(resolution: int) -> int:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """Which images, read by which engine."""
+
+    path: str = "scenes"
+    """A folder of photographs (train/ and val/, or class folders to split), or "scenes", or "imagenette"."""
+    engine: str = "auto"
+    """One of pipelines.loaders.ENGINES, or "auto"."""
+    work_dir: Path = Path("data")
+    """Where generated, downloaded, split and converted data is kept for the next run."""
+    num_workers: int = 2
+    """Worker processes or threads of each loader."""
+    max_side: int = 500
+    """Longest side of a stored image in pixels when converting."""
+    quality: int = 90
+    """JPEG quality of re-encoded images when converting."""
+    on_bad: Literal["stop", "replace"] = "stop"
+    """A bad sample stops the run, or is counted and replaced by the next good one."""
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """What a loader delivers. The engine decides how.
 
@@ -199,6 +219,8 @@ class Loader(Protocol):
     classes: tuple[str, ...]
     num_samples: int
     """Samples of the whole data set, over all ranks."""
+    batch_size: int
+    """Images per batch on this rank; the last batch of an epoch may be shorter."""
     resolution: int
     counters: Counters
     shares_boxes: bool

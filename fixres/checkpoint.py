@@ -1,0 +1,97 @@
+"""Weights that carry what they were trained and tested with, so that nobody tests them with the wrong transform."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fixres.config import ModelConfig
+from fixres.models import create_model
+from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+from pipelines.writing import atomic_file
+
+FORMAT = "fixres-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Everything but the weights.
+
+    Attributes:
+        model: timm name of the network.
+        model_kwargs: further arguments of timm.create_model.
+        classes: class names in label order.
+        train_res: last training resolution in pixels.
+        test_res: test resolution in pixels.
+        crop_pct: side of the centre crop over the resized short side.
+        interpolation: how images are resized; always antialiased.
+        mean: channel means in [0, 1], RGB.
+        std: channel deviations in [0, 1], RGB.
+        fixed: whether FixRes has fine-tuned it for `test_res`.
+        seed: the run's seed.
+    """
+
+    model: str
+    model_kwargs: dict[str, Any]
+    classes: tuple[str, ...]
+    train_res: int
+    test_res: int
+    crop_pct: float
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    fixed: bool = False
+    seed: int = field(default=0)
+
+
+def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
+    """Writes weights and info; `path` appears only when the file is complete and on disk.
+
+    The weights stand under "state_dict", where timm.create_model(..., checkpoint_path=path) looks for them.
+    """
+    content = {"format": FORMAT, "version": VERSION, "info": asdict(info), "state_dict": net.state_dict()}
+    with atomic_file(path, overwrite=True) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
+    """The network with its weights, on the CPU, and what it was trained with.
+
+    Raises:
+        InputError: no such file, not one of our checkpoints, or weights that do not fit the named network.
+    """
+    content = _read(path)
+    try:
+        values = dict(content["info"])
+        values.update({key: tuple(values[key]) for key in ("classes", "mean", "std")})
+        info = CheckpointInfo(**values)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: its description is incomplete or of another version ({error})") from error
+    net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
+    try:
+        net.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        first = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: its weights do not fit the model {info.model} that it names ({first})") from error
+    return net, info
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds here: zip, pickle, key, end of file
+        raise InputError(
+            f"{path}: not a checkpoint, damaged, or with unsafe content; train again or copy it again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
+    return content

@@ -1,0 +1,49 @@
+"""The clocks of an arm. A saving is claimed on the program clock and explained on the training clock."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Adds up wall time by stage: "train", "fix", "evaluate", "open", "save".
+
+    Stages of one arm never overlap, and time outside them belongs to another arm or to nobody, so that two arms can
+    take turns epoch by epoch and each still has its own clock.
+
+    Attributes:
+        seconds: wall time of each stage so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._running: str | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts the time inside the `with` block towards `name`."""
+        assert self._running is None, f"stage {name!r} inside stage {self._running!r}"
+        self._running, start = name, time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+            self._running = None
+
+    @property
+    def train_seconds(self) -> float:
+        """Training proper: epochs over the training images, waiting for data included."""
+        return self.seconds["train"]
+
+    @property
+    def program_seconds(self) -> float:
+        """Everything that the arm took: opening loaders, training, evaluation, fix, checkpoints."""
+        return sum(self.seconds.values())
+
+    @property
+    def paused_seconds(self) -> float:
+        """What the training clock stood still for: program less training and fix."""
+        return self.program_seconds - self.seconds["train"] - self.seconds["fix"]

@@ -1,0 +1,185 @@
+"""A run as frozen dataclasses. `fixres/recipes/*.yaml` are named instances, `fixres.recipe` reads them.
+
+Checks stand in `__post_init__`, so that a wrong value ends in one line
+before any work starts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A timm network."""
+
+    name: str = "resnet50"
+    """timm's model name."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm.create_model, such as channels or drop_path_rate."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD with Nesterov momentum, linear warm-up and cosine decay (arXiv 1812.01187, sections 3.1 and 5.1)."""
+
+    lr: float = 0.1
+    """Peak learning rate for a global batch of 256; scaled linearly with the batch size."""
+    batch_size: int = 256
+    """Images per step over all processes (global_batch_size)."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-5
+    """L2 penalty of weight matrices and kernels; none on BatchNorm and biases (section 3.1)."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up from 0."""
+    label_smoothing: float = 0.1
+    """Probability mass spread over all classes (section 5.2)."""
+
+    def __post_init__(self) -> None:
+        _positive("optim.lr", self.lr)
+        _positive("optim.batch_size", self.batch_size)
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.warmup_epochs < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise InputError("optim: warmup_epochs and weight_decay must not be negative, momentum must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ResolutionConfig:
+    """Training resolution over epochs: a step function or straight ramps through given points."""
+
+    points: list[tuple[int, int]] = field(default_factory=lambda: [(0, 224)])
+    """(epoch, resolution in pixels), epochs rising from 0. The last resolution holds to the end."""
+    ramp: Literal["step", "linear"] = "step"
+    """"step" holds a resolution until the next point, "linear" climbs to it."""
+    multiple: int = 32
+    """Ramps are rounded down to multiples of this; best the network's stride."""
+
+    def __post_init__(self) -> None:
+        epochs = [epoch for epoch, _ in self.points]
+        if not self.points or epochs[0] != 0 or epochs != sorted(set(epochs)):
+            raise InputError(
+                f"resolution.points={self.points}: epochs must rise and start at 0, as [[0, 128], [10, 160]]"
+            )
+        _positive("resolution.multiple", self.multiple)
+        for epoch, resolution in self.points:
+            check_resolution(resolution)
+            if resolution % self.multiple:
+                raise InputError(
+                    f"resolution.points: {resolution} px at epoch {epoch} is not a multiple of resolution.multiple="
+                    f"{self.multiple}; use {resolution // self.multiple * self.multiple or self.multiple}"
+                )
+
+
+@dataclass(frozen=True)
+class FixConfig:
+    """FixRes fine-tuning at the test resolution (arXiv 1906.06423, section 4)."""
+
+    epochs: int = 2
+    """Passes over the training images, cropped as in testing."""
+    lr: float = 0.01
+    """Peak learning rate for a batch of 256; decays by a cosine."""
+    layers: Literal["classifier", "classifier_bn"] = "classifier_bn"
+    """What learns: the classifier, or also the last BatchNorm before pooling, with its statistics."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip; the crop is the test's."""
+
+    def __post_init__(self) -> None:
+        _positive("fix.epochs", self.epochs)
+        _positive("fix.lr", self.lr)
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One way of training the network."""
+
+    epochs: int = 16
+    """Passes over the training images."""
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
+    """Training resolution over epochs."""
+    test_res: int = 224
+    """Test resolution in pixels for the accuracy that is reported."""
+    fix: FixConfig | None = None
+    """Fine-tuning for the test resolution; none if null."""
+
+    def __post_init__(self) -> None:
+        _positive("arm.epochs", self.epochs)
+        check_resolution(self.test_res)
+
+
+@dataclass(frozen=True)
+class ArmsConfig:
+    """The arms that are compared; null leaves one out."""
+
+    baseline: ArmConfig | None = None
+    """The usual way: large throughout, tested as trained."""
+    fast: ArmConfig | None = None
+    """Train small, fix, test large."""
+
+    def __post_init__(self) -> None:
+        if self.baseline is None and self.fast is None:
+            raise InputError("arms: both baseline and fast are null; nothing to train")
+
+    def present(self) -> dict[str, ArmConfig]:
+        """The arms to train, by name."""
+        return {name: arm for name, arm in (("baseline", self.baseline), ("fast", self.fast)) if arm is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on."""
+
+    name: str = "run"
+    """Names the run folder runs/NAME."""
+    seed: int = 0
+    """Seeds weights, order, crops and flips."""
+    device: str = "auto"
+    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast type of forward and loss; "auto" takes bf16 where the hardware multiplies it fast."""
+    run_dir: Path | None = None
+    """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
+    eval_every: int = 4
+    """Test at the arm's test resolution every so many epochs, for the curves; 0 only at the end."""
+    sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288])
+    """Test resolutions in pixels at which every arm is evaluated at the end, before and after the fix."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, read by which engine."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimiser."""
+    train_crop: TrainCrop = field(default_factory=TrainCrop)
+    """RandomResizedCrop of the training images."""
+    eval_crop: EvalCrop = field(default_factory=EvalCrop)
+    """Centre crop of the test images."""
+    arms: ArmsConfig = field(default_factory=lambda: ArmsConfig(baseline=ArmConfig()))
+    """The arms that are compared."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InputError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it names a folder")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        for resolution in self.sweep:
+            check_resolution(resolution)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run_dir or Path("runs") / self.name
+
+    def sweep_resolutions(self) -> list[int]:
+        """The sweep with every arm's test resolution in it, rising."""
+        return sorted({*self.sweep, *(arm.test_res for arm in self.arms.present().values())})
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name}={value} must be above 0")

@@ -1,0 +1,104 @@
+"""The report's pictures, each as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fixres.results import ArmResult
+
+_COLOURS = {"baseline": "#555555", "fast": "#c2410c"}
+
+
+@contextmanager
+def _axes(title: str, x: str, y: str) -> Iterator[tuple[Axes, io.BytesIO]]:
+    # Figure instead of pyplot: no global state, no display, and its import is what costs, not its use.
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    png = io.BytesIO()
+    yield axes, png
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(png, dpi=130)
+
+
+def curves(arms: list[ArmResult]) -> bytes:
+    """top1 at each arm's test resolution against the training clock; the fix as a last, dashed step."""
+    with _axes("Accuracy against the training clock", "seconds of training (and fix)", "top-1, %") as (axes, png):
+        for arm in arms:
+            seconds = [point.train_seconds for point in arm.curve]
+            top1 = [100 * point.top1 for point in arm.curve]
+            axes.plot(seconds, top1, "o-", color=_COLOURS[arm.name], label=f"{arm.name}, tested at {arm.test_res} px")
+            if arm.sweep_after:
+                end = [arm.train_seconds, arm.train_seconds + arm.fix_seconds]
+                axes.plot(
+                    end, [top1[-1], 100 * arm.top1], "*--", color=_COLOURS[arm.name], label=f"{arm.name}: the fix"
+                )
+    return png.getvalue()
+
+
+def losses(arms: list[ArmResult], epochs: dict[str, list[float]]) -> bytes:
+    """Training loss over epochs."""
+    with _axes("Training loss", "epochs", "cross entropy, label smoothing included") as (axes, png):
+        for arm in arms:
+            values = epochs[arm.name]
+            axes.plot(np.arange(1, len(values) + 1), values, "-", color=_COLOURS[arm.name], label=arm.name)
+    return png.getvalue()
+
+
+def sweeps(arms: list[ArmResult]) -> bytes:
+    """top1 over test resolutions, before and after the fix, with the training resolution marked."""
+    with _axes("Test resolution, before and after the fix", "test resolution, px", "top-1, %") as (axes, png):
+        for arm in arms:
+            colour = _COLOURS[arm.name]
+            for results, style, when in ((arm.sweep_before, "o:", "as trained"), (arm.sweep_after, "*-", "fixed")):
+                if results:
+                    resolutions = [result.test_res for result in results]
+                    top1 = [100 * result.top1 for result in results]
+                    axes.plot(resolutions, top1, style, color=colour, label=f"{arm.name}, {when}")
+            axes.axvline(arm.train_res, color=colour, alpha=0.35, linewidth=1)
+    return png.getvalue()
+
+
+def stages(arms: list[ArmResult]) -> bytes:
+    """Where each arm's program time went."""
+    names = [arm.name for arm in arms]
+    parts = {
+        "training": np.array([arm.train_seconds * (1 - arm.data_wait_share) for arm in arms]),
+        "waiting for data": np.array([arm.train_seconds * arm.data_wait_share for arm in arms]),
+        "fix": np.array([arm.fix_seconds for arm in arms]),
+        "tests": np.array([arm.evaluate_seconds for arm in arms]),
+    }
+    parts["other"] = np.array([arm.program_seconds for arm in arms]) - sum(parts.values())
+    with _axes("Time by stage", "seconds", "") as (axes, png):
+        left = np.zeros(len(arms))
+        for (label, seconds), colour in zip(parts.items(), plot_colours(), strict=True):
+            axes.barh(names, seconds, left=left, label=label, color=colour, height=0.55)
+            left += seconds
+        axes.invert_yaxis()
+    return png.getvalue()
+
+
+def plot_colours() -> tuple[str, ...]:
+    """Five colours that stay apart in grey print."""
+    return ("#1e3a5f", "#d97706", "#4d7c0f", "#94a3b8", "#e2e8f0")
+
+
+def contact_sheet(images: np.ndarray, scale: int = 1) -> bytes:
+    """A row of crops at their true size times `scale`: uint8 (num, r, r, 3) to PNG."""
+    from PIL import Image
+
+    num, side = images.shape[:2]
+    sheet = np.full((side, num * (side + 4) - 4, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        sheet[:, i * (side + 4) : i * (side + 4) + side] = image
+    picture, png = Image.fromarray(sheet), io.BytesIO()
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(png, "PNG")
+    return png.getvalue()

@@ -1,0 +1,52 @@
+"""SGD as the recipe asks, and one optimisation step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from fixres.config import OptimConfig
+from fixres.hardware import Precision
+
+
+def create_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; no weight decay on BatchNorm and biases (arXiv 1812.01187, section 3.1)."""
+    from timm.optim import create_optimizer_v2
+
+    # timm's "sgd" is Nesterov's; filter_bias_and_bn makes the group without decay.
+    return create_optimizer_v2(
+        net, opt="sgd", lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, filter_bias_and_bn=True
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The same rate for every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+class Stepper:
+    """Backward and update with loss scaling where the precision needs it.
+
+    Args:
+        optimizer: what updates.
+        precision: decides whether losses are scaled.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, precision: Precision) -> None:
+        self.optimizer = optimizer
+        self._scaler = precision.scaler()
+
+    def step(self, loss: Tensor) -> None:
+        """One update from `loss` (a scalar)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> int:
+    """Number of scalars that learn."""
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

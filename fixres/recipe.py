@@ -1,0 +1,97 @@
+"""How a recipe file and command-line overrides become a `Recipe`, and a recipe a file again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fixres.config import Recipe
+from pipelines.spec import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _parser() -> Any:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        description="Trains the arms of a recipe and writes a report. Without --config: the demo.", exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="a recipe file, or the name of one in fixres/recipes")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
+    """A recipe from command-line arguments: `--config FILE_OR_NAME` and overrides such as `--optim.lr 0.5`.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
+    """
+    arguments = _named_recipes(arguments, default)
+    parser = _parser()
+    try:
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        return Recipe(**{key: value for key, value in values.items() if key != "config"})
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_first_cause(error)) from error
+
+
+def _named_recipes(arguments: Sequence[str], default: str) -> list[str]:
+    """Puts the default recipe first if none is named, and replaces a recipe's name by its file."""
+    arguments = [part for argument in arguments for part in _split_config(argument)]
+    if "--config" not in arguments:
+        arguments = ["--config", default, *arguments]
+    for i, argument in enumerate(arguments[:-1]):
+        named = RECIPES / f"{arguments[i + 1]}.yaml"
+        if argument != "--config" or Path(arguments[i + 1]).is_file():
+            continue
+        if not named.is_file():
+            known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+            raise InputError(
+                f"--config {arguments[i + 1]}: no such file, and no recipe of that name; there are {known}"
+            )
+        arguments[i + 1] = str(named)
+    return arguments
+
+
+def _split_config(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+
+
+def _first_cause(error: BaseException) -> str:
+    """The message of the refusal at the bottom of a parser's nested errors, on one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    # Inside an optional group the parser lists every alternative it tried; the refused key says it all.
+    if unknown := re.search(r"Option '([^']+)' is not accepted", text):
+        groups = re.findall(r'Parser key "([^"]+)"', text)
+        return f"unknown key {'.'.join([*groups, unknown[1]])}; see --help"
+    return f"{text}; see --help"
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Writes the resolved recipe as YAML that `--config` reads back."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(as_plain(recipe), sort_keys=False))
+
+
+def as_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as what YAML and JSON hold."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: as_plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
