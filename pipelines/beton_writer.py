@@ -31,7 +31,7 @@ def write_beton(
         samples: taken one at a time; an exception from here leaves nothing behind.
         max_samples: at least the number of samples; room for their metadata comes before the images.
         classes: class names in label order.
-        extra_fields: names of BytesField columns; each sample's `extra` must hold all of them.
+        extra_fields: names of BytesField columns; each sample's `extra` holds them in this order.
         overwrite: replace an existing file.
 
     Returns:
@@ -69,7 +69,6 @@ class BetonWriter:
         if not layout.MIN_PAGE_SIZE <= page_size <= layout.MAX_PAGE_SIZE or page_size & (page_size - 1):
             raise InputError(f"page_size={page_size} must be a power of two from 2 MiB to 2 GiB")
         self.num_samples = 0
-        self._extra_fields = tuple(extra_fields)
         self._page_size = page_size
         types = [layout.TYPE_IMAGE, layout.TYPE_INT] + [layout.TYPE_BYTES] * len(extra_fields)
         self._descriptors = _descriptors(names, types)
@@ -106,7 +105,9 @@ class BetonWriter:
         number = self.num_samples
         if number == len(self._metadata):
             raise InputError(f"sample {sample.index} is more than max_samples={number}; reserve more")
-        parts = [sample.image, *(sample.extra[name] for name in self._extra_fields)]
+        parts = [sample.image, *sample.extra]
+        if len(parts) != self._table.shape[1]:
+            raise InputError(f"sample {sample.index} has {len(parts)} byte strings for {self._table.shape[1]} fields")
         if not all(parts):
             # ffcv finds sizes by position, so an empty string would take on the size of its neighbour.
             raise InputError(f"sample {sample.index} has an empty field; .beton files cannot hold one")

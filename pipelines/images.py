@@ -7,8 +7,6 @@ orientation is not applied there, so it is not applied here either, and stored s
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ from pipelines.spec import BadSampleError, InputError
 MIN_STORED_SIDE = 8
 MAX_STORED_SIDE = 65500  # libjpeg's limit
 _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
-_NO_EXTRA: Mapping[str, bytes] = MappingProxyType({})
 
 
 class EncodedSample(NamedTuple):
@@ -31,7 +28,7 @@ class EncodedSample(NamedTuple):
         width: columns in pixels.
         label: class number.
         index: the sample's number in its source.
-        extra: further named byte strings (only `pipelines.beton_writer` stores them).
+        extra: further byte strings, which only `pipelines.beton_writer` stores.
     """
 
     image: bytes
@@ -39,7 +36,7 @@ class EncodedSample(NamedTuple):
     width: int
     label: int
     index: int
-    extra: Mapping[str, bytes] = _NO_EXTRA
+    extra: tuple[bytes, ...] = ()
 
 
 def decode_rgb(data: bytes | memoryview, name: str, index: int = -1) -> np.ndarray:
