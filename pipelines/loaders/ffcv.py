@@ -1,0 +1,188 @@
+"""Engine `ffcv`: FFCV's own loader over a .beton file, in our order.
+
+What FFCV decides: crops and flips. Its operators draw them from random states of its threads that no seed reaches, so
+a run repeats in order but not in crops. Its centre crop cuts round-down(crop_pct * short side) pixels about the centre
+and averages areas (OpenCV's INTER_AREA), which differs from Resize and CenterCrop by a pixel or so at the borders.
+
+What FFCV cannot tell: whether an image could be decoded. A record that its decoder refuses comes back as whatever the
+buffer held before: zeros at first, later a part of another image. So each record that is handed out must begin and end
+as a JPEG file does, and a black image is decoded again by Pillow. Damage in the middle of a record that FFCV's decoder
+refuses and that leaves both ends alone is not noticed; `tools/convert_imagenet.py` never writes such records.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import torch
+
+from pipelines.beton import BetonReader
+from pipelines.beton_format import MODE_JPG
+from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
+from pipelines.order import batches
+from pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
+
+if TYPE_CHECKING:
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+_BATCHES_AHEAD = 3  # FFCV's own default; it keeps two more buffers
+_POLL_SECONDS = 1.0  # how often the consumer looks whether FFCV's thread still lives
+_LOOK_EVERY = 8  # pixels between those that are looked at to see whether an image is black
+
+
+class FFCVLoader(BaseLoader):
+    """Stock FFCV. The first batch of a process takes 9 to 15 s, because FFCV's code is compiled then."""
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._reader = BetonReader(config.path)  # FFCV itself does not check what it reads
+        super().__init__(config, self._reader.classes, len(self._reader))
+        self._check_memory()
+        self._decoder, self._engine = self._open()
+
+    def _check_memory(self) -> None:
+        """FFCV allocates for each image of each buffer as many pixels as the largest image of the file has."""
+        height, width = (int(side) for side in self._reader.sizes.max(axis=0))
+        slots = self.config.batch_size * (_BATCHES_AHEAD + 2)
+        needed, available = 3 * height * width * slots, psutil.virtual_memory().available
+        if needed > 0.8 * available:
+            raise InputError(
+                f"{self.config.path}: FFCV would allocate {needed / 2**30:.0f} GiB, for its buffers fit images of "
+                f"{height} x {width}, and {available / 2**30:.0f} GiB are free; convert with a smaller --max-side or "
+                "lower batch_size"
+            )
+
+    def _open(self) -> tuple[Any, Any]:
+        from ffcv.fields.basics import IntDecoder
+        from ffcv.fields.rgb_image import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import RandomHorizontalFlip
+
+        crop, config, side = self.config.crop, self.config, (self.resolution, self.resolution)
+        if isinstance(crop, TrainCrop):
+            decoder = RandomResizedCropRGBImageDecoder(side, scale=crop.scale, ratio=crop.ratio)
+        else:
+            decoder = CenterCropRGBImageDecoder(side, ratio=crop.crop_pct)
+        others = {name: None for name in self._reader.field_names if name not in ("image", "label")}
+        flip = [RandomHorizontalFlip(crop.hflip)] if crop.hflip > 0 else []
+        engine = Loader(
+            str(config.path),
+            batch_size=config.batch_size,
+            num_workers=self._num_threads(),
+            order=OrderOption.SEQUENTIAL,  # not used: each epoch brings its own order
+            drop_last=False,
+            batches_ahead=_BATCHES_AHEAD,
+            seed=config.seed,
+            pipelines={"image": [decoder, *flip], "label": [IntDecoder()], **others},
+        )
+        return decoder, engine
+
+    def _num_threads(self) -> int:
+        from numba import config as numba_config
+
+        return min(max(self.config.num_workers, 1), numba_config.NUMBA_NUM_THREADS)
+
+    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
+        wanted = list(batches(self.config, self.num_samples, self.epoch, start))
+        # FFCV cuts the order into batches itself; only the last of ours can be short, so the cuts are the same.
+        order = np.concatenate([*wanted, np.empty(0, np.int64)])
+        # Read when an epoch begins: buffers are allocated anew then, and the compiled code takes any size.
+        self._decoder.output_size = (self.resolution, self.resolution)
+        resolution = self.resolution
+        with _Epoch(self._engine, order) as epoch:
+            for indices in wanted:
+                if len(indices):
+                    yield self._delivery(indices, next(epoch))
+                else:
+                    yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
+
+    def _delivery(self, indices: np.ndarray, arrays: tuple[np.ndarray, np.ndarray]) -> Delivery:
+        # A copy, since FFCV writes into its buffers again while the consumer may still hold the batch.
+        images = np.array(arrays[0])
+        used, bad_samples = self._replace_bad(indices, images)
+        device = self.config.device
+        labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))
+        batch = Batch(torch.from_numpy(images).to(device), labels.to(device), torch.from_numpy(used).to(device))
+        num_bytes = int(self._reader.image_spans[indices, 1].sum())
+        pixels = int(self._reader.sizes[indices].prod(axis=1).sum())
+        return Delivery(batch, num_bytes, pixels, bad_samples)
+
+    def _replace_bad(self, indices: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Finds images that FFCV could not decode; by the policy stops, or puts stand-ins into `images`."""
+        used, bad_samples = indices.copy(), []
+        black = ~images[:, ::_LOOK_EVERY, ::_LOOK_EVERY].any(axis=(1, 2, 3))
+        for slot in np.flatnonzero(black | ~self._ends_well(indices)):
+            stand_in, pixels = make_good(
+                self._decode, int(indices[slot]), self.num_samples, self.config.on_bad, bad_samples
+            )
+            if stand_in != indices[slot]:
+                used[slot], images[slot] = stand_in, self._crop(stand_in, pixels, images.shape[1])
+        return used, bad_samples
+
+    def _ends_well(self, indices: np.ndarray) -> np.ndarray:
+        """bool (B,): the record is raw pixels, or begins and ends as a JPEG file does."""
+
+        def whole(index: int) -> bool:
+            data = self._reader.image_bytes(index)
+            return bytes(data[:2]) == b"\xff\xd8" and bytes(data[-2:]) == b"\xff\xd9"
+
+        jpeg = self._reader.modes[indices] == MODE_JPG
+        return np.array([not is_jpeg or whole(int(i)) for i, is_jpeg in zip(indices, jpeg, strict=True)], bool)
+
+    def _decode(self, index: int) -> tuple[int, np.ndarray]:
+        if not self._ends_well(np.array([index]))[0]:
+            raise BadSampleError(f"{self._reader.name(index)}: the JPEG is cut off; convert the data again", index)
+        return index, self._reader.pixels(index)
+
+    def _crop(self, index: int, pixels: np.ndarray, resolution: int) -> np.ndarray:
+        """A stand-in's crop: FFCV cannot be asked for a single image, so it is the reference engine's."""
+        from pipelines.boxes import boxes
+        from pipelines.loaders.torch import eval_crop, train_crop
+
+        crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
+        chosen = boxes(crop, self.config.seed, self.epoch, np.array([index]), sizes, resolution)
+        cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
+        image = cut(pixels, chosen.yxhw[0], resolution)
+        return image[:, ::-1] if chosen.flip[0] else image
+
+    def _release(self) -> None:
+        del self._engine, self._decoder
+
+
+class _Epoch:
+    """FFCV's iterator over one epoch, which ends its thread when left early and notices when the thread died."""
+
+    def __init__(self, engine: Any, order: np.ndarray) -> None:
+        from ffcv.loader.epoch_iterator import EpochIterator
+        from ffcv.pipeline.compiler import Compiler
+
+        Compiler.set_num_threads(engine.num_workers)
+        self._iterator: EpochIterator = EpochIterator(engine, order)
+
+    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+        # EpochIterator.__next__ waits for ever if its thread died, for example for lack of memory.
+        while True:
+            try:
+                _, arrays = self._iterator.output_queue.get(timeout=_POLL_SECONDS)
+                return arrays
+            except queue.Empty:
+                if not self._iterator.is_alive():
+                    raise InputError(
+                        "FFCV's loading thread died, see its message above; lower batch_size or try engine torch"
+                    ) from None
+
+    def __enter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        iterator = self._iterator
+        iterator.close()
+        while iterator.is_alive():  # its last put has no timeout, so room must be made for it
+            try:
+                iterator.output_queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        iterator.join()
