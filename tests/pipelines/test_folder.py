@@ -1,0 +1,71 @@
+"""Image folders against torchvision's ImageFolder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from pipelines.sources import open_source
+from pipelines.sources.folder import FolderSource
+from pipelines.spec import BadSampleError, InputError, Source
+from tests.coded import coded_image, jpeg
+
+
+def test_order_labels_and_bytes_are_imagefolders(tmp_path: Path) -> None:
+    data = jpeg(coded_image(16, 16))
+    for name in ("b/2.jpg", "b/10.JPEG", "b/deep/er/1.png", "b/Z.webp", "a b/ü.jpg", "B/x.tiff", "a/.hidden.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data + name.encode())
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "list.jpg").write_bytes(data)
+    (tmp_path / "linked").symlink_to(tmp_path / "a b", target_is_directory=True)
+    source, reference = open_source(tmp_path), ImageFolder(str(tmp_path))
+    assert isinstance(source, FolderSource) and isinstance(source, Source)
+    assert list(source.classes) == reference.classes == ["B", "a", "a b", "b", "linked"]
+    assert [(source.name(i), int(source.labels[i])) for i in range(len(source))] == reference.samples
+    for i, (file, _) in enumerate(reference.samples):
+        assert source.read(i) == Path(file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ([], "has no class folders"),
+        (["list.jpg"], "has no class folders"),
+        (["a/1.jpg", "b/notes.txt"], r"/b holds no images \(1 of 2"),
+        (["train/a/1.jpg", "val/a/1.jpg"], "holds the splits train, val; give one of them, such as .*/train"),
+    ],
+)
+def test_wrong_folders_are_named(made: list[str], message: str, tmp_path: Path) -> None:
+    for name in made:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=message) as caught:
+        open_source(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        FolderSource(tmp_path / "nowhere")
+
+
+def test_two_classes_named_like_splits_are_classes(tmp_path: Path) -> None:
+    for name in ("test", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    assert open_source(tmp_path).classes == ("test", "train")
+
+
+def test_file_that_vanishes_is_a_bad_sample(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"x")
+    source = open_source(tmp_path)
+    os.unlink(tmp_path / "a" / "1.jpg")
+    with pytest.raises(BadSampleError, match=r"1\.jpg: cannot be read \(No such file"):
+        source.read(0)
