@@ -131,7 +131,7 @@ def _sync(path: Path) -> None:
 
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _replace_folder(partial: Path, target: Path) -> None:

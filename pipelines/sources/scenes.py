@@ -19,13 +19,15 @@ from pipelines.spec import InputError
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-# Shape, and its typical diameter over SceneConfig.object_pixels. All have about the same area.
-SHAPES = {"disc": 0.96, "triangle": 1.22, "square": 1.2, "cross": 1.22, "ring": 1.1}
-# A class's texture: pattern and wavelength. The two fine ones differ in nothing but detail of a few pixels.
-TEXTURES = ("stripes_fine", "checks_fine", "stripes_coarse", "checks_coarse")
-CLASSES = tuple(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES)
+# Shape, and its typical diameter over SceneConfig.object_pixels. Areas are about the same.
+SHAPES = {"disc": 0.96, "cross": 1.22, "triangle": 1.22, "square": 1.2, "ring": 1.1}
+# Three patterns of one spatial frequency, with one, two and three directions: fine ones differ in nothing but detail
+# of a few pixels.
+PATTERNS = ("stripes", "checks", "dots")
+GRAINS = ("fine", "coarse")
+CLASSES = tuple(f"{shape}_{pattern}_{grain}" for shape in SHAPES for pattern in PATTERNS for grain in GRAINS)
 _DISTRACTOR_SHAPES = ("ellipse", "slab")
-_DISTRACTOR_PATTERNS = ("stripes", "checks", "plain")
+_DISTRACTOR_PATTERNS = (*PATTERNS, "plain")
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,25 @@ class SceneConfig:
     num_train: int = 2400
     """Training images, over all classes."""
     num_val: int = 1200
-    long_side: tuple[int, int] = (440, 560)
+    long_side: tuple[int, int] = (430, 500)
     """Range of the longer image side in pixels."""
     aspect: tuple[float, float] = (0.67, 0.8)
     """Range of the shorter side over the longer one."""
     portrait_share: float = 0.3
-    object_pixels: float = 120.0
+    object_pixels: float = 150.0
     """Typical object diameter in pixels; each shape has its own multiple of it."""
     object_spread: float = 0.12
     """Standard deviation of the log of an object's diameter within its class."""
-    offset_spread: float = 0.13
+    offset_spread: float = 0.1
     """Standard deviation of the object's centre from the image's centre, over the image's side."""
-    fine_pixels: float = 11.0
+    fine_pixels: float = 13.0
     """Wavelength of fine textures in pixels."""
-    coarse_pixels: float = 26.0
+    coarse_pixels: float = 34.0
     """Wavelength of coarse textures in pixels."""
-    contrast: tuple[float, float] = (0.25, 0.6)
+    contrast: tuple[float, float] = (0.5, 1.0)
     """Range of the difference between a texture's two colours, as a share of the grey range."""
-    num_distractors: tuple[int, int] = (6, 12)
-    noise: float = 7.0
+    num_distractors: tuple[int, int] = (4, 8)
+    noise: float = 6.0
     """Standard deviation of the sensor noise in grey levels."""
     quality: int = 90
     """JPEG quality; chroma is subsampled 4:2:0 as in most photographs."""
@@ -88,7 +90,8 @@ class Thing:
     """An object or distractor. Lengths in pixels, angles in radians, colours RGB in [0, 255]."""
 
     shape: str
-    pattern: Literal["stripes", "checks", "plain"]
+    pattern: str
+    """One of PATTERNS, or "plain"."""
     wavelength: float
     diameter: float
     centre: tuple[float, float]
@@ -138,7 +141,7 @@ def draw_scene(config: SceneConfig, split: Split, index: int) -> Scene:
         width=width,
         things=(*behind, target, *in_front),
         target=num,
-        light=(random.uniform(0.7, 1.15), random.uniform(-0.4, 0.4), random.uniform(-0.4, 0.4)),
+        light=(random.uniform(0.75, 1.15), random.uniform(-0.3, 0.3), random.uniform(-0.3, 0.3)),
         noise=config.noise * random.uniform(0.4, 1.6),
         background_seed=int(random.integers(2**32)),
     )
@@ -171,7 +174,7 @@ def _distractor(config: SceneConfig, height: int, width: int, random: np.random.
         shape=_DISTRACTOR_SHAPES[random.integers(len(_DISTRACTOR_SHAPES))],
         pattern=pattern,
         wavelength=_wavelength(config, random.random() < 0.5, random),
-        diameter=config.object_pixels * random.uniform(0.4, 1.1),
+        diameter=config.object_pixels * random.uniform(0.3, 0.7),
         centre=(height * random.random(), width * random.random()),
         aspect=random.uniform(0.35, 0.65),
         **_finish(config, random),

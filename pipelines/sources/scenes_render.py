@@ -16,7 +16,7 @@ from pipelines.sources.scenes import Scene, SceneConfig, Split, Thing, draw_scen
 
 # The background's layers, coarse to fine: cell size in pixels, range in grey levels common to the channels, and range
 # of each channel's own part.
-_LAYERS = ((160, 80.0, 60.0), (40, 80.0, 30.0), (12, 70.0, 15.0), (4, 70.0, 10.0))
+_LAYERS = ((160, 60.0, 50.0), (40, 50.0, 25.0), (12, 45.0, 15.0), (4, 50.0, 10.0))
 
 
 def scene_jpeg(config: SceneConfig, split: Split, index: int) -> bytes:
@@ -105,15 +105,20 @@ def _distance(thing: Thing, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
 
 
 def _texture(thing: Thing, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """float32 in [-1, 1]. Stripes and checks of one wavelength hold the same spatial frequency."""
+    """float32 in [-1, 1]: plane waves of the thing's wavelength, in one, two or three directions."""
     u, v = _rotate(dy, dx, thing.texture_angle)
+    u, v = u / np.float32(thing.wavelength), v / np.float32(thing.wavelength)
+    first, second = (np.float32(phase) for phase in thing.phase)
     if thing.pattern == "plain":
         return np.zeros_like(u)
     if thing.pattern == "stripes":
-        return _wave(u / np.float32(thing.wavelength) + np.float32(thing.phase[0]))
-    wavelength = np.float32(thing.wavelength * math.sqrt(2))
-    along, across = (_wave(w / wavelength + np.float32(p)) for w, p in ((u, thing.phase[0]), (v, thing.phase[1])))
-    return along * across
+        return _wave(u + first)
+    if thing.pattern == "checks":
+        return (_wave(u + first) + _wave(v + second)) / np.float32(2)
+    half_root = np.float32(math.sqrt(0.75))
+    # The phases add up to 0, which makes bright dots on a dark ground wherever the lattice lies.
+    waves = _wave(u + first) + _wave(half_root * v - u / 2 + second) + _wave(-half_root * v - u / 2 - first - second)
+    return np.clip(waves / np.float32(1.5), -1, 1)
 
 
 def _wave(cycles: np.ndarray) -> np.ndarray:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +15,7 @@ from tqdm import tqdm
 
 from pipelines.sources.scenes import SPLITS, SceneConfig, Split, scene_label
 from pipelines.sources.scenes_render import scene_jpeg
-from pipelines.spec import InputError
+from pipelines.writing import atomic_folder
 
 RECORD_NAME = "scenes.json"
 # Raise this whenever the same parameters come to give other pictures, so that finished folders are made anew.
@@ -55,31 +52,24 @@ def scene_path(config: SceneConfig, split: Split, index: int) -> str:
     return f"{split}/{config.classes[scene_label(config, index)]}/{index:05d}.jpg"
 
 
-def write_scenes(config: SceneConfig, folder: Path, num_workers: int = 2, progress: bool = True) -> Path:
-    """Renders the data set into `folder`, which must not exist yet.
-
-    The files go to a temporary folder beside it that is renamed when all are there, so `folder` is whole or absent.
+def write_scenes(
+    config: SceneConfig, folder: Path, num_workers: int = 2, overwrite: bool = False, progress: bool = True
+) -> Path:
+    """Renders the data set into `folder`, which is whole or absent: files go to a temporary folder first.
 
     Args:
         config: parameters of the data set.
         folder: becomes an ImageFolder pair, `train/` and `val/`, and `scenes.json`.
         num_workers: processes that render; 0 renders in this one.
+        overwrite: replace an existing folder instead of refusing.
         progress: show a bar on stderr.
     """
-    if folder.exists():
-        raise InputError(f"{folder} is there already; remove it or choose another folder for the scenes")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
+    with atomic_folder(folder, overwrite) as partial:
         for split in SPLITS:
             for name in config.classes:
-                (temporary / split / name).mkdir(parents=True)
-        _write_images(config, temporary, num_workers, progress)
-        (temporary / RECORD_NAME).write_text(json.dumps(scenes_record(config), indent=1) + "\n")
-        temporary.chmod(0o755)  # mkdtemp makes it private to the user
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                (partial / split / name).mkdir(parents=True)
+        _write_images(config, partial, num_workers, progress)
+        (partial / RECORD_NAME).write_text(json.dumps(scenes_record(config), indent=1) + "\n")
     return folder
 
 
