@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -332,19 +330,17 @@ def test_no_file_is_named(kind: str, message: str, tmp_path: Path) -> None:
 
 
 def test_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
-    script = """
-import os, signal, sys
-from pathlib import Path
-from pipelines.beton_writer import write_beton
-from tests.pipelines.test_beton import samples
-def some():
-    yield from samples()[:5]
-    os.kill(os.getpid(), signal.SIGKILL)
-write_beton(Path(sys.argv[1]), some(), 10)
-"""
-    target = tmp_path / "x.beton"
-    done = subprocess.run([sys.executable, "-c", script, str(target)], cwd=Path(__file__).parents[2], check=False)
-    assert done.returncode == -signal.SIGKILL
+    def some() -> Iterator[EncodedSample]:
+        yield from samples()[:5]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    target, child = tmp_path / "x.beton", os.fork()
+    if child == 0:
+        try:
+            write_beton(target, some(), 10)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == [".x.beton.partial"]
     write_beton(target, samples(), 10)
     assert [path.name for path in tmp_path.iterdir()] == ["x.beton"]
