@@ -6,12 +6,13 @@ it from here, so engines can be compared pixel by pixel and a run repeats on any
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from pipelines.randomness import uniforms
-from pipelines.spec import EvalCrop, InputError, TrainCrop
+from pipelines.spec import EvalCrop, TrainCrop
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
 _STREAM_CROP, _STREAM_FLIP = 1, 2  # pipelines.order uses stream 3
@@ -86,6 +87,11 @@ def _largest_centred(ratio: tuple[float, float], height: np.ndarray, width: np.n
     return np.column_stack([(height - h) // 2, (width - w) // 2, h, w])
 
 
+def resized_short_side(crop: EvalCrop, resolution: int) -> int:
+    """Short side in pixels that images are resized to before the centre of `resolution` pixels is cut out."""
+    return math.floor(resolution / crop.crop_pct)
+
+
 def centre_crops(crop: EvalCrop, sizes: np.ndarray, resolution: int) -> np.ndarray:
     """timm's and torchvision's Resize(short side) then CenterCrop(resolution), as a box in the stored image.
 
@@ -97,9 +103,7 @@ def centre_crops(crop: EvalCrop, sizes: np.ndarray, resolution: int) -> np.ndarr
         float64 (N, 4): y, x, h, w.
     """
     height, width = (np.asarray(sizes)[:, k].astype(np.int64) for k in (0, 1))
-    short = int(np.floor(resolution / crop.crop_pct))
-    if short < resolution:
-        raise InputError(f"crop_pct={crop.crop_pct} leaves a short side of {short} pixels for resolution={resolution}")
+    short = resized_short_side(crop, resolution)
     portrait = height >= width
     resized_h = np.where(portrait, (short * height) // width, short)
     resized_w = np.where(portrait, short, (short * width) // height)

@@ -102,6 +102,11 @@ def find_bad(source: Source, indices: Iterable[int], config: LoaderConfig, error
     return found
 
 
+def is_good(source: Source, index: int) -> bool:
+    """Whether Pillow can decode the sample."""
+    return _pillow_says(source, index) is None
+
+
 def _pillow_says(source: Source, index: int) -> str | None:
     try:
         decode_rgb(source.read(index), source.name(index), index)

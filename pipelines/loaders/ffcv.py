@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,8 @@ class FFCVLoader(BaseLoader):
         self._reader = BetonReader(config.path)  # FFCV itself does not check what it reads
         super().__init__(config, self._reader.classes, len(self._reader))
         self._check_memory()
-        self._decoder, self._engine = self._open()
+        with _torch_threads_kept():
+            self._decoder, self._engine = self._open()
 
     def _check_memory(self) -> None:
         """FFCV allocates for each image of each buffer as many pixels as the largest image of the file has."""
@@ -56,9 +58,10 @@ class FFCVLoader(BaseLoader):
             )
 
     def _open(self) -> tuple[Any, Any]:
-        from ffcv.fields.basics import IntDecoder
+        from ffcv.fields import RGBImageField
         from ffcv.fields.rgb_image import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
         from ffcv.loader import Loader, OrderOption
+        from ffcv.reader import Reader
         from ffcv.transforms import RandomHorizontalFlip
 
         crop, config, side = self.config.crop, self.config, (self.resolution, self.resolution)
@@ -66,8 +69,10 @@ class FFCVLoader(BaseLoader):
             decoder = RandomResizedCropRGBImageDecoder(side, scale=crop.scale, ratio=crop.ratio)
         else:
             decoder = CenterCropRGBImageDecoder(side, ratio=crop.crop_pct)
-        others = {name: None for name in self._reader.field_names if name not in ("image", "label")}
         flip = [RandomHorizontalFlip(crop.hflip)] if crop.hflip > 0 else []
+        fields = Reader(str(config.path)).handlers
+        images = [name for name, field in fields.items() if isinstance(field, RGBImageField)]
+        image = "image" if "image" in images else images[0]  # as BetonReader chooses
         engine = Loader(
             str(config.path),
             batch_size=config.batch_size,
@@ -76,7 +81,8 @@ class FFCVLoader(BaseLoader):
             drop_last=False,
             batches_ahead=_BATCHES_AHEAD,
             seed=config.seed,
-            pipelines={"image": [decoder, *flip], "label": [IntDecoder()], **others},
+            # Labels come from our reader, so that only one field has to be compiled.
+            pipelines={name: [decoder, *flip] if name == image else None for name in fields},
         )
         return decoder, engine
 
@@ -99,9 +105,9 @@ class FFCVLoader(BaseLoader):
                 else:
                     yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
 
-    def _delivery(self, indices: np.ndarray, arrays: tuple[np.ndarray, np.ndarray]) -> Delivery:
+    def _delivery(self, indices: np.ndarray, buffer: np.ndarray) -> Delivery:
         # A copy, since FFCV writes into its buffers again while the consumer may still hold the batch.
-        images = np.array(arrays[0])
+        images = np.array(buffer)
         used, bad_samples = self._replace_bad(indices, images)
         device = self.config.device
         labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))
@@ -152,6 +158,16 @@ class FFCVLoader(BaseLoader):
         del self._engine, self._decoder
 
 
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """FFCV sets torch's thread count to its own, which would slow training down; this puts it back."""
+    num_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 class _Epoch:
     """FFCV's iterator over one epoch, which ends its thread when left early and notices when the thread died."""
 
@@ -159,22 +175,24 @@ class _Epoch:
         from ffcv.loader.epoch_iterator import EpochIterator
         from ffcv.pipeline.compiler import Compiler
 
-        Compiler.set_num_threads(engine.num_workers)
-        self._iterator: EpochIterator = EpochIterator(engine, order)
+        with _torch_threads_kept():
+            Compiler.set_num_threads(engine.num_workers)
+            self._iterator: EpochIterator = EpochIterator(engine, order)
 
-    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+    def __next__(self) -> np.ndarray:
+        """uint8 (B, r, r, 3), valid until FFCV comes round to this buffer again."""
         # EpochIterator.__next__ waits for ever if its thread died, for example for lack of memory.
         while True:
             try:
-                _, arrays = self._iterator.output_queue.get(timeout=_POLL_SECONDS)
-                return arrays
+                _, (images,) = self._iterator.output_queue.get(timeout=_POLL_SECONDS)
+                return images
             except queue.Empty:
                 if not self._iterator.is_alive():
                     raise InputError(
                         "FFCV's loading thread died, see its message above; lower batch_size or try engine torch"
                     ) from None
 
-    def __enter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __enter__(self) -> _Epoch:
         return self
 
     def __exit__(self, *_: object) -> None:
