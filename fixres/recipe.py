@@ -5,24 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fixres.config import Recipe
 from pipelines.spec import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-def _parser() -> Any:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        description="Trains the arms of a recipe and writes a report. Without --config: the demo.", exit_on_error=False
-    )
-    parser.add_argument("--config", action="config", help="a recipe file, or the name of one in fixres/recipes")
-    parser.add_class_arguments(Recipe)
-    return parser
+T = TypeVar("T")
 
 
 def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
@@ -31,11 +20,25 @@ def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
     Raises:
         InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
     """
-    arguments = _named_recipes(arguments, default)
-    parser = _parser()
+    description = "Trains the arms of a recipe and writes a report. Without --config: the demo."
+    return parse(Recipe, _named_recipes(arguments, default), description)
+
+
+def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
+    """An instance of the dataclass `kind` from command-line arguments and `--config` files.
+
+    Raises:
+        InputError: as `parse_recipe`.
+    """
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
+    parser.add_class_arguments(kind)
     try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
-        return Recipe(**{key: value for key, value in values.items() if key != "config"})
+        values = vars(parser.instantiate(parser.parse_args(list(arguments))))
+        return kind(**{key: value for key, value in values.items() if key != "config"})
     except InputError:
         raise
     except Exception as error:

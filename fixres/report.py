@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fixres import figures
-from fixres.config import Recipe, as_plain
+from fixres.config import Recipe
+from fixres.recipe import as_plain
 from fixres.results import ArmResult, at
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file

@@ -1,0 +1,34 @@
+# make demo    sets everything up, trains both arms on made data, leaves runs/demo/report.html
+# make test    sets everything up, checks style and the import contract, runs the tests
+# Settings: PYTHON=python3.12, FFCV=0 (leave that engine out), PYTEST_ARGS="-k boxes"
+
+PYTHON ?= python3
+FFCV ?= 1
+PYTEST_ARGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test check requirements clean
+
+demo: .venv/.installed
+	$(BIN)/python tools/train_fast.py
+
+test: .venv/.installed check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/.installed
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --config setup.cfg --no-cache >.venv/imports.log || (cat .venv/imports.log; exit 1)
+
+.venv/.installed: tools/install.sh requirements.txt requirements-ffcv.txt setup.cfg
+	PYTHON=$(PYTHON) FFCV=$(FFCV) tools/install.sh
+
+# Resolves setup.cfg anew; the files name versions, never an index.
+requirements:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
+		--custom-compile-command "make requirements" setup.cfg --extra dali --extra dev -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
+		--custom-compile-command "make requirements" setup.cfg --extra ffcv -c requirements.txt -o requirements-ffcv.txt
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,37 @@
+"""A small network and real loaders for the tests of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fixres.config import ModelConfig
+from fixres.hardware import Precision
+from fixres.models import create_model
+from pipelines.loaders import open_loader
+from pipelines.spec import EvalCrop, Loader, LoaderConfig
+
+CPU = Precision("fp32", torch.device("cpu"))
+TINY = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8})
+
+
+@pytest.fixture
+def tiny_net() -> nn.Module:
+    """A resnet10t of 24 channels and 2 classes with fixed weights."""
+    torch.manual_seed(0)
+    return create_model(TINY, num_classes=2)
+
+
+@pytest.fixture
+def open_coded(coded_folder: Path) -> Callable[..., Loader]:
+    """Opens the coded folder (24 images, 2 classes) with the reference engine, without workers."""
+
+    def open_it(split: str = "train", **fields: object) -> Loader:
+        values = {"crop": EvalCrop(), "resolution": 32, "batch_size": 8, "num_workers": 0} | fields
+        return open_loader("torch", LoaderConfig(path=coded_folder, **values))
+
+    return open_it

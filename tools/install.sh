@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Sets the project up in .venv: `make demo` and `make test` call this. Python 3.11+ and a C++ compiler are given.
+#   PYTHON=python3.12   another interpreter
+#   FFCV=0              leave the FFCV engine out (it is the one part that compiles)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+ffcv=${FFCV:-1}
+
+fail() { echo "install: $*" >&2; exit 2; }
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+  fail "$python is not Python 3.11 or newer; install one and name it: make PYTHON=python3.12 ..."
+
+# What Debian and Ubuntu keep in packages of their own. Only FFCV's build needs the last line's.
+wanted=()
+"$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+if [ "$ffcv" != 0 ]; then
+  header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+  [ -f "$header" ] || wanted+=(python3-dev)
+  command -v g++ >/dev/null || wanted+=(g++)
+  command -v pkg-config >/dev/null || wanted+=(pkg-config)
+  pkg-config --exists libturbojpeg 2>/dev/null || wanted+=(libturbojpeg0-dev)
+  pkg-config --exists opencv4 2>/dev/null || wanted+=(libopencv-dev)
+fi
+if [ ${#wanted[@]} -gt 0 ]; then
+  line="apt-get install -y --no-install-recommends ${wanted[*]}"
+  if ! command -v apt-get >/dev/null; then
+    echo "install: this is no Debian or Ubuntu; missing by their Debian names: ${wanted[*]}" >&2
+  elif [ "$(id -u)" = 0 ]; then
+    echo "install: $line"
+    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive $line -qq >/dev/null) ||
+      echo "install: apt-get failed; what can go on without ${wanted[*]} goes on" >&2
+  else
+    echo "install: please run, then call make again:  sudo $line" >&2
+    fail "or go on without the FFCV engine:  make FFCV=0 ..."
+  fi
+fi
+
+[ -x .venv/bin/python ] || "$python" -m venv .venv || fail "could not create .venv; install python3-venv"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+uv=(.venv/bin/uv pip install --quiet --python .venv/bin/python)
+"${uv[@]}" -r requirements.txt
+"${uv[@]}" --no-deps --editable .
+if [ "$ffcv" != 0 ] && ! "${uv[@]}" -r requirements-ffcv.txt; then
+  echo "install: FFCV did not build; left out: the engine 'ffcv' and the tests against it. All else works." >&2
+fi
+touch .venv/.installed
