@@ -28,8 +28,6 @@ _STREAM_SPLIT = 4  # pipelines.boxes and pipelines.order use streams 1 to 3
 _MADE_HERE = ("scenes", "imagenette")
 # What each engine reads: a format of pipelines.convert, or None for the image folder itself.
 _STORED_AS = {"torch": None, "dali-slice": None, "ffcv": "ffcv", "dali": "webdataset"}
-
-
 _STORED_VERSION = 1  # raise it when the same images and options come to be stored otherwise
 _log = logging.getLogger(__name__)
 
@@ -114,6 +112,10 @@ def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
         raise InputError(f"{root} is no folder; give a folder of photographs, or {names}")
     if not any(root.iterdir()):
         raise InputError(f"{root} is empty; it needs train/ and val/, or a subfolder of images for each class")
+    if work_dir.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"work_dir={work_dir} lies inside the data {root}; choose a folder outside, nothing is written there"
+        )
     train, val = (_holds_class_folders(root / name) for name in ("train", "val"))
     if train and val:
         return root

@@ -26,6 +26,8 @@ SHAPES = {"disc": 0.96, "cross": 1.22, "triangle": 1.22, "square": 1.2, "ring": 
 PATTERNS = ("stripes", "checks", "dots")
 GRAINS = ("fine", "coarse")
 CLASSES = tuple(f"{shape}_{pattern}_{grain}" for shape in SHAPES for pattern in PATTERNS for grain in GRAINS)
+# Things stand upright give or take this many radians, as they do in photographs.
+_TILT = 0.3
 _DISTRACTOR_SHAPES = ("ellipse", "slab")
 _DISTRACTOR_PATTERNS = (*PATTERNS, "plain")
 
@@ -71,10 +73,24 @@ class SceneConfig:
                 raise InputError(f"{name}={getattr(self, name)} leaves a class empty; use {self.num_classes} or more")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be in [0, 2**63)")
-        if not 64 <= self.long_side[0] <= self.long_side[1] <= 8192:
-            raise InputError(f"long_side={self.long_side} must satisfy 64 <= low <= high <= 8192")
-        if not 1 <= self.quality <= 95:
-            raise InputError(f"quality={self.quality} must be in [1, 95]")
+        for name, low, high in (
+            ("long_side", 64, 8192),
+            ("aspect", 0.1, 1),
+            ("contrast", 0, 1),
+            ("num_distractors", 0, 1000),
+        ):
+            first, last = getattr(self, name)
+            if not low <= first <= last <= high:
+                raise InputError(f"{name}={getattr(self, name)} must rise within [{low}, {high}]")
+        for name, low, high in (
+            ("portrait_share", 0, 1),
+            ("object_pixels", 4, 8192),
+            ("fine_pixels", 2, 8192),
+            ("coarse_pixels", 2, 8192),
+            ("quality", 1, 95),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name}={getattr(self, name)} must be in [{low}, {high}]")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -201,12 +217,12 @@ def _wavelength(config: SceneConfig, fine: bool, random: np.random.Generator) ->
 
 
 def _finish(config: SceneConfig, random: np.random.Generator) -> dict:
-    """Angles, phases and colours: at random for every thing, so that none of them tells the class."""
+    """Angles, phases and colours: drawn alike for every thing, so that none of them tells the class."""
     middle = random.uniform(70, 185, 3)
     swing = random.normal(0, 0.35, 3) + random.choice((-1.0, 1.0))
     half = 127.5 * random.uniform(*config.contrast) * swing
     return {
-        "angle": random.uniform(0, 2 * math.pi),
+        "angle": random.uniform(-_TILT, _TILT),
         "texture_angle": random.uniform(0, 2 * math.pi),
         "phase": (random.random(), random.random()),
         "colours": (tuple(float(v) for v in middle - half), tuple(float(v) for v in middle + half)),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,12 @@ import PIL
 from tqdm import tqdm
 
 from pipelines.sources.scenes import SPLITS, SceneConfig, Split, scene_label
-from pipelines.sources.scenes_render import scene_jpeg
+from pipelines.sources.scenes_render import scene_jpeg, warm_up
 from pipelines.writing import atomic_folder
 
 RECORD_NAME = "scenes.json"
 # Raise this whenever the same parameters come to give other pictures, so that finished folders are made anew.
 GENERATOR_VERSION = 1
-_CHUNK = 24  # images per message to a worker: about 0.3 s of work
 
 
 def scenes_record(config: SceneConfig) -> dict:
@@ -60,7 +58,7 @@ def write_scenes(
     Args:
         config: parameters of the data set.
         folder: becomes an ImageFolder pair, `train/` and `val/`, and `scenes.json`.
-        num_workers: processes that render; 0 renders in this one.
+        num_workers: threads that render, at least one.
         overwrite: replace an existing folder instead of refusing.
         progress: show a bar on stderr.
     """
@@ -75,17 +73,12 @@ def write_scenes(
 
 def _write_images(config: SceneConfig, root: Path, num_workers: int, progress: bool) -> None:
     jobs = [(split, index) for split in SPLITS for index in range(config.num_images(split))]
-    write = partial(_write_image, config, root)
-    bar = partial(tqdm, total=len(jobs), desc="drawing scenes", unit="img", disable=not progress)
-    if num_workers < 1:
-        for _ in bar(map(write, jobs)):
-            pass
-        return
-    # Not fork: torch's or a loader's threads may hold locks in this process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    warm_up()
+    # Threads, because the time goes into code that releases the interpreter; processes would import torch for 3 s each.
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
         try:
-            for _ in bar(pool.map(write, jobs, chunksize=_CHUNK)):
+            done = pool.map(partial(_write_image, config, root), jobs)
+            for _ in tqdm(done, total=len(jobs), desc="drawing scenes", unit=" images", disable=not progress):
                 pass
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
