@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         _move_aside(folder)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         save_recipe(recipe, folder / RECIPE)
         (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
@@ -56,11 +57,14 @@ class RunLog:
 
 
 def _move_aside(folder: Path) -> None:
+    """Renames an older run that measured something; one that ended before its first epoch holds nothing to keep."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        folder.exists() and folder.rmdir()
         return
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} exists and is no run folder; choose another with --run_dir")
+    if not (folder / METRICS).is_file() or (folder / METRICS).stat().st_size == 0:
+        shutil.rmtree(folder)
+        return
     number = 1
     while (older := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

@@ -8,6 +8,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+# Before torch loads its OpenMP: threads that spin while they wait for each other take the cores from the decoding
+# workers. On 2 cores under load the same training step came out 1.8 times faster with waiting threads put to sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from pipelines.spec import InputError
 
 EXIT_INPUT = 2  # a mistake in the call or in the data

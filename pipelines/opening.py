@@ -23,7 +23,6 @@ class PreparedData:
 
     Args:
         config: which images, which engine.
-        seed: of the split, where we make it.
         device: where batches arrive, "cpu" or "cuda[:n]".
 
     Attributes:
@@ -31,11 +30,11 @@ class PreparedData:
         prepare_seconds: what finding, making and converting took in this process.
     """
 
-    def __init__(self, config: DataConfig, seed: int, device: str) -> None:
+    def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
         self.config, self.device = config, device
         self.engine = choose_engine(config.engine)
-        self._folders = find_data(config.path, config.work_dir, seed)
+        self._folders = find_data(config.path, config.work_dir, config.seed)
         self._stored = {
             split: stored_for(self.engine, folder, config.work_dir, config.max_side, config.quality, config.num_workers)
             for split, folder in (("train", self._folders.train), ("val", self._folders.val))

@@ -107,6 +107,8 @@ class DataConfig:
     """One of pipelines.loaders.ENGINES, or "auto"."""
     work_dir: Path = Path("data")
     """Where generated, downloaded, split and converted data is kept for the next run."""
+    seed: int = 0
+    """Seeds the scenes and the split that we make; not the run's seed, so that runs with other seeds share the data."""
     num_workers: int = 2
     """Worker processes or threads of each loader."""
     max_side: int = 500

@@ -15,7 +15,7 @@ def main() -> None:
     from pipelines.opening import PreparedData
 
     job = parse(EvaluateJob, sys.argv[1:], "Tests a checkpoint with the transform that it carries.")
-    data = PreparedData(job.data, seed=0, device=str(choose_device(job.device)))
+    data = PreparedData(job.data, device=str(choose_device(job.device)))
     for result in evaluate_checkpoint(job, data):
         print(
             f"{result.test_res} px: top1 {result.top1:.2%}, top5 {result.top5:.2%}, class mean "

@@ -15,7 +15,7 @@ def main() -> None:
     from pipelines.opening import PreparedData
 
     job = parse(FixJob, sys.argv[1:], "Fine-tunes the last layers of a checkpoint for a test resolution (FixRes).")
-    data = PreparedData(job.data, seed=0, device=str(choose_device(job.device)))
+    data = PreparedData(job.data, device=str(choose_device(job.device)))
     before, after = fix_checkpoint(job, data)
     print(f"{job.test_res} px: top1 {before.top1:.2%} before the fix, {after.top1:.2%} after it")
     print(f"fixed weights: {job.target}")

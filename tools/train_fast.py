@@ -18,7 +18,7 @@ def main() -> None:
     from pipelines.opening import PreparedData
 
     recipe = parse_recipe(sys.argv[1:])
-    data = PreparedData(recipe.data, recipe.seed, str(choose_device(recipe.device)))
+    data = PreparedData(recipe.data, str(choose_device(recipe.device)))
     report = run_experiment(recipe, data, data.describe())
     print(report.table())
     print(f"report: {recipe.folder / 'report.html'}")

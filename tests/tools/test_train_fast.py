@@ -1,0 +1,188 @@
+"""The command lines of training, testing and fixing, from a folder of images to the report, and every mistake."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.console import run
+from tests.coded import coded_image, jpeg, write_coded_folder
+
+_SIZES = [(60 + 3 * i, 90 - 2 * i) for i in range(16)]
+_RECIPE = {
+    "name": "tiny",
+    "seed": 3,
+    "eval_every": 1,
+    "sweep": [32, 48],
+    "data": {"engine": "torch", "num_workers": 0},
+    "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}},
+    "optim": {"lr": 0.1, "batch_size": 4, "warmup_epochs": 0},
+    "arms": {
+        "baseline": {"epochs": 2, "resolution": {"points": [[0, 64]]}, "test_res": 64},
+        "fast": {
+            "epochs": 2,
+            "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
+            "test_res": 64,
+            "fix": {"epochs": 1},
+        },
+    },
+}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """train/ and val/ of 16 small images in 2 classes."""
+    for split in ("train", "val"):
+        write_coded_folder(tmp_path / "photos" / split, _SIZES)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, photos: Path) -> Path:
+    """A recipe on `photos` that takes seconds."""
+    path = tmp_path / "recipe.yaml"
+    data = {**_RECIPE["data"], "path": str(photos), "work_dir": str(tmp_path / "work")}
+    path.write_text(yaml.safe_dump({**_RECIPE, "data": data, "run_dir": str(tmp_path / "run")}))
+    return path
+
+
+class Tool:
+    """Calls a tool's main as its command line does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, name: str, *arguments: object) -> tuple[int, str, str]:
+        """Exit code, stdout, and the last line of stderr without progress bars."""
+        self._monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        self._capsys.readouterr()
+        code = 0
+        try:
+            run(importlib.import_module(f"tools.{name}").main)
+        except SystemExit as error:
+            code = int(error.code or 0)
+        output = self._capsys.readouterr()
+        return code, output.out, re.split(r"[\r\n]", output.err.rstrip())[-1].strip()
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    return Tool(monkeypatch, capsys)
+
+
+def test_from_images_to_the_report(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
+    code, out, _ = tool("train_fast", "--config", recipe)
+    assert code == 0
+    assert "fast against baseline" in out
+    folder = tmp_path / "run"
+    report = json.loads((folder / "report.json").read_text())
+    baseline, fast = report["arms"]
+    assert (baseline["name"], fast["name"]) == ("baseline", "fast")
+    assert (baseline["train_res"], fast["train_res"], fast["train_res_by_epoch"]) == (64, 48, [32, 48])
+    assert [point["test_res"] for point in fast["sweep_after"]] == [32, 48, 64]
+    assert baseline["sweep_after"] == [] and baseline["fix_seconds"] == 0 and fast["fix_seconds"] > 0
+    assert baseline["top1"] == baseline["top1_before_fix"]
+    assert fast["top1"] == fast["sweep_after"][-1]["top1"]
+    assert all(arm["program_seconds"] >= arm["train_seconds"] + arm["fix_seconds"] for arm in report["arms"])
+    assert report["environment"]["versions"]["torch"]
+    _check_savings(report)
+    _check_page((folder / "report.html").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["resolution"] for line in lines if line["arm"] == "fast" and line["kind"] == "train"] == [32, 48]
+    assert list((folder / "tensorboard").iterdir())
+    _use_the_checkpoint(tool, folder / "fast" / "trained.pt", fast, photos, tmp_path)
+
+
+def _check_savings(report: dict) -> None:
+    baseline, fast = report["arms"]
+    ratio = (fast["train_seconds"] + fast["fix_seconds"]) / baseline["train_seconds"]
+    assert report["savings"]["train_clock_ratio"] == pytest.approx(ratio)
+    assert report["savings"]["top1_gain"] == pytest.approx(fast["top1"] - baseline["top1"])
+
+
+def _check_page(page: str) -> None:
+    """Nothing is fetched from elsewhere, and every picture is inside."""
+    assert page.count("data:image/png;base64,") == 8
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "{{" not in page and "{%" not in page
+
+
+def _use_the_checkpoint(tool: Tool, checkpoint: Path, fast: dict, photos: Path, tmp_path: Path) -> None:
+    data = ["--data.path", photos, "--data.engine", "torch", "--data.num_workers", 0, "--data.work_dir", tmp_path / "w"]
+    code, out, _ = tool("evaluate", "--checkpoint", checkpoint, "--test_res", "[48,64]", *data)
+    assert code == 0
+    expected = [f"{point['test_res']} px: top1 {point['top1']:.2%}" for point in fast["sweep_before"][1:]]
+    assert [line.split(",")[0] for line in out.splitlines()] == expected
+    data += ["--optim.batch_size", 4]
+    code, out, _ = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, "--fix.epochs", 1, *data)
+    assert code == 0 and "after it" in out
+    code, _, line = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, *data)
+    assert code == 2 and "trained_fix80.pt exists" in line
+    code, out, _ = tool("evaluate", "--checkpoint", checkpoint.with_stem("trained_fix80"), *data[:-2])
+    assert code == 0 and out.startswith("80 px")
+
+
+def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -> None:
+    overrides = ["--arms.baseline", "null", "--arms.fast.epochs", 1, "--sweep", "[32]"]
+    assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
+    first = (tmp_path / "run" / "report.json").read_bytes()
+    assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
+    assert (tmp_path / "run.1" / "report.json").read_bytes() == first
+    assert (tmp_path / "run" / "report.json").read_bytes() != first
+
+
+def _remove_class(photos: Path) -> None:
+    for path in (photos / "val" / "class_01").iterdir():
+        path.unlink()
+
+
+def _corrupt(photos: Path) -> None:
+    (photos / "train" / "class_00" / "00004.jpg").write_bytes(jpeg(coded_image(50, 50))[:300])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (None, ["--data.path", "/nowhere"], "/nowhere is no folder"),
+        (_remove_class, [], "class_01"),
+        (_corrupt, [], r"00004\.jpg.*(truncated|decode)"),
+        (None, ["--data.engine", "turbo"], "turbo.*torch"),
+        (None, ["--arms.fast.test_res", "4"], "resolution=4 is impossible"),
+        (None, ["--optim.batch_size", "64"], "16 samples do not fill"),
+        (None, ["--model.name", "resnet999"], "not a timm model"),
+        (None, ["--colour", "red"], "--colour"),
+        (None, ["--device", "cuda:7"], "cuda"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_no_report(
+    spoil: object, arguments: list[str], message: str, tool: Tool, recipe: Path, photos: Path, tmp_path: Path
+) -> None:
+    if callable(spoil):
+        spoil(photos)
+    code, _, line = tool("train_fast", "--config", recipe, *arguments)
+    assert code == 2
+    assert re.match("train_fast.py: ", line) and re.search(message, line)
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
+    assert tool("train_fast", "--config", recipe, "--arms.baseline", "null", "--sweep", "[32]")[0] == 0
+    for split in ("train", "val"):
+        (photos / split / "class_01").rename(photos / split / "class_77")
+    checkpoint = tmp_path / "run" / "fast" / "fixed.pt"
+    code, _, line = tool("evaluate", "--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch")
+    assert code == 2 and "test it on the classes it was trained on" in line
+
+
+def test_a_bad_sample_can_be_replaced_and_is_counted(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
+    _corrupt(photos)
+    arguments = ["--data.on_bad", "replace", "--arms.baseline", "null", "--sweep", "[32]"]
+    assert tool("train_fast", "--config", recipe, *arguments)[0] == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["arms"][0]["num_bad_samples"] == 2  # once in each of two epochs
