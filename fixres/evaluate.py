@@ -49,7 +49,7 @@ def evaluate(
     start = time.perf_counter()
     with (
         torch.inference_mode(),
-        tqdm(total=loader.num_samples, desc=title, unit="img", leave=False, mininterval=0.5) as bar,
+        tqdm(total=loader.num_samples, desc=title, unit="img", leave=False, mininterval=0.5, disable=None) as bar,
     ):
         num_images = 0
         for batch in loader:

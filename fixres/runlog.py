@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from fixres.config import Recipe
 from fixres.recipe import save_recipe
@@ -36,7 +39,7 @@ class RunLog:
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, arm: str, kind: str, step: float, result: Any) -> None:
-        """One line of metrics, and its numbers as TensorBoard scalars ARM/KIND/NAME.
+        """One line of metrics, its numbers as TensorBoard scalars ARM/KIND/NAME, and a line for the person watching.
 
         Args:
             arm: name of the arm.
@@ -46,6 +49,7 @@ class RunLog:
         """
         values = asdict(result) if is_dataclass(result) else dict(result)
         self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
+        tqdm.write(_line(arm, kind, step, values), file=sys.stderr)
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(f"{arm}/{kind}/{name}", value, int(step))
@@ -54,6 +58,16 @@ class RunLog:
         """Flushes and closes the files."""
         self._metrics.close()
         self._events.close()
+
+
+def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:
+    """What a person watching the run, or reading its log, wants to see of a record."""
+    head = f"{arm:8}  epoch {step:3g}  {kind:5}"
+    if kind == "test":
+        return f"{head}  {values['test_res']} px  top-1 {values['top1']:.1%}  loss {values['loss']:.3f}"
+    speed, waiting = values["num_images"] / values["seconds"], values["wait_seconds"] / values["seconds"]
+    resolution, loss = values["resolution"], values["loss"]
+    return f"{head}  {resolution} px  loss {loss:.3f}  {speed:.0f} images/s, {waiting:.0%} of it waiting for data"
 
 
 def _move_aside(folder: Path) -> None:

@@ -74,7 +74,9 @@ class Trainer:
         device = self.precision.device
         loss_sum, num_images = torch.zeros((), device=device), 0
         start, waited = time.perf_counter(), loader.counters.wait_seconds
-        with tqdm(total=_images_ahead(loader), desc=title, unit="img", leave=False, mininterval=0.5) as bar:
+        with tqdm(
+            total=_images_ahead(loader), desc=title, unit="img", leave=False, mininterval=0.5, disable=None
+        ) as bar:
             for step, batch in enumerate(loader):
                 set_lr(self.stepper.optimizer, lr(step / len(loader)))
                 loss = self._step(
