@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from typing import NamedTuple
 
+from pipelines.loaders.base import check_device
 from pipelines.spec import InputError, Loader, LoaderConfig
 
 
@@ -56,6 +57,7 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     entry = _ENGINES[engine]
     _check_package(engine, entry)
     _check_path(engine, entry, config)
+    check_device(config)
     loader: Loader = getattr(importlib.import_module(entry.module), entry.loader)(config)
     return loader
 

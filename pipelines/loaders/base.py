@@ -147,6 +147,20 @@ class BaseLoader(ABC):
         self.close()
 
 
+def check_device(config: LoaderConfig) -> None:
+    """Raises InputError unless the config's device is there."""
+    try:
+        device = torch.device(config.device)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={config.device!r} does not exist; use cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={config.device!r}, but torch sees no GPU; use device cpu or install a CUDA driver")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={config.device!r}, but there are {torch.cuda.device_count()} GPUs, numbered from 0")
+
+
 def _sum(total: int | None, more: int | None) -> int | None:
     return None if total is None or more is None else total + more
 
