@@ -145,7 +145,7 @@ class BetonWriter:
         total = sum(map(len, parts))
         if total > self._page_size:
             raise InputError(f"sample {index} takes {total} bytes, a page {self._page_size}; choose a smaller max_side")
-        page_end = layout.align(self._position + 1, self._page_size)
+        page_end = layout.align(self._position, self._page_size)
         if self._position + total > page_end:
             self._position = page_end
             self._file.seek(page_end)

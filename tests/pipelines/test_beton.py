@@ -20,6 +20,8 @@ from pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg
 
 CLASSES = ("cat", "dog", "küche")
+START = layout.metadata_start(3)  # of the metadata in files with fields image, label and bytes
+ROW = 40  # bytes of a sample in it
 SIZES = [(20 + 3 * i, 34 - 2 * i) for i in range(10)]
 
 
@@ -310,6 +312,47 @@ def test_damaged_tables_of_ffcvs_never_lead_outside(tmp_path: Path) -> None:
             assert str(path) in str(error) and "\n" not in str(error), edit
             num_refused += 1
     assert num_refused > 1000
+
+
+@pytest.mark.parametrize(
+    ("position", "dtype", "value", "message"),
+    [
+        (0, "<u2", 1, "format version 1 instead of 2"),
+        (2, "<u2", 0, "0 fields"),
+        (4, "<u4", 3 << 20, "page size 3145728 is no power of two"),
+        (8, "<u8", 0, "no samples"),
+        (8, "<u8", 1 << 60, "ends within the metadata"),
+        (16, "<u8", 64, "allocation table is not where"),
+        (24, "u1", 200, "unknown type 200"),
+        (24, "u1", layout.TYPE_INT, "no field 'image' of the right type"),
+        (24 + 1041 + 1, "S5", b"image", "no proper names"),
+        (START, "u1", 2, "sample 0: stored in an unknown mode"),
+        (START + 1, "<u2", 0, "sample 0: an image without pixels"),
+        (START + 1, "<u2", 60000, "sample 0: its image has too few bytes"),
+        (START + ROW + 5, "<u8", (8 << 20) + 1, "sample 1: its image is not in the allocation table"),
+        (START + 16, "<i8", -1, "sample 0: its label is no class number"),
+        (START + 16, "<i8", 1 << 40, "sample 0: its label is no class number"),
+        (START + 24, "<u8", 1 << 63, "sample 0: its field 'about' lies outside"),
+        (START + 24, "<u8", START, "sample 0: its field 'about' lies outside"),
+        (START + 32, "<u8", 1 << 63, "sample 0: its field 'about' lies outside"),
+    ],
+)
+def test_each_check_has_its_own_line(
+    position: int, dtype: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MODE_JPG", layout.MODE_RAW)  # the writer's images are raw pixels then
+    pixels = [coded_image(8, 8, i).tobytes() for i in range(2)]
+    rows = [EncodedSample(data, 8, 8, i, i, (b"about",)) for i, data in enumerate(pixels)]
+    with BetonWriter(tmp_path / "x.beton", 2, extra_fields=["about"]) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finish()
+    assert BetonReader(tmp_path / "x.beton").image_bytes(1) == pixels[1]
+    with open(tmp_path / "x.beton", "r+b") as file:
+        file.seek(position)
+        file.write(np.array(value, dtype).tobytes())
+    with pytest.raises(InputError, match=message):
+        BetonReader(tmp_path / "x.beton")
 
 
 def test_truncated_files_are_refused(tmp_path: Path) -> None:
