@@ -7,7 +7,11 @@ fractional box, which gives the grid and the weights of `Resize` followed by `Ce
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.context
+import sys
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -150,11 +154,11 @@ class _Jobs(Sampler):
 
 
 class TorchLoader(BaseLoader):
-    """Pillow in worker processes.
+    """Pillow in worker processes, each of one thread.
 
-    Workers are forked: they start in 0.15 s, where a fork server or spawned processes import torch and the main
-    program again (7 s, measured on 2 cores). They call Pillow and NumPy only, never CUDA or OpenMP, so that threads of
-    the parent that a fork leaves behind are not missed; each runs one thread.
+    Workers come from a fork server. Forked from this process they would start in 0.15 s, but with the memory of other
+    engines and without their threads: collecting a DALI pipeline in such a worker hangs or crashes it (seen in one of
+    20 starts). The server costs one import of torch per process (3 to 7 s on 2 cores), and workers 0.1 s then.
     """
 
     shares_boxes = True
@@ -164,7 +168,7 @@ class TorchLoader(BaseLoader):
         super().__init__(config, source.classes, len(source))
         self._jobs = _Jobs(self)
         self._on_cuda = torch.device(config.device).type == "cuda"
-        workers = {"multiprocessing_context": "fork", "persistent_workers": True, "prefetch_factor": _PREFETCH}
+        workers = {"multiprocessing_context": _server(), "persistent_workers": True, "prefetch_factor": _PREFETCH}
         self._engine = DataLoader(
             _Batches(source, config),
             sampler=self._jobs,
@@ -187,7 +191,9 @@ class TorchLoader(BaseLoader):
 
     def _received(self) -> Iterator[_Made]:
         try:
-            yield from self._engine
+            with _main_program_hidden():
+                iterator = iter(self._engine)
+            yield from iterator
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -200,6 +206,28 @@ class TorchLoader(BaseLoader):
         iterator, self._engine._iterator = self._engine._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def _server() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # no effect if it runs already
+    return context
+
+
+@contextmanager
+def _main_program_hidden() -> Iterator[None]:
+    """Keeps new workers from importing the main program again.
+
+    They need nothing of it; it costs each of them seconds (timm, torchvision), and scripts that do not ask for
+    `__name__ == "__main__"` would run a second time.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
 
 
 def _as_it_is(made: _Made) -> _Made:
