@@ -194,8 +194,9 @@ class TorchLoader(BaseLoader):
             with _main_program_hidden():
                 iterator = iter(self._engine)
             yield from iterator
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise InputError(
                 f"{self.config.path}: a worker process died, most often for lack of memory; "

@@ -1,0 +1,61 @@
+"""A picture of what an engine hands to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipelines.spec import Loader
+from pipelines.writing import atomic_file
+
+_GAP = 4  # pixels between crops
+_CAPTION_HEIGHT = 14
+
+
+def first_crops(loader: Loader, num: int) -> tuple[list[np.ndarray], list[str]]:
+    """The first `num` images of an epoch and their captions.
+
+    Returns:
+        uint8 (r, r, 3) each, and "index class" each.
+    """
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    for batch in loader:
+        for image, label, index in zip(batch.images.cpu(), batch.labels.tolist(), batch.indices.tolist(), strict=True):
+            images.append(image.numpy().copy())
+            captions.append(f"{index} {loader.classes[label]}")
+            if len(images) == num:
+                return images, captions
+    return images, captions
+
+
+def contact_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_columns: int) -> Image.Image:
+    """Crops in a grid, one heading for each group.
+
+    Args:
+        rows: heading, images (uint8 (r, r, 3), all of one size within a group) and captions.
+        num_columns: images side by side.
+    """
+    side = max(image.shape[0] for _, images, _ in rows for image in images)
+    step_x, step_y = side + _GAP, side + _GAP + _CAPTION_HEIGHT
+    lines = sum(-(-len(images) // num_columns) for _, images, _ in rows)
+    sheet = Image.new("RGB", (num_columns * step_x + _GAP, lines * step_y + len(rows) * 2 * _CAPTION_HEIGHT), "white")
+    pen, top = ImageDraw.Draw(sheet), 0
+    for heading, images, captions in rows:
+        pen.text((_GAP, top + 4), heading, fill="black")
+        top += 2 * _CAPTION_HEIGHT
+        for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            x, y = _GAP + k % num_columns * step_x, top + k // num_columns * step_y
+            sheet.paste(Image.fromarray(image), (x, y))
+            pen.text((x, y + side), caption[: max(1, side // 6)], fill="black")
+        top += -(-len(images) // num_columns) * step_y
+    return sheet
+
+
+def save(sheet: Image.Image, path: Path) -> None:
+    """Writes a PNG file under its final name when it is complete."""
+    with atomic_file(path, overwrite=True) as partial:
+        sheet.save(partial, "PNG")

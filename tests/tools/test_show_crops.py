@@ -1,0 +1,60 @@
+"""Contact sheets and tools/show_crops.py: the crops of the engine in a picture, mistakes in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.contact_sheet import contact_sheet, first_crops
+from pipelines.loaders import open_loader
+from pipelines.spec import InputError
+from tests.pipelines.loading import config
+from tools import show_crops
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_sheet_holds_the_crops(coded_folder: Path) -> None:
+    with open_loader("torch", config(coded_folder, resolution=48)) as loader:
+        images, captions = first_crops(loader, 7)
+    assert [caption.split()[0] for caption in captions] == list("0123456")
+    sheet = np.asarray(contact_sheet([("one", images[:3], captions[:3]), ("two", images[3:], captions[3:])], 3))
+    rows = {tuple(image[24].ravel()) for image in images}
+    windows = {tuple(line[x : x + 48].ravel()) for line in sheet for x in (4, 56, 108)}
+    assert rows <= windows
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["show_crops.py", *map(str, arguments)])
+    show_crops.main()
+
+
+def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, coded_folder, tmp_path / "crops.png", "--num", 4, "--epochs", 2, "--test-resolution", 160)
+    with Image.open(tmp_path / "crops.png") as sheet:
+        assert sheet.width == 4 * 164 + 4
+    for arguments, word in (
+        ((coded_folder, tmp_path / "x.png", "--engine", "no"), "dali-slice"),
+        ((tmp_path / "nowhere", tmp_path / "x.png"), "does not exist"),
+        ((coded_folder, tmp_path / "x.png", "--num", 0), "--num 0"),
+    ):
+        with pytest.raises(InputError, match=word):
+            call(monkeypatch, *arguments)
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "show_crops.py"),
+        str(tmp_path / "nowhere"),
+        str(tmp_path / "x.png"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "does not exist" in done.stderr and len(done.stderr.splitlines()) == 1
