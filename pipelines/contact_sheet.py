@@ -50,7 +50,7 @@ def contact_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_c
         for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
             x, y = _GAP + k % num_columns * step_x, top + k // num_columns * step_y
             sheet.paste(Image.fromarray(image), (x, y))
-            pen.text((x, y + side), caption[: max(1, side // 6)], fill="black")
+            pen.text((x, y + image.shape[0]), caption[: max(1, side // 6)], fill="black")
         top += -(-len(images) // num_columns) * step_y
     return sheet
 
