@@ -97,7 +97,7 @@ def convert(
     order = epoch_order(len(source), _SHUFFLE_SEED, 0, shuffle=format == "webdataset")
     prepare = partial(_prepare, source, max_side, quality)
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(source), desc=dest.name, unit=" images", disable=not progress))
+        bar = stack.enter_context(tqdm(total=len(source), desc=dest.name, unit=" images", disable=None if progress else True))
         prepared = stack.enter_context(closing(_in_workers(prepare, order, _workers(num_workers, len(source)))))
         samples = _sort_out(prepared, result, bar, dest, on_bad)
         if format == "ffcv":
