@@ -21,6 +21,7 @@ from pipelines.sources.scenes import Scene, SceneConfig, Split, draw_scene
 _LAYERS = ((160, 60.0, 50.0), (40, 50.0, 25.0), (12, 45.0, 15.0), (4, 50.0, 10.0))
 _SHAPE_NUMBERS = {"disc": 0, "ellipse": 0, "square": 1, "slab": 1, "cross": 2, "triangle": 3, "ring": 4}
 _PATTERN_NUMBERS = {"plain": 0, "stripes": 1, "checks": 2, "dots": 3}
+_RIM = 0.08  # width of a thing's dark rim, over its radius
 _HALF_ROOT = math.sqrt(0.75)
 
 
@@ -99,14 +100,16 @@ def _paint(
         for x in range(max(0, math.floor(centre_x - reach)), min(canvas.shape[1], math.ceil(centre_x + reach))):
             dy, dx = y - centre_y, x - centre_x
             u, v = turn[0] * dx + turn[1] * dy, turn[0] * dy - turn[1] * dx
-            cover = min(1.0, 0.5 - _distance(shape, radius, u, v / aspect))
+            distance = _distance(shape, radius, u, v / aspect)
+            cover = min(1.0, 0.5 - distance)
             if cover <= 0:
                 continue
             u, v = texture_turn[0] * dx + texture_turn[1] * dy, texture_turn[0] * dy - texture_turn[1] * dx
             blend = 0.5 + 0.5 * _texture(texture, u, v)
+            shade = 0.25 if distance > -_RIM * radius else 1.0
             for channel in range(3):
                 colour = colours[0, channel] + blend * (colours[1, channel] - colours[0, channel])
-                canvas[y, x, channel] += cover * (colour - canvas[y, x, channel])
+                canvas[y, x, channel] += cover * (shade * colour - canvas[y, x, channel])
 
 
 @numba.njit(nogil=True, cache=True)

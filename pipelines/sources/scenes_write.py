@@ -78,7 +78,9 @@ def _write_images(config: SceneConfig, root: Path, num_workers: int, progress: b
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         try:
             done = pool.map(partial(_write_image, config, root), jobs)
-            for _ in tqdm(done, total=len(jobs), desc="drawing scenes", unit=" images", disable=not progress):
+            for _ in tqdm(
+                done, total=len(jobs), desc="drawing scenes", unit=" images", disable=None if progress else True
+            ):
                 pass
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

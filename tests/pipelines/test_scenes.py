@@ -32,12 +32,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def plain_scene(thing: Thing, side: int) -> Scene:
-    """A white thing on whatever background, evenly lit, without noise."""
+    """A thing on whatever background, evenly lit, without noise."""
     return Scene(0, side, side, (thing,), 0, (1.0, 0.0, 0.0), 0.0, 1)
 
 
 def thing(**changes: object) -> Thing:
-    whole = Thing("disc", "plain", 12.0, 100.0, (128.0, 128.0), 0.3, 0.7, (0.2, 0.9), 1.0, ((250.0,) * 3, (250.0,) * 3))
+    whole = Thing("disc", "plain", 12.0, 100.0, (128.0, 128.0), 0.3, 0.7, (0.2, 0.9), 1.0, ((0.0,) * 3, (0.0,) * 3))
     return replace(whole, **changes)
 
 
@@ -55,9 +55,9 @@ def test_pinned() -> None:
     scene = draw_scene(SceneConfig(), "train", 3)
     target = scene.things[scene.target]
     assert (scene.height, scene.width, scene.label, len(scene.things)) == (350, 481, 3, 9)
-    assert np.allclose([*target.centre, target.diameter, target.wavelength], [132.81, 259.94, 185.78, 10.85], atol=0.01)
+    assert np.allclose([*target.centre, target.diameter, target.wavelength], [132.81, 259.94, 187.65, 14.49], atol=0.01)
     # Within a level: another Pillow may resample the background a little differently.
-    assert np.allclose(render(scene).mean((0, 1)), [118.5, 118.4, 120.1], atol=1)
+    assert np.allclose(render(scene).mean((0, 1)), [115.1, 115.0, 116.5], atol=1)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -127,7 +127,7 @@ def test_train_and_val_are_drawn_alike() -> None:
         assert distance < 2.23 * np.sqrt(2 / len(a))  # Kolmogorov-Smirnov, p = 1e-4
     for label in range(SceneConfig().num_classes):
         means = [rows[rows[:, 0] == label, 1].mean() for rows in (train, val)]
-        assert means[0] == pytest.approx(means[1], rel=0.06)
+        assert means[0] == pytest.approx(means[1], rel=0.1)
 
 
 def test_objects_lie_in_the_centre_crop() -> None:
@@ -160,7 +160,7 @@ def test_random_resized_crop_alone_makes_objects_look_larger_in_training() -> No
 def test_shapes_have_the_area_of_their_formula(shape: str, area: float) -> None:
     empty = render(plain_scene(thing(diameter=0.0, centre=(-500.0, -500.0)), 256)).astype(float)
     drawn = render(plain_scene(thing(shape=shape), 256)).astype(float)
-    cover = ((drawn - empty) / (250 - empty))[..., 1].sum()
+    cover = (1 - drawn / empty)[..., 1].sum()
     assert cover == pytest.approx(area * 100**2, rel=0.02)
 
 
@@ -242,6 +242,7 @@ def test_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> No
         ("long_side", (500, 400)),
         ("quality", 0),
         ("aspect", (0.0, 0.5)),
+        ("texture_spread", -0.1),
         ("fine_pixels", 0.0),
     ],
 )
