@@ -39,6 +39,7 @@ class BetonReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._map = self._open()
+        self._data = np.frombuffer(self._map, np.uint8)
         header = self._read(layout.HEADER, 1, 0, "the header")[0]
         self._check_header(header)
         self.page_size = int(header["page_size"])
@@ -92,11 +93,20 @@ class BetonReader:
             )
         return image
 
-    def field_bytes(self, name: str, index: int) -> memoryview:
-        """A sample's bytes in the BytesField or JSONField `name`, without a copy."""
+    @property
+    def data(self) -> np.ndarray:
+        """uint8 (file size,): the whole file, memory-mapped and read-only."""
+        return self._data
+
+    def field_spans(self, name: str) -> np.ndarray:
+        """int64 (N, 2): position and size in bytes of each sample's data in the BytesField or JSONField `name`."""
         if name not in self._byte_spans:
             raise InputError(f"{self.path}: no bytes field {name!r}; it has {', '.join(self.field_names)}")
-        offset, size = self._byte_spans[name][index]
+        return self._byte_spans[name]
+
+    def field_bytes(self, name: str, index: int) -> memoryview:
+        """A sample's bytes in the BytesField or JSONField `name`, without a copy."""
+        offset, size = self.field_spans(name)[index]
         return memoryview(self._map)[offset : offset + size]
 
     def _fail(self, what: str) -> NoReturn:

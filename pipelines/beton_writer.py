@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +23,7 @@ def write_beton(
     classes: Sequence[str] = (),
     extra_fields: Sequence[str] = (),
     overwrite: bool = False,
+    check: Callable[[BetonReader], None] | None = None,
 ) -> int:
     """Writes a whole file, reads it back, and only then gives it its name.
 
@@ -33,6 +34,7 @@ def write_beton(
         classes: class names in label order.
         extra_fields: names of BytesField columns; each sample's `extra` holds them in this order.
         overwrite: replace an existing file.
+        check: looks at the finished file before it gets its name, and raises InputError if something is wrong with it.
 
     Returns:
         Number of samples written.
@@ -42,7 +44,10 @@ def write_beton(
             for sample in samples:
                 writer.write(sample)
             writer.finish()
-        verify(BetonReader(partial), writer.labels, writer.sizes)
+        reader = BetonReader(partial)
+        verify(reader, writer.labels, writer.sizes)
+        if check is not None:
+            check(reader)
     return writer.num_samples
 
 

@@ -1,8 +1,8 @@
 """From any source to a training file: parallel, in order, verified.
 
-Every image is decoded once, so that a damaged one is found now; JPEG files that fit pass through byte for byte, all
-others are downscaled and encoded. The samples stream through a window of a few chunks per worker into the writer of
-the chosen format, so memory does not grow with the data set.
+Every image is decoded once, so that a damaged one is found now. JPEG files that fit pass through byte for byte, except
+into RoC records, for which all are coded anew; others are downscaled and encoded. The samples stream through a window
+of a few chunks per worker into the writer of the chosen format, so memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -33,7 +33,7 @@ from pipelines.sources import open_source
 from pipelines.spec import BadSampleError, InputError, Source
 from pipelines.webdataset import MAX_SAMPLES, write_shards
 
-Format = Literal["ffcv", "webdataset"]
+Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
@@ -75,8 +75,8 @@ def convert(
 
     Args:
         source: a source, or a path for `open_source`.
-        dest: the file (ffcv) or folder (webdataset) to make.
-        format: "ffcv" or "webdataset".
+        dest: the file (roc, ffcv) or folder (webdataset) to make.
+        format: "roc", "ffcv" or "webdataset".
         max_side: longest side of a stored image in pixels.
         quality: JPEG quality of images that are encoded again.
         num_workers: processes; 0 works in this one, None takes all cores.
@@ -86,7 +86,7 @@ def convert(
         progress: show a progress bar.
     """
     if format not in get_args(Format):
-        raise InputError(f"format={format!r} is unknown; choose {' or '.join(get_args(Format))}")
+        raise InputError(f"format={format!r} is unknown; choose one of {', '.join(get_args(Format))}")
     if on_bad not in get_args(OnBad):
         raise InputError(f"on_bad={on_bad!r} is unknown; choose {' or '.join(get_args(OnBad))}")
     check_fit(max_side, quality)
@@ -95,15 +95,22 @@ def convert(
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
     start, result = time.perf_counter(), Conversion()
     order = epoch_order(len(source), _SHUFFLE_SEED, 0, shuffle=format == "webdataset")
-    prepare = partial(_prepare, source, max_side, quality)
+    prepare = partial(_prepare, source, format, max_side, quality)
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(source), desc=dest.name, unit=" images", disable=None if progress else True))
+        bar = stack.enter_context(
+            tqdm(total=len(source), desc=dest.name, unit=" images", disable=None if progress else True)
+        )
         prepared = stack.enter_context(closing(_in_workers(prepare, order, _workers(num_workers, len(source)))))
         samples = _sort_out(prepared, result, bar, dest, on_bad)
-        if format == "ffcv":
-            result.num_samples = write_beton(dest, samples, len(source), source.classes, overwrite=overwrite)
-        else:
+        if format == "webdataset":
             result.num_samples = write_shards(dest, samples, source.classes, overwrite=overwrite)
+        else:
+            extra: dict = {}
+            if format == "roc":
+                from pipelines.roc.verify import check_records
+
+                extra = {"extra_fields": ("roc",), "check": check_records}
+            result.num_samples = write_beton(dest, samples, len(source), source.classes, overwrite=overwrite, **extra)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -122,17 +129,21 @@ class _Good:
     passed: bool
 
 
-def _prepare(source: Source, max_side: int, quality: int, indices: np.ndarray) -> list[_Good | _Bad]:
-    return [_prepare_one(source, max_side, quality, int(index)) for index in indices]
+def _prepare(source: Source, format: Format, max_side: int, quality: int, indices: np.ndarray) -> list[_Good | _Bad]:
+    fit: Callable = fit_jpeg
+    if format == "roc":
+        from pipelines.roc.encode import fit_roc as fit  # imports numba, 0.5 s
+    return [_prepare_one(source, fit, max_side, quality, int(index)) for index in indices]
 
 
-def _prepare_one(source: Source, max_side: int, quality: int, index: int) -> _Good | _Bad:
+def _prepare_one(source: Source, fit: Callable, max_side: int, quality: int, index: int) -> _Good | _Bad:
     try:
         data = source.read(index)
-        image, height, width = fit_jpeg(data, source.name(index), index, max_side, quality)
+        image, height, width, *extra = fit(data, source.name(index), index, max_side, quality)
     except BadSampleError as error:
         return _Bad(index, str(error))
-    return _Good(EncodedSample(image, height, width, int(source.labels[index]), index), image is data)
+    sample = EncodedSample(image, height, width, int(source.labels[index]), index, tuple(extra))
+    return _Good(sample, image is data)
 
 
 def _sort_out(
@@ -149,7 +160,7 @@ def _sort_out(
             bad.append(item)
         elif not bad or on_bad == "skip":
             result.num_passed += item.passed
-            result.bytes_written += len(item.sample.image)
+            result.bytes_written += len(item.sample.image) + sum(map(len, item.sample.extra))
             yield item.sample
     bad.sort(key=lambda item: item.index)
     result.bad_samples = [item.message for item in bad]

@@ -1,6 +1,6 @@
 """Converts images for training: an image folder (or .beton file, or shards) into one .beton file or webdataset shards.
 
-python tools/convert_imagenet.py /data/imagenet/train /data/train.beton --format ffcv
+python tools/convert_imagenet.py /data/imagenet/train /data/train.beton --format roc
 python tools/convert_imagenet.py /data/imagenet/val /data/val_shards --format webdataset
 """
 
@@ -17,8 +17,8 @@ def main() -> None:
     """Parses the command line and converts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
-    parser.add_argument("dest", type=Path, help="file (ffcv) or folder (webdataset) to make")
-    parser.add_argument("--format", choices=("ffcv", "webdataset"), required=True)
+    parser.add_argument("dest", type=Path, help="file (roc, ffcv) or folder (webdataset) to make")
+    parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
     parser.add_argument("--max-side", type=int, default=500, help="longest stored side in pixels (%(default)s)")
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (%(default)s)")
     parser.add_argument("--num-workers", type=int, default=None, help="processes (all cores)")

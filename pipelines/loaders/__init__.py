@@ -30,6 +30,7 @@ class _Engine(NamedTuple):
 
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
+    "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("beton",)),
     "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, _ANY),
     "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
     "dali": _Engine("pipelines.loaders.dali", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),

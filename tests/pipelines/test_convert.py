@@ -139,7 +139,7 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "zip"}, "format='zip' is unknown; choose ffcv or webdataset"),
+        ({"format": "zip"}, "format='zip' is unknown; choose one of roc, ffcv, webdataset"),
         ({"on_bad": "ignore"}, "on_bad='ignore' is unknown; choose stop or skip"),
         ({"max_side": 1}, "max_side=1 must be 8 to 65500"),
         ({"quality": 0}, "quality=0 must be 1 to 100"),

@@ -19,6 +19,7 @@ WAYS = [
     pytest.param(("torch", "folder"), id="torch-folder"),
     pytest.param(("torch", "beton"), id="torch-beton"),
     pytest.param(("torch", "shards"), id="torch-shards"),
+    pytest.param(("roc", "beton"), id="roc-beton"),
     pytest.param(("dali-slice", "folder"), id="slice-folder"),
     pytest.param(("dali-slice", "beton"), id="slice-beton"),
     pytest.param(("dali", "folder"), id="dali-folder"),

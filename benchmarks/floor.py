@@ -1,0 +1,77 @@
+"""The least that engine `roc` could take: libjpeg-turbo decoding the very same cut crops, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from pipelines.beton import BetonReader
+from pipelines.boxes import random_resized_crops
+from pipelines.loaders.roc import MIN_ZOOM
+from pipelines.roc import turbojpeg
+from pipelines.roc.cut import cut_crop
+from pipelines.roc.decode import place_planes
+from pipelines.roc.turbojpeg import chroma_factors, decode_planes, read_header
+from pipelines.spec import InputError, TrainCrop
+
+_CHUNK = 16  # samples a thread takes at a time, as the loader's
+
+
+class Floor:
+    """Cuts the crops of an epoch beforehand, then times threads that decode them to planes."""
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        turbojpeg.load()
+        self._reader = BetonReader(path)
+        self._pool = ThreadPoolExecutor(num_threads)
+        self._decompressors = [turbojpeg.Decompressor() for _ in range(num_threads)]
+        self._cuts: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def images_per_second(self, resolution: int, epoch: int, seed: int, min_seconds: float) -> float:
+        """Decodes the crops of an epoch again and again for at least `min_seconds`."""
+        if (resolution, epoch) not in self._cuts:
+            self._cuts = {(resolution, epoch): self._cut(resolution, epoch, seed)}
+        jpegs, spans = self._cuts[resolution, epoch]
+        parts = [spans[first : first + _CHUNK] for first in range(0, len(spans), _CHUNK)]
+        num_threads, start, num_images = len(self._decompressors), time.perf_counter(), 0
+        while (seconds := time.perf_counter() - start) < min_seconds:
+            shares = [parts[thread::num_threads] for thread in range(num_threads)]
+            list(self._pool.map(self._decode, self._decompressors, [jpegs] * num_threads, shares))
+            num_images += len(spans)
+        return num_images / seconds
+
+    def _decode(self, decompressor: turbojpeg.Decompressor, jpegs: np.ndarray, parts: list[np.ndarray]) -> None:
+        for part in parts:
+            if not decode_all(decompressor.handle, jpegs, part):
+                raise InputError("a cut crop does not decode; the file is damaged, remove it and start again")
+
+    def _cut(self, resolution: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """All crops of an epoch one after the other, and int64 (N, 2), where each begins and ends."""
+        reader, index = self._reader, np.arange(len(self._reader))
+        boxes = random_resized_crops(TrainCrop(), seed, epoch, index, reader.sizes)
+        jpegs = []
+        for k in index:
+            fields = bytes(reader.image_bytes(k)), bytes(reader.field_bytes("roc", k))
+            size, box = tuple(int(side) for side in reader.sizes[k]), tuple(float(side) for side in boxes[k])
+            jpegs.append(cut_crop(*fields, size, box, resolution, MIN_ZOOM)[0])
+        ends = np.cumsum([len(jpeg) for jpeg in jpegs])
+        spans = np.column_stack([np.concatenate([[0], ends[:-1]]), ends])
+        return np.frombuffer(b"".join(jpegs), np.uint8), spans
+
+
+@njit(nogil=True, cache=True)
+def decode_all(handle: int, jpegs: np.ndarray, spans: np.ndarray) -> bool:
+    """Decodes JPEG files to planes that are thrown away; True if all were sound."""
+    numbers, starts, strides = np.empty(4, np.int32), np.empty(3, np.int64), np.empty(3, np.int32)
+    sound = True
+    for k in range(spans.shape[0]):
+        jpeg = jpegs[spans[k, 0] : spans[k, 1]]
+        sound &= read_header(handle, jpeg, numbers)
+        width, height = np.int64(numbers[0]), np.int64(numbers[1])
+        planes = np.empty(place_planes(height, width, chroma_factors(numbers[2]), starts, strides), np.uint8)
+        sound &= decode_planes(handle, jpeg, height, width, planes, starts, strides)
+    return sound

@@ -1,0 +1,163 @@
+"""Feeds mutated RoC samples to the kernel and looks whether anything but a clean refusal or a clean image comes out.
+
+python -m benchmarks.fuzz_roc --num 100000
+NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m benchmarks.fuzz_roc --num 20000   # every index checked
+
+A crash ends the process with a signal. Bytes written outside the output, or a sample that changes its outcome when
+the bytes around it change (so that it was read outside its fields), end it with an AssertionError.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import time
+from collections import Counter
+
+import numpy as np
+
+from pipelines.roc.decode import NUM_COUNTS, NUM_PLACE, decode_samples
+from pipelines.roc.encode import RocQuality, encode
+from pipelines.roc.layout import ERRORS, OK
+from pipelines.roc.turbojpeg import Decompressor, load
+
+_GUARD = 4096  # bytes around output and record
+_INTERESTING = (0, 1, 2, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+
+
+def samples() -> list[tuple[bytes, bytes, int, int]]:
+    """Image field, `roc` field, height, width of small images of several kinds."""
+    random = np.random.default_rng(11)
+    made = []
+    for height, width, options in (
+        (97, 130, RocQuality(min_short_side=16, num_levels=3)),
+        (64, 48, RocQuality(min_short_side=16, subsampling="4:4:4")),
+        (40, 200, RocQuality(min_short_side=16, subsampling="4:2:2", quality=70)),
+    ):
+        coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+        image = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
+        made.append((*encode(image, options), height, width))
+    return made
+
+
+def mutate(data: bytes, random: np.random.Generator) -> bytes:
+    """One to four changes: bytes, words with telling values, cuts, repeats, swaps."""
+    changed = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        at = int(random.integers(0, len(changed)))
+        if random.random() < 0.6:  # headers are short, but most can go wrong there
+            at = min(at, int(random.integers(0, 700)))
+        kind = random.integers(0, 6)
+        if kind == 0:
+            changed[at] = random.integers(0, 256)
+        elif kind == 1:
+            changed[at] ^= 1 << int(random.integers(0, 8))
+        elif kind == 2:
+            value = int(random.choice(_INTERESTING)) + int(random.integers(-2, 3))
+            aligned = at // 4 * 4
+            changed[aligned : aligned + 4] = (value % 2**32).to_bytes(4, "little")
+        elif kind == 3:
+            del changed[at : at + int(random.integers(1, 200))]
+        elif kind == 4:
+            other = int(random.integers(0, len(changed)))
+            size = int(random.integers(1, 64))
+            changed[at : at + size] = changed[other : other + size]
+        else:
+            changed[at:at] = changed[at : at + int(random.integers(1, 64))]
+        if not changed:
+            return data[:1]
+    return bytes(changed)
+
+
+def _place(image: bytes, record: bytes, size: tuple[int, int], fill: int) -> tuple[np.ndarray, np.ndarray]:
+    """A file whose bytes around the two fields are all `fill`, and where the fields are."""
+    guard = bytes([fill]) * _GUARD
+    data = np.frombuffer(guard + image + guard + record + guard, np.uint8)
+    return data, np.array([[_GUARD, len(image), 2 * _GUARD + len(image), len(record), *size]])
+
+
+class Fuzzer:
+    """Runs the kernel on one sample at a time."""
+
+    def __init__(self, seed: int) -> None:
+        load()
+        self._random = np.random.default_rng(seed)
+        self._samples = samples()
+        self._decompressor = Decompressor()
+        image, record, *size = self._samples[0]
+        self._sound = (*_place(image, record, size, 0), np.array([[3.0, 5.0, 40.0, 50.0]]), 33)
+        self._sound_outcome = self._decode(*self._sound)
+
+    def run(self, num: int) -> Counter:
+        """Tries `num` mutants; returns how often which code came."""
+        codes = Counter()
+        for _ in range(num):
+            code = self._try_one()
+            codes[code] += 1
+            # a refused image must leave nothing behind in the decompressor
+            assert code == OK or self._decode(*self._sound) == self._sound_outcome, "a bad sample spoilt the next one"
+        return codes
+
+    def _try_one(self) -> int:
+        random = self._random
+        image, record, height, width = self._samples[random.integers(0, len(self._samples))]
+        target = random.random()
+        if target < 0.6:
+            record = mutate(record, random)
+        if target > 0.4:
+            image = mutate(image, random)
+        size = (height, width) if random.random() < 0.9 else tuple(int(v) for v in random.choice(_INTERESTING, 2))
+        if random.random() < 0.05:
+            record = b""
+        box, resolution = self._box(height, width), int(random.choice([8, 33, 64, 224]))
+        outcomes = []
+        for fill in (0xD9, 0x00):
+            data, places = _place(image, record, size, fill)
+            if random.random() < 0.02:  # a place beyond the file; then the fill does not matter, for nothing is read
+                places[0, random.integers(0, NUM_PLACE)] += int(random.choice([-(2**62), -(10**5), 10**5, 2**62]))
+                return self._decode(data, places, box, resolution)[0]
+            outcomes.append(self._decode(data, places, box, resolution))
+        assert outcomes[0][0] == outcomes[1][0], "bytes outside the record decided"
+        assert outcomes[0][0] != OK or outcomes[0][1] == outcomes[1][1], "pixels came from outside the record"
+        return outcomes[0][0]
+
+    def _box(self, height: int, width: int) -> np.ndarray:
+        random = self._random
+        h, w = random.uniform(0.5, height), random.uniform(0.5, width)
+        box = np.array([[random.uniform(0, height - h), random.uniform(0, width - w), h, w]])
+        if random.random() < 0.5:
+            box = np.floor(box)
+            box[0, 2:] = np.maximum(box[0, 2:], 1)
+        if random.random() < 0.05:
+            box[0, random.integers(0, 4)] = random.choice([np.nan, np.inf, -np.inf, -1, 1e18, 1e-300])
+        return box
+
+    def _decode(self, data: np.ndarray, places: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
+        num_bytes = 3 * resolution * resolution
+        guarded = np.full(num_bytes + 2 * _GUARD, 0x5A, np.uint8)
+        out = guarded[_GUARD:-_GUARD].reshape(1, resolution, resolution, 3)
+        codes, counts = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64)
+        flips, inside = np.array([True]), bool(num_bytes & 1)
+        handle = self._decompressor.handle
+        decode_samples(data, places, box, flips, inside, 0.8, handle, out, codes, counts)
+        assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
+        assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
+        return int(codes[0]), out.tobytes()
+
+
+def main() -> None:
+    """Parses the command line, fuzzes, prints what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=100_000, help="mutants (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    faulthandler.enable()
+    start = time.perf_counter()
+    found = Fuzzer(options.seed).run(options.num)
+    print(f"{options.num} mutants in {time.perf_counter() - start:.0f} s, no crash, nothing outside its bounds")
+    for code, num in sorted(found.items()):
+        print(f"{num:8d}  {'decoded' if code == OK else ERRORS[code]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Cuts a rectangle out of a level as a small standard JPEG, by copying bytes.
+
+Each row of the cut is one run of segments of the stored image, copied as it is, behind the level's headers with
+height and width patched. Only the markers between segments are written anew, since their numbers count from the cut's
+first segment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from pipelines.roc.layout import (
+    BAD_INDEX,
+    HEADER_SIZE,
+    HEIGHT,
+    IN_IMAGE,
+    INDEX_START,
+    INTERVAL,
+    LEVEL_WORDS,
+    MCU_HEIGHT,
+    MCU_WIDTH,
+    OK,
+    SIZE,
+    SOF_HEIGHT,
+    START,
+    WIDTH,
+    choose_level,
+    num_columns,
+)
+
+
+@njit(nogil=True, cache=True)
+def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, window: np.ndarray) -> None:
+    """The segments that hold a rectangle of pixels with the chroma samples around it.
+
+    A decoder makes full-size chroma from each sample and its nearest neighbour, so an even first (odd last) pixel of
+    a subsampled axis needs the neighbour outside; if that lies in the next MCU, that is taken too.
+
+    Args:
+        level: int64 (12,).
+        y_low, y_high, x_low, x_high: the pixels [y_low, y_high) x [x_low, x_high) of the level, inside it, not empty.
+        window: int64 (8,), filled: first row of segments, one past the last, first column, one past the last, and the
+            pixels they hold: y, x, height, width.
+    """
+    mcu_height, step = level[MCU_HEIGHT], level[MCU_WIDTH] * level[INTERVAL]
+    if mcu_height == 16:
+        y_low, y_high = max(y_low - 1, 0), min(y_high + 1, level[HEIGHT])
+    if level[MCU_WIDTH] == 16:
+        x_low, x_high = max(x_low - 1, 0), min(x_high + 1, level[WIDTH])
+    window[0], window[1] = y_low // mcu_height, (y_high - 1) // mcu_height + 1
+    window[2], window[3] = x_low // step, (x_high - 1) // step + 1
+    window[4], window[5] = window[0] * mcu_height, window[2] * step
+    window[6] = min(window[1] * mcu_height, level[HEIGHT]) - window[4]
+    window[7] = min(window[3] * step, level[WIDTH]) - window[5]
+
+
+@njit(nogil=True, cache=True)
+def _sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
+    """Bytes of the segments [begin, end); a loop that becomes vector code."""
+    total = np.uint32(0)
+    for k in range(begin, end):
+        total += np.uint32(field[index + 2 * k]) + (np.uint32(field[index + 2 * k + 1]) << np.uint32(8))
+    return np.int64(total)
+
+
+@njit(nogil=True, cache=True)
+def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
+    """Bytes of the cut for the rectangle `window` (see `cover`), its end marker included."""
+    columns, total = num_columns(level), level[HEADER_SIZE]
+    for row in range(window[0], window[1]):
+        total += _sum_lengths(field, level[INDEX_START], row * columns + window[2], row * columns + window[3])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
+    # LLVM makes this a memcpy or vector code; the slices' assignment would take numba seconds to compile.
+    for k in range(length):
+        target[at + k] = source[start + k]
+
+
+@njit(nogil=True, cache=True)
+def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndarray, out: np.ndarray) -> int:
+    """Writes the rectangle `window` of a level as a JPEG.
+
+    Args:
+        store: uint8, the field that holds the level's JPEG.
+        field: uint8, the `roc` field.
+        level: int64 (12,), checked by `read_level` against these fields.
+        window: int64 (8,), from `cover`.
+        out: uint8, at least `cut_size` long.
+
+    Returns:
+        OK or an error code.
+    """
+    columns, index = num_columns(level), level[INDEX_START]
+    start, header_size, size = level[START], level[HEADER_SIZE], level[SIZE]
+    _copy(store, start, out, 0, header_size)
+    at = level[SOF_HEIGHT]
+    out[at], out[at + 1] = window[6] >> 8, window[6] & 255
+    out[at + 2], out[at + 3] = window[7] >> 8, window[7] & 255
+    source, target, number, done = header_size, header_size, 0, 0
+    for row in range(window[0], window[1]):
+        first, last = row * columns + window[2], row * columns + window[3]
+        source += _sum_lengths(field, index, done, first)
+        length = _sum_lengths(field, index, first, last)
+        if source + length > size or target + length > out.size:
+            return BAD_INDEX
+        _copy(store, start + source, out, target, length)
+        for segment in range(first, last):
+            step = np.int64(field[index + 2 * segment]) + (np.int64(field[index + 2 * segment + 1]) << 8)
+            if step < 2:
+                return BAD_INDEX
+            target += step
+            out[target - 2], out[target - 1] = 0xFF, 0xD0 + (number & 7)
+            number += 1
+        source += length
+        done = last
+    out[target - 1] = 0xD9
+    return OK
+
+
+def cut_crop(
+    image_field: bytes,
+    roc_field: bytes,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    resolution: int,
+    min_zoom: float = float("inf"),
+) -> tuple[bytes, tuple[int, int], int]:
+    """The crop `box` of a sample as a JPEG file: for tests, tools and other decoders, one sample at a time.
+
+    Args:
+        image_field: level 0.
+        roc_field: the record.
+        size: height and width of the image.
+        box: y, x, h, w in pixels of the image.
+        resolution: output side in pixels, which chooses the level together with `min_zoom`.
+        min_zoom: see `layout.choose_level`; by default always level 0.
+
+    Returns:
+        The JPEG, the (y, x) of its first pixel on the level, and the level's shift.
+    """
+    from pipelines.roc.layout import ERRORS, SHIFT
+    from pipelines.spec import InputError
+
+    image, field = np.frombuffer(image_field, np.uint8), np.frombuffer(roc_field, np.uint8)
+    level, window = np.zeros(LEVEL_WORDS, np.int64), np.zeros(8, np.int64)
+    error = choose_level(field, image.size, *size, np.array(box, np.float64), resolution, min_zoom, level)
+    if error == OK:
+        y, x, h, w = (value / 2 ** level[SHIFT] for value in box)
+        y_high, x_high = min(int(np.ceil(y + h)), level[HEIGHT]), min(int(np.ceil(x + w)), level[WIDTH])
+        cover(level, int(y), y_high, int(x), x_high, window)
+        out = np.empty(cut_size(field, level, window), np.uint8)
+        error = cut(image if level[IN_IMAGE] else field, field, level, window, out)
+    if error != OK:
+        raise InputError(ERRORS[error])
+    return out.tobytes(), (int(window[4]), int(window[5])), int(level[SHIFT])

@@ -1,0 +1,35 @@
+"""Images that JPEG finds neither trivial nor hopeless, and their records."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from pipelines.roc.encode import RocQuality, encode
+
+
+@cache
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 (height, width, 3): blurred noise of several scales, photograph-like in its spectrum."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cell in (2, 6, 20, 64):
+        size = (width // cell + 2, height // cell + 2)
+        noise = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        scaled = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        total += (np.asarray(scaled, float) - 128) * cell**0.5
+    return np.clip(128 + total / 8, 0, 255).astype(np.uint8)
+
+
+@cache
+def record(height: int, width: int, **options: object) -> tuple[bytes, bytes]:
+    """Image field and `roc` field of a photo."""
+    return encode(photo(height, width), RocQuality(**options))
+
+
+def pillow(jpeg: bytes) -> np.ndarray:
+    """uint8 HWC as Pillow decodes it."""
+    return np.asarray(Image.open(io.BytesIO(jpeg)))

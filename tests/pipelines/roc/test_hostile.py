@@ -1,0 +1,43 @@
+"""Mutated records never crash, never write or read outside, never spoil the next sample."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.fuzz_roc import Fuzzer
+from pipelines.roc.layout import BAD_BOX, BAD_INDEX, BAD_LEVEL, NOT_A_RECORD, NOT_DECODABLE, OK, OUTSIDE_FILE, describe
+from pipelines.spec import InputError
+from tests.pipelines.roc.conftest import record
+
+
+def test_mutants_are_refused_or_decoded():
+    """10,000 here, 3 s; python -m benchmarks.fuzz_roc --num 100000 is the long run."""
+    codes = Fuzzer(seed=7).run(10_000)
+    # the fuzzer reaches every check; otherwise it proves nothing
+    assert {OK, OUTSIDE_FILE, NOT_A_RECORD, BAD_LEVEL, BAD_INDEX, BAD_BOX, NOT_DECODABLE} <= set(codes)
+
+
+@pytest.mark.slow
+def test_mutants_with_every_index_checked(tmp_path):
+    """The same in a process whose numba code checks each array access; compiling that takes most of the time."""
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "benchmarks.fuzz_roc", "--num", "600", "--seed", "8"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "no crash" in done.stdout
+
+
+def test_damaged_records_are_described_in_words():
+    image, field = record(97, 130)
+    with pytest.raises(InputError, match="no header"):
+        describe(b"nonsense" * 20, len(image), 97, 130)
+    with pytest.raises(InputError, match="version"):
+        describe(field[:4] + b"\x09" + field[5:], len(image), 97, 130)
+    with pytest.raises(InputError, match="a level does not fit"):
+        describe(field, len(image) - 1, 97, 130)
+    with pytest.raises(InputError, match="no header"):
+        describe(field[:-1], len(image), 97, 130)
