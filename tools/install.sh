@@ -12,15 +12,16 @@ fail() { echo "install: $*" >&2; exit 2; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
   fail "$python is not Python 3.11 or newer; install one and name it: make PYTHON=python3.12 ..."
 
-# What Debian and Ubuntu keep in packages of their own. Only FFCV's build needs the last line's.
+# What Debian and Ubuntu keep in packages of their own. Without pkg-config nothing is known of the libraries.
 wanted=()
 "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+command -v pkg-config >/dev/null || wanted+=(pkg-config)
+# The engine roc decodes with libturbojpeg; so does FFCV.
+pkg-config --exists libturbojpeg 2>/dev/null || wanted+=(libturbojpeg0-dev)
 if [ "$ffcv" != 0 ]; then
   header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
   [ -f "$header" ] || wanted+=(python3-dev)
   command -v g++ >/dev/null || wanted+=(g++)
-  command -v pkg-config >/dev/null || wanted+=(pkg-config)
-  pkg-config --exists libturbojpeg 2>/dev/null || wanted+=(libturbojpeg0-dev)
   pkg-config --exists opencv4 2>/dev/null || wanted+=(libopencv-dev)
 fi
 if [ ${#wanted[@]} -gt 0 ]; then
@@ -31,9 +32,11 @@ if [ ${#wanted[@]} -gt 0 ]; then
     echo "install: $line"
     (apt-get update -qq && DEBIAN_FRONTEND=noninteractive $line -qq >/dev/null) ||
       echo "install: apt-get failed; what can go on without ${wanted[*]} goes on" >&2
+  elif [ "$ffcv" = 0 ]; then
+    echo "install: going on without ${wanted[*]}; for all engines run:  sudo $line" >&2
   else
     echo "install: please run, then call make again:  sudo $line" >&2
-    fail "or go on without the FFCV engine:  make FFCV=0 ..."
+    fail "or go on without what they are for (the engines ffcv and roc):  make FFCV=0 ..."
   fi
 fi
 
