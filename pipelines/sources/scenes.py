@@ -59,7 +59,7 @@ class SceneConfig:
     seed: int = 0
     num_classes: int = 12
     """The first classes of `CLASSES`."""
-    num_train: int = 1680
+    num_train: int = 1560
     """Training images, over all classes."""
     num_val: int = 1200
     """Test images; at 1200 the standard error of an accuracy of 90 % is 0.9 points."""
@@ -79,13 +79,13 @@ class SceneConfig:
     """Wavelength of fine textures in pixels."""
     coarse_pixels: float = 35.0
     """Wavelength of coarse textures in pixels."""
-    texture_spread: float = 0.12
+    texture_spread: float = 0.2
     """Standard deviation of the log of a wavelength within its class."""
-    contrast: tuple[float, float] = (0.4, 0.9)
+    contrast: tuple[float, float] = (0.5, 1.0)
     """Range of the difference between a texture's two colours, as a share of the grey range."""
     num_distractors: tuple[int, int] = (4, 8)
     """Range of the number of smaller things behind the object."""
-    noise: float = 9.0
+    noise: float = 6.0
     """Standard deviation of the sensor noise in grey levels."""
     quality: int = 90
     """JPEG quality; chroma is subsampled 4:2:0 as in most photographs."""
