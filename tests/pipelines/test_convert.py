@@ -259,7 +259,8 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         text = self._errors.read_text()
         assert "Traceback" not in text
-        return os.waitstatus_to_exitcode(status), [*text.strip().splitlines(), ""][-1 if not text.strip() else -2]
+        lines = text.strip().splitlines() or [""]
+        return os.waitstatus_to_exitcode(status), lines[-1]
 
 
 def test_file_too_large_for_the_disk(coded_folder: Path, tmp_path: Path) -> None:
