@@ -170,6 +170,7 @@ class Arm:
             fix_seconds=seconds["fix"],
             evaluate_seconds=seconds["evaluate"],
             program_seconds=self.clock.program_seconds,
+            paused_seconds=self.clock.paused_seconds,
             images_per_second=num_images / seconds["train"],
             data_wait_share=sum(epoch.wait_seconds for epoch in self._epochs) / seconds["train"],
             num_bad_samples=self.loader.counters.num_bad_samples,

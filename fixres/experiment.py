@@ -54,7 +54,6 @@ def run_experiment(recipe: Recipe, open_loader: OpenLoader, data: dict[str, obje
 
 def _open_test(recipe: Recipe, open_loader: OpenLoader) -> Loader:
     resolution = recipe.sweep_resolutions()[0]
-    # Without gradients a batch needs little memory; larger ones only lengthen the first wait.
     return open_loader(
         "val", crop=recipe.eval_crop, resolution=resolution, batch_size=recipe.optim.batch_size, seed=recipe.seed
     )

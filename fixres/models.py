@@ -23,15 +23,6 @@ def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
     return net.to(memory_format=torch.channels_last)
 
 
-def output_stride(net: nn.Module) -> int:
-    """How many input pixels one step of the last feature map spans; 32 where the network does not tell."""
-    info = getattr(net, "feature_info", None)
-    try:
-        return int(info[-1]["reduction"])
-    except (TypeError, IndexError, KeyError):
-        return 32
-
-
 class Normalise(nn.Module):
     """uint8 NHWC in [0, 255] to what networks take: float NCHW in channels_last, zero mean and unit deviation.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -45,8 +43,3 @@ class Stepper:
         self._scaler.scale(loss).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-
-
-def trainable(parameters: Iterable[nn.Parameter]) -> int:
-    """Number of scalars that learn."""
-    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

@@ -43,6 +43,7 @@ class ArmResult:
         fix_seconds: fine-tuning for the test resolution, opening its loader included.
         evaluate_seconds: tests, during and after training.
         program_seconds: all the arm took.
+        paused_seconds: program less training and fix: tests, opening loaders, saving.
         images_per_second: training speed over the run.
         data_wait_share: share of the training clock spent waiting for data.
         num_bad_samples: bad samples replaced while training.
@@ -65,6 +66,7 @@ class ArmResult:
     fix_seconds: float
     evaluate_seconds: float
     program_seconds: float
+    paused_seconds: float
     images_per_second: float
     data_wait_share: float
     num_bad_samples: int
