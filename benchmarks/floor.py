@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 
 from pipelines.beton import BetonReader
 from pipelines.boxes import random_resized_crops
+from pipelines.kernels import kernel
 from pipelines.loaders.roc import MIN_ZOOM
 from pipelines.roc import turbojpeg
 from pipelines.roc.cut import cut_crop
@@ -63,7 +63,7 @@ class Floor:
         return np.frombuffer(b"".join(jpegs), np.uint8), spans
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decode_all(handle: int, jpegs: np.ndarray, spans: np.ndarray) -> bool:
     """Decodes JPEG files to planes that are thrown away; True if all were sound."""
     numbers, starts, strides = np.empty(4, np.int32), np.empty(3, np.int64), np.empty(3, np.int32)

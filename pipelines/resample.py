@@ -11,22 +11,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from pipelines.kernels import kernel
 from pipelines.spec import InputError
 
 WEIGHT_ONE = 65535  # weights are uint16 and sum to this: 255 * 65535 * 257 just fits 32 bits
 _MAX_SIDE = 65535  # largest side of a JPEG image
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def num_taps(length: float, num_out: int, low: int, high: int) -> int:
     """Source pixels that one output pixel can depend on, at most."""
     support = max(length / num_out, 1.0)
     return max(1, min(math.ceil(2.0 * support) + 1, high - low))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_taps(
     start: float, length: float, low: int, high: int, flip: bool, first: np.ndarray, weights: np.ndarray
 ) -> None:
@@ -71,7 +71,7 @@ def fill_taps(
         weights[o, nearest - position] += rest
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def combine_rows(rows: np.ndarray, column: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """The pass over rows: out[i, x] = sum over k of weights[i, k] * rows[first[i] + k, column + x], as 8.8 fixed point.
 
@@ -96,7 +96,7 @@ def combine_rows(rows: np.ndarray, column: int, first: np.ndarray, weights: np.n
             target[x] = total[x] >> 8
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def combine_columns(columns: np.ndarray, low: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """The pass over columns, of a transposed image: out[y, i, c] from columns[first[i] + k - low, c, y].
 
@@ -122,7 +122,7 @@ def combine_columns(columns: np.ndarray, low: int, first: np.ndarray, weights: n
                 out[y, i, c] = total[c, y] >> 24
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _transpose(image: np.ndarray, out: np.ndarray) -> None:
     """out[x, c, y] = image[y, x * channels + c]."""
     width, channels, height = out.shape
@@ -133,7 +133,7 @@ def _transpose(image: np.ndarray, out: np.ndarray) -> None:
                 out[x, c, y] = row[x * channels + c]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def resize_box_into(
     image: np.ndarray, y: float, x: float, h: float, w: float, flip: bool, inside: bool, out: np.ndarray
 ) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from pipelines.kernels import kernel
 
 GROUP = 16  # pixels; rows of planes are readable up to a multiple of it
 _INT16 = ir.VectorType(ir.IntType(16), GROUP)
@@ -84,7 +86,7 @@ def _convert_group(typingctx, y, cb, cr, x, out, at):  # noqa: ARG001 (numba's s
     return types.void(y, cb, cr, types.intp, out, types.intp), codegen
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ycc_to_rgb(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, out: np.ndarray) -> None:
     """Converts planes of 8.8 fixed point to RGB, rounded and clamped.
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from pipelines.kernels import kernel
 
 GROUP = 32
 MAX_FAST_TAPS = 64
@@ -93,13 +95,13 @@ _sum_bytes, _sum_bytes_exactly = _sum_group(_INT8, True), _sum_group(_INT8, Fals
 _sum_words, _sum_words_exactly = _sum_group(_INT16, True), _sum_group(_INT16, False)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def whole_groups(side: int) -> int:
     """`side` rounded up to whole groups."""
     return (side + GROUP - 1) // GROUP * GROUP
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def combine_bytes(
     source: np.ndarray, start: int, stride: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray
 ) -> None:
@@ -128,7 +130,7 @@ def combine_bytes(
                 _sum_bytes_exactly(source, row + x, stride, flat_weights, i * taps, taps, flat, i * width + x)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def combine_words(source: np.ndarray, base: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """out[i] = sum over k of weights[i, k] * source[first[i] + k - base], 8.8 fixed point in and out.
 

@@ -8,8 +8,8 @@ first segment.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from pipelines.kernels import kernel
 from pipelines.roc.layout import (
     BAD_INDEX,
     HEADER_SIZE,
@@ -30,7 +30,7 @@ from pipelines.roc.layout import (
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, window: np.ndarray) -> None:
     """The segments that hold a rectangle of pixels with the chroma samples around it.
 
@@ -55,8 +55,8 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
     window[7] = min(window[3] * step, level[WIDTH]) - window[5]
 
 
-@njit(nogil=True, cache=True)
-def _sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
+@kernel
+def sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
     """Bytes of the segments [begin, end); a loop that becomes vector code."""
     total = np.uint32(0)
     for k in range(begin, end):
@@ -64,23 +64,30 @@ def _sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
     return np.int64(total)
 
 
-@njit(nogil=True, cache=True)
+@kernel
+def segment_length(field: np.ndarray, index: int, segment: int) -> int:
+    """Bytes of a segment, its marker included."""
+    at = index + 2 * segment
+    return np.int64(field[at]) + (np.int64(field[at + 1]) << 8)
+
+
+@kernel
 def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
     """Bytes of the cut for the rectangle `window` (see `cover`), its end marker included."""
     columns, total = num_columns(level), level[HEADER_SIZE]
     for row in range(window[0], window[1]):
-        total += _sum_lengths(field, level[INDEX_START], row * columns + window[2], row * columns + window[3])
+        total += sum_lengths(field, level[INDEX_START], row * columns + window[2], row * columns + window[3])
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
     # LLVM makes this a memcpy or vector code; the slices' assignment would take numba seconds to compile.
     for k in range(length):
         target[at + k] = source[start + k]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndarray, out: np.ndarray) -> int:
     """Writes the rectangle `window` of a level as a JPEG.
 
@@ -103,13 +110,13 @@ def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndar
     source, target, number, done = header_size, header_size, 0, 0
     for row in range(window[0], window[1]):
         first, last = row * columns + window[2], row * columns + window[3]
-        source += _sum_lengths(field, index, done, first)
-        length = _sum_lengths(field, index, first, last)
+        source += sum_lengths(field, index, done, first)
+        length = sum_lengths(field, index, first, last)
         if source + length > size or target + length > out.size:
             return BAD_INDEX
         _copy(store, start + source, out, target, length)
         for segment in range(first, last):
-            step = np.int64(field[index + 2 * segment]) + (np.int64(field[index + 2 * segment + 1]) << 8)
+            step = segment_length(field, index, segment)
             if step < 2:
                 return BAD_INDEX
             target += step

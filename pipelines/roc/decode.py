@@ -1,21 +1,22 @@
 """The batch kernel: from stored bytes to finished crops, without the GIL and without trust.
 
-A call makes a run of samples on one thread. Each sample: choose the level, cut, decode to planes, resample, convert,
-write into the batch. Nothing is raised for bad data; each sample gets a code (`layout.ERRORS`).
+A call makes a run of samples on one thread. Each sample: choose the level, decode the segments that the crop needs to
+planes, resample, convert, write into the batch. Nothing is raised for bad data; each sample gets a code
+(`layout.ERRORS`).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.beton import BetonReader
 from pipelines.beton_format import MODE_RAW
+from pipelines.kernels import kernel
+from pipelines.roc import segments, turbojpeg
 from pipelines.roc.combine import whole_groups
-from pipelines.roc.cut import cover, cut, cut_size
+from pipelines.roc.cut import cover, cut_size
 from pipelines.roc.layout import (
     BAD_BOX,
-    BAD_INDEX,
     IN_IMAGE,
     LEVEL_WORDS,
     MCU_HEIGHT,
@@ -24,13 +25,14 @@ from pipelines.roc.layout import (
     OK,
     OUTSIDE_FILE,
     SHIFT,
-    SIZE,
     TOO_LARGE,
     WRONG_SIZE,
     choose_level,
 )
 from pipelines.roc.planes import planes_to_crop, used_range
-from pipelines.roc.turbojpeg import GREY, chroma_factors, decode_planes, read_header, reset
+from pipelines.roc.segments import decode_window, read_header
+from pipelines.roc.tables import Tables, empty_tables
+from pipelines.roc.turbojpeg import GREY, chroma_factors, decode_planes
 from pipelines.spec import InputError
 
 MAX_PIXELS = 1 << 27  # a decoder's planes then need at most 400 MB
@@ -59,7 +61,7 @@ def places_of(reader: BetonReader) -> np.ndarray:
     return places
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decode_samples(
     data: np.ndarray,
     places: np.ndarray,
@@ -87,7 +89,7 @@ def decode_samples(
         codes: int64 (n,), filled.
         counts: int64 (n, 3), filled: bytes read, pixels decoded, shift of the level used.
     """
-    scratch = np.empty(1 << 16, np.uint8)
+    tables = empty_tables()
     for i in range(places.shape[0]):
         counts[i, :] = 0
         codes[i] = _check_place(places[i], data.size, boxes[i])
@@ -96,18 +98,10 @@ def decode_samples(
         if places[i, ROC_SIZE] == 0:
             codes[i] = _decode_whole(data, places[i], boxes[i], flips[i], inside, handle, out[i], counts[i])
         else:
-            needed = _decode_cut(
-                data, places[i], boxes[i], flips[i], inside, min_zoom, handle, scratch, out[i], counts[i]
-            )
-            if needed < 0:  # the scratch buffer should have had so many bytes
-                scratch = np.empty(-needed * 2, np.uint8)
-                needed = _decode_cut(
-                    data, places[i], boxes[i], flips[i], inside, min_zoom, handle, scratch, out[i], counts[i]
-                )
-            codes[i] = needed
+            codes[i] = _decode_crop(data, places[i], boxes[i], flips[i], inside, min_zoom, tables, out[i], counts[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _check_place(place: np.ndarray, file_size: int, box: np.ndarray) -> int:
     """Whether a sample's fields lie in the file and its box in the image."""
     for start, size in ((place[IMAGE_START], place[IMAGE_SIZE]), (place[ROC_START], place[ROC_SIZE])):
@@ -123,20 +117,19 @@ def _check_place(place: np.ndarray, file_size: int, box: np.ndarray) -> int:
     return BAD_BOX
 
 
-@njit(nogil=True, cache=True)
-def _decode_cut(
+@kernel
+def _decode_crop(
     data: np.ndarray,
     place: np.ndarray,
     box: np.ndarray,
     flip: bool,
     inside: bool,
     min_zoom: float,
-    handle: int,
-    scratch: np.ndarray,
+    tables: Tables,
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """One sample of a RoC file. Returns OK, an error code, or minus the bytes that `scratch` should have."""
+    """One sample of a RoC file: only the segments that its crop needs. Returns OK or an error code."""
     image = data[place[IMAGE_START] : place[IMAGE_START] + place[IMAGE_SIZE]]
     field = data[place[ROC_START] : place[ROC_START] + place[ROC_SIZE]]
     height, width, resolution = place[IMAGE_HEIGHT], place[IMAGE_WIDTH], out.shape[0]
@@ -144,24 +137,26 @@ def _decode_cut(
     error = choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
     if error != OK:
         return error
-    shift = level[SHIFT]
-    bounds, on_level = _on_level(box, shift, height, width, resolution, inside)
-    cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
-    size = cut_size(field, level, window)
-    if size > level[SIZE]:
-        return BAD_INDEX
-    if size > scratch.size:
-        return -size
-    jpeg = scratch[:size]
-    error = cut(image if level[IN_IMAGE] == 1 else field, field, level, window, jpeg)
+    store, shift = image if level[IN_IMAGE] == 1 else field, level[SHIFT]
+    error = read_header(store, level, tables)
     if error != OK:
         return error
-    counts[BYTES], counts[PIXELS], counts[LEVEL_SHIFT] = size, window[6] * window[7], shift
-    mcu = (level[MCU_HEIGHT], level[MCU_WIDTH])
-    return _decode_window(handle, jpeg, window[4:], mcu, on_level, bounds, flip, out)
+    bounds, on_level = _on_level(box, shift, height, width, resolution, inside)
+    cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
+    if window[6] * window[7] > MAX_PIXELS:
+        return TOO_LARGE
+    starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
+    planes = np.empty(segments.place_planes(level, window, starts, strides), np.uint8)
+    error = decode_window(store, field, level, window, tables, planes, starts, strides)
+    if error != OK:
+        return error
+    counts[BYTES], counts[PIXELS], counts[LEVEL_SHIFT] = cut_size(field, level, window), window[6] * window[7], shift
+    factors = (level[MCU_HEIGHT] // 8, level[MCU_WIDTH] // 8)
+    planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, on_level, bounds, flip, out)
+    return OK
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _decode_whole(
     data: np.ndarray,
     place: np.ndarray,
@@ -172,16 +167,32 @@ def _decode_whole(
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """One sample of an ordinary file: the same without cutting."""
+    """One sample of an ordinary file: its whole JPEG. Returns OK or an error code."""
     jpeg = data[place[IMAGE_START] : place[IMAGE_START] + place[IMAGE_SIZE]]
     height, width = place[IMAGE_HEIGHT], place[IMAGE_WIDTH]
-    window = np.array([0, 0, height, width])
-    bounds, on_level = _on_level(box, 0, height, width, out.shape[0], inside)
+    if height * width > MAX_PIXELS:
+        return TOO_LARGE
+    numbers = np.empty(4, np.int32)
+    if not turbojpeg.read_header(handle, jpeg, numbers):
+        turbojpeg.reset(handle)
+        return NOT_DECODABLE
+    # The JPEG's own headers decide how much the decoder writes, so they must agree.
+    if numbers[0] != width or numbers[1] != height:
+        return WRONG_SIZE
+    factors = chroma_factors(numbers[2])
+    starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
+    planes = np.empty(place_planes(height, width, factors, starts, strides), np.uint8)
+    if not decode_planes(handle, jpeg, height, width, planes, starts, strides):
+        turbojpeg.reset(handle)
+        return NOT_DECODABLE
     counts[BYTES], counts[PIXELS] = jpeg.size, height * width
-    return _decode_window(handle, jpeg, window, (0, 0), on_level, bounds, flip, out)
+    bounds, on_level = _on_level(box, 0, height, width, out.shape[0], inside)
+    window = np.array([0, 0, height, width])
+    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GREY, on_level, bounds, flip, out)
+    return OK
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _on_level(
     box: np.ndarray, shift: int, height: int, width: int, resolution: int, inside: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -196,43 +207,7 @@ def _on_level(
     return bounds, scaled
 
 
-@njit(nogil=True, cache=True)
-def _decode_window(
-    handle: int,
-    jpeg: np.ndarray,
-    window: np.ndarray,
-    mcu: tuple[int, int],
-    box: np.ndarray,
-    bounds: np.ndarray,
-    flip: bool,
-    out: np.ndarray,
-) -> int:
-    """Decodes a JPEG that holds the pixels `window` (y, x, height, width) and resamples the box out of it.
-
-    The JPEG's own headers decide how much the decoder writes, so they must agree with `window`, and with `mcu` (height
-    and width; 0 where any will do) about chroma.
-    """
-    numbers = np.empty(4, np.int32)
-    if not read_header(handle, jpeg, numbers):
-        reset(handle)
-        return NOT_DECODABLE
-    if numbers[0] != window[3] or numbers[1] != window[2]:
-        return WRONG_SIZE
-    if window[2] * window[3] > MAX_PIXELS:
-        return TOO_LARGE
-    factors = chroma_factors(numbers[2])
-    if mcu[0] != 0 and (mcu[0] != 8 * factors[0] or mcu[1] != 8 * factors[1]):
-        return WRONG_SIZE
-    starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
-    planes = np.empty(place_planes(window[2], window[3], factors, starts, strides), np.uint8)
-    if not decode_planes(handle, jpeg, window[2], window[3], planes, starts, strides):
-        reset(handle)
-        return NOT_DECODABLE
-    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GREY, box, bounds, flip, out)
-    return OK
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def place_planes(height: int, width: int, factors: tuple[int, int], starts: np.ndarray, strides: np.ndarray) -> int:
     """Lays out three planes in one buffer, each row a whole number of groups; fills `starts`, `strides`.
 

@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pipelines.images import decode_rgb, shrink
 from pipelines.roc.layout import MAX_LEVELS, MAX_SIDE, Level, pack
@@ -96,6 +96,9 @@ def _encode_level(image: Image.Image, shift: int, quality: int, subsampling: str
     # One MCU a segment: measured on 500 px photographs at quality 90, with Huffman tables made to measure, a segment
     # per MCU costs 3.0 % more than none, two MCUs 1.1 % less than that, and the standard tables 4.1 % more.
     buffer = io.BytesIO()
+    # Pillow gives libjpeg a buffer of one or two bytes a pixel, too small for noise, and then fails with an OSError.
+    # Memory that is not written to costs nothing, and the bound never shrinks, so threads cannot disturb each other.
+    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 5 * image.width * image.height + 65536)
     image.save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True, restart_marker_blocks=1)
     return index_jpeg(buffer.getvalue(), shift)
 

@@ -18,8 +18,8 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from pipelines.kernels import kernel
 from pipelines.spec import InputError
 
 MAGIC = 0x31436F52  # "RoC1"
@@ -102,12 +102,12 @@ def pack(levels: list[Level]) -> bytes:
     return struct.pack(f"<{len(header) + len(table)}I", *header, *table) + b"".join(body)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _word(field: np.ndarray, at: int) -> int:
     return field[at] | field[at + 1] << 8 | field[at + 2] << 16 | np.int64(field[at + 3]) << 24
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def num_levels(field: np.ndarray) -> int:
     """Levels of the record in a `roc` field (uint8), or minus an error code."""
     if field.size < 4 * _HEADER_WORDS or _word(field, 0) != MAGIC:
@@ -122,7 +122,7 @@ def num_levels(field: np.ndarray) -> int:
     return levels
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_level(field: np.ndarray, number: int, image_size: int, height: int, width: int, level: np.ndarray) -> int:
     """Reads and checks one level, except for its segment lengths, which `cut` checks.
 
@@ -161,25 +161,25 @@ def read_level(field: np.ndarray, number: int, image_size: int, height: int, wid
     return OK
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def num_mcus(side: int, mcu_side: int) -> int:
     """MCUs along `side` pixels."""
     return (side + mcu_side - 1) // mcu_side
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def num_rows(level: np.ndarray) -> int:
     """Rows of segments."""
     return num_mcus(level[HEIGHT], level[MCU_HEIGHT])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def num_columns(level: np.ndarray) -> int:
     """Segments in a row."""
     return num_mcus(level[WIDTH], level[MCU_WIDTH] * level[INTERVAL])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def choose_level(
     field: np.ndarray,
     image_size: int,

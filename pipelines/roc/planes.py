@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from pipelines.kernels import kernel
 from pipelines.resample import WEIGHT_ONE, fill_taps, num_taps
 from pipelines.roc.colour import ycc_to_rgb
 from pipelines.roc.combine import GROUP, combine_bytes, combine_words, whole_groups
 from pipelines.roc.transpose import transpose
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def used_range(start: float, length: float, extent: int, resolution: int, inside: bool) -> tuple[int, int]:
     """The pixels [low, high) of an axis that a box's output depends on.
 
@@ -38,7 +38,7 @@ def used_range(start: float, length: float, extent: int, resolution: int, inside
     return low, max(min(high, extent), low + 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def luma_taps(
     start: float, length: float, low: int, high: int, resolution: int, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def luma_taps(
     return first, weights
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def chroma_taps(
     first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ def chroma_taps(
     return first_sample, sample_weights
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def resample_strip(
     planes: np.ndarray,
     start: int,
@@ -132,7 +132,7 @@ def resample_strip(
     transpose(resized, out)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _used_columns(first_x: np.ndarray, weights_x: np.ndarray) -> tuple[int, int]:
     """The first source column that is used, and how many, in whole groups."""
     last = first_x.size - 1
@@ -140,13 +140,13 @@ def _used_columns(first_x: np.ndarray, weights_x: np.ndarray) -> tuple[int, int]
     return low, whole_groups(high - low)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def scratch_size(first_x: np.ndarray, weights_x: np.ndarray) -> int:
     """Elements of scratch that `resample_strip` needs."""
     return GROUP * (2 * _used_columns(first_x, weights_x)[1] + whole_groups(first_x.size))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def planes_to_crop(
     planes: np.ndarray,
     starts: np.ndarray,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from pipelines.kernels import kernel
 
 BLOCK = 8
 
@@ -33,14 +35,14 @@ def _transpose_block(typingctx, source, y, x, target):  # noqa: ARG001 (numba's 
 
         y, x = args[1], args[2]
         rows = [builder.load(row_pointer(source_type, source, y, k, x), align=2) for k in range(BLOCK)]
-        for k, column in enumerate(_shuffled(builder, rows)):
+        for k, column in enumerate(shuffled(builder, rows)):
             builder.store(column, row_pointer(target_type, target, x, k, y), align=2)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _shuffled(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+def shuffled(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """Three rounds of interleaving row k with row k + 4: after each, the index of an element is rotated by one bit."""
     low = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0, 8, 1, 9, 2, 10, 3, 11])
     high = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [4, 12, 5, 13, 6, 14, 7, 15])
@@ -53,7 +55,7 @@ def _shuffled(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     return rows
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def transpose(source: np.ndarray, target: np.ndarray) -> None:
     """target[x, y] = source[y, x].
 

@@ -13,8 +13,9 @@ import threading
 
 import llvmlite.binding
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from pipelines.kernels import kernel
 from pipelines.spec import InputError
 
 GREY = 3  # TurboJPEG's TJSAMP_GRAY
@@ -72,7 +73,7 @@ class Decompressor:
             self.close()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_header(handle: int, jpeg: np.ndarray, numbers: np.ndarray) -> bool:
     """Reads a JPEG's size and chroma sampling.
 
@@ -92,7 +93,7 @@ def read_header(handle: int, jpeg: np.ndarray, numbers: np.ndarray) -> bool:
     return numbers[3] == _YCBCR_SPACE or (numbers[3] == _GREY_SPACE and numbers[2] == GREY)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def reset(handle: int) -> None:
     """Makes a handle fit for the next image after a failure.
 
@@ -106,7 +107,7 @@ def reset(handle: int) -> None:
     decode_planes(handle, nonsense, 8, 8, plane, starts, strides)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def chroma_factors(subsampling: int) -> tuple[int, int]:
     """Rows and columns of pixels to one chroma sample, for TurboJPEG's numbers 444, 422, 420, grey, 440, 411."""
     if subsampling == 1:
@@ -118,7 +119,7 @@ def chroma_factors(subsampling: int) -> tuple[int, int]:
     return (1, 4) if subsampling == 5 else (1, 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def decode_planes(
     handle: int, jpeg: np.ndarray, height: int, width: int, planes: np.ndarray, starts: np.ndarray, strides: np.ndarray
 ) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from PIL import Image
 
 from pipelines.images import encode_jpeg
+from pipelines.kernels import kernel
 from pipelines.sources.scenes import Scene, SceneConfig, Split, draw_scene
 
 # The background's layers, coarse to fine: cell size in pixels, range in grey levels common to the channels, and range
@@ -75,7 +75,7 @@ def warm_up() -> None:
     render(draw_scene(SceneConfig(long_side=(64, 64)), "train", 0))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _paint(
     canvas: np.ndarray,
     outline: tuple[int, float, float, float, float],
@@ -112,7 +112,7 @@ def _paint(
                 canvas[y, x, channel] += cover * (shade * colour - canvas[y, x, channel])
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _distance(shape: int, radius: float, u: float, v: float) -> float:
     """About the distance in pixels from the outline, negative inside; shapes as in _SHAPE_NUMBERS."""
     if shape == 0:
@@ -126,7 +126,7 @@ def _distance(shape: int, radius: float, u: float, v: float) -> float:
     return abs(math.sqrt(u * u + v * v) - 0.7 * radius) - 0.3 * radius
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _texture(texture: tuple[int, float, float, float], u: float, v: float) -> float:
     """In [-1, 1]: plane waves of one wavelength in one, two or three directions; patterns as in _PATTERN_NUMBERS."""
     pattern, wavelength, first, second = texture
@@ -142,14 +142,14 @@ def _texture(texture: tuple[int, float, float, float], u: float, v: float) -> fl
     return max(-1.0, min(1.0, (_wave(u + first) + left + right) / 1.5))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _wave(cycles: float) -> float:
     """A cosine's look-alike of period 1, from a triangle wave and a cubic."""
     triangle = 4 * abs(cycles - math.floor(cycles) - 0.5) - 1
     return triangle * (1.5 - 0.5 * triangle * triangle)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _expose(canvas: np.ndarray, light: tuple[float, float, float], noise: np.ndarray, noise_step: float) -> np.ndarray:
     """uint8 (height, width, 3): `canvas` times a plane of gain, plus the same noise on all channels.
 

@@ -1,0 +1,70 @@
+"""How kernels are compiled: by numba, without the GIL, and kept on disk until the source of any kernel changes.
+
+numba's own cache looks at the file of the outermost function only: after a change in a function or constant that it
+takes from another file, the old machine code runs on, with old sizes and offsets, and overwrites memory. So the cache
+folder bears a digest of all our sources.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import config, njit
+
+_PACKAGE = Path(__file__).parent
+_OURS = _PACKAGE / "__pycache__"
+_PREFIX = "kernels-"
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator: `numba.njit(nogil=True, cache=True)` with a cache that a change of any source of ours empties."""
+    users = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder())  # read by njit while it decorates
+    try:
+        return njit(nogil=True, cache=True)(function)
+    finally:
+        config.CACHE_DIR = users
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: below NUMBA_CACHE_DIR if that is set, else with Python's own compiled files.
+
+    With Python's compiled files, folders of older sources are removed when a new one is made.
+    """
+    parent = Path(config.CACHE_DIR) if config.CACHE_DIR else _writable_parent()
+    folder = parent / (_PREFIX + sources_digest(_PACKAGE))
+    if not folder.is_dir():
+        for old in parent.glob(_PREFIX + "*") if parent == _OURS else ():
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sources_digest(package: Path) -> str:
+    """Digest of all Python files below a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _writable_parent() -> Path:
+    """The package's __pycache__, or the user's cache folder if the package is somebody else's, or a temporary one."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres"
+    for folder in (_OURS, home):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="roc-fixres-"))
