@@ -205,7 +205,7 @@ def _table(results: list[dict[str, Any]], ratios: list[dict[str, Any]], resoluti
 
 
 def _opening(engine: str, path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds from opening to the first batch, and memory beside the page cache, in a process of its own."""
+    """Seconds from opening to the first batch, and peak memory beside the page cache, in a process of its own."""
     code = f"""
 import json, time
 from pathlib import Path
@@ -213,19 +213,32 @@ from pipelines.loaders import open_loader
 from pipelines.spec import LoaderConfig, TrainCrop
 path, crop = Path({str(path)!r}), TrainCrop()
 config = LoaderConfig(path, crop, {options.res[0]}, {options.batch_size}, shuffle=True, num_workers={options.threads})
-start = time.perf_counter()
-batches = iter(open_loader({engine!r}, config))
+def anonymous():
+    lines = dict(line.split(":") for line in open("/proc/self/status").read().splitlines())
+    return int(lines["RssAnon"].split()[0])
+before, start = anonymous(), time.perf_counter()
+loader = open_loader({engine!r}, config)
+batches = iter(loader)
 next(batches)
-first = time.perf_counter() - start
-for _ in batches:
-    pass
-lines = dict(line.split(":") for line in open("/proc/self/status").read().splitlines())
-print(json.dumps([first, int(lines["RssAnon"].split()[0])]))
+first, peak = time.perf_counter() - start, anonymous()
+for resolution in {options.res}:
+    loader.set_resolution(resolution)
+    for _ in loader:
+        peak = max(peak, anonymous())
+print(json.dumps([first, before, peak]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, kilobytes = json.loads(done.stdout.splitlines()[-1])
-    print(f"{engine}: first batch {first:.2f} s after opening, {kilobytes / 1e3:.0f} MB beside the page cache")
-    return {"engine": engine, "first_batch_seconds": first, "anonymous_bytes": kilobytes * 1024}
+    first, before, peak = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{engine}: first batch {first:.2f} s after opening, {peak / 1e3:.0f} MB at most beside the page cache, "
+        f"{before / 1e3:.0f} MB of them torch and Python before opening"
+    )
+    return {
+        "engine": engine,
+        "first_batch_seconds": first,
+        "anonymous_bytes_before": before * 1024,
+        "anonymous_bytes_peak": peak * 1024,
+    }
 
 
 def _environment() -> dict[str, Any]:
