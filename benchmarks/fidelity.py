@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.files import BenchmarkFiles
 from pipelines.console import run
-from pipelines.loaders.roc import MIN_ZOOM, RocLoader
+from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.torch import TorchLoader
-from pipelines.spec import LoaderConfig, TrainCrop
+from pipelines.spec import MIN_ZOOM, LoaderConfig, TrainCrop
 
 _NUM_WORST = 4
 
@@ -28,9 +28,9 @@ def compare(path: Path, resolution: int, min_zoom: float, num_epochs: int) -> di
         For each crop: mean absolute difference and largest difference in grey levels, PSNR in dB, whether it came from
         a coarser level; and the worst crops of both engines, uint8 (4, r, r, 3), worst first.
     """
-    config = LoaderConfig(path, TrainCrop(), resolution, 50, num_workers=2)
+    config = LoaderConfig(path, TrainCrop(), resolution, 50, num_workers=2, min_zoom=min_zoom)
     rows, coarse, worst = [], [], []
-    with RocLoader(config, min_zoom) as ours, TorchLoader(config) as theirs:
+    with RocLoader(config) as ours, TorchLoader(config) as theirs:
         for epoch in range(num_epochs):
             ours.set_epoch(epoch)
             theirs.set_epoch(epoch)

@@ -11,12 +11,11 @@ import numpy as np
 from pipelines.beton import BetonReader
 from pipelines.boxes import random_resized_crops
 from pipelines.kernels import kernel
-from pipelines.loaders.roc import MIN_ZOOM
 from pipelines.roc import turbojpeg
 from pipelines.roc.cut import cut_crop
-from pipelines.roc.decode import place_planes
 from pipelines.roc.turbojpeg import chroma_factors, decode_planes, read_header
-from pipelines.spec import InputError, TrainCrop
+from pipelines.roc.whole import place_planes
+from pipelines.spec import MIN_ZOOM, InputError, TrainCrop
 
 _CHUNK = 16  # samples a thread takes at a time, as the loader's
 

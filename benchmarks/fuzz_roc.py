@@ -16,10 +16,12 @@ from collections import Counter
 
 import numpy as np
 
-from pipelines.roc.decode import NUM_COUNTS, NUM_PLACE, decode_samples
+from pipelines.roc.decode import decode_samples
 from pipelines.roc.encode import RocQuality, encode
 from pipelines.roc.layout import ERRORS, OK
+from pipelines.roc.places import NUM_COUNTS, NUM_PLACE, ROC_SIZE
 from pipelines.roc.turbojpeg import Decompressor, load
+from pipelines.roc.whole import decode_whole_samples
 
 _GUARD = 4096  # bytes around output and record
 _INTERESTING = (0, 1, 2, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -107,7 +109,7 @@ class Fuzzer:
         if target > 0.4:
             image = mutate(image, random)
         size = (height, width) if random.random() < 0.9 else tuple(int(v) for v in random.choice(_INTERESTING, 2))
-        if random.random() < 0.05:
+        if random.random() < 0.1:
             record = b""
         box, resolution = self._box(height, width), int(random.choice([8, 33, 64, 224]))
         outcomes = []
@@ -139,7 +141,10 @@ class Fuzzer:
         codes, counts = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64)
         flips, inside = np.array([True]), bool(num_bytes & 1)
         handle = self._decompressor.handle
-        decode_samples(data, places, box, flips, inside, 0.8, handle, out, codes, counts)
+        if places[0, ROC_SIZE] == 0:  # an ordinary file
+            decode_whole_samples(data, places, box, flips, inside, handle, out, codes, counts)
+        else:
+            decode_samples(data, places, box, flips, inside, 0.8, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
         assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
         return int(codes[0]), out.tobytes()

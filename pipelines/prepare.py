@@ -246,7 +246,7 @@ def stored_for(
         return folder
     options = {"format": format, "max_side": max_side, "quality": quality, "on_bad": on_bad}
     place = _digest(f"{folder.resolve()} {json.dumps(options)}")
-    ending = ".beton" if format == "ffcv" else ""
+    ending = "" if format == "webdataset" else ".beton"
     stored = work_dir / f"{folder.resolve().parent.name}-{folder.name}-{place}{ending}"
     record = stored.with_name(stored.name + ".json")
     source = FolderSource(folder)

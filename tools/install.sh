@@ -16,7 +16,7 @@ fail() { echo "install: $*" >&2; exit 2; }
 wanted=()
 "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
 command -v pkg-config >/dev/null || wanted+=(pkg-config)
-# The engine roc decodes with libturbojpeg; so does FFCV.
+# FFCV decodes with libturbojpeg; so does our engine, but only files without RoC records.
 pkg-config --exists libturbojpeg 2>/dev/null || wanted+=(libturbojpeg0-dev)
 if [ "$ffcv" != 0 ]; then
   header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
@@ -36,7 +36,7 @@ if [ ${#wanted[@]} -gt 0 ]; then
     echo "install: going on without ${wanted[*]}; for all engines run:  sudo $line" >&2
   else
     echo "install: please run, then call make again:  sudo $line" >&2
-    fail "or go on without what they are for (the engines ffcv and roc):  make FFCV=0 ..."
+    fail "or go on without what they are for (the engine ffcv, and FFCV's files in the engine roc):  make FFCV=0 ..."
   fi
 fi
 

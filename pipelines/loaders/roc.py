@@ -1,13 +1,13 @@
 """Engine `roc`: crops cut out of .beton files at the byte level, decoded without the GIL in threads.
 
-Files without RoC records, as stock FFCV writes them, are read too: their JPEG images are decoded whole, with the same
-boxes and the same resampler.
+Files without RoC records, as stock FFCV writes them, are read too: their JPEG images are decoded whole by
+libjpeg-turbo, with the same boxes and the same resampler.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,14 +22,11 @@ from pipelines.loaders.background import Background
 from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
 from pipelines.loaders.staging import Staging
 from pipelines.order import batches
-from pipelines.roc import turbojpeg
-from pipelines.roc.decode import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS, decode_samples, places_of
+from pipelines.roc.decode import decode_samples
 from pipelines.roc.layout import ERRORS, MAX_SHIFT, OK
+from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS, places_of
 from pipelines.roc.read_ahead import ReadAhead
-from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, TrainCrop
-
-MIN_ZOOM = 0.8
-"""A level may be used for a crop if the crop still has this many times the output's pixels a side there."""
+from pipelines.spec import BadSampleError, Batch, Counters, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
 _DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
@@ -70,26 +67,21 @@ class RocLoader(BaseLoader):
 
     shares_boxes = True
 
-    def __init__(self, config: LoaderConfig, min_zoom: float = MIN_ZOOM) -> None:
+    def __init__(self, config: LoaderConfig) -> None:
         """Opens the file.
 
         Args:
             config: what to deliver.
-            min_zoom: the quality knob, see `MIN_ZOOM`; higher is finer and slower, infinity decodes full levels only.
         """
-        if not min_zoom > 0:
-            raise InputError(f"min_zoom={min_zoom} must be above 0; {MIN_ZOOM} is the default")
-        turbojpeg.load()
         self._reader = BetonReader(config.path)
         super().__init__(config, self._reader.classes, len(self._reader))
         self.counters: RocCounters = RocCounters()
         self.last_shifts = np.empty(0, np.int64)
         """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was."""
-        self._min_zoom = min_zoom
         self._places = places_of(self._reader)
         self._read_ahead = ReadAhead(self._reader.data)
         self._staging = Staging(config.device)
-        self._own = threading.local()  # each thread's decompressor
+        self._decode = _kernel(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
         self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
 
     def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
@@ -139,22 +131,6 @@ class RocLoader(BaseLoader):
         chosen = boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
         return chosen.yxhw.astype(np.float64), chosen.flip
 
-    def _decode(
-        self,
-        places: np.ndarray,
-        yxhw: np.ndarray,
-        flips: np.ndarray,
-        images: np.ndarray,
-        codes: np.ndarray,
-        counts: np.ndarray,
-    ) -> None:
-        """Runs the kernel with this thread's decompressor."""
-        if not hasattr(self._own, "decompressor"):
-            self._own.decompressor = turbojpeg.Decompressor()
-        inside = isinstance(self.config.crop, TrainCrop)
-        handle = self._own.decompressor.handle
-        decode_samples(self._reader.data, places, yxhw, flips, inside, self._min_zoom, handle, images, codes, counts)
-
     def _finish(self, work: _Work, epoch: int) -> Delivery:
         """Waits for a batch, sees to its bad samples, and sends it on its way to the device."""
         for part in work.parts:
@@ -192,3 +168,25 @@ class RocLoader(BaseLoader):
     def _release(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kernel(reader: BetonReader, inside: bool, min_zoom: float) -> Callable[..., None]:
+    """What fills a run of samples: called with places, boxes, flips, images, codes and counts, by any thread."""
+    data = reader.data
+    if "roc" in reader.field_names:
+
+        def decode_crops(places: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
+            decode_samples(data, places, yxhw, flips, inside, min_zoom, *filled)
+
+        return decode_crops
+    from pipelines.roc import turbojpeg, whole
+
+    turbojpeg.load()
+    own = threading.local()  # each thread's decompressor
+
+    def decode_whole(places: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
+        if not hasattr(own, "decompressor"):
+            own.decompressor = turbojpeg.Decompressor()
+        whole.decode_whole_samples(data, places, yxhw, flips, inside, own.decompressor.handle, *filled)
+
+    return decode_whole

@@ -8,7 +8,7 @@ import mmap
 import numpy as np
 import psutil
 
-from pipelines.roc.decode import IMAGE_SIZE, IMAGE_START, ROC_SIZE, ROC_START
+from pipelines.roc.places import IMAGE_SIZE, IMAGE_START, ROC_SIZE, ROC_START
 
 _MAX_SHARE = 0.5  # of the available memory; a file below that stays in the page cache once it was read
 

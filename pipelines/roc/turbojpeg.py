@@ -128,7 +128,7 @@ def decode_planes(
     Args:
         handle: of a `Decompressor`.
         jpeg: uint8, contiguous, whose headers `read_header` has found to be height x width.
-        planes: uint8, with room for each plane's rows of 16 bytes' padding (see `decode.place_planes`).
+        planes: uint8, with room for each plane's rows of 16 bytes' padding (see `whole.place_planes`).
         starts: int64 (3,), where each plane begins in `planes`.
         strides: int32 (3,), bytes from row to row.
 

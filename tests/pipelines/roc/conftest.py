@@ -6,9 +6,22 @@ import io
 from functools import cache
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from pipelines.roc import turbojpeg
 from pipelines.roc.encode import RocQuality, encode
+from pipelines.spec import InputError
+
+
+def _has_turbojpeg() -> bool:
+    try:
+        return bool(turbojpeg.load())
+    except InputError:
+        return False
+
+
+needs_turbojpeg = pytest.mark.skipif(not _has_turbojpeg(), reason="libturbojpeg is not installed")
 
 
 @cache

@@ -10,25 +10,30 @@ from PIL import Image
 
 from pipelines.resample import fill_taps, num_taps, resize_box
 from pipelines.roc.combine import MAX_FAST_TAPS, combine_bytes
-from pipelines.roc.decode import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS, decode_samples
+from pipelines.roc.decode import decode_samples
 from pipelines.roc.encode import encode
 from pipelines.roc.layout import BAD_BOX, NOT_DECODABLE, OK, OUTSIDE_FILE, WRONG_SIZE
+from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
 from pipelines.roc.turbojpeg import Decompressor, load
+from pipelines.roc.whole import decode_whole_samples
 from tests.coded import coded_image, jpeg, read_box
-from tests.pipelines.roc.conftest import photo, pillow, record
+from tests.pipelines.roc.conftest import needs_turbojpeg, photo, pillow, record
 
 INF = float("inf")
 
 
 def decode(image, field, size, box, resolution, flip=False, inside=True, min_zoom=INF):
-    """One sample through the kernel: the crop, the code, the counts."""
-    load()
+    """One sample through its kernel: the crop, the code, the counts. Without a field, the image is decoded whole."""
     data = np.frombuffer(image + field, np.uint8)
     places = np.array([[0, len(image), len(image), len(field), *size]])
     out, codes = np.zeros((1, resolution, resolution, 3), np.uint8), np.full(1, -1)
-    counts, decompressor = np.zeros((1, NUM_COUNTS), np.int64), Decompressor()
-    boxes, flips = np.array([box], float), np.array([flip])
-    decode_samples(data, places, boxes, flips, inside, min_zoom, decompressor.handle, out, codes, counts)
+    counts, boxes, flips = np.zeros((1, NUM_COUNTS), np.int64), np.array([box], float), np.array([flip])
+    if field:
+        decode_samples(data, places, boxes, flips, inside, min_zoom, out, codes, counts)
+    else:
+        load()
+        decompressor = Decompressor()
+        decode_whole_samples(data, places, boxes, flips, inside, decompressor.handle, out, codes, counts)
     return out[0], int(codes[0]), counts[0]
 
 
@@ -118,6 +123,7 @@ def test_level_rule_takes_the_coarsest_that_is_fine_enough():
         assert (code, counts[LEVEL_SHIFT]) == (OK, shift), (side, min_zoom)
 
 
+@needs_turbojpeg
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}])
 def test_ordinary_jpegs_are_decoded_whole(mode, options, tmp_path):
@@ -131,6 +137,7 @@ def test_ordinary_jpegs_are_decoded_whole(mode, options, tmp_path):
     assert difference(ours, theirs).mean() <= 1.0
 
 
+@needs_turbojpeg
 def test_damage_gets_a_code_and_leaves_the_next_image_alone():
     size = (97, 130)
     image, field = record(*size)
@@ -145,11 +152,12 @@ def test_damage_gets_a_code_and_leaves_the_next_image_alone():
     out, codes, counts = np.empty((4, 32, 32, 3), np.uint8), np.empty(4, np.int64), np.empty((4, 3), np.int64)
     boxes, flips = np.tile([0.0, 0, 50, 50], (4, 1)), np.zeros(4, bool)
     decompressor = Decompressor()
-    decode_samples(data, places, boxes, flips, True, INF, decompressor.handle, out, codes, counts)
+    decode_whole_samples(data, places, boxes, flips, True, decompressor.handle, out, codes, counts)
     assert codes.tolist() == [OK, NOT_DECODABLE, NOT_DECODABLE, OK]
     assert difference(out[0], good).max() <= 1 and np.array_equal(out[0], out[3])
 
 
+@needs_turbojpeg
 def test_impossible_places_and_boxes_get_a_code():
     size = (97, 130)
     image, field = record(*size)
@@ -160,21 +168,13 @@ def test_impossible_places_and_boxes_get_a_code():
         assert decode(image, field, size, box, 32)[1] == BAD_BOX
     load()
     out, codes, counts = np.empty((1, 8, 8, 3), np.uint8), np.empty(1, np.int64), np.empty((1, 3), np.int64)
+    boxes, flips = np.array([whole], float), np.zeros(1, bool)
     decompressor, data = Decompressor(), np.frombuffer(image, np.uint8)
     for start, length in ((0, len(image) + 1), (-1, 5), (2**62, 2**62), (len(image), 1), (0, -1)):
         places = np.array([[start, length, 0, 0, *size]])
-        decode_samples(
-            data,
-            places,
-            np.array([whole], float),
-            np.zeros(1, bool),
-            True,
-            INF,
-            decompressor.handle,
-            out,
-            codes,
-            counts,
-        )
+        decode_whole_samples(data, places, boxes, flips, True, decompressor.handle, out, codes, counts)
+        assert codes[0] == OUTSIDE_FILE
+        decode_samples(data, places, boxes, flips, True, INF, out, codes, counts)
         assert codes[0] == OUTSIDE_FILE
 
 
@@ -193,6 +193,7 @@ def test_fast_sums_are_exact_to_an_eighth_of_a_grey_level(length, num_out, seed)
         assert np.abs(out[i] / 256 - exact).max() <= (0.14 if taps <= MAX_FAST_TAPS else 0.01)
 
 
+@needs_turbojpeg
 def test_large_reductions_stay_close_to_the_plain_resampler():
     image = photo(1400, 1300)
     data = jpeg(image, quality=95)

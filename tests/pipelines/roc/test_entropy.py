@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cover
-from pipelines.roc.decode import place_planes as place_whole_planes
 from pipelines.roc.encode import RocQuality, encode, index_jpeg
 from pipelines.roc.entropy import SCAN_ORDER
 from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
@@ -19,7 +18,8 @@ from pipelines.roc.segments import decode_window, place_planes, read_header
 from pipelines.roc.tables import empty_tables, read_tables
 from pipelines.roc.turbojpeg import Decompressor, chroma_factors, decode_planes, load
 from pipelines.roc.turbojpeg import read_header as read_whole_header
-from tests.pipelines.roc.conftest import photo
+from pipelines.roc.whole import place_planes as place_whole_planes
+from tests.pipelines.roc.conftest import needs_turbojpeg, photo
 
 
 def ours(image: bytes, field: bytes, size, rectangle=None):
@@ -67,6 +67,7 @@ def record_of(array, interval=1, quality=90, subsampling="4:2:0", optimize=True)
     return buffer.getvalue(), pack([index_jpeg(buffer.getvalue())])
 
 
+@needs_turbojpeg
 @settings(max_examples=60, deadline=None)
 @given(
     size=st.sampled_from([(64, 96), (97, 130), (8, 8), (1, 1), (33, 17), (200, 163)]),
@@ -86,6 +87,7 @@ def test_samples_are_libjpegs_to_the_bit(size, subsampling, quality, noisy, seed
         assert np.array_equal(got, wanted)
 
 
+@needs_turbojpeg
 @pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("interval", [1, 2, 4])
 def test_any_interval_and_the_standard_huffman_tables(interval, optimize):
@@ -95,6 +97,7 @@ def test_any_interval_and_the_standard_huffman_tables(interval, optimize):
     assert error == OK and all(np.array_equal(a, b) for a, b in zip(planes, libjpegs(jpeg), strict=True))
 
 
+@needs_turbojpeg
 def test_grey_images_have_one_plane():
     image = photo(50, 70)[..., 0]
     jpeg, field = record_of(image)
@@ -102,6 +105,7 @@ def test_grey_images_have_one_plane():
     assert error == OK and np.array_equal(planes[0], libjpegs(jpeg)[0])
 
 
+@needs_turbojpeg
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_a_window_is_that_part_of_the_whole(data):
@@ -140,6 +144,7 @@ def test_a_segment_that_is_too_long_or_too_short_is_damaged():
         assert Image.open(io.BytesIO(damaged)).convert("RGB").size == (96, 64)
 
 
+@needs_turbojpeg
 def test_all_damage_that_libjpeg_finds_is_found_and_more():
     """Many flipped bits cannot be found: a changed value of the same length is a sound image of something else."""
     size, random, found, by_libjpeg = (64, 96), np.random.default_rng(5), 0, 0

@@ -11,9 +11,10 @@ import pytest
 from benchmarks.fuzz_roc import Fuzzer
 from pipelines.roc.layout import BAD_BOX, BAD_INDEX, BAD_LEVEL, NOT_A_RECORD, NOT_DECODABLE, OK, OUTSIDE_FILE, describe
 from pipelines.spec import InputError
-from tests.pipelines.roc.conftest import record
+from tests.pipelines.roc.conftest import needs_turbojpeg, record
 
 
+@needs_turbojpeg
 def test_mutants_are_refused_or_decoded():
     """10,000 here, 3 s; python -m benchmarks.fuzz_roc --num 100000 is the long run."""
     codes = Fuzzer(seed=7).run(10_000)
@@ -22,6 +23,7 @@ def test_mutants_are_refused_or_decoded():
 
 
 @pytest.mark.slow
+@needs_turbojpeg
 def test_mutants_with_every_index_checked(tmp_path):
     """The same in a process whose numba code checks each array access; compiling that takes most of the time."""
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}

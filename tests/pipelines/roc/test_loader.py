@@ -53,7 +53,7 @@ def same(a, b) -> bool:
 
 @pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop(), EvalCrop(1.0, 0.5)])
 def test_crops_are_those_of_the_reference_engine(roc_file, crop):
-    ours = RocLoader(config(roc_file, crop=crop), min_zoom=float("inf"))
+    ours = RocLoader(config(roc_file, crop=crop, min_zoom=float("inf")))
     with ours, open_loader("torch", config(roc_file, crop=crop, num_workers=0)) as torch_loader:
         for got, wanted in zip(epoch_of(ours, 2), epoch_of(torch_loader, 2), strict=True):
             assert np.array_equal(got[1], wanted[1]) and np.array_equal(got[2], wanted[2])
@@ -173,7 +173,7 @@ def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path
     with pytest.raises(InputError, match="is an image folder"):
         open_loader("roc", config(coded_folder))
     with pytest.raises(InputError, match="min_zoom=0"):
-        RocLoader(config(path), min_zoom=0)
+        config(path, min_zoom=0)
 
 
 def test_batches_that_are_kept_stay_as_they_are(roc_file):
