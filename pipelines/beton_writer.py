@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ import numpy as np
 from pipelines import beton_format as layout
 from pipelines.beton import BetonReader
 from pipelines.images import EncodedSample
+from pipelines.journal import Entry
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file, verify
 
@@ -43,12 +45,17 @@ def write_beton(
         with BetonWriter(partial, max_samples, classes, extra_fields) as writer:
             for sample in samples:
                 writer.write(sample)
-            writer.finish()
-        reader = BetonReader(partial)
-        verify(reader, writer.labels, writer.sizes)
-        if check is not None:
-            check(reader)
+            finish_beton(writer, check)
     return writer.num_samples
+
+
+def finish_beton(writer: BetonWriter, check: Callable[[BetonReader], None] | None = None) -> None:
+    """Completes a file and reads it back; raises if it is not what was written or does not please `check`."""
+    writer.finish()
+    reader = BetonReader(writer.path)
+    verify(reader, writer.labels, writer.sizes)
+    if check is not None:
+        check(reader)
 
 
 class BetonWriter:
@@ -58,7 +65,8 @@ class BetonWriter:
     name and the verification.
 
     Attributes:
-        num_samples: samples written so far.
+        path: the file.
+        num_samples: samples written so far, those of `keep` included.
     """
 
     def __init__(
@@ -68,23 +76,37 @@ class BetonWriter:
         classes: Sequence[str] = (),
         extra_fields: Sequence[str] = (),
         page_size: int = layout.DEFAULT_PAGE_SIZE,
+        about: Mapping[str, object] | None = None,
+        keep: Sequence[Entry] = (),
     ) -> None:
+        """Opens the file.
+
+        Args:
+            path: the file.
+            max_samples: room for their metadata comes before the images.
+            classes: class names in label order.
+            extra_fields: names of BytesField columns.
+            page_size: bytes, a power of two.
+            about: more that the file shall tell of itself, for JSON.
+            keep: what an earlier process has written to `path` and is to stay there.
+        """
         names = ["image", "label", *extra_fields]
         _check_names(names)
         if not layout.MIN_PAGE_SIZE <= page_size <= layout.MAX_PAGE_SIZE or page_size & (page_size - 1):
             raise InputError(f"page_size={page_size} must be a power of two from 2 MiB to 2 GiB")
-        self.num_samples = 0
+        self.path, self.num_samples = path, 0
         self._page_size = page_size
         types = [layout.TYPE_IMAGE, layout.TYPE_INT] + [layout.TYPE_BYTES] * len(extra_fields)
         self._descriptors = _descriptors(names, types)
         self._metadata = np.zeros(max_samples, layout.metadata_dtype(types))
         self._table = np.zeros((max_samples, 1 + len(extra_fields)), layout.ALLOCATION)
         # Without class names the file is, byte for byte, what ffcv's writer makes of the same images.
-        self._info = json.dumps({"classes": list(classes)}).encode() if classes else b""
+        info = ({"classes": list(classes)} if classes else {}) | dict(about or {})
+        self._info = json.dumps(info).encode() if info else b""
         self._info_start = layout.metadata_start(len(names)) + self._metadata.nbytes
         self._position = layout.align(self._info_start + len(self._info), page_size)
-        self._file = open(path, "wb")
-        self._file.seek(self._position)
+        self._file = open(path, "r+b" if path.exists() else "w+b")
+        self._take_over(keep)
 
     def __enter__(self) -> BetonWriter:
         return self
@@ -107,23 +129,47 @@ class BetonWriter:
 
     def write(self, sample: EncodedSample) -> None:
         """Appends one sample; its index in the file is the number of samples before it."""
+        parts = [sample.image, *sample.extra]
+        start = self._account(sample.index, sample.label, sample.height, sample.width, [len(part) for part in parts])
+        self._file.seek(start)
+        self._file.writelines(parts)
+
+    def _take_over(self, keep: Sequence[Entry]) -> None:
+        """Enters what an earlier process wrote into the tables, and cuts off what it wrote after that."""
+        for entry in keep:
+            if not entry.is_bad:
+                self._account(entry.index, entry.label, entry.height, entry.width, entry.sizes)
+        if not self.num_samples:
+            self._file.truncate(0)
+        elif os.fstat(self._file.fileno()).st_size < self._position:
+            raise InputError(f"{self._file.name} is shorter than its journal says; start afresh with --restart")
+        self._file.truncate(self._position)
+
+    def sync(self) -> None:
+        """Returns when everything written is safe on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _account(self, index: int, label: int, height: int, width: int, sizes: Sequence[int]) -> int:
+        """Enters a sample into the tables; returns where its bytes go."""
         number = self.num_samples
         if number == len(self._metadata):
-            raise InputError(f"sample {sample.index} is more than max_samples={number}; reserve more")
-        parts = [sample.image, *sample.extra]
-        if len(parts) != self._table.shape[1]:
-            raise InputError(f"sample {sample.index} has {len(parts)} byte strings for {self._table.shape[1]} fields")
-        if not all(parts):
+            raise InputError(f"sample {index} is more than max_samples={number}; reserve more")
+        if len(sizes) != self._table.shape[1]:
+            raise InputError(f"sample {index} has {len(sizes)} byte strings for {self._table.shape[1]} fields")
+        if not all(sizes):
             # ffcv finds sizes by position, so an empty string would take on the size of its neighbour.
-            raise InputError(f"sample {sample.index} has an empty field; .beton files cannot hold one")
-        pointers = self._append(sample.index, parts)
+            raise InputError(f"sample {index} has an empty field; .beton files cannot hold one")
+        start = self._place(index, sum(sizes))
+        pointers = (start + np.cumsum([0, *sizes[:-1]])).tolist()
         row = self._metadata[number]
-        row["f0"] = (layout.MODE_JPG, sample.width, sample.height, pointers[0])
-        row["f1"] = sample.label
+        row["f0"] = (layout.MODE_JPG, width, height, pointers[0])
+        row["f1"] = label
         for k, pointer in enumerate(pointers[1:]):
-            row[f"f{2 + k}"] = (pointer, len(parts[1 + k]))
-        self._table[number] = [(number, pointer, len(part)) for pointer, part in zip(pointers, parts, strict=True)]
+            row[f"f{2 + k}"] = (pointer, sizes[1 + k])
+        self._table[number] = [(number, pointer, size) for pointer, size in zip(pointers, sizes, strict=True)]
         self.num_samples = number + 1
+        return start
 
     def finish(self) -> None:
         """Writes tables and header; the file is complete afterwards."""
@@ -145,19 +191,15 @@ class BetonWriter:
         self._put(self._info_start, self._info)
         self._file.flush()
 
-    def _append(self, index: int, parts: list[bytes]) -> list[int]:
-        """Writes the parts one after the other into the current page, or the next if they do not fit together."""
-        total = sum(map(len, parts))
+    def _place(self, index: int, total: int) -> int:
+        """Where `total` bytes go: behind what there is, or into the next page if they do not fit into this one."""
         if total > self._page_size:
             raise InputError(f"sample {index} takes {total} bytes, a page {self._page_size}; choose a smaller max_side")
-        page_end = layout.align(self._position, self._page_size)
-        if self._position + total > page_end:
-            self._position = page_end
-            self._file.seek(page_end)
-        starts = self._position + np.cumsum([0, *map(len, parts)])
-        self._file.writelines(parts)
-        self._position = int(starts[-1])
-        return [int(start) for start in starts[:-1]]
+        start, page_end = self._position, layout.align(self._position, self._page_size)
+        if start + total > page_end:
+            start = page_end
+        self._position = start + total
+        return start
 
     def _put(self, position: int, *blocks: np.ndarray | bytes) -> None:
         self._file.seek(position)

@@ -1,59 +1,111 @@
-"""From any source to a training file: parallel, in order, verified.
+"""From any source to a training file: parallel, in order, verified, and never twice.
 
 Every image is decoded once, so that a damaged one is found now. JPEG files that fit pass through byte for byte, except
 into RoC records, for which all are coded anew; others are downscaled and encoded. The samples stream through a window
-of a few chunks per worker into the writer of the chosen format, so memory does not grow with the data set.
+of a few chunks per worker into the writer of the chosen format, so memory does not grow with the data set. A journal
+beside the unfinished file lets the same command go on where it was ended, by whatever.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
+import hashlib
+import json
+import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+from PIL import features
 from tqdm import tqdm
 
-from pipelines.beton_writer import write_beton
+from pipelines.beton_writer import BetonWriter, finish_beton
 from pipelines.images import EncodedSample, check_fit, fit_jpeg
+from pipelines.journal import Entry, Journal
 from pipelines.order import epoch_order
+from pipelines.parallel import map_chunks, num_processes
+from pipelines.parts import Part
 from pipelines.sources import open_source
 from pipelines.spec import BadSampleError, InputError, Source
-from pipelines.webdataset import MAX_SAMPLES, write_shards
+from pipelines.webdataset import MAX_SAMPLES, ShardWriter, num_in_whole_shards
+from pipelines.writing import Unfinished, resumable
 
 Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
-_CHUNKS_AHEAD = 4  # chunks in flight per worker
 _SHUFFLE_SEED = 0
+_SECONDS_BETWEEN_NOTES = 2.0  # so much work is lost at most; writing to disk for good costs 5 to 50 ms
+_VERSION = 1  # raise it when the same source and options come to give other bytes
+_log = logging.getLogger(__name__)
 
 
 @dataclass
 class Conversion:
     """What a conversion has done."""
 
+    dest: Path
+    """The file or folder made."""
     num_samples: int = 0
-    """Samples written."""
+    """Samples written, those of earlier attempts included."""
+    num_kept: int = 0
+    """Samples that an earlier attempt had done, good and bad."""
     num_passed: int = 0
     """Samples whose JPEG was taken over byte for byte."""
     bytes_written: int = 0
     """Image bytes written."""
     seconds: float = 0.0
+    """Of this attempt."""
     bad_samples: list[str] = field(default_factory=list)
     """A line for each sample that was left out."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is converted into what; everything that decides a byte of the result."""
+
+    source: Source
+    format: Format
+    max_side: int
+    quality: int
+    part: Part
+    fingerprint: str
+
+    @property
+    def order(self) -> np.ndarray:
+        """int64: the samples to convert, in the order of writing."""
+        order = epoch_order(len(self.source), _SHUFFLE_SEED, 0, shuffle=self.format == "webdataset")
+        return order[self.part.span(len(order))]
+
+    def header(self) -> dict[str, Any]:
+        """What a journal must say for an unfinished file to be continued."""
+        versions = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo")}
+        return {
+            "version": _VERSION,
+            "format": self.format,
+            "max_side": self.max_side,
+            "quality": self.quality,
+            "part": self.part.describe(),
+            "source": source_digest(self.source) + self.fingerprint,
+            "encoder": versions,
+        }
+
+    def about(self) -> dict[str, Any]:
+        """What the data itself tells beside its classes."""
+        names = tuple(getattr(self.source, "class_names", self.source.classes))
+        about: dict[str, Any] = {"class_names": list(names)} if names != tuple(self.source.classes) else {}
+        if self.part.count > 1:
+            about["part"] = self.part.describe() | {
+                "source_samples": len(self.source),
+                "source": source_digest(self.source),
+                "options": [self.format, self.max_side, self.quality],
+            }
+        return about
 
 
 def convert(
@@ -67,6 +119,9 @@ def convert(
     on_bad: OnBad = "stop",
     overwrite: bool = False,
     progress: bool = True,
+    part: Part | None = None,
+    restart: bool | None = False,
+    fingerprint: str = "",
 ) -> Conversion:
     """Converts a data set into one .beton file or a folder of webdataset shards.
 
@@ -80,156 +135,193 @@ def convert(
         max_side: longest side of a stored image in pixels.
         quality: JPEG quality of images that are encoded again.
         num_workers: processes; 0 works in this one, None takes all cores.
-        on_bad: "stop" looks at all samples, writes nothing if any is bad, and raises; "skip" leaves bad ones out.
-            Either way DEST.bad.txt lists them.
+        on_bad: "stop" looks at all samples and, if any is bad, raises and keeps the rest unfinished; "skip" leaves
+            bad ones out. Either way DEST.bad.txt lists them.
         overwrite: replace an existing `dest`.
         progress: show a progress bar.
+        part: make only this part of the data, under a name of its own (`Part.place`).
+        restart: forget an unfinished file instead of continuing it; None forgets it if it is of something else.
+        fingerprint: of the images' contents, where the caller knows it; an unfinished file of another is not continued.
     """
     if format not in get_args(Format):
         raise InputError(f"format={format!r} is unknown; choose one of {', '.join(get_args(Format))}")
     if on_bad not in get_args(OnBad):
         raise InputError(f"on_bad={on_bad!r} is unknown; choose {' or '.join(get_args(OnBad))}")
     check_fit(max_side, quality)
-    source, dest = open_source(source) if isinstance(source, (str, Path)) else source, Path(dest)
+    source = open_source(source) if isinstance(source, (str, Path)) else source
     if len(source) > MAX_SAMPLES:
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
-    start, result = time.perf_counter(), Conversion()
-    order = epoch_order(len(source), _SHUFFLE_SEED, 0, shuffle=format == "webdataset")
-    prepare = partial(_prepare, source, format, max_side, quality)
-    with ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(total=len(source), desc=dest.name, unit=" images", disable=None if progress else True)
-        )
-        prepared = stack.enter_context(closing(_in_workers(prepare, order, _workers(num_workers, len(source)))))
-        samples = _sort_out(prepared, result, bar, dest, on_bad)
-        if format == "webdataset":
-            result.num_samples = write_shards(dest, samples, source.classes, overwrite=overwrite)
-        else:
-            extra: dict = {}
-            if format == "roc":
-                from pipelines.roc.verify import check_records
-
-                extra = {"extra_fields": ("roc",), "check": check_records}
-            result.num_samples = write_beton(dest, samples, len(source), source.classes, overwrite=overwrite, **extra)
+    task = _Task(source, format, max_side, quality, part or Part(), fingerprint)
+    start, result = time.perf_counter(), Conversion(task.part.place(Path(dest)))
+    num_workers = num_processes(num_workers, -(-len(task.order) // _CHUNK))
+    with resumable(result.dest, overwrite, folder=format == "webdataset") as unfinished:
+        journal = Journal(unfinished.journal, task.header(), restart)
+        with closing(journal):
+            _continue(task, unfinished, journal, result, num_workers, on_bad, progress)
     result.seconds = time.perf_counter() - start
     return result
 
 
-@dataclass(frozen=True)
-class _Bad:
-    """A sample that cannot be used, on its way from worker to parent."""
-
-    index: int
-    message: str
-
-
-@dataclass(frozen=True)
-class _Good:
-    sample: EncodedSample
-    passed: bool
+def source_digest(source: Source) -> str:
+    """Digest of what a source holds, as far as it tells without reading images: classes, labels, names."""
+    digest = hashlib.sha256(json.dumps(list(source.classes)).encode())
+    digest.update(np.asarray(source.labels, np.int64).tobytes())
+    for index in range(len(source)):
+        digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()[:16]
 
 
-def _prepare(source: Source, format: Format, max_side: int, quality: int, indices: np.ndarray) -> list[_Good | _Bad]:
-    fit: Callable = fit_jpeg
-    if format == "roc":
-        from pipelines.roc.encode import fit_roc as fit  # imports numba, 0.5 s
-    return [_prepare_one(source, fit, max_side, quality, int(index)) for index in indices]
+def _continue(
+    task: _Task,
+    unfinished: Unfinished,
+    journal: Journal,
+    result: Conversion,
+    num_workers: int,
+    on_bad: OnBad,
+    progress: bool,
+) -> None:
+    """Takes over what is there, converts the rest, verifies."""
+    kept = journal.entries
+    if on_bad == "stop":  # a bad sample may have been repaired; what comes behind it must be written behind it
+        kept = list(takewhile(lambda entry: not entry.is_bad, kept))
+    if task.format == "webdataset":
+        kept = kept[: num_in_whole_shards(kept)]
+    journal.keep(kept)  # before the data is cut back to that
+    order, bad = task.order, [entry for entry in kept if entry.is_bad]
+    for entry in kept:
+        _count(result, entry)
+    result.num_kept = len(kept)
+    bar = {"total": len(order), "initial": len(kept), "desc": result.dest.name, "disable": None if progress else True}
+    with _open_writer(task, unfinished.data, kept) as writer:
+        try:
+            with tqdm(unit=" images", **bar) as shown:
+                _write_rest(task, order[len(kept) :], num_workers, writer, journal, result, bad, shown)
+            _report(bad, len(order), result, on_bad)
+        except BaseException:
+            _keep_what_is_done(writer, journal, len(order))
+            raise
+        try:
+            _finish(task, writer)
+        except InputError:  # what is on disk is not what was written: there is nothing to continue
+            journal.path.unlink(missing_ok=True)
+            raise
 
 
-def _prepare_one(source: Source, fit: Callable, max_side: int, quality: int, index: int) -> _Good | _Bad:
+def _open_writer(task: _Task, path: Path, kept: list[Entry]) -> BetonWriter | ShardWriter:
+    classes, about = task.source.classes, task.about()
+    if task.format == "webdataset":
+        return ShardWriter(path, classes, about=about, keep=kept)
+    extra = ("roc",) if task.format == "roc" else ()
+    return BetonWriter(path, len(task.order), classes, extra, about=about, keep=kept)
+
+
+def _finish(task: _Task, writer: BetonWriter | ShardWriter) -> None:
+    if isinstance(writer, ShardWriter):
+        writer.finish()
+        writer.verify()
+        return
+    check = None
+    if task.format == "roc":
+        from pipelines.roc.verify import check_records as check
+    finish_beton(writer, check)
+
+
+def _write_rest(
+    task: _Task,
+    order: np.ndarray,
+    num_workers: int,
+    writer: BetonWriter | ShardWriter,
+    journal: Journal,
+    result: Conversion,
+    bad: list[Entry],
+    bar: tqdm,
+) -> None:
+    noted = time.monotonic()
+    work = partial(_prepare, task, _fit(task.format))
+    with closing(map_chunks(work, order, _CHUNK, num_workers)) as prepared:
+        for chunk in prepared:
+            for entry, sample in chunk:
+                if sample is None:
+                    _check_source(task.source)
+                    bad.append(entry)
+                    bar.set_postfix(bad=len(bad))
+                else:
+                    writer.write(sample)
+                journal.add(entry)
+                _count(result, entry)
+            bar.update(len(chunk))
+            if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+                writer.sync()
+                journal.write()
+                noted = time.monotonic()
+
+
+def _keep_what_is_done(writer: BetonWriter | ShardWriter, journal: Journal, num_samples: int) -> None:
+    """Notes what was written, as far as the disk takes it; removes a journal that has nothing to tell."""
     try:
-        data = source.read(index)
-        image, height, width, *extra = fit(data, source.name(index), index, max_side, quality)
-    except BadSampleError as error:
-        return _Bad(index, str(error))
-    sample = EncodedSample(image, height, width, int(source.labels[index]), index, tuple(extra))
-    return _Good(sample, image is data)
+        writer.sync()
+        journal.write()
+    except OSError:
+        pass  # the disk is full or gone, as the error on its way will tell; the last note stands
+    if journal.num_written:
+        whole = " (in whole shards)" if isinstance(writer, ShardWriter) else ""
+        _log.warning("%d of %d samples are kept%s; the same command goes on", journal.num_written, num_samples, whole)
+    else:
+        journal.path.unlink(missing_ok=True)
 
 
-def _sort_out(
-    prepared: Iterator[_Good | _Bad], result: Conversion, bar: tqdm, dest: Path, on_bad: OnBad
-) -> Iterator[EncodedSample]:
-    """Passes good samples on, collects bad ones, and at the end stops if there are any and `on_bad` says so.
-
-    After a bad sample and with on_bad="stop" nothing more is passed on: the rest is only looked at, for the report.
-    """
-    bad: list[_Bad] = []
-    for item in prepared:
-        bar.update()
-        if isinstance(item, _Bad):
-            bad.append(item)
-        elif not bad or on_bad == "skip":
-            result.num_passed += item.passed
-            result.bytes_written += len(item.sample.image) + sum(map(len, item.sample.extra))
-            yield item.sample
-    bad.sort(key=lambda item: item.index)
-    result.bad_samples = [item.message for item in bad]
-    _report(bad, bar.total, dest, on_bad)
+def _check_source(source: Source) -> None:
+    """A sample that cannot be read because the whole source is gone is not a bad sample."""
+    path = getattr(source, "path", None)
+    if path is not None and not Path(path).exists():
+        raise InputError(f"{path} is gone; bring it back and run the same command again")
 
 
-def _report(bad: list[_Bad], num_samples: int, dest: Path, on_bad: OnBad) -> None:
-    report = dest.with_name(dest.name + ".bad.txt")
+def _count(result: Conversion, entry: Entry) -> None:
+    if entry.is_bad:
+        return
+    result.num_samples += 1
+    result.num_passed += entry.passed
+    result.bytes_written += sum(entry.sizes)
+
+
+def _report(bad: list[Entry], num_samples: int, result: Conversion, on_bad: OnBad) -> None:
+    """Lists bad samples beside the data; stops if there are any and `on_bad` says so."""
+    report = result.dest.with_name(result.dest.name + ".bad.txt")
     if not bad:
         report.unlink(missing_ok=True)  # from an earlier attempt
         return
-    report.write_text("".join(f"{item.index}\t{item.message}\n" for item in bad), errors="surrogateescape")
+    bad = sorted(bad)
+    result.bad_samples = [entry.problem for entry in bad]
+    report.write_text("".join(f"{entry.index}\t{entry.problem}\n" for entry in bad), errors="surrogateescape")
     if on_bad == "stop" or len(bad) == num_samples:
         raise InputError(
-            f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].message}; {report} lists all;"
+            f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists all;"
             f" repair them, or leave them out with on_bad=skip"
         )
 
 
-def _workers(num_workers: int | None, num_samples: int) -> int:
-    if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0))
-    if num_workers < 0:
-        raise InputError(f"num_workers={num_workers} must not be negative; 0 works in this process")
-    return min(num_workers, -(-num_samples // _CHUNK))
+def _fit(format: Format) -> Callable:
+    """What makes a stored image of an image file."""
+    if format != "roc":
+        return fit_jpeg
+    from pipelines.roc.encode import fit_roc  # numba takes 0.5 s, here once and not in each worker
+
+    return fit_roc
 
 
-def _in_workers(prepare: partial, order: np.ndarray, num_workers: int) -> Iterator[_Good | _Bad]:
-    """`prepare` applied to chunks of `order`, results in order, with a bounded number of chunks in flight."""
-    chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
-    if num_workers == 0:
-        yield from chain.from_iterable(map(prepare, chunks))
-        return
-    # Forking hands the source over without pickling it. Workers use Pillow only, whose locks no parent thread holds.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_workers, context, initializer=_init_worker, initargs=(prepare,)) as pool:
-        waiting: deque[Future] = deque()
-        try:
-            for chunk in chunks:
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) >= num_workers * _CHUNKS_AHEAD:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        except BrokenProcessPool:
-            raise InputError("a worker process died, probably out of memory; use fewer workers") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _prepare(task: _Task, fit: Callable, indices: np.ndarray) -> list[tuple[Entry, EncodedSample | None]]:
+    """In a worker: what a chunk of samples becomes."""
+    return [_prepare_one(task, fit, int(index)) for index in indices]
 
 
-_prepare_chunk: partial
-
-
-def _init_worker(prepare: partial) -> None:
-    global _prepare_chunk
-    _prepare_chunk = prepare
-    # Ctrl-C reaches the whole process group; the parent alone answers it, and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """A killed parent cannot end its workers; they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _work(indices: np.ndarray) -> list[_Good | _Bad]:
-    return _prepare_chunk(indices)
+def _prepare_one(task: _Task, fit: Callable, index: int) -> tuple[Entry, EncodedSample | None]:
+    source, label = task.source, int(task.source.labels[index])
+    try:
+        data = source.read(index)
+        image, height, width, *extra = fit(data, source.name(index), index, task.max_side, task.quality)
+    except BadSampleError as error:
+        return Entry(index, label, 0, 0, False, (), str(error)), None
+    sizes = tuple(map(len, (image, *extra)))
+    entry = Entry(index, label, height, width, image is data, sizes, "")
+    return entry, EncodedSample(image, height, width, label, index, tuple(extra))

@@ -2,11 +2,12 @@
 
 numba's own cache looks at the file of the outermost function only: after a change in a function or constant that it
 takes from another file, the old machine code runs on, with old sizes and offsets, and overwrites memory. So the cache
-folder bears a digest of all our sources.
+folder bears a digest of all files that kernels are made of.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import os
@@ -24,7 +25,7 @@ _PREFIX = "kernels-"
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Decorator: `numba.njit(nogil=True, cache=True)` with a cache that a change of any source of ours empties."""
+    """Decorator: `numba.njit(nogil=True, cache=True)` with a cache of its own for each state of our sources."""
     users = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())  # read by njit while it decorates
     try:
@@ -49,12 +50,30 @@ def cache_folder() -> Path:
 
 
 def sources_digest(package: Path) -> str:
-    """Digest of all Python files below a folder."""
+    """Digest of all files of a package that decide what a kernel does: those with kernels, and what they import."""
+    sources = {file.relative_to(package.parent): file.read_text() for file in package.rglob("*.py")}
+    marker = f"from {package.name}.kernels import kernel"
+    wanted, found = [name for name, text in sources.items() if marker in text], set()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            wanted += [other for other in _imported(sources[name]) if other in sources]
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(f"{file.relative_to(package)}\0".encode())
-        digest.update(file.read_bytes())
+    for name in sorted(found):
+        digest.update(f"{name}\0{sources[name]}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def _imported(source: str) -> list[Path]:
+    """The files that a source's `from ... import` statements may name, whether they exist or not."""
+    files = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = Path(*node.module.split("."))
+            files += [module.with_suffix(".py"), module / "__init__.py"]
+            files += [module / f"{name.name}.py" for name in node.names]
+    return files
 
 
 def _writable_parent() -> Path:

@@ -10,15 +10,18 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pipelines.images import decode_rgb
 from pipelines.spec import InputError, Source
 
+_SECONDS_FOR_ORPHANS = 5.0
 _NUM_DECODED = 16  # samples that `verify` decodes
 
 
@@ -43,6 +46,51 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
                 _sync(target.parent)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+class Unfinished(NamedTuple):
+    """Where a conversion that can be continued is being written.
+
+    Attributes:
+        data: the file or folder that will get the final name.
+        journal: what `pipelines.journal` keeps beside it.
+    """
+
+    data: Path
+    journal: Path
+
+
+@contextmanager
+def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> Iterator[Unfinished]:
+    """Gives the paths of an unfinished file or folder, which becomes `target` if the block ends well.
+
+    Unlike `atomic_file`, what is unfinished stays as long as there is a journal beside it.
+
+    Args:
+        target: the final name; its parent is made if need be.
+        overwrite: replace what exists instead of refusing.
+        folder: make a folder.
+    """
+    data = _prepare(target, overwrite)
+    journal = target.with_name(f".{target.name}.journal")
+    if target.exists() and target.is_dir() != folder:
+        kinds = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise InputError(f"{target} is {kinds[0]}; choose another name for {kinds[1]}")
+    if data.exists() and data.is_dir() != folder:
+        _remove(data)  # of a conversion to the other kind of format
+    with _named(target):
+        data.mkdir(exist_ok=True) if folder else data.touch()
+        with _locked(data, target):
+            try:
+                yield Unfinished(data, journal)
+                for path in (*data.iterdir(), data) if folder else (data,):
+                    _sync(path)
+                _replace_folder(data, target) if folder else os.replace(data, target)
+                journal.unlink(missing_ok=True)
+                _sync(target.parent)
+            finally:
+                if not journal.exists():
+                    _remove(data)
 
 
 @contextmanager
@@ -111,7 +159,7 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
     descriptor = os.open(partial, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError:
             raise InputError(f"another process is writing {target}; wait for it or choose another name") from None
         except OSError:
@@ -119,6 +167,25 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Takes the lock. The forked workers of a killed process hold it until they notice, which takes a moment."""
+    give_up = time.monotonic() + _SECONDS_FOR_ORPHANS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(0.05)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

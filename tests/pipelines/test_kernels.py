@@ -49,6 +49,17 @@ def test_a_constant_changed_in_another_file_is_noticed(tmp_path):
     assert len(list((tmp_path / "pipelines" / "__pycache__").glob("kernels-*"))) == 1
 
 
+def test_what_no_kernel_imports_changes_nothing(tmp_path):
+    _package(tmp_path, 5)
+    before = kernels.sources_digest(tmp_path / "pipelines")
+    (tmp_path / "pipelines" / "other.py").write_text("SIZE = 9\n")
+    assert kernels.sources_digest(tmp_path / "pipelines") == before
+    (tmp_path / "pipelines" / "inner.py").write_text("from pipelines.other import SIZE\n")
+    with_other = kernels.sources_digest(tmp_path / "pipelines")
+    (tmp_path / "pipelines" / "other.py").write_text("SIZE = 10\n")
+    assert len({before, with_other, kernels.sources_digest(tmp_path / "pipelines")}) == 3
+
+
 def test_the_users_cache_folder_is_used_and_not_emptied(tmp_path):
     _package(tmp_path, 5)
     users = tmp_path / "users"

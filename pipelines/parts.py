@@ -1,0 +1,79 @@
+"""Data sets in parts: what each is called, whether they are complete, and how they become one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.spec import InputError
+
+_NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[A-Za-z]+)?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` runs of a data set's samples, in the order in which they are written."""
+
+    number: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.count <= 99_999:
+            raise InputError(
+                f"part {self.number}/{self.count} does not exist; of {self.count} parts the first is 0/{self.count}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Reads "3/8": the fourth of eight."""
+        match = re.fullmatch("([0-9]{1,5})/([0-9]{1,5})", text)
+        if match is None:
+            raise InputError(f"shard {text!r} is not of the form i/n, such as 0/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def span(self, num_samples: int) -> slice:
+        """Which of `num_samples` samples it holds."""
+        return slice(num_samples * self.number // self.count, num_samples * (self.number + 1) // self.count)
+
+    def place(self, dest: Path) -> Path:
+        """`dest` itself if it is the only part, else for example train-00003-of-00008.beton for train.beton."""
+        if self.count == 1:
+            return dest
+        return dest.with_name(f"{dest.stem}-{self.number:05d}-of-{self.count:05d}{dest.suffix}")
+
+    def describe(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"number": self.number, "count": self.count}
+
+
+def part_of_name(path: Path) -> tuple[str, Part] | None:
+    """What a part's file or folder belongs to and which it is; None if it is not named like a part."""
+    match = _NAME.fullmatch(path.name)
+    if match is None or not int(match[2]) < int(match[3]):
+        return None
+    return match[1] + (match[4] or ""), Part(int(match[2]), int(match[3]))
+
+
+def check_complete(paths: list[Path]) -> list[Path]:
+    """The parts of one data set in order; raises InputError if one is missing or a stranger is among them."""
+    found: dict[int, Path] = {}
+    first: tuple[str, Part] | None = None
+    for path in sorted(paths):
+        known = part_of_name(path)
+        if known is None:
+            raise InputError(f"{path} is not named like a part (train-00003-of-00008.beton)")
+        first = first or known
+        if (known[0], known[1].count) != (first[0], first[1].count):
+            raise InputError(f"{path} is no part of {first[0]} in {first[1].count} parts; move one of them elsewhere")
+        found[known[1].number] = path
+    if first is None:
+        raise InputError("no parts given")
+    missing = [number for number in range(first[1].count) if number not in found]
+    if missing:
+        raise InputError(
+            f"{first[0]}: part {missing[0]} of {first[1].count} is missing ({len(missing)} are); convert it with "
+            f"--shard {missing[0]}/{first[1].count}"
+        )
+    return [found[number] for number in range(first[1].count)]
