@@ -272,6 +272,8 @@ def stored_for(
         num_workers=num_workers,
         on_bad="skip" if on_bad == "replace" else "stop",
         overwrite=True,
+        restart=None,
+        fingerprint=fingerprint["files"],
     )
     for line in done.bad_samples:
         _log.warning("left out: %s", line)

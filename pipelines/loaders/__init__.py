@@ -18,7 +18,7 @@ class _Engine(NamedTuple):
         loader: name of its class.
         package: what must be importable, or None.
         extra: the extra of this package that installs it.
-        kinds: path kinds it reads, of "folder", "beton" and "shards".
+        kinds: path kinds it reads, of "folder", "beton", "parts" and "shards".
     """
 
     module: str
@@ -30,8 +30,8 @@ class _Engine(NamedTuple):
 
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
-    "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("beton",)),
-    "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, _ANY),
+    "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, ("parts", *_ANY)),
     "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
     "dali": _Engine("pipelines.loaders.dali", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
     "dali-slice": _Engine("pipelines.loaders.dali_slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
@@ -40,7 +40,12 @@ ENGINES = tuple(_ENGINES)
 """Names that `open_loader` takes."""
 
 _FORMATS = {"beton": "ffcv", "shards": "webdataset"}
-_KINDS = {"folder": "an image folder", "beton": "a .beton file", "shards": "a folder of .tar shards"}
+_KINDS = {
+    "folder": "an image folder",
+    "beton": "a .beton file",
+    "parts": "a folder of .beton parts",
+    "shards": "a folder of .tar shards",
+}
 
 
 def open_loader(engine: str, config: LoaderConfig) -> Loader:
@@ -81,12 +86,22 @@ def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
     path = config.path
     if not path.exists():
         raise InputError(f"{path} does not exist; give {' or '.join(_KINDS[kind] for kind in entry.kinds)}")
-    kind = "beton" if path.is_file() else "shards" if any(path.glob("*.tar")) else "folder"
+    kind = _kind_of(path)
     if kind in entry.kinds:
         return
+    if kind == "parts":
+        raise InputError(
+            f"{path} holds .beton parts, which engine={engine!r} cannot read; join them: tools/merge_parts.py"
+        )
     wanted = next(kind for kind in reversed(entry.kinds) if kind in _FORMATS)
     raise InputError(
         f"{path} is {_KINDS[kind]}, and engine={engine!r} reads "
         f"{' or '.join(_KINDS[kind] for kind in entry.kinds)}; make one with: "
         f"python tools/convert_imagenet.py SOURCE DEST --format {_FORMATS[wanted]}"
     )
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_file():
+        return "beton"
+    return "parts" if any(path.glob("*.beton")) else "shards" if any(path.glob("*.tar")) else "folder"

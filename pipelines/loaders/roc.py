@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pipelines.beton import BetonReader
+from pipelines.beton_parts import BetonParts, open_beton
 from pipelines.boxes import boxes
 from pipelines.loaders.background import Background
 from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
@@ -73,7 +74,7 @@ class RocLoader(BaseLoader):
         Args:
             config: what to deliver.
         """
-        self._reader = BetonReader(config.path)
+        self._reader = open_beton(config.path)
         super().__init__(config, self._reader.classes, len(self._reader))
         self.counters: RocCounters = RocCounters()
         self.last_shifts = np.empty(0, np.int64)
@@ -170,7 +171,7 @@ class RocLoader(BaseLoader):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _kernel(reader: BetonReader, inside: bool, min_zoom: float) -> Callable[..., None]:
+def _kernel(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> Callable[..., None]:
     """What fills a run of samples: called with places, boxes, flips, images, codes and counts, by any thread."""
     data = reader.data
     if "roc" in reader.field_names:

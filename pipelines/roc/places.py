@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.beton import BetonReader
 from pipelines.beton_format import MODE_RAW
+from pipelines.beton_parts import BetonParts
 from pipelines.kernels import kernel
 from pipelines.roc.layout import BAD_BOX, OK, OUTSIDE_FILE, WRONG_SIZE
 from pipelines.roc.planes import used_range
@@ -16,23 +17,24 @@ MAX_PIXELS = 1 << 27  # a decoder's planes then need at most 400 MB
 # Columns of a place: where a sample lies in the file.
 IMAGE_START, IMAGE_SIZE, ROC_START, ROC_SIZE, IMAGE_HEIGHT, IMAGE_WIDTH = range(6)
 NUM_PLACE = 6
+_ALL = slice(None)
 # Columns of the counts.
 BYTES, PIXELS, LEVEL_SHIFT = range(3)
 NUM_COUNTS = 3
 
 
-def places_of(reader: BetonReader) -> np.ndarray:
-    """int64 (N, 6): where each sample of a file lies and its size, as the kernel takes it."""
-    if (reader.modes == MODE_RAW).any():
+def places_of(reader: BetonReader | BetonParts, indices: np.ndarray | slice = _ALL) -> np.ndarray:
+    """int64 (n, 6): where samples of a file lie and their sizes, as the kernels take it."""
+    if (reader.modes[indices] == MODE_RAW).any():
         raise InputError(
             f"{reader.path} holds raw pixels, and engine='roc' reads JPEG images; "
             "convert the data with --format roc, or choose --engine ffcv"
         )
-    places = np.zeros((len(reader), NUM_PLACE), np.int64)
-    places[:, :2] = reader.image_spans
+    places = np.zeros((len(reader.sizes[indices]), NUM_PLACE), np.int64)
+    places[:, :2] = reader.image_spans[indices]
     if "roc" in reader.field_names:
-        places[:, 2:4] = reader.field_spans("roc")
-    places[:, 4:] = reader.sizes
+        places[:, 2:4] = reader.field_spans("roc")[indices]
+    places[:, 4:] = reader.sizes[indices]
     return places
 
 

@@ -8,7 +8,7 @@ from pipelines.spec import InputError, Source
 
 
 def open_source(path: str | Path) -> Source:
-    """Opens an ImageFolder directory, a .beton file, or a folder of webdataset shards.
+    """Opens an ImageFolder directory, a .beton file or a folder of its parts, or a folder of webdataset shards.
 
     Args:
         path: a folder with a subfolder for each class, a .beton file, or a folder with .tar shards.
@@ -22,6 +22,10 @@ def open_source(path: str | Path) -> Source:
         return BetonReader(path)
     if not path.is_dir():
         raise InputError(f"{path} does not exist; give an image folder, a .beton file or a folder of .tar shards")
+    if any(path.glob("*.beton")):
+        from pipelines.beton_parts import BetonParts
+
+        return BetonParts(path)
     if any(path.glob("*.tar")):
         from pipelines.sources.tars import TarSource
 

@@ -38,6 +38,7 @@ class TarSource:
         classes: from `classes.json`; "0", "1", ... if that is missing.
         labels: int64 (N,), from the `cls` members.
         keys: names of the samples.
+        about: all that `classes.json` tells.
         numbers: int64 (N,), increasing: the numbers that the keys spell, or 0 to N - 1 if they spell none.
     """
 
@@ -78,13 +79,19 @@ class TarSource:
         out of a conversion)."""
         return np.searchsorted(self.numbers, numbers)
 
+    def stored_order(self) -> np.ndarray:
+        """int64 (N,): indices in the order in which the samples lie in the shards."""
+        return np.lexsort((self._offset, self._shard))
+
     def _read_classes(self) -> tuple[str, ...]:
         table = self.path / TABLE_NAME
         top = int(self.labels.max())
+        self.about: dict[str, object] = {}
         if not table.exists():
             return tuple(str(k) for k in range(top + 1))
         try:
             content = json.loads(table.read_text())
+            self.about = dict(content)
             classes, num_samples = tuple(content["classes"]), int(content.get("num_samples", len(self)))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f'{table} is not of the form {{"classes": [names]}}; write it again') from None
