@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.loaders.base import check_device
