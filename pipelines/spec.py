@@ -25,7 +25,19 @@ MAX_RESOLUTION = 2048
 
 
 class InputError(ValueError):
-    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy."""
+    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy.
+
+    File names may hold characters that break the line or steer the terminal; they are written as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
+
+
+def _printable(character: str) -> str:
+    # Lone surrogates stand for bytes of file names that are not UTF-8; writers of such names want them back.
+    lone = "\ud800" <= character <= "\udfff"
+    return character if lone or character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 class BadSampleError(InputError):
