@@ -31,13 +31,21 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if message.isprintable() else "".join(map(_printable, message)))
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """`text` with escapes for what cannot be printed, except for lone surrogates.
+
+    Those stand for bytes of file names that are not UTF-8, and whoever writes such a name to a file wants them back.
+    """
+    return text if text.isprintable() else "".join(map(_printable, text))
 
 
 def _printable(character: str) -> str:
-    # Lone surrogates stand for bytes of file names that are not UTF-8; writers of such names want them back.
-    lone = "\ud800" <= character <= "\udfff"
-    return character if lone or character.isprintable() else character.encode("unicode_escape").decode("ascii")
+    if character.isprintable() or "\ud800" <= character <= "\udfff":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class BadSampleError(InputError):
