@@ -1,4 +1,4 @@
-"""A picture of what an engine hands to the network."""
+"""Pictures of what a data set holds and of what an engine hands to the network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.spec import Loader
+from pipelines.images import fit_rgb
+from pipelines.spec import BadSampleError, InputError, Loader, Source, one_line
 from pipelines.writing import atomic_file
 
 _GAP = 4  # pixels between crops
 _CAPTION_HEIGHT = 14
+_SEED = 0
 
 
 def first_crops(loader: Loader, num: int) -> tuple[list[np.ndarray], list[str]]:
@@ -30,6 +32,37 @@ def first_crops(loader: Loader, num: int) -> tuple[list[np.ndarray], list[str]]:
             if len(images) == num:
                 return images, captions
     return images, captions
+
+
+def stored_images(source: Source, num: int, side: int) -> tuple[list[np.ndarray], list[str], list[str]]:
+    """`num` images of a data set, the same ones each time, chosen by chance; one that cannot be decoded is passed over.
+
+    Args:
+        source: the data set.
+        num: images wanted; fewer come if there are fewer.
+        side: pixels; larger images are downscaled to fit into this square, smaller ones lie in its middle.
+
+    Returns:
+        uint8 (side, side, 3) each, "index class" each, and a line for each image that cannot be decoded.
+    """
+    images: list[np.ndarray] = []
+    captions: list[str] = []
+    bad: list[str] = []
+    for index in np.random.default_rng(_SEED).permutation(len(source))[: 2 * num].tolist():
+        if len(images) == num:
+            break
+        try:
+            image = fit_rgb(source.read(index), source.name(index), index, side)
+        except BadSampleError as error:
+            bad.append(str(error))
+            continue
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        images.append(np.asarray(square))
+        captions.append(one_line(f"{index} {source.classes[source.labels[index]]}"))
+    if not images:
+        raise InputError(f"all of {len(bad)} images tried cannot be decoded, the first is {bad[0]}")
+    return images, captions, bad
 
 
 def contact_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_columns: int) -> Image.Image:

@@ -25,7 +25,27 @@ MAX_RESOLUTION = 2048
 
 
 class InputError(ValueError):
-    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy."""
+    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy.
+
+    File names may hold characters that break the line or steer the terminal; they are written as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """`text` with escapes for what cannot be printed, except for lone surrogates.
+
+    Those stand for bytes of file names that are not UTF-8, and whoever writes such a name to a file wants them back.
+    """
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or "\ud800" <= character <= "\udfff":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class BadSampleError(InputError):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFile
 
-from pipelines.images import decode_rgb, shrink
+from pipelines.image_files import ExifOption
+from pipelines.images import fit_rgb
 from pipelines.roc.layout import MAX_LEVELS, MAX_SIDE, Level, pack
 from pipelines.spec import InputError
 
@@ -68,13 +69,15 @@ def encode(image: Image.Image | np.ndarray, options: RocQuality | None = None) -
     return levels[0].jpeg, pack(levels)
 
 
-def fit_roc(data: bytes, name: str, index: int, max_side: int, quality: int) -> tuple[bytes, int, int, bytes]:
+def fit_roc(
+    data: bytes, name: str, index: int, max_side: int, quality: int, *, exif: ExifOption = "ignore"
+) -> tuple[bytes, int, int, bytes]:
     """An image file as a RoC sample whose long side is at most `max_side`; see `pipelines.images.fit_jpeg`.
 
     Returns:
         Image field, height, width, `roc` field.
     """
-    image = shrink(Image.fromarray(decode_rgb(data, name, index)), max_side)
+    image = fit_rgb(data, name, index, max_side, exif=exif)
     jpeg, record = encode(image, RocQuality(quality=quality, coarse_quality=quality))
     return jpeg, image.height, image.width, record
 

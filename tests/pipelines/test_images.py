@@ -55,7 +55,6 @@ OTHER = {
     "png": encoded(CODED, "PNG"),
     "palette": encoded(CODED.quantize(64), "PNG", transparency=3),
     "alpha": encoded(transparent(), "PNG"),
-    "16 bit": encoded(Image.fromarray(coded_image(HEIGHT, WIDTH)[..., 0].astype(np.uint16) * 256), "PNG"),
     "webp": encoded(CODED, "WEBP"),
     "bmp": encoded(CODED, "BMP"),
     "two pictures": encoded(CODED, "MPO", save_all=True, append_images=[CODED]),

@@ -1,0 +1,60 @@
+"""Says what a data set holds: classes, sizes, bytes, RoC levels; with --out also draws some of its images.
+
+python tools/inspect_dataset.py /data/train.beton --out train.png
+python tools/inspect_dataset.py /data/imagenet/train --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from pipelines import console
+from pipelines.contact_sheet import contact_sheet, save, stored_images
+from pipelines.inspection import inspect_source
+from pipelines.inspection_text import as_text
+from pipelines.sources import open_source
+from pipelines.spec import InputError, Source, one_line
+
+_COLUMNS = 8
+
+
+def main() -> None:
+    """Parses the command line, prints and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
+    parser.add_argument("--out", type=Path, help="PNG file to make, with images chosen by chance and their classes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--num", type=int, default=32, help="images to draw (%(default)s)")
+    parser.add_argument("--side", type=int, default=128, help="pixels of a drawn image (%(default)s)")
+    parser.add_argument(
+        "--sample", type=int, default=2000, help="images to look at where no table has all sizes (%(default)s)"
+    )
+    options = parser.parse_args()
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise InputError(f"--out {options.out} must be a .png file")
+    if options.num < 1 or options.side < 16:
+        raise InputError(f"--num {options.num} --side {options.side}: draw at least one image of 16 pixels")
+    # Class names may be bytes that are no text.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    source = open_source(options.data)
+    facts = inspect_source(source, options.data, options.sample)
+    print(json.dumps(asdict(facts), indent=1) if options.json else as_text(facts))
+    bad = [*facts.bad_samples, *(draw(source, options) if options.out else ())]
+    if bad:
+        raise InputError(f"{len(bad)} of the samples looked at cannot be used, the first is {bad[0]}")
+
+
+def draw(source: Source, options: argparse.Namespace) -> list[str]:
+    """Makes the picture; returns a line for each image that could not be decoded."""
+    images, captions, bad = stored_images(source, options.num, options.side)
+    heading = one_line(f"{options.data}: {len(images)} of {len(source)} images")
+    save(contact_sheet([(heading, images, captions)], _COLUMNS), options.out)
+    return bad
+
+
+if __name__ == "__main__":
+    console.run(main)
