@@ -25,6 +25,7 @@ from PIL import features
 from tqdm import tqdm
 
 from pipelines.beton_writer import BetonWriter, finish_beton
+from pipelines.image_files import ExifOption
 from pipelines.images import EncodedSample, check_fit, fit_jpeg
 from pipelines.journal import Entry, Journal
 from pipelines.order import epoch_order
@@ -73,6 +74,7 @@ class _Task:
     format: Format
     max_side: int
     quality: int
+    exif: ExifOption
     part: Part
     fingerprint: str
 
@@ -90,6 +92,7 @@ class _Task:
             "format": self.format,
             "max_side": self.max_side,
             "quality": self.quality,
+            "exif": self.exif,
             "part": self.part.describe(),
             "source": source_digest(self.source) + self.fingerprint,
             "encoder": versions,
@@ -103,7 +106,7 @@ class _Task:
             about["part"] = self.part.describe() | {
                 "source_samples": len(self.source),
                 "source": source_digest(self.source),
-                "options": [self.format, self.max_side, self.quality],
+                "options": [self.format, self.max_side, self.quality, self.exif],
             }
         return about
 
@@ -115,6 +118,7 @@ def convert(
     *,
     max_side: int = 500,
     quality: int = 90,
+    exif: ExifOption = "ignore",
     num_workers: int | None = None,
     on_bad: OnBad = "stop",
     overwrite: bool = False,
@@ -134,6 +138,7 @@ def convert(
         format: "roc", "ffcv" or "webdataset".
         max_side: longest side of a stored image in pixels.
         quality: JPEG quality of images that are encoded again.
+        exif: "ignore" the orientation that cameras note, as torchvision's default loader does, or "apply" it.
         num_workers: processes; 0 works in this one, None takes all cores.
         on_bad: "stop" looks at all samples and, if any is bad, raises and keeps the rest unfinished; "skip" leaves
             bad ones out. Either way DEST.bad.txt lists them.
@@ -147,11 +152,11 @@ def convert(
         raise InputError(f"format={format!r} is unknown; choose one of {', '.join(get_args(Format))}")
     if on_bad not in get_args(OnBad):
         raise InputError(f"on_bad={on_bad!r} is unknown; choose {' or '.join(get_args(OnBad))}")
-    check_fit(max_side, quality)
+    check_fit(max_side, quality, exif=exif)
     source = open_source(source) if isinstance(source, (str, Path)) else source
     if len(source) > MAX_SAMPLES:
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
-    task = _Task(source, format, max_side, quality, part or Part(), fingerprint)
+    task = _Task(source, format, max_side, quality, exif, part or Part(), fingerprint)
     start, result = time.perf_counter(), Conversion(task.part.place(Path(dest)))
     num_workers = num_processes(num_workers, -(-len(task.order) // _CHUNK))
     with resumable(result.dest, overwrite, folder=format == "webdataset") as unfinished:
@@ -319,7 +324,7 @@ def _prepare_one(task: _Task, fit: Callable, index: int) -> tuple[Entry, Encoded
     source, label = task.source, int(task.source.labels[index])
     try:
         data = source.read(index)
-        image, height, width, *extra = fit(data, source.name(index), index, task.max_side, task.quality)
+        image, height, width, *extra = fit(data, source.name(index), index, task.max_side, task.quality, exif=task.exif)
     except BadSampleError as error:
         return Entry(index, label, 0, 0, False, (), str(error)), None
     sizes = tuple(map(len, (image, *extra)))

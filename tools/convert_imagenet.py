@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
     parser.add_argument("--max-side", type=int, default=500, help="longest stored side in pixels (%(default)s)")
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (%(default)s)")
+    parser.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help="orientation (%(default)s)")
     parser.add_argument("--num-workers", type=int, default=None, help="processes (all cores)")
     parser.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="damaged images (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")
