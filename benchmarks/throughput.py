@@ -127,7 +127,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             _opening(name, files.path(_KINDS[name]), options) for name in options.engines if name in ("roc", "ffcv")
         ],
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
-        "environment": _environment(),
+        "environment": environment(),
     }
 
 
@@ -241,7 +241,8 @@ print(json.dumps([first, before, peak]))
     }
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Conditions of a measurement."""
     from fixres.environment import capture
 
     return capture() | {"load_average": os.getloadavg(), "written": time.strftime("%Y-%m-%d %H:%M")}
