@@ -27,6 +27,10 @@ from pipelines.writing import atomic_file
 
 _OURS = ("roc", "ffcv", "webdataset")
 _THEIRS = "ffcv's writer"
+_NOTE = (
+    "{num_images} photographs to at most {max_side} px, quality 90; {workers} workers each; {rounds} rounds in turns, "
+    "medians (lowest to highest)."
+)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -45,6 +49,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 sizes[writer] = _num_bytes(target)
                 shutil.rmtree(target) if target.is_dir() else target.unlink()
     return {
+        "version": 1,
+        "kind": "conversion",
+        "name": options.json.stem if options.json else "conversion",
+        "note": _NOTE.format(**vars(options)),
         "results": [_result(name, rounds, speeds[_THEIRS], sizes[name]) for name, rounds in speeds.items()],
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
         "environment": environment(),

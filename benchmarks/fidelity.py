@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.files import BenchmarkFiles
+from fixres.environment import capture
 from pipelines.console import run
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.torch import TorchLoader
@@ -108,8 +109,15 @@ def main() -> None:
         figures.append(summary(resolution, full, chosen))
         print(json.dumps(figures[-1], indent=1))
         draw(options.out / f"fidelity_{resolution}.png", resolution, full, chosen)
-    record = {"min_zoom": options.min_zoom, "figures": figures}
-    (options.out / "fidelity.json").write_text(json.dumps(record, indent=1))
+    record = {
+        "version": 1,
+        "kind": "fidelity",
+        "name": "fidelity",
+        "note": f"{options.num_images} photographs at most 500 px, quality 90; min_zoom {options.min_zoom}.",
+        "figures": figures,
+        "environment": capture(),
+    }
+    (options.out / "fidelity.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.collect import collect, record_of, spread, table
+from benchmarks.collect import collect, record_of
+from benchmarks.tables import RESULTS, documents, render, spread, training_table
 from pipelines.spec import InputError
 
-RECORDS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+RECORDS = sorted(RESULTS.glob("*.json"))
+ROOT = Path(__file__).parents[2]
 
 
 def _report(seed: int, top1: float, seconds: float) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
         folders.append(tmp_path / str(seed))
         folders[-1].mkdir()
         (folders[-1] / "report.json").write_text(json.dumps(_report(seed, top1, 100.0)))
-    lines = table(collect("x", folders, "")).splitlines()
+    lines = training_table(collect("x", folders, "")).splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| torch | baseline | 3 | 64 to 128 px | 128 px | 81.0 ± 2.0 | 82.0 ± 2.0 |")
     assert lines[3].endswith("| 30 ± 0 | 0.30 ± 0.00 |")
@@ -65,14 +67,33 @@ def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_records_in_the_repository_carry_their_conditions(path: Path) -> None:
     record = json.loads(path.read_text())
-    assert record["version"] == 1 and record["runs"]
-    for one in record["runs"]:
+    assert record["version"] == 1 and record["name"] == path.stem
+    for one in record.get("runs", [record]):
         assert {"cpu", "num_cores", "versions", "commit", "commit_clean", "gpu"} <= set(one["environment"])
-        assert all(0 < arm["top1"] <= 1 for arm in one["arms"])
+        assert all(0 < arm["top1"] <= 1 for arm in one.get("arms", []))
 
 
-def test_readme_quotes_the_records() -> None:
-    """Tables in README are what the records say; `python -m benchmarks.collect` prints them."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for path in RECORDS:
-        assert table(json.loads(path.read_text())) in readme, f"README's table of {path.stem} is stale"
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_documents_quote_the_records_as_they_are(document: Path) -> None:
+    text = document.read_text()
+    assert render(text, root=documents()[document]) == text, "stale: run python tools/render_results.py"
+
+
+def test_readme_shows_the_records_of_throughput_and_training() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in ("throughput", "demo", "photos"):
+        assert f"<!-- {name}:begin -->" in readme
+
+
+def test_a_changed_record_makes_a_document_stale(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    record = json.loads((RESULTS / "demo.json").read_text())
+    record["runs"][0]["arms"][0]["top1"] += 0.01
+    (tmp_path / "demo.json").write_text(json.dumps(record))
+    assert render(text, tmp_path) != text
+
+
+def test_a_block_without_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text((RESULTS / "demo.json").read_text())
+    with pytest.raises(InputError, match="has no <!-- demo:end -->"):
+        render("<!-- demo:begin -->\n", tmp_path)

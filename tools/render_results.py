@@ -1,0 +1,35 @@
+"""Writes the tables of README and docs from the records in benchmarks/results.
+
+python tools/render_results.py           # rewrites what is stale
+python tools/render_results.py --check   # only tells, exit code 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.tables import documents, render
+from pipelines import console
+
+
+def main() -> None:
+    """Parses the command line and renders."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    stale = []
+    for document, root in documents().items():
+        text = document.read_text()
+        if (rendered := render(text, root=root)) != text:
+            stale.append(document)
+            if not options.check:
+                document.write_text(rendered)
+    for document in stale:
+        print(f"{document.name}: {'is stale' if options.check else 'written'}")
+    if stale and options.check:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    console.run(main)
