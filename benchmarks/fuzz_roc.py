@@ -1,4 +1,4 @@
-"""Feeds mutated RoC samples to the kernel and looks whether anything but a clean refusal or a clean image comes out.
+"""Feeds mutated RoC samples to the kernels that decode and that cut; only refusals and clean images may come out.
 
 python -m benchmarks.fuzz_roc --num 100000
 NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m benchmarks.fuzz_roc --num 20000   # every index checked
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import time
 from collections import Counter
 
 import numpy as np
+from PIL import Image
 
+from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.decode import decode_samples
 from pipelines.roc.encode import RocQuality, encode
 from pipelines.roc.layout import ERRORS, OK
-from pipelines.roc.places import NUM_COUNTS, NUM_PLACE, ROC_SIZE
+from pipelines.roc.places import BYTES, NUM_COUNTS, NUM_PLACE, PIXELS, ROC_SIZE
 from pipelines.roc.turbojpeg import Decompressor, load
 from pipelines.roc.whole import decode_whole_samples
 
@@ -79,10 +82,15 @@ def _place(image: bytes, record: bytes, size: tuple[int, int], fill: int) -> tup
 
 
 class Fuzzer:
-    """Runs the kernel on one sample at a time."""
+    """Runs the kernels on one sample at a time.
+
+    Attributes:
+        cut_codes: how often which code came of the cutter; those of the decoder are what `run` returns.
+    """
 
     def __init__(self, seed: int) -> None:
         load()
+        self.cut_codes: Counter = Counter()
         self._random = np.random.default_rng(seed)
         self._samples = samples()
         self._decompressor = Decompressor()
@@ -112,15 +120,19 @@ class Fuzzer:
         if random.random() < 0.1:
             record = b""
         box, resolution = self._box(height, width), int(random.choice([8, 33, 64, 224]))
-        outcomes = []
+        outcomes, cuts = [], []
         for fill in (0xD9, 0x00):
             data, places = _place(image, record, size, fill)
             if random.random() < 0.02:  # a place beyond the file; then the fill does not matter, for nothing is read
                 places[0, random.integers(0, NUM_PLACE)] += int(random.choice([-(2**62), -(10**5), 10**5, 2**62]))
+                self.cut_codes[self._cut(data, places, box, resolution)[0]] += 1
                 return self._decode(data, places, box, resolution)[0]
             outcomes.append(self._decode(data, places, box, resolution))
+            cuts.append(self._cut(data, places, box, resolution))
         assert outcomes[0][0] == outcomes[1][0], "bytes outside the record decided"
         assert outcomes[0][0] != OK or outcomes[0][1] == outcomes[1][1], "pixels came from outside the record"
+        assert cuts[0] == cuts[1], "bytes outside the record got into the cut"
+        self.cut_codes[cuts[0][0]] += 1
         return outcomes[0][0]
 
     def _box(self, height: int, width: int) -> np.ndarray:
@@ -149,6 +161,32 @@ class Fuzzer:
         assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
         return int(codes[0]), out.tobytes()
 
+    def _cut(self, data: np.ndarray, places: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
+        plans, codes, counts = np.empty((1, NUM_PLAN), np.int64), np.empty(1, np.int64), np.empty((1, NUM_COUNTS), int)
+        used, there, inside = np.empty((1, 4), np.int64), np.empty((1, 4)), bool(resolution & 1)
+        plan_cuts(data, places, box, resolution, inside, 0.8, plans, used, there, codes, counts)
+        size = int(counts[0, BYTES])
+        assert size <= data.size, "a cut is larger than its file"
+        guarded = np.full(size + 1 + 2 * _GUARD, 0x5A, np.uint8)
+        out = guarded[_GUARD:-_GUARD].reshape(1, -1)
+        write_cuts(data, places, plans, counts, out, codes)
+        assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
+        assert codes[0] == OK or (codes[0] in ERRORS and not out.any()), f"unknown code {codes[0]}, or a cut half made"
+        if codes[0] == OK:
+            _check_cut(out[0, :size].tobytes(), int(counts[0, PIXELS]), used[0])
+        return int(codes[0]), out.tobytes()
+
+
+def _check_cut(jpeg: bytes, num_pixels: int, used: np.ndarray) -> None:
+    """A decoder that takes the cut makes room for what was planned, and the box lies in it."""
+    try:
+        width, height = Image.open(io.BytesIO(jpeg)).size
+    except Exception:  # tables are the decoder's to check; that it refuses them is as good
+        return
+    assert width * height == num_pixels, "the cut's headers tell another size than was planned"
+    y, x, h, w = used
+    assert y >= 0 and x >= 0 and h > 0 and w > 0 and y + h <= height and x + w <= width, "the box lies outside its cut"
+
 
 def main() -> None:
     """Parses the command line, fuzzes, prints what came out."""
@@ -158,10 +196,12 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.enable()
     start = time.perf_counter()
-    found = Fuzzer(options.seed).run(options.num)
+    fuzzer = Fuzzer(options.seed)
+    found = fuzzer.run(options.num)
     print(f"{options.num} mutants in {time.perf_counter() - start:.0f} s, no crash, nothing outside its bounds")
-    for code, num in sorted(found.items()):
-        print(f"{num:8d}  {'decoded' if code == OK else ERRORS[code]}")
+    print(" decoded      cut")
+    for code in sorted(found | fuzzer.cut_codes):
+        print(f"{found[code]:8d} {fuzzer.cut_codes[code]:8d}  {'sound' if code == OK else ERRORS[code]}")
 
 
 if __name__ == "__main__":

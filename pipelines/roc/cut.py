@@ -27,6 +27,7 @@ from pipelines.roc.layout import (
     WIDTH,
     choose_level,
     num_columns,
+    num_rows,
 )
 
 
@@ -88,6 +89,15 @@ def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: i
 
 
 @kernel
+def num_markers(source: np.ndarray, start: int, length: int) -> int:
+    """Bytes 255 in a run of entropy-coded data that are not followed by the 0 that tells them from a marker."""
+    total = np.uint32(0)
+    for k in range(start, start + length - 1):
+        total += np.uint32((source[k] == 0xFF) & (source[k + 1] != 0))
+    return np.int64(total)
+
+
+@kernel
 def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndarray, out: np.ndarray) -> int:
     """Writes the rectangle `window` of a level as a JPEG.
 
@@ -99,9 +109,11 @@ def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndar
         out: uint8, at least `cut_size` long.
 
     Returns:
-        OK or an error code.
+        OK or an error code. Damage that shows without decoding is found: markers that are not where the index says,
+        or where it says nothing.
     """
     columns, index = num_columns(level), level[INDEX_START]
+    last_segment = num_rows(level) * columns - 1
     start, header_size, size = level[START], level[HEADER_SIZE], level[SIZE]
     _copy(store, start, out, 0, header_size)
     at = level[SOF_HEIGHT]
@@ -114,12 +126,17 @@ def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndar
         length = sum_lengths(field, index, first, last)
         if source + length > size or target + length > out.size:
             return BAD_INDEX
+        if num_markers(store, start + source, length) != last - first:
+            return BAD_INDEX
         _copy(store, start + source, out, target, length)
         for segment in range(first, last):
             step = segment_length(field, index, segment)
             if step < 2:
                 return BAD_INDEX
             target += step
+            expected = 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
+            if out[target - 2] != 0xFF or out[target - 1] != expected:
+                return BAD_INDEX
             out[target - 2], out[target - 1] = 0xFF, 0xD0 + (number & 7)
             number += 1
         source += length
