@@ -120,6 +120,33 @@ def check_resolution(resolution: int) -> int:
 
 
 @dataclass(frozen=True)
+class DALIOptions:
+    """How engine `roc-dali` uses DALI. The last four are for a GPU alone; their defaults are DALI's own."""
+
+    batches_ahead: int = 3
+    """Batches cut and waiting beside those inside DALI."""
+    prefetch: int = 2
+    """Batches inside DALI: one comes out while the next is decoded. Each costs its images' memory on the device."""
+    hw_decoder_load: float = 0.65
+    """Share of the images for the GPU's JPEG engine (A100, H100, H200), in [0, 1]; the rest is decoded by kernels."""
+    device_memory_padding: int = 16 << 20
+    """Bytes that each thread's decoder allocates on the GPU at the start, so that it need not grow later."""
+    host_memory_padding: int = 8 << 20
+    """The same in pinned host memory, twice for each thread."""
+    preallocate_side: int = 0
+    """Height and width in pixels for which the JPEG engine's memory is made at the start; 0 lets it grow."""
+
+    def __post_init__(self) -> None:
+        for name in ("batches_ahead", "prefetch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"dali.{name}={getattr(self, name)} must be at least 1")
+        _check_share("dali.hw_decoder_load", self.hw_decoder_load, low=0.0)
+        for name in ("device_memory_padding", "host_memory_padding", "preallocate_side"):
+            if getattr(self, name) < 0:
+                raise InputError(f"dali.{name}={getattr(self, name)} must not be negative")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which images, read by which engine."""
 
@@ -141,6 +168,8 @@ class DataConfig:
     """A bad sample stops the run, or is counted and replaced by the next good one."""
     min_zoom: float = MIN_ZOOM
     """How far RoC records may be reduced, see LoaderConfig."""
+    dali: DALIOptions = DALIOptions()
+    """Settings of engine roc-dali."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +207,8 @@ class LoaderConfig:
     min_zoom: float = MIN_ZOOM
     """RoC records only: a coarser level serves a crop if the crop still has this many times the output's pixels a side
     there. Higher is finer and slower; infinity decodes full levels only."""
+    dali: DALIOptions = DALIOptions()
+    """Engine roc-dali only."""
 
     def __post_init__(self) -> None:
         check_resolution(self.resolution)

@@ -32,6 +32,7 @@ class _Engine(NamedTuple):
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
     "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "roc-dali": _Engine("pipelines.loaders.roc_dali", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")),
     "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, ("parts", *_ANY)),
     "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
     "dali": _Engine("pipelines.loaders.dali", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
@@ -69,14 +70,17 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     return loader
 
 
-def _check_package(engine: str, entry: _Engine) -> None:
-    if entry.package is None:
-        return
+def is_installed(engine: str) -> bool:
+    """Whether the package that an engine needs beside ours can be imported."""
+    package = _ENGINES[engine].package
     try:
-        found = importlib.util.find_spec(entry.package) is not None
+        return package is None or importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # the parent package is missing
-        found = False
-    if not found:
+        return False
+
+
+def _check_package(engine: str, entry: _Engine) -> None:
+    if not is_installed(engine):
         raise InputError(
             f"engine={engine!r} needs the package {entry.package}; "
             f"install it with: pip install 'roc-fixres[{entry.extra}]', or choose --engine torch"
@@ -95,10 +99,11 @@ def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
             f"{path} holds .beton parts, which engine={engine!r} cannot read; join them: tools/merge_parts.py"
         )
     wanted = next(kind for kind in reversed(entry.kinds) if kind in _FORMATS)
+    format = "roc" if engine.startswith("roc") else _FORMATS[wanted]
     raise InputError(
         f"{path} is {_KINDS[kind]}, and engine={engine!r} reads "
         f"{' or '.join(_KINDS[kind] for kind in entry.kinds)}; make one with: "
-        f"python tools/convert_imagenet.py SOURCE DEST --format {_FORMATS[wanted]}"
+        f"python tools/convert_imagenet.py SOURCE DEST --format {format}"
     )
 
 

@@ -15,7 +15,13 @@ from pipelines.spec import BadSampleError, InputError, LoaderConfig, Source
 PREFETCH = 2  # batches in flight inside DALI
 
 
-def build(config: LoaderConfig, graph: Callable[[], Sequence[Any]], seed: int = 0, batch_size: int = 0) -> Pipeline:
+def build(
+    config: LoaderConfig,
+    graph: Callable[[], Sequence[Any]],
+    seed: int = 0,
+    batch_size: int = 0,
+    prefetch: int = PREFETCH,
+) -> Pipeline:
     """A pipeline whose outputs `graph` gives, on the CPU or the GPU as the config says.
 
     The dynamic executor counts references to its buffers, so tensors handed out without a copy stay valid.
@@ -25,7 +31,7 @@ def build(config: LoaderConfig, graph: Callable[[], Sequence[Any]], seed: int = 
         num_threads=max(config.num_workers, 1),
         device_id=device_id(config),
         seed=seed,
-        prefetch_queue_depth=PREFETCH,
+        prefetch_queue_depth=prefetch,
         exec_dynamic=True,
     )
     with pipeline:
@@ -51,6 +57,20 @@ def decoder_arguments(config: LoaderConfig) -> dict[str, Any]:
         "output_type": types.RGB,
         "adjust_orientation": False,
         "jpeg_fancy_upsampling": True,
+    }
+
+
+def gpu_arguments(config: LoaderConfig) -> dict[str, Any]:
+    """Arguments that a decoder on the GPU takes beside `decoder_arguments`; none on the CPU."""
+    if device_id(config) is None:
+        return {}
+    options = config.dali
+    return {
+        "hw_decoder_load": options.hw_decoder_load,
+        "device_memory_padding": options.device_memory_padding,
+        "host_memory_padding": options.host_memory_padding,
+        "preallocate_height_hint": options.preallocate_side,
+        "preallocate_width_hint": options.preallocate_side,
     }
 
 
@@ -116,16 +136,23 @@ def _pillow_says(source: Source, index: int) -> str | None:
 
 
 def _dali_says(source: Source, index: int, config: LoaderConfig) -> str | None:
-    data = np.frombuffer(source.read(index), np.uint8)
+    refused = refusal(np.frombuffer(source.read(index), np.uint8), config)
+    if refused is None:
+        return None
+    return f"{source.name(index)}: DALI cannot decode it ({refused}), Pillow can; replace it or re-encode it"
+
+
+def refusal(encoded: np.ndarray, config: LoaderConfig) -> str | None:
+    """Why DALI does not decode an image file, uint8 (n,); None if it does."""
 
     def graph() -> tuple:
-        encoded = fn.external_source(source=lambda: [data], batch=True, dtype=types.UINT8, ndim=1)
-        return (fn.decoders.image(encoded, **decoder_arguments(config)),)
+        node = fn.external_source(source=lambda: [encoded], batch=True, dtype=types.UINT8, ndim=1)
+        return (fn.decoders.image(node, **decoder_arguments(config)),)
 
     try:
         build(config, graph, batch_size=1).run()
     except RuntimeError as error:
-        return f"{source.name(index)}: DALI cannot decode it ({reason(error)}), Pillow can; replace it or re-encode it"
+        return reason(error)
     return None
 
 

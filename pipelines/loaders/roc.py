@@ -7,42 +7,28 @@ libjpeg-turbo, with the same boxes and the same resampler.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pipelines.beton import BetonReader
-from pipelines.beton_parts import BetonParts, open_beton
-from pipelines.boxes import boxes
+from pipelines.beton_parts import BetonParts
 from pipelines.loaders.background import Background
-from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
+from pipelines.loaders.base import Delivery, empty_batch, make_good
+from pipelines.loaders.roc_base import RocBase
 from pipelines.loaders.staging import Staging
 from pipelines.order import batches
 from pipelines.roc.decode import decode_samples
-from pipelines.roc.layout import ERRORS, MAX_SHIFT, OK
-from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS, places_of
-from pipelines.roc.read_ahead import ReadAhead
-from pipelines.spec import BadSampleError, Batch, Counters, LoaderConfig, TrainCrop
+from pipelines.roc.layout import OK
+from pipelines.roc.places import NUM_COUNTS
+from pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
-_DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
 # Samples a thread takes at a time: at 128 px 4 ms of work, against 0.05 ms for handing it out.
 _CHUNK = 16
-
-
-@dataclass
-class RocCounters(Counters):
-    """Counters that also tell what was saved."""
-
-    pixels_stored: int = 0
-    """Pixels of the samples' images at full size: what an engine that decodes whole images decodes."""
-    num_by_shift: list[int] = field(default_factory=lambda: [0] * (MAX_SHIFT + 1))
-    """How many samples came from the level with 2**shift times fewer pixels a side."""
 
 
 class _Work(NamedTuple):
@@ -63,10 +49,8 @@ class _Work(NamedTuple):
     parts: list[Future]
 
 
-class RocLoader(BaseLoader):
+class RocLoader(RocBase):
     """Cut, decode and resample in one kernel, samples spread over threads, batches made ahead."""
-
-    shares_boxes = True
 
     def __init__(self, config: LoaderConfig) -> None:
         """Opens the file.
@@ -74,16 +58,9 @@ class RocLoader(BaseLoader):
         Args:
             config: what to deliver.
         """
-        self._reader = open_beton(config.path)
-        super().__init__(config, self._reader.classes, len(self._reader))
-        self.counters: RocCounters = RocCounters()
-        self.last_shifts = np.empty(0, np.int64)
-        """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was."""
-        self._places = places_of(self._reader)
-        self._read_ahead = ReadAhead(self._reader.data)
+        super().__init__(config)
         self._staging = Staging(config.device)
         self._decode = _kernel(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
-        self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
 
     def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
         epoch, resolution = self.epoch, self.resolution
@@ -98,18 +75,6 @@ class RocLoader(BaseLoader):
                 yield self._finish(work, epoch)
         finally:
             background.close()
-
-    def _draw(
-        self, wanted: Iterator[np.ndarray], epoch: int, resolution: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Indices, boxes and flips of each batch, drawn for several batches at once."""
-        at_once = max(1, _DRAWN_AT_ONCE // self.config.batch_size)
-        while group := list(islice(wanted, at_once)):
-            yxhw, flips = self._boxes(np.concatenate(group), epoch, resolution)
-            ends = np.cumsum([len(indices) for indices in group])
-            for indices, end in zip(group, ends, strict=True):
-                part = slice(end - len(indices), end)
-                yield indices, yxhw[part], flips[part]
 
     def _start(self, indices: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
@@ -128,10 +93,6 @@ class RocLoader(BaseLoader):
                 work.parts.append(self._pool.submit(self._decode, *arguments))
         return work
 
-    def _boxes(self, indices: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
-        return chosen.yxhw.astype(np.float64), chosen.flip
-
     def _finish(self, work: _Work, epoch: int) -> Delivery:
         """Waits for a batch, sees to its bad samples, and sends it on its way to the device."""
         for part in work.parts:
@@ -141,13 +102,9 @@ class RocLoader(BaseLoader):
         indices, bad_samples = work.indices.copy(), []
         for slot in np.flatnonzero(work.codes != OK):
             indices[slot] = self._replace(work, int(slot), epoch, bad_samples)
-        self.last_shifts = work.counts[:, LEVEL_SHIFT]
-        self.counters.pixels_stored += int(self._reader.sizes[indices].prod(axis=1).sum())
-        for shift, num in enumerate(np.bincount(self.last_shifts)):
-            self.counters.num_by_shift[shift] += int(num)
+        num_bytes, num_pixels = self._note(indices, work.counts)
         labels = torch.from_numpy(self._reader.labels[indices])
         batch = Batch(*map(self._staging.to_device, (work.images, labels, torch.from_numpy(indices))))
-        num_bytes, num_pixels = (int(work.counts[:, column].sum()) for column in (BYTES, PIXELS))
         return Delivery(batch, num_bytes, num_pixels, bad_samples)
 
     def _replace(self, work: _Work, slot: int, epoch: int, bad_samples: list[str]) -> int:
@@ -160,15 +117,10 @@ class RocLoader(BaseLoader):
             yxhw, flips = self._boxes(one, epoch, resolution)
             self._decode(self._places[one], yxhw, flips, pixels, work.codes[part], work.counts[part])
             if work.codes[slot] != OK:
-                reason = ERRORS[int(work.codes[slot])]
-                raise BadSampleError(f"{self._reader.name(index)}: {reason}; convert the data again", index)
+                raise self._bad_sample(index, work.codes[slot])
             return index
 
         return make_good(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
-
-    def _release(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _kernel(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> Callable[..., None]:

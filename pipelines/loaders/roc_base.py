@@ -1,0 +1,78 @@
+"""What the engines that read RoC files share: the file, boxes drawn ahead, the pool of threads, the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from pipelines.beton_parts import open_beton
+from pipelines.boxes import boxes
+from pipelines.loaders.base import BaseLoader
+from pipelines.roc.layout import ERRORS, MAX_SHIFT
+from pipelines.roc.places import BYTES, LEVEL_SHIFT, PIXELS, places_of
+from pipelines.roc.read_ahead import ReadAhead
+from pipelines.spec import BadSampleError, Counters, LoaderConfig
+
+_DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
+
+
+@dataclass
+class RocCounters(Counters):
+    """Counters that also tell what was saved."""
+
+    pixels_stored: int = 0
+    """Pixels of the samples' images at full size: what an engine that decodes whole images decodes."""
+    num_by_shift: list[int] = field(default_factory=lambda: [0] * (MAX_SHIFT + 1))
+    """How many samples came from the level with 2**shift times fewer pixels a side."""
+
+
+class RocBase(BaseLoader):
+    """A loader of a .beton file, or of a folder of its parts, that takes its boxes from `pipelines.boxes`."""
+
+    shares_boxes = True
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._reader = open_beton(config.path)
+        super().__init__(config, self._reader.classes, len(self._reader))
+        self.counters: RocCounters = RocCounters()
+        self.last_shifts = np.empty(0, np.int64)
+        """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was."""
+        self._places = places_of(self._reader)
+        self._read_ahead = ReadAhead(self._reader.data)
+        self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
+
+    def _draw(
+        self, wanted: Iterator[np.ndarray], epoch: int, resolution: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Indices, boxes and flips of each batch, drawn for several batches at once."""
+        at_once = max(1, _DRAWN_AT_ONCE // self.config.batch_size)
+        while group := list(islice(wanted, at_once)):
+            yxhw, flips = self._boxes(np.concatenate(group), epoch, resolution)
+            ends = np.cumsum([len(indices) for indices in group])
+            for indices, end in zip(group, ends, strict=True):
+                part = slice(end - len(indices), end)
+                yield indices, yxhw[part], flips[part]
+
+    def _boxes(self, indices: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        """float64 (B, 4) boxes in pixels of the images, bool (B,) flips."""
+        chosen = boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
+        return chosen.yxhw.astype(np.float64), chosen.flip
+
+    def _note(self, indices: np.ndarray, counts: np.ndarray) -> tuple[int, int]:
+        """Counts what a batch saved; returns its bytes and pixels from `counts`, int64 (B, 3)."""
+        self.last_shifts = counts[:, LEVEL_SHIFT]
+        self.counters.pixels_stored += int(self._reader.sizes[indices].prod(axis=1).sum())
+        for shift, num in enumerate(np.bincount(self.last_shifts)):
+            self.counters.num_by_shift[shift] += int(num)
+        return int(counts[:, BYTES].sum()), int(counts[:, PIXELS].sum())
+
+    def _bad_sample(self, index: int, code: int) -> BadSampleError:
+        return BadSampleError(f"{self._reader.name(index)}: {ERRORS[int(code)]}; convert the data again", int(index))
+
+    def _release(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
