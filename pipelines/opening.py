@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pipelines.loaders import open_loader
+import torch
+
+from pipelines.loaders import is_installed, open_loader
 from pipelines.prepare import find_data, stored_for
 from pipelines.spec import DataConfig, Loader, LoaderConfig
 
 
-def choose_engine(name: str) -> str:
-    """`name`, or for "auto" the fastest engine: benchmarks/results/throughput.json."""
-    return "roc" if name == "auto" else name
+class Choice(NamedTuple):
+    """An engine, and in one line why it."""
+
+    engine: str
+    why: str
+
+
+def choose_engine(name: str, device: str) -> Choice:
+    """The engine `name`, or for "auto" the one for the hardware.
+
+    On CPUs `roc` is the fastest (benchmarks/results/throughput.json). That `roc-dali` is on a GPU is what its host work
+    of some microseconds an image lets expect; it has not been measured (docs/gpu.md).
+
+    Args:
+        name: one of pipelines.loaders.ENGINES, or "auto".
+        device: where batches arrive, "cpu" or "cuda[:n]".
+    """
+    if name != "auto":
+        return Choice(name, f"engine {name}: as asked for")
+    if torch.device(device).type != "cuda":
+        return Choice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
+    if is_installed("roc-dali"):
+        return Choice("roc-dali", f"engine roc-dali: {device} decodes, so that the host only cuts bytes")
+    return Choice("roc", "engine roc: DALI is missing, so the CPU decodes; pip install 'roc-fixres[dali]' for roc-dali")
 
 
 class PreparedData:
@@ -24,13 +47,14 @@ class PreparedData:
 
     Attributes:
         engine: name of the engine.
+        engine_why: a line that says why this one.
         prepare_seconds: what finding, making and converting took in this process.
     """
 
     def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
         self.config, self.device = config, device
-        self.engine = choose_engine(config.engine)
+        self.engine, self.engine_why = choose_engine(config.engine, device)
         self._folders = find_data(config.path, config.work_dir, config.seed)
         self._stored = {
             split: stored_for(self.engine, folder, config.work_dir, config.max_side, config.quality, config.num_workers)
@@ -46,6 +70,7 @@ class PreparedData:
             device=self.device,
             on_bad=self.config.on_bad,
             min_zoom=self.config.min_zoom,
+            dali=self.config.dali,
             **fields,
         )
         return open_loader(self.engine, config)
@@ -55,6 +80,7 @@ class PreparedData:
         return {
             "path": self.config.path,
             "engine": self.engine,
+            "engine_why": self.engine_why,
             "classes": list(self._folders.classes),
             "prepare_seconds": self.prepare_seconds,
         }

@@ -27,7 +27,7 @@ SPLIT_RECORD = "split.json"
 _STREAM_SPLIT = 4  # pipelines.boxes and pipelines.order use streams 1 to 3
 _MADE_HERE = ("scenes", "imagenette")
 # What each engine reads: a format of pipelines.convert, or None for the image folder itself.
-_STORED_AS = {"torch": None, "dali-slice": None, "roc": "roc", "ffcv": "ffcv", "dali": "webdataset"}
+_STORED_AS = {"torch": None, "dali-slice": None, "roc": "roc", "roc-dali": "roc", "ffcv": "ffcv", "dali": "webdataset"}
 _STORED_VERSION = 1  # raise it when the same images and options come to be stored otherwise
 _log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ def main() -> None:
 
     recipe = parse_recipe(sys.argv[1:])
     data = PreparedData(recipe.data, str(choose_device(recipe.device)))
+    print(data.engine_why, file=sys.stderr)
     report = run_experiment(recipe, data, data.describe())
     print(report.table())
     print(f"report: {recipe.folder / 'report.html'}")
