@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipelines.beton_writer import write_beton
 from pipelines.images import EncodedSample
+from pipelines.roc.encode import RocQuality, encode
 from pipelines.spec import Batch, EvalCrop, Loader, LoaderConfig, TrainCrop
 from pipelines.webdataset import write_shards
 from tests.coded import NUM_CODES, coded_image, jpeg, read_box
@@ -59,6 +61,19 @@ def encoded(sizes: list[tuple[int, int]], order: list[int] | None = None) -> lis
 
 def write_coded_beton(path: Path, sizes: list[tuple[int, int]]) -> Path:
     write_beton(path, encoded(sizes), len(sizes), classes=CLASSES)
+    return path
+
+
+def write_coded_roc(path: Path, sizes: list[tuple[int, int]]) -> Path:
+    """The same with RoC records."""
+    options = RocQuality(quality=95, coarse_quality=95, subsampling="4:4:4", min_short_side=16)
+
+    def samples() -> Iterator[EncodedSample]:
+        for i, size in enumerate(sizes):
+            image, record = encode(coded_image(*size, i), options)
+            yield EncodedSample(image, *size, i % 2, i, (record,))
+
+    write_beton(path, samples(), len(sizes), classes=CLASSES, extra_fields=("roc",))
     return path
 
 
