@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline
 
 from pipelines.loaders import dali_common as dali
+from pipelines.loaders import roc_graph
 from pipelines.loaders.background import Background
 from pipelines.loaders.base import Delivery, empty_batch, make_good
 from pipelines.loaders.cutting import Cuts, Cutter
-from pipelines.loaders.dali_feed import Fed, Feed, external_sources
+from pipelines.loaders.dali_feed import Fed, Feed
 from pipelines.loaders.roc_base import RocBase
 from pipelines.order import batches
 from pipelines.roc.decode import decode_samples
@@ -75,15 +76,8 @@ class RocDALILoader(RocBase):
         return dali.build(self.config, self._graph, prefetch=self.config.dali.prefetch)
 
     def _graph(self) -> tuple:
-        corners = [types.FLOAT] * 3
-        encoded, *numbers = external_sources(self._feed, [types.INT32] * 2 + corners if self._inside else corners)
-        pixels = fn.decoders.image(encoded, **dali.decoder_arguments(self.config), **dali.gpu_arguments(self.config))
-        if self._inside:  # else the filter would reach over the box's edge into what else the cut's MCUs hold
-            start, shape, *numbers = numbers
-            pixels = fn.slice(pixels, start=start, shape=shape, axis_names="HW")
-        size, first, last = numbers
-        linear = types.INTERP_LINEAR
-        return (fn.resize(pixels, size=size, roi_start=first, roi_end=last, interp_type=linear, antialias=True),)
+        encoded, *numbers = roc_graph.sources(self._feed, self._inside)
+        return (roc_graph.resized(roc_graph.decoded(encoded, self.config), numbers, self._inside),)
 
     def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
         epoch, resolution = self.epoch, self.resolution
@@ -154,7 +148,7 @@ class RocDALILoader(RocBase):
             yxhw, flips = self._boxes(indices, epoch, resolution)
             cuts = self._cutter.cut(self._places[indices], yxhw, resolution)
             assert (cuts.codes == OK).all(), "what could be cut once can be cut again"
-        feed = Fed(cuts.encoded, self._numbers(cuts, flips, resolution))
+        feed = Fed(cuts.encoded, roc_graph.numbers_of(cuts, flips, resolution, self._inside))
         return _Job(indices, wanted, epoch, resolution, cuts, feed, bad_samples)
 
     def _stand_in(self, wanted: int, epoch: int, resolution: int, bad_samples: list[str]) -> int:
@@ -170,16 +164,6 @@ class RocDALILoader(RocBase):
             return index
 
         return make_good(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
-
-    def _numbers(self, cuts: Cuts, flips: np.ndarray, resolution: int) -> tuple[np.ndarray, ...]:
-        """The slice in training, the output's size, and the box on what is resized: its corners, swapped by a flip."""
-        yxhw, before = cuts.boxes, ()
-        if self._inside:
-            before = (cuts.used[:, :2].astype(np.int32), cuts.used[:, 2:].astype(np.int32))
-            yxhw = yxhw - np.pad(cuts.used[:, :2], ((0, 0), (0, 2)))
-        first, last = yxhw[:, :2].astype(np.float32), (yxhw[:, :2] + yxhw[:, 2:]).astype(np.float32)
-        first[flips, 1], last[flips, 1] = last[flips, 1], first[flips, 1]
-        return (*before, np.full((len(flips), 2), resolution, np.float32), first, last)
 
     def _after_failure(self, error: RuntimeError, rest: Iterator[_Job]) -> Iterator[_Job]:
         """Finds the bad samples among those in flight; by the policy stops, or goes on with stand-ins."""

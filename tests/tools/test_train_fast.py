@@ -128,6 +128,17 @@ def _use_the_checkpoint(tool: Tool, checkpoint: Path, fast: dict, photos: Path, 
     assert code == 0 and out.startswith("80 px")
 
 
+def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path) -> None:
+    """The whole run by DALI's CPU operators, with the resolution changing between epochs."""
+    pytest.importorskip("nvidia.dali")
+    code, out, _ = tool("train_fast", "--config", recipe, "--data.engine", "roc-dali", "--data.dali.prefetch", 3)
+    assert code == 0 and "fast against baseline" in out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["data"]["engine"] == "roc-dali"
+    assert report["arms"][1]["train_res_by_epoch"] == [32, 48]
+    assert "prefetch: 3" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
 def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     overrides = ["--arms.baseline", "null", "--arms.fast.epochs", 1, "--sweep", "[32]"]
     assert tool("train_fast", "--config", recipe, *overrides)[0] == 0

@@ -20,6 +20,8 @@ from tests.pipelines.roc.conftest import photo
 
 pytest.importorskip("nvidia.dali")
 
+from pipelines.loaders import roc_graph  # imports DALI
+
 SIZES = [(180 + 9 * k, 260 - 7 * k) for k in range(24)]
 INF = float("inf")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -177,13 +179,13 @@ def test_what_dali_alone_refuses_is_named_too(photos, tmp_path, monkeypatch):
 
 def test_when_nothing_is_bad_the_failure_is_dalis_own(photos, monkeypatch):
     with open_loader("roc-dali", config(photos)) as loader:
-        numbers = loader._numbers
+        numbers_of = roc_graph.numbers_of
 
-        def outside(cuts, flips, resolution):
-            start, *rest = numbers(cuts, flips, resolution)
+        def outside(*arguments):
+            start, *rest = numbers_of(*arguments)
             return (start + 10_000, *rest)
 
-        monkeypatch.setattr(loader, "_numbers", outside)
+        monkeypatch.setattr(roc_graph, "numbers_of", outside)
         with pytest.raises(InputError, match="DALI failed, and not for a bad image: ") as caught:
             list(loader)
         assert not isinstance(caught.value, BadSampleError)
