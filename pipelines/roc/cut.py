@@ -58,10 +58,11 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
 
 @kernel
 def sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
-    """Bytes of the segments [begin, end); a loop that becomes vector code."""
-    total = np.uint32(0)
-    for k in range(begin, end):
-        total += np.uint32(field[index + 2 * k]) + (np.uint32(field[index + 2 * k + 1]) << np.uint32(8))
+    """Bytes of the segments [begin, end)."""
+    # Over a slice that begins at 0 this becomes vector code, 15 times as fast; sums of positions do not.
+    lengths, total = field[index + 2 * begin : index + 2 * end], np.uint32(0)
+    for k in range(lengths.size // 2):
+        total += np.uint32(lengths[2 * k]) + (np.uint32(lengths[2 * k + 1]) << np.uint32(8))
     return np.int64(total)
 
 
@@ -83,17 +84,19 @@ def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
 
 @kernel
 def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
-    # LLVM makes this a memcpy or vector code; the slices' assignment would take numba seconds to compile.
-    for k in range(length):
-        target[at + k] = source[start + k]
+    # Over slices that begin at 0 this becomes a memcpy; assigning the slice would take numba seconds to compile.
+    part, into = source[start : start + length], target[at : at + length]
+    for k in range(part.size):
+        into[k] = part[k]
 
 
 @kernel
 def num_markers(source: np.ndarray, start: int, length: int) -> int:
     """Bytes 255 in a run of entropy-coded data that are not followed by the 0 that tells them from a marker."""
+    each, after = source[start : start + length - 1], source[start + 1 : start + length]
     total = np.uint32(0)
-    for k in range(start, start + length - 1):
-        total += np.uint32((source[k] == 0xFF) & (source[k + 1] != 0))
+    for k in range(each.size):
+        total += np.uint32((each[k] == 0xFF) & (after[k] != 0))
     return np.int64(total)
 
 

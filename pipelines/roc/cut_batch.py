@@ -161,8 +161,9 @@ def write_cuts(
             store = image if level[IN_IMAGE] == 1 else field
             codes[i] = cut(store, field, level, window, out[i, : counts[i, BYTES]])
             end = counts[i, BYTES] if codes[i] == OK else 0
-        for k in range(end, out.shape[1]):
-            out[i, k] = 0
+        rest = out[i, end:]
+        for k in range(rest.size):
+            rest[k] = 0
 
 
 @kernel
