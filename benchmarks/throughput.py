@@ -4,8 +4,8 @@ python -m benchmarks.throughput --data DIR --engines roc,ffcv,dali,torch --res 1
 
 RandomResizedCrop at scale (0.08, 1) with flips, batches on the CPU. In each round every engine works for at least
 `--seconds`; ratios are taken within a round, so what else the machine does cancels as far as it lasts a round. Engines:
-roc; ffcv, dali (fused decode and crop), torch: those of `pipelines.loaders`; torchvision: a stock DataLoader over
-ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
+roc; roc-dali, dali (fused decode and crop), ffcv, torch: those of `pipelines.loaders`; torchvision: a stock DataLoader
+over ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ from pipelines.console import run
 from pipelines.loaders import open_loader
 from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
-_KINDS = {"roc": "roc", "ffcv": "ffcv", "ffcv-raw": "raw", "dali": "folder", "torch": "folder", "torchvision": "folder"}
+_KINDS = {
+    "roc": "roc",
+    "roc-dali": "roc",
+    "ffcv": "ffcv",
+    "ffcv-raw": "raw",
+    "dali": "folder",
+    "torch": "folder",
+    "torchvision": "folder",
+}
 _SEED = 0
 _NOTE = (
     "Photographs of at most {max_side} px, quality {quality}; RandomResizedCrop of scale 0.08 to 1; {threads} threads "

@@ -68,7 +68,7 @@ class RocDALILoader(RocBase):
         self._inside = isinstance(config.crop, TrainCrop)
         self._cutter = Cutter(self._reader.data, self._inside, config.min_zoom, self._pool)
         self._known_bad: dict[tuple[int, int, int], str] = {}  # by epoch, resolution, index: what only decoding showed
-        self._failed: list[_Job] = []
+        self._failed: list[_Job] = []  # what the last pipeline that failed may still be reading
         self._feed = Feed()
         self._pipeline = self._build()
 
@@ -121,8 +121,8 @@ class RocDALILoader(RocBase):
                 for _ in dali.runs(self._pipeline):
                     pass
             except RuntimeError:
+                self._failed = list(self._feed.in_flight)
                 self._pipeline = self._build()
-            self._failed = list(self._feed.in_flight)
             self._feed.in_flight.clear()
 
     def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[_Job]:
@@ -167,7 +167,7 @@ class RocDALILoader(RocBase):
 
     def _after_failure(self, error: RuntimeError, rest: Iterator[_Job]) -> Iterator[_Job]:
         """Finds the bad samples among those in flight; by the policy stops, or goes on with stand-ins."""
-        # DALI reads the cuts where they lie, so they outlive the pipeline, which does not survive an error.
+        # A pipeline does not survive an error; its threads may, for a while, and they read the cuts where they lie.
         self._failed = failed = list(self._feed.in_flight)
         self._feed.in_flight.clear()
         self._pipeline = self._build()

@@ -91,8 +91,12 @@ def test_a_folder_of_parts_is_read_as_one(made: tuple) -> None:
     assert "train-00002-of-00003.beton: sample" in joint.name(38)
 
 
-@pytest.mark.parametrize(("engine", "crop"), [("roc", TrainCrop()), ("roc", EvalCrop()), ("torch", TrainCrop())])
+@pytest.mark.parametrize(
+    ("engine", "crop"), [("roc", TrainCrop()), ("roc", EvalCrop()), ("torch", TrainCrop()), ("roc-dali", TrainCrop())]
+)
 def test_engines_give_the_same_crops(made: tuple, engine: str, crop: TrainCrop | EvalCrop) -> None:
+    if engine == "roc-dali":
+        pytest.importorskip("nvidia.dali")
     format, parts, whole = made
     if format != "roc":
         pytest.skip("one format is enough")
