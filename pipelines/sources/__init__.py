@@ -135,7 +135,8 @@ def _open_beton(path: Path, split: str | None) -> Source:
     if path.is_dir():
         there = sorted(file.stem for file in path.glob("*.beton"))
         if split not in there:
-            raise InputError(f"{path} holds the .beton files {', '.join(there)}; give one of them")
+            wanted = "choose one with --split" if split is None else f"there is no {split}.beton, choose another"
+            raise InputError(f"{path} holds the .beton files {', '.join(there) or 'none'}; {wanted}, or give the file")
         return BetonReader(path / f"{split}.beton")
     if split is not None:
         raise InputError(f"{path} is one file without splits; omit --split")

@@ -68,7 +68,10 @@ class ParquetSource:
             split: "train", "val" or "test"; may be left out if there is one.
         """
         self.path = Path(path)
-        shards = [_read_shard(file) for file in shards_of(self.path, parquet_files(self.path), split)]
+        files = parquet_files(self.path)
+        if not files:
+            raise InputError(f"{self.path} holds no .parquet files; give the folder they lie in")
+        shards = [_read_shard(file) for file in shards_of(self.path, files, split)]
         self.shards = [shard.path for shard in shards]
         for shard in shards[1:]:
             if shard.names != shards[0].names:

@@ -24,11 +24,11 @@ def split_folder(path: Path, split: str) -> Path | None:
 
 
 def shards_of(path: Path, files: Sequence[Path], split: str | None) -> list[Path]:
-    """The shards of one split, sorted and complete as far as names can tell.
+    """The shards of one split, sorted, and in a folder complete as far as names can tell.
 
     Args:
-        path: the folder, for errors.
-        files: all shards in it.
+        path: the folder, or the only file.
+        files: all shards in it, at least one.
         split: one of SPLITS; None if the names must agree in one split, or tell none.
     """
     by_split: dict[str | None, list[Path]] = {}
@@ -40,7 +40,8 @@ def shards_of(path: Path, files: Sequence[Path], split: str | None) -> list[Path
     if split is not None and split not in by_split:
         raise InputError(f"{path} has no shards of the split {split!r}, only {there}; choose another or omit --split")
     chosen = by_split[split] if split is not None else next(iter(by_split.values()))
-    _check_numbers(path, chosen)
+    if path.is_dir():
+        _check_numbers(path, chosen)
     return chosen
 
 

@@ -117,7 +117,9 @@ def walk(archive: Archive, name: str, start: int = 0) -> Iterator[Member]:
                 yield Member(member.name.removeprefix("./"), start + member.offset_data, member.size)
             _check_end(archive, tar.offset, name)
     except (tarfile.TarError, OverflowError, RecursionError) as error:
-        raise InputError(f"{name}: no readable tar file ({error}); compressed shards must be unpacked") from None
+        raise InputError(
+            f"{name}: no readable tar file ({error}); it is damaged, cut off, or compressed and must be unpacked"
+        ) from None
 
 
 def _check_end(archive: Archive, offset: int, name: str) -> None:
