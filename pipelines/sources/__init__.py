@@ -9,8 +9,8 @@ from pipelines.sources.splits import SPLITS, shards_of, split_folder
 from pipelines.spec import InputError, Source
 
 # Kinds whose splits may lie in subfolders train/ and val/.
-_SPLIT_BY_FOLDER = ("folder", "imagenet_v2", "webdataset", "parquet")
-_WITH_VAL_LABELS = ("ilsvrc", "kaggle")
+_SPLIT_BY_FOLDER = ("folder", "flat", "imagenet_v2", "webdataset", "parquet")
+_WITH_VAL_LABELS = ("ilsvrc", "flat", "kaggle")
 
 
 def open_source(
@@ -27,7 +27,7 @@ def open_source(
         path: a folder or file.
         kind: one of `KINDS`; "auto" looks at the path.
         split: "train", "val" or "test", for a path that holds several.
-        val_labels: a file with the labels of val images (ilsvrc, kaggle), see `val_labels.read_labels`.
+        val_labels: a file with the labels of val images (ilsvrc, flat, kaggle), see `val_labels.read_labels`.
         classes_from: whose class list to take over: another source's (its train split, if it has splits), or a text
             file with one class a line.
 
@@ -111,6 +111,10 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
             return _open_shards(path, split)
         case "beton":
             return _open_beton(path, split)
+    if kind == "flat" and split in (None, "val"):
+        from pipelines.sources.flat import FlatSource
+
+        return FlatSource(path, val_labels)
     if split is not None:
         raise InputError(f"{path} has no {split}/ with class folders; give the folder of one split and omit --split")
     if kind == "imagenet_v2":

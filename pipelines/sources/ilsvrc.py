@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from tqdm import tqdm
+
 from pipelines.sources.devkit import devkit_labels
 from pipelines.sources.members import Image, MemberSource
 from pipelines.sources.tar_members import Member, Span, is_litter, is_plain, walk
@@ -23,7 +25,8 @@ _ENDINGS = (".jpeg", ".jpg", ".png")
 class IlsvrcSource(MemberSource):
     """One archive of ILSVRC2012 as a `pipelines.spec.Source`.
 
-    Indexing reads the header of every image: about two minutes for the training archive on a fast disk.
+    Indexing reads the header of every image, 26 us each if the disk does not hold it up: about half a minute for the
+    training archive.
 
     Attributes:
         path: the archive.
@@ -82,7 +85,8 @@ def _choose(path: Path, split: str | None) -> tuple[Path, str]:
 
 def _train_images(archive: Path, descriptor: int) -> Iterator[Image]:
     seen: set[str] = set()
-    for member in walk(Span(descriptor), str(archive)):
+    members = walk(Span(descriptor), str(archive))
+    for member in tqdm(members, desc=f"index {archive.name}", unit=" classes", disable=None, leave=False):
         if is_litter(member.name):
             continue
         synset = member.name.removesuffix(".tar")

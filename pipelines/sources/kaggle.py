@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
-from pipelines.sources.files import FilesSource, find_images, image_endings, subfolders
+from pipelines.sources.files import FilesSource, find_images, subfolders
+from pipelines.sources.flat import label_flat
 from pipelines.sources.synsets import human_names
 from pipelines.sources.val_labels import labels_for, read_labels
 from pipelines.spec import InputError
@@ -74,18 +74,7 @@ def _train(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 def _val(folder: Path, table: Path) -> tuple[list[str], list[tuple[str, int]]]:
     if not table.is_file():
         raise InputError(f"{folder} has no labels: {table} is missing; download it, or give --val-labels")
-    images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(image_endings()))
-    if not images:
-        raise InputError(f"{folder} holds no images; unpack the images of val")
-    stems = [file.stem for file in images]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem, other in pairwise(stems) if stem == other)
-        raise InputError(f"{folder} holds {twice} with two endings; remove one")
-    labels = labels_for(stems, read_labels(table), folder)
-    classes = sorted(set(labels))
-    numbers = {name: number for number, name in enumerate(classes)}
-    by_class = sorted(zip(labels, map(str, images), strict=True))
-    return classes, [(file, numbers[label]) for label, file in by_class]
+    return label_flat(folder, lambda stems: labels_for(stems, read_labels(table), folder))
 
 
 def _read_names(path: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.sources.files import image_endings
+from pipelines.sources.flat import has_val_images
 from pipelines.sources.ilsvrc import ARCHIVES, archive_split
 from pipelines.sources.kaggle import kaggle_root
 from pipelines.sources.numbered import has_numbered_folders
@@ -17,6 +18,7 @@ KINDS = {
     "folder": "class folders, or train/ and val/ with class folders",
     "imagenet_v2": "class folders named by number",
     "ilsvrc": "the archives of ILSVRC2012",
+    "flat": "ILSVRC2012's val images, unpacked",
     "kaggle": "Kaggle's layout",
     "parquet": "parquet shards",
     "webdataset": ".tar shards",
@@ -79,6 +81,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 _MATCHES = {
     "ilsvrc": lambda path: any((path / name).is_file() for name in ARCHIVES.values()),
+    "flat": has_val_images,
     "kaggle": lambda path: kaggle_root(path) is not None,
     "parquet": lambda path: any(_in_it_or_its_splits(path, "*.parquet")) or any((path / "data").glob("*.parquet")),
     "webdataset": _has_shards,

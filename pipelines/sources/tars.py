@@ -131,12 +131,16 @@ def _in_order(keys: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
 def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, Label]]:
     """For each sample of a shard: key, shard number, image offset, image size, label."""
     size = shard.stat().st_size
+    seen: set[str] = set()
     with open(shard, "rb", buffering=0) as file:
         for key, members in _samples(shard, file.fileno()):
             name = f"{shard}: {key}"
+            if key in seen or len({member.ending for member in members}) < len(members):
+                raise InputError(f"{name}: has members of the same name; write the shard again")
+            seen.add(key)
             if any(member.offset < 0 or not 0 <= member.size <= size - member.offset for member in members):
                 raise InputError(f"{name}: lies outside of the shard; remove {shard.with_suffix('.idx').name}")
-            by_ending = {member.ending: member for member in reversed(members)}
+            by_ending = {member.ending: member for member in members}
             image = next((member for member in members if member.ending in _IMAGE_ENDINGS), None)
             label = next((by_ending[ending] for ending in _LABEL_ENDINGS if ending in by_ending), None)
             if image is None or label is None:

@@ -29,12 +29,21 @@ def refused(path: Path, message: str, **options: object) -> None:
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def write_flat(root: Path, val: Photos) -> Path:
+    root.mkdir(parents=True)
+    for (_, name), data in val.items():
+        (root / name).write_bytes(data)
+    mini.write_devkit(root.parent, val)
+    return root
+
+
 def write_all(root: Path, train: Photos, val: Photos) -> dict[str, Path]:
     folder = mini.write_folder(root / "folder" / "train", train)
     convert(folder, root / "beton" / "train.beton", "ffcv", num_workers=0, progress=False)
     return {
         "folder": folder.parent,
         "imagenet_v2": mini.write_numbered(root / "v2", train),
+        "flat": write_flat(root / "flat", val),
         "ilsvrc": mini.write_ilsvrc(root / "ilsvrc", train, val),
         "kaggle": mini.write_kaggle(root / "kaggle", train, val),
         "parquet": mini.write_parquet(root / "parquet" / "data", train, "train", None).parent,
@@ -50,7 +59,7 @@ def test_each_kind_is_recognised(train: Photos, val: Photos, tmp_path: Path) -> 
     assert recognise(paths["kaggle"] / "ILSVRC") == "kaggle"
     assert recognise(paths["parquet"] / "data" / "train-00000-of-00003.parquet") == "parquet"
     for kind, path in paths.items():
-        split = None if kind == "imagenet_v2" else "train"
+        split = None if kind in ("imagenet_v2", "flat") else "train"
         assert len(open_source(path, split=split)) == len(open_source(path, kind, split)) == mini.NUM_IMAGES
 
 
@@ -104,8 +113,10 @@ def test_split_folders_of_shards_and_numbers(train: Photos, val: Photos, tmp_pat
 
 def test_splits_that_are_not_there(train: Photos, val: Photos, tmp_path: Path) -> None:
     paths = write_all(tmp_path, train, val)
-    for kind in set(KINDS) - {"ilsvrc", "kaggle"}:
+    for kind in set(KINDS) - {"ilsvrc", "kaggle", "flat"}:
         refused(paths[kind], "val", split="val")
+    refused(paths["flat"], "has no train/", split="train")
+    assert contents(open_source(paths["flat"], split="val")) == expected(val)
     refused(paths["kaggle"], "choose train or val with --split$")
     refused(paths["kaggle"], "not 'test', for whose images there are no labels", split="test")
     refused(paths["beton"] / "train.beton", "one file without splits", split="train")
@@ -164,6 +175,20 @@ def test_kaggles_names_and_others_labels(train: Photos, val: Photos, tmp_path: P
     assert open_source(root, split="val").class_names[7] == "crane"
     (root / "LOC_val_solution.csv").rename(tmp_path / "labels.csv")
     assert contents(open_source(root, split="val", val_labels=tmp_path / "labels.csv")) == expected(val)
+
+
+def test_flat_images_without_labels_and_with_a_list(
+    val: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_flat(tmp_path / "x", val)
+    monkeypatch.chdir(root)
+    assert contents(open_source(Path("."))) == expected(val)
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").rename(tmp_path / "away.tar.gz")
+    refused(root, "has no labels: put ILSVRC2012_devkit_t12.tar.gz beside it")
+    (tmp_path / "list.txt").write_text("\n".join(synset for _, synset in sorted((name, s) for s, name in val)))
+    assert contents(open_source(root, val_labels=tmp_path / "list.txt")) == expected(val)
+    next(root.iterdir()).unlink()
+    refused(root, "has 24 labels, but .* holds 23 images", val_labels=tmp_path / "list.txt")
 
 
 def test_words_of_splits() -> None:

@@ -27,6 +27,16 @@ def _folder(root: Path, train: Photos, val: Photos) -> Path:
     return root
 
 
+def _flat(root: Path, train: Photos, val: Photos) -> Path:
+    """What the official archives unpack to, with the devkit beside val/."""
+    mini.write_folder(root / "train", train)
+    (root / "val").mkdir()
+    for (_, name), data in val.items():
+        (root / "val" / name).write_bytes(data)
+    mini.write_devkit(root, val)
+    return root
+
+
 def _parquet(root: Path, train: Photos, val: Photos) -> Path:
     for split, photos in (("train", train), ("validation", val)):
         mini.write_parquet(root / "data", photos, split, None)
@@ -43,7 +53,12 @@ def _shards(label: str) -> Write:
 
 
 # Those that number the classes present, in ImageFolder's order.
-BY_NAME: dict[str, Write] = {"folder": _folder, "ilsvrc": mini.write_ilsvrc, "kaggle": mini.write_kaggle}
+BY_NAME: dict[str, Write] = {
+    "folder": _folder,
+    "flat": _flat,
+    "ilsvrc": mini.write_ilsvrc,
+    "kaggle": mini.write_kaggle,
+}
 # Those whose labels are ImageNet's numbers, in stored order.
 BY_NUMBER: dict[str, Write] = {"parquet": _parquet, "cls": _shards("cls"), "json": _shards("json")}
 

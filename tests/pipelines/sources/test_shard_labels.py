@@ -79,6 +79,21 @@ def test_labels_that_are_none_are_named(members: dict[str, object], message: str
     assert "\n" not in str(caught.value)
 
 
+def test_samples_and_members_that_are_there_twice(tmp_path: Path) -> None:
+    one, other = {"a.jpg": b"A", "a.cls": b"0"}, {"b.jpg": b"B", "b.cls": b"1"}
+    end = 2 * 512  # of tar's end mark and its padding
+    packed = [tar_bytes(members) for members in (one, other)]
+    plain = [data[: 4 * 512] for data in packed]
+    for number, order in enumerate(((0, 0), (0, 1, 0))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "x.tar").write_bytes(b"".join(plain[k] for k in order) + bytes(end))
+        with pytest.raises(InputError, match=r"x\.tar: a: has members of the same name"):
+            TarSource(folder)
+    (folder / "x.tar").write_bytes(plain[0] + plain[1] + bytes(end))
+    assert TarSource(folder).keys == ["a", "b"]
+
+
 def test_a_table_needs_numbers(tmp_path: Path) -> None:
     folder = shard(tmp_path / "x", {"a.jpg": b"A", "a.json": {"label": 1}})
     (folder / "classes.json").write_text('{"classes": ["dog", "cat"]}')
