@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ def read_structs(data: bytes, variable: str, fields: Sequence[str]) -> list[tupl
                     return rows
     except MatError:
         raise
-    except (struct.error, StopIteration, zlib.error, ValueError, IndexError) as error:
+    except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise MatError(f"damaged: {error or 'it ends early'}") from None
     raise MatError(f"no variable {variable!r}")
 
@@ -71,6 +72,13 @@ def _inflate(data: memoryview) -> bytes:
     if not inflater.eof:
         raise MatError(f"a compressed part is cut off or unpacks to more than {_MAX_BYTES >> 20} MiB")
     return unpacked
+
+
+def _take(elements: Iterator[_Element], num: int) -> list[_Element]:
+    taken = list(islice(elements, num))
+    if len(taken) < num:
+        raise MatError("damaged: it ends early")
+    return taken
 
 
 class _Reader:
@@ -100,12 +108,12 @@ class _Reader:
     def rows(self, matrix: memoryview, variable: str, fields: Sequence[str]) -> list[tuple] | None:
         """The rows of a matrix, or None if it is another variable."""
         parts = self.elements(matrix)
-        flags, dimensions, name = next(parts), next(parts), next(parts)
+        flags, dimensions, name = _take(parts, 3)
         if bytes(name.data) != variable.encode():
             return None
         if self._class(flags) != _STRUCT:
             raise MatError(f"{variable!r} is no struct array")
-        names = self._field_names(next(parts), next(parts))
+        names = self._field_names(*_take(parts, 2))
         missing = [field for field in fields if field not in names]
         if missing:
             raise MatError(f"{variable!r} has no field {missing[0]!r}")
@@ -117,7 +125,7 @@ class _Reader:
         return [self._row(parts, names, fields) for _ in range(num)]
 
     def _row(self, parts: Iterator[_Element], names: Sequence[str], fields: Sequence[str]) -> tuple:
-        cells = {name: next(parts) for name in names}
+        cells = dict(zip(names, _take(parts, len(names)), strict=True))
         return tuple(self._value(cells[field]) for field in fields)
 
     def _field_names(self, length: _Element, names: _Element) -> list[str]:
@@ -132,7 +140,7 @@ class _Reader:
         if cell.type != _MATRIX or not len(cell.data):
             return None
         parts = self.elements(cell.data)
-        flags, _, _, content = next(parts), next(parts), next(parts), next(parts)
+        flags, _, _, content = _take(parts, 4)
         kind = self._class(flags)
         if kind == _CHAR and content.type in _CHAR_TYPES:
             return self._text(content)

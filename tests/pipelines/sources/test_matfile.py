@@ -54,6 +54,16 @@ def test_damage_is_named(data: bytes, variable: str, message: str) -> None:
         read_structs(data, variable, ("WNID",))
 
 
+def test_a_cell_that_ends_early_is_named() -> None:
+    data = bytearray(mat_file([(1, "n02119789", "", 0.0)], compress=False))
+    place = data.index("n02119789".encode("utf-16-le")) - 8
+    data[place - 48 : place - 40] = bytes([14, 0, 0, 0, 64, 0, 0, 0])
+    for size in (8, 16, 40):
+        data[place - 44] = size
+        with pytest.raises(MatError, match="ends early"):
+            read_structs(bytes(data), "synsets", ("WNID", "children"))
+
+
 def test_missing_field_is_named() -> None:
     with pytest.raises(MatError, match="has no field 'gloss'"):
         read_structs(mat_file(ROWS), "synsets", ("gloss",))
@@ -65,7 +75,7 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         read_structs(mat_file(ROWS), "synsets", ("WNID",))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.data())
 def test_changed_bytes_end_in_an_error_or_rows(data: st.DataObject) -> None:
     content = bytearray(mat_file(ROWS, compress=False))
