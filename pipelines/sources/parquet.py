@@ -8,7 +8,6 @@ that needs it; reading at random would read about 100 times the bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +49,7 @@ class _Shard(NamedTuple):
 class ParquetSource:
     """Parquet shards with the columns image (bytes) and label (int) as a `pipelines.spec.Source`, in stored order.
 
-    Files are opened in each process that reads, so a source can be pickled and used after a fork.
+    Files are opened for each row group, so a source can be pickled and used after a fork.
 
     Attributes:
         path: the folder or file.
@@ -138,10 +137,9 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 class _Groups:
-    """Images of the row groups read last, kept by this process only."""
+    """Images of the row groups read last; a pickle takes none along."""
 
     def __init__(self) -> None:
-        self._process = 0
         self._kept: OrderedDict[tuple[Path, int], arrow.ChunkedArray] = OrderedDict()
 
     def __reduce__(self) -> tuple:
@@ -149,9 +147,6 @@ class _Groups:
 
     def get(self, path: Path, group: int, column: str) -> arrow.ChunkedArray:
         """The column of encoded images of a row group."""
-        if self._process != os.getpid():  # arrow's files do not survive a fork
-            self._process = os.getpid()
-            self._kept.clear()
         key = (path, group)
         if key not in self._kept:
             with _open(path) as file:
