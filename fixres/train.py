@@ -94,9 +94,7 @@ class Trainer:
                 if profiler is not None:
                     profiler.step(loader.counters.wait_seconds)
                 set_lr(self.stepper.optimizer, lr(step / len(loader)))
-                loss = self._step(
-                    batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
-                )
+                loss = self.step(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
                 # Summed on the device: asking for the number here would stop the host at every step.
                 loss_sum += loss * len(batch.labels)
                 num_images += len(batch.labels)
@@ -111,7 +109,8 @@ class Trainer:
         seconds = time.perf_counter() - start
         return EpochResult(mean, num_images, seconds, loader.counters.wait_seconds - waited, loader.resolution)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One update from a batch (uint8 NHWC, int64) on the device; returns the loss, still on the device."""
         with self.precision.autocast():
             loss = self.criterion(self._forward(self.normalise(images)), labels)
         self.stepper.step(loss)
