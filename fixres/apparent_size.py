@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.spec import EvalCrop, InputError, TrainCrop, check_resolution
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
-_NARROW = 1e-6  # stands in for the width of a range whose ends are equal, so that one formula serves all
+_NARROW = 1e-4  # stands in for the width of a range whose ends are equal; narrower ones would lose digits
 
 
 class Estimate(NamedTuple):
@@ -87,7 +87,7 @@ def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarr
     return shares
 
 
-def tested_sizes(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
+def sizes_in_testing(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
     """Apparent sizes in testing: the square root of each resized image's area, before the centre is cut out.
 
     Args:
@@ -122,7 +122,7 @@ def apparent_ratio(
         test_res: test resolution in pixels.
         num_samples: images of the whole data set, if those looked at are drawn from it by chance.
     """
-    ratios = tested_sizes(eval_crop, sizes, test_res) * mean_sigma(train_crop, sizes) / check_resolution(train_res)
+    ratios = sizes_in_testing(eval_crop, sizes, test_res) * mean_sigma(train_crop, sizes) / check_resolution(train_res)
     return _estimate(ratios, num_samples)
 
 

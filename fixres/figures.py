@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fixres.activations import ActivationStatistics
-from fixres.apparent_size import sigma_cdf, tested_sizes
+from fixres.apparent_size import sigma_cdf, sizes_in_testing
 from fixres.results import ArmResult
 from pipelines.spec import EvalCrop, TrainCrop
 
@@ -103,7 +103,7 @@ def apparent_sizes(
         test_resolutions: rising, in pixels.
     """
     sizes = sizes[:: -(-len(sizes) // _MAX_IMAGES)]
-    tested = [np.sort(tested_sizes(eval_crop, sizes, resolution)) for resolution in test_resolutions]
+    tested = [np.sort(sizes_in_testing(eval_crop, sizes, resolution)) for resolution in test_resolutions]
     largest = 1.05 * max(train_res / train_crop.scale[0] ** 0.5, tested[-1][-1])
     pixels = np.linspace(0.9 * min(train_res, tested[0][0]), largest, 300)
     with _axes(
