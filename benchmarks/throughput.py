@@ -4,8 +4,8 @@ python -m benchmarks.throughput --data DIR --engines roc,ffcv,dali,torch --res 1
 
 RandomResizedCrop at scale (0.08, 1) with flips, batches on the CPU. In each round every engine works for at least
 `--seconds`; ratios are taken within a round, so what else the machine does cancels as far as it lasts a round. Engines:
-roc, roc-dali, ffcv, dali (fused decode and crop), dali-slice, torch: those of `pipelines.loaders`; torchvision: a stock DataLoader over
-ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
+roc, roc-dali, ffcv, dali (fused decode and crop), dali-slice, torch: those of `pipelines.loaders`; torchvision: a stock
+DataLoader over ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
 """
 
 from __future__ import annotations
