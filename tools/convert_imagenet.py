@@ -67,7 +67,8 @@ def main() -> None:
 def _describe(source: Source) -> str:
     """The first and the last class, so that a person sees whether the numbers mean what they should."""
     names = class_names_of(source)
-    ends = [f"{k} = {source.classes[k]} ({names[k]})" for k in (0, len(names) - 1)]
+    known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
+    ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
     return f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}"
 
 
