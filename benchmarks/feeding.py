@@ -1,8 +1,8 @@
 """What engine `roc-dali` costs for each image, step by step: cutting, queue, DALI's decoding, its resize.
 
-python -m benchmarks.feeding --data FILE.beton --res 128,160,224 [--device cuda] [--json FILE]
+python -m benchmarks.feeding --data FILE.beton|PHOTOS --res 128,160,224 [--device cuda] [--json FILE]
 
-FILE is a RoC file. Cutting is timed alone, on one thread. The queue is what a run of DALI costs that is fed and decodes
+Cutting is timed alone, on one thread. The queue is what a run of DALI costs that is fed and decodes
 nothing; decoding and resizing are what longer graphs add to it, on `--threads` threads, so on the CPU their times are
 those of as many cores. The host's work for a GPU is the first two. Crops are those of training, RandomResizedCrop at
 scale (0.08, 1). All steps take turns, round by round; medians and the range are printed.
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from nvidia.dali import Pipeline
 
+from benchmarks.files import BenchmarkFiles
 from benchmarks.throughput import environment
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
@@ -28,11 +29,12 @@ from pipelines.console import run
 from pipelines.loaders import dali_common as dali
 from pipelines.loaders import roc_graph
 from pipelines.loaders.background import Background
+from pipelines.loaders.base import check_device
 from pipelines.loaders.cutting import Cutter
 from pipelines.loaders.dali_feed import Fed, Feed
 from pipelines.order import batches
 from pipelines.roc.places import BYTES, PIXELS, places_of
-from pipelines.spec import LoaderConfig, TrainCrop
+from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 _STEPS = ("cut", "queue", "decode", "resize")
 _AHEAD = 3  # batches, as in the engine
@@ -76,7 +78,10 @@ class Feeding:
     """One RoC file and the steps of the engine, timed at one resolution after the other."""
 
     def __init__(self, config: LoaderConfig) -> None:
+        check_device(config)
         self._config, self._reader = config, open_beton(config.path)
+        if "roc" not in self._reader.field_names:
+            raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
         self._places = places_of(self._reader)
         self._cutter = Cutter(self._reader.data, True, config.min_zoom, None)
         self._stages = [Stage(config, num_operators) for num_operators in range(3)]
@@ -125,6 +130,13 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def _roc_file(data: Path) -> Path:
+    if data.is_file():
+        return data
+    # As benchmarks.throughput stores them by default.
+    return BenchmarkFiles(data, Path("data/throughput"), 1500, 500, 90).path("roc")
+
+
 def _line(result: dict[str, Any]) -> str:
     cells = []
     for step in _STEPS:
@@ -136,16 +148,16 @@ def _line(result: dict[str, Any]) -> str:
 def main() -> None:
     """Parses the command line, measures, prints a line for each resolution, writes the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a RoC file")
+    parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
     parser.add_argument("--res", default="128,160,224", help="%(default)s")
-    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1, help="threads of DALI (%(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the record goes")
     options = parser.parse_args()
     config = LoaderConfig(
-        options.data,
+        _roc_file(options.data),
         TrainCrop(),
         128,
         options.batch_size,

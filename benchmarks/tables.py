@@ -90,11 +90,41 @@ def fidelity_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def train_step_table(record: dict[str, Any], throughput: dict[str, Any] | None = None) -> str:
+    """Networks by resolution, and how many loader cores of the throughput record's machine each engine would need."""
+    cores = _images_per_core(throughput) if throughput else {}
+    engines = sorted({engine for engine, _ in cores}, key=lambda name: ("roc", "ffcv", "dali", "torch").index(name))
+    lines = [
+        "| network | px | images/s | GFLOP/image | share of peak |"
+        + "".join(f" cores for {name} |" for name in engines),
+        "|---" * (5 + len(engines)) + "|",
+    ]
+    for one in record["results"]:
+        cells = [one["model"], str(one["res"]), f"{one['images_per_second']:.0f}"]
+        cells += [f"{one['train_gflops_per_image']:.1f}", f"{one['share_of_peak']:.2f}"]
+        for engine in engines:
+            speed = cores.get((engine, one["res"]))
+            cells.append("-" if speed is None else f"{one['images_per_second'] / speed:.2g}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _images_per_core(throughput: dict[str, Any]) -> dict[tuple[str, int], float]:
+    """Images a second of one core, by engine and resolution; raw pixels and strangers left out."""
+    threads = throughput["settings"]["threads"]
+    return {
+        (one["engine"], one["res"]): one["images_per_second"] / threads
+        for one in throughput["results"]
+        if one["engine"] in ("roc", "ffcv", "dali", "torch")
+    }
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training_table,
     "throughput": throughput_table,
     "conversion": conversion_table,
     "fidelity": fidelity_table,
+    "train_step": train_step_table,
 }
 
 

@@ -4,8 +4,8 @@ python -m benchmarks.throughput --data DIR --engines roc,ffcv,dali,torch --res 1
 
 RandomResizedCrop at scale (0.08, 1) with flips, batches on the CPU. In each round every engine works for at least
 `--seconds`; ratios are taken within a round, so what else the machine does cancels as far as it lasts a round. Engines:
-roc; roc-dali, dali (fused decode and crop), ffcv, torch: those of `pipelines.loaders`; torchvision: a stock DataLoader
-over ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
+roc, roc-dali, ffcv, dali (fused decode and crop), dali-slice, torch: those of `pipelines.loaders`; torchvision: a stock
+DataLoader over ImageFolder; ffcv-raw: stock FFCV on raw pixels of at most 256 px a side.
 """
 
 from __future__ import annotations
@@ -29,15 +29,8 @@ from pipelines.console import run
 from pipelines.loaders import open_loader
 from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
-_KINDS = {
-    "roc": "roc",
-    "roc-dali": "roc",
-    "ffcv": "ffcv",
-    "ffcv-raw": "raw",
-    "dali": "folder",
-    "torch": "folder",
-    "torchvision": "folder",
-}
+_KINDS = {"roc": "roc", "ffcv": "ffcv", "ffcv-raw": "raw", "dali": "folder", "torch": "folder", "torchvision": "folder"}
+_KINDS |= {"roc-dali": "roc", "dali-slice": "folder"}
 _SEED = 0
 _NOTE = (
     "Photographs of at most {max_side} px, quality {quality}; RandomResizedCrop of scale 0.08 to 1; {threads} threads "
@@ -48,11 +41,10 @@ _NOTE = (
 class Contender:
     """One engine, opened once; `images_per_second` measures a window of whole epochs."""
 
-    def __init__(self, engine: str, path: Path, batch_size: int, num_threads: int) -> None:
+    def __init__(self, engine: str, path: Path, batch_size: int, num_threads: int, device: str) -> None:
         self.engine = engine
-        self._config = LoaderConfig(
-            path, TrainCrop(), 128, batch_size, shuffle=True, drop_last=True, seed=_SEED, num_workers=num_threads
-        )
+        options = {"shuffle": True, "drop_last": True, "seed": _SEED, "num_workers": num_threads, "device": device}
+        self._config = LoaderConfig(path, TrainCrop(), 128, batch_size, **options)
         self._epoch = 0
         if engine == "torchvision":
             self._loader = _StockDataLoader(self._config)
@@ -67,6 +59,8 @@ class Contender:
             self._loader.set_epoch(self._epoch)
             self._epoch += 1
             num_images += sum(len(batch[1]) for batch in self._loader)
+            if self._config.device != "cpu":
+                torch.cuda.synchronize(self._config.device)
         return num_images / seconds
 
     def costs(self, resolution: int) -> dict[str, float | None]:
@@ -111,7 +105,8 @@ class _StockDataLoader:
         self._resolution = resolution
 
     def __iter__(self) -> Any:
-        return iter(self._loader)
+        device = self._config.device
+        return ((images.to(device), labels.to(device)) for images, labels in self._loader)
 
     def close(self) -> None:
         self._loader, self._resolution = None, 0
@@ -121,7 +116,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All rounds; returns what the JSON file holds."""
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     paths = {name: files.path(_KINDS[name]) for name in options.engines}
-    contenders = [Contender(name, path, options.batch_size, options.threads) for name, path in paths.items()]
+    contenders = [
+        Contender(name, path, options.batch_size, options.threads, options.device) for name, path in paths.items()
+    ]
     floor = Floor(paths["roc"], options.threads) if "roc" in paths else None
     results, ratios = [], []
     for resolution in options.res:
@@ -270,6 +267,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--engines", default="roc,ffcv,dali,torch", help="%(default)s; see above")
     parser.add_argument("--res", default="128,160,224", help="output sides in pixels (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads or workers of each engine (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="where batches arrive, cpu or cuda[:n] (%(default)s)")
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="least length of a window (%(default)s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.clock import Clock
@@ -13,6 +14,7 @@ from fixres.finetune import finetune
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
+from fixres.profiling import StepProfiler
 from fixres.results import ArmResult, CurvePoint, at
 from fixres.runlog import RunLog
 from fixres.schedule import lr_at, resolution_at, scaled_lr
@@ -52,7 +54,8 @@ class Arm:
             self.net = create_model(recipe.model, len(test_loader.classes)).to(precision.device)
             self.normalise = Normalise().to(precision.device)
             stepper = Stepper(create_optimizer(self.net, recipe.optim), precision)
-            self._trainer = Trainer(self.net, self.normalise, stepper, precision, recipe.optim.label_smoothing)
+            smoothing = recipe.optim.label_smoothing
+            self._trainer = Trainer(self.net, self.normalise, stepper, precision, smoothing, recipe.compile)
             self.loader = self._open_train(recipe.train_crop, self.resolutions[0])
         self._epochs: list[EpochResult] = []
         self._curve: list[CurvePoint] = []
@@ -76,17 +79,27 @@ class Arm:
             self.net.train()
             self.loader.set_resolution(self.resolutions[epoch])
             self.loader.set_epoch(epoch)
+            profiler = self._profiler(epoch)
             peak = scaled_lr(optim.lr, optim.batch_size)
             result = self._trainer.epoch(
                 self.loader,
                 lambda done: lr_at(epoch + done, config.epochs, peak, optim.warmup_epochs),
                 f"{self.name}: {self.resolutions[epoch]} px, epoch {epoch + 1}/{config.epochs}",
+                profiler,
             )
+        if profiler is not None and profiler.summary:
+            tqdm.write(f"{self.name}: {profiler.summary}")
         self._epochs.append(result)
         self.log.write(self.name, "train", epoch + 1, result)
         every = self.recipe.eval_every
         if every and (epoch + 1) % every == 0 and epoch + 1 < config.epochs:
             self._test(epoch + 1)
+
+    def _profiler(self, epoch: int) -> StepProfiler | None:
+        """For the second epoch, or the only one, if the recipe asks for it."""
+        if not self.recipe.profile or epoch != min(1, self.config.epochs - 1):
+            return None
+        return StepProfiler(self.log.folder / self.name / "trace.json", self.recipe.profile, self._precision.device)
 
     def _test(self, epoch: int) -> None:
         with self.clock.stage("evaluate"):

@@ -143,6 +143,11 @@ class Recipe:
     """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type of forward and loss; "auto" takes bf16 where the hardware multiplies it fast."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """torch.compile of the network in training, one graph for each resolution; "auto" on GPUs only, where the minute
+    it takes pays."""
+    profile: int = 0
+    """Trace so many training steps of each arm's second epoch into the run folder; 0 traces none."""
     run_dir: Path | None = None
     """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
     eval_every: int = 4
@@ -167,6 +172,8 @@ class Recipe:
             raise InputError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it names a folder")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        if self.profile < 0:
+            raise InputError(f"profile={self.profile} must be a number of steps, or 0")
         for resolution in self.sweep:
             check_resolution(resolution)
 

@@ -10,8 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fixres.activations import ActivationStatistics
+from fixres.apparent_size import sigma_cdf, sizes_in_testing
 from fixres.results import ArmResult
+from pipelines.spec import EvalCrop, TrainCrop
 
+_MAX_IMAGES = 2000  # in a picture of distributions; more would not be seen
 _COLOURS = {"baseline": "#555555", "fast": "#c2410c"}
 
 
@@ -84,6 +88,57 @@ def stages(arms: list[ArmResult]) -> bytes:
             left += seconds
         axes.invert_yaxis()
     return png.getvalue()
+
+
+def apparent_sizes(
+    train_crop: TrainCrop, eval_crop: EvalCrop, sizes: np.ndarray, train_res: int, test_resolutions: list[int]
+) -> bytes:
+    """Distribution of apparent sizes (`fixres.apparent_size`) in training and at some test resolutions.
+
+    Args:
+        train_crop: scale and ratio of RandomResizedCrop.
+        eval_crop: the centre crop.
+        sizes: integers (N, 2), height and width of images in pixels.
+        train_res: training resolution in pixels.
+        test_resolutions: rising, in pixels.
+    """
+    sizes = sizes[:: -(-len(sizes) // _MAX_IMAGES)]
+    tested = [np.sort(sizes_in_testing(eval_crop, sizes, resolution)) for resolution in test_resolutions]
+    largest = 1.05 * max(train_res / train_crop.scale[0] ** 0.5, tested[-1][-1])
+    pixels = np.linspace(0.9 * min(train_res, tested[0][0]), largest, 300)
+    with _axes(
+        "Apparent size of an object as large as its image", "pixels of the network's input", "share that is smaller, %"
+    ) as (axes, png):
+        smaller = 100 * (1 - sigma_cdf(train_crop, sizes, train_res / pixels))
+        axes.plot(pixels, smaller, "k-", label=f"training at {train_res} px")
+        for resolution, values, colour in zip(test_resolutions, tested, _shades(len(tested)), strict=True):
+            # From 0 to 100 % even if all images have one shape.
+            steps = np.concatenate([pixels[:1], values, pixels[-1:]])
+            shares = np.concatenate([[0], np.arange(1, len(values) + 1), [len(values)]]) * (100 / len(values))
+            axes.step(steps, shares, where="post", color=colour, label=f"testing at {resolution} px")
+    return png.getvalue()
+
+
+def activation_cdfs(statistics: list[ActivationStatistics], train_res: int) -> bytes:
+    """Distribution of pooled activations at each test resolution; the training resolution's in black."""
+    with _axes("Pooled activations, the classifier's input", "activation", "share that is at most as large, %") as (
+        axes,
+        png,
+    ):
+        for one, colour in zip(statistics, _shades(len(statistics)), strict=True):
+            shares = np.linspace(0, 100, len(one.quantiles))
+            label = f"{one.test_res} px, {one.zero_share:.1%} zeros"
+            axes.plot(one.quantiles, shares, color="black" if one.test_res == train_res else colour, label=label)
+        # The longest of long tails would leave the rest a line at the edge.
+        axes.set_xlim(min(one.quantiles[0] for one in statistics), max(one.quantiles[-2] for one in statistics))
+    return png.getvalue()
+
+
+def _shades(num: int) -> list[tuple[float, float, float, float]]:
+    """`num` colours in rising order, dark to light, that stay apart in grey print."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.1 + 0.75 * k / max(num - 1, 1)) for k in range(num)]
 
 
 def plot_colours() -> tuple[str, ...]:

@@ -10,12 +10,21 @@ from fixres.hardware import Precision
 
 
 def create_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; no weight decay on BatchNorm and biases (arXiv 1812.01187, section 3.1)."""
+    """SGD with Nesterov momentum; no weight decay on BatchNorm and biases (arXiv 1812.01187, section 3.1).
+
+    The network must be on its device: on a GPU one kernel updates all weights.
+    """
     from timm.optim import create_optimizer_v2
 
     # timm's "sgd" is Nesterov's; filter_bias_and_bn makes the group without decay.
     return create_optimizer_v2(
-        net, opt="sgd", lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay, filter_bias_and_bn=True
+        net,
+        opt="sgd",
+        lr=0.0,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        filter_bias_and_bn=True,
+        fused=next(net.parameters()).is_cuda,
     )
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from fixres.compilation import compiled
 from fixres.hardware import Precision
 from fixres.models import Normalise
 from fixres.optim import Stepper, set_lr
+from fixres.profiling import StepProfiler
 from pipelines.spec import InputError, Loader
 
 
@@ -50,15 +52,25 @@ class Trainer:
         stepper: the optimiser's step.
         precision: autocast type and device.
         label_smoothing: in [0, 1) (arXiv 1812.01187, section 5.2).
+        compile: see `compilation.compiled`.
     """
 
     def __init__(
-        self, net: nn.Module, normalise: Normalise, stepper: Stepper, precision: Precision, label_smoothing: float
+        self,
+        net: nn.Module,
+        normalise: Normalise,
+        stepper: Stepper,
+        precision: Precision,
+        label_smoothing: float,
+        compile: str = "no",
     ) -> None:
         self.net, self.normalise, self.stepper, self.precision = net, normalise, stepper, precision
+        self._forward = compiled(net, compile, precision.device)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
-    def epoch(self, loader: Loader, lr: Callable[[float], float], title: str) -> EpochResult:
+    def epoch(
+        self, loader: Loader, lr: Callable[[float], float], title: str, profiler: StepProfiler | None = None
+    ) -> EpochResult:
         """Trains on the loader's current epoch.
 
         The caller sets the modules' train and eval modes, the loader's epoch and its resolution.
@@ -67,6 +79,7 @@ class Trainer:
             loader: training batches.
             lr: learning rate as a function of the share of the epoch done, in [0, 1).
             title: what the progress bar says.
+            profiler: told of each step.
 
         Raises:
             InputError: the loss is no longer a finite number.
@@ -78,25 +91,28 @@ class Trainer:
             total=_images_ahead(loader), desc=title, unit="img", leave=False, mininterval=0.5, disable=None
         ) as bar:
             for step, batch in enumerate(loader):
+                if profiler is not None:
+                    profiler.step(loader.counters.wait_seconds)
                 set_lr(self.stepper.optimizer, lr(step / len(loader)))
-                loss = self._step(
-                    batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
-                )
+                loss = self.step(batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
                 # Summed on the device: asking for the number here would stop the host at every step.
                 loss_sum += loss * len(batch.labels)
                 num_images += len(batch.labels)
                 share = (loader.counters.wait_seconds - waited) / (time.perf_counter() - start)
                 bar.set_postfix_str(f"waiting for data {share:.0%}", refresh=False)
                 bar.update(len(batch.labels))
+        if profiler is not None:
+            profiler.finish(loader.counters.wait_seconds)
         mean = (loss_sum / max(num_images, 1)).item()
         if not math.isfinite(mean):
             raise InputError(f"{title}: the loss is {mean}; lower optim.lr or lengthen optim.warmup_epochs")
         seconds = time.perf_counter() - start
         return EpochResult(mean, num_images, seconds, loader.counters.wait_seconds - waited, loader.resolution)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One update from a batch (uint8 NHWC, int64) on the device; returns the loss, still on the device."""
         with self.precision.autocast():
-            loss = self.criterion(self.net(self.normalise(images)), labels)
+            loss = self.criterion(self._forward(self.normalise(images)), labels)
         self.stepper.step(loss)
         return loss.detach()
 

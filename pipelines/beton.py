@@ -33,7 +33,6 @@ class BetonReader:
         modes: uint8 (N,), `beton_format.MODE_JPG` or `MODE_RAW`.
         image_spans: int64 (N, 2), position and size in bytes of each image's data in the file.
         field_names: names of all fields, in file order.
-        class_names: what people call the classes, in the same order; the classes themselves if the file does not tell.
         about: all that our own writer noted.
         page_size: bytes.
     """
@@ -58,7 +57,7 @@ class BetonReader:
         self._take_images(metadata[f"f{self._field('image', layout.TYPE_IMAGE)}"], table)
         self._take_labels(metadata[f"f{self._field('label', layout.TYPE_INT)}"], info)
         self._byte_spans = self._take_bytes(metadata)
-        self.class_names = self._class_names(info)
+        self._stored_class_names = self._take_class_names(info)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -216,11 +215,18 @@ class BetonReader:
         self.classes = tuple(names) or tuple(str(k) for k in range(int(self.labels.max()) + 1))
         self._each(self.labels < len(self.classes), f"its label is not below the number of classes {len(self.classes)}")
 
-    def _class_names(self, info: dict[str, object]) -> tuple[str, ...]:
-        names = info.get("class_names", self.classes)
-        if not isinstance(names, (list, tuple)) or len(names) != len(self.classes):
+    def _take_class_names(self, info: dict[str, object]) -> tuple[str, ...]:
+        names = info.get("class_names", [])
+        if not isinstance(names, list) or len(names) not in (0, len(self.classes)):
             self._fail("it does not have a name for each class")
         return tuple(map(str, names))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the classes, in the same order; synsets that the file does not name are looked up."""
+        from pipelines.sources.synsets import human_names
+
+        return self._stored_class_names or human_names(self.classes)
 
     def _take_bytes(self, metadata: np.ndarray) -> dict[str, np.ndarray]:
         columns = {

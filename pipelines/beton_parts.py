@@ -37,7 +37,7 @@ class BetonParts:
                 raise InputError(f"{part.path} has other classes or fields than {first.path}; convert all parts alike")
             if part.about.get("part", {}).get("source") != first.about.get("part", {}).get("source"):
                 raise InputError(f"{part.path} was made from another source than {first.path}; convert all parts alike")
-        self.classes, self.class_names, self.field_names = first.classes, first.class_names, first.field_names
+        self.classes, self.field_names = first.classes, first.field_names
         self.about = first.about
         self._map, starts = map_files(files)
         self._starts = np.array(starts, np.int64)
@@ -50,6 +50,11 @@ class BetonParts:
     def _moved(self, spans: list[np.ndarray]) -> np.ndarray:
         moves = zip(spans, self._starts, strict=True)
         return np.concatenate([part + np.array([start, 0], np.int64) for part, start in moves])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the classes, in the same order."""
+        return self.parts[0].class_names
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -32,6 +32,7 @@ from pipelines.order import epoch_order
 from pipelines.parallel import map_chunks, num_processes
 from pipelines.parts import Part
 from pipelines.sources import open_source
+from pipelines.sources.synsets import class_names_of
 from pipelines.spec import BadSampleError, InputError, Source
 from pipelines.webdataset import MAX_SAMPLES, ShardWriter, num_in_whole_shards
 from pipelines.writing import Unfinished, resumable
@@ -100,7 +101,7 @@ class _Task:
 
     def about(self) -> dict[str, Any]:
         """What the data itself tells beside its classes."""
-        names = tuple(getattr(self.source, "class_names", self.source.classes))
+        names = class_names_of(self.source)
         about: dict[str, Any] = {"class_names": list(names)} if names != tuple(self.source.classes) else {}
         if self.part.count > 1:
             about["part"] = self.part.describe() | {

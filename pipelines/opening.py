@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from pipelines.beton import BetonReader
 from pipelines.loaders import is_installed, open_loader
-from pipelines.prepare import find_data, stored_for
+from pipelines.prepare import DataFolders, find_data, stored_for
 from pipelines.spec import DataConfig, Loader, LoaderConfig
 
 
@@ -19,7 +20,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_engine(name: str, device: str) -> Choice:
+def choose_engine(name: str, device: str, has_records: bool = True) -> Choice:
     """The engine `name`, or for "auto" the one for the hardware.
 
     On CPUs `roc` is the fastest (benchmarks/results/throughput.json). That `roc-dali` is on a GPU is what its host work
@@ -28,14 +29,22 @@ def choose_engine(name: str, device: str) -> Choice:
     Args:
         name: one of pipelines.loaders.ENGINES, or "auto".
         device: where batches arrive, "cpu" or "cuda[:n]".
+        has_records: whether the data is stored, or will be, as RoC files.
     """
     if name != "auto":
         return Choice(name, f"engine {name}: as asked for")
     if torch.device(device).type != "cuda":
         return Choice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
+    if not has_records:
+        return Choice("roc", "engine roc: the .beton files have no RoC records, which roc-dali needs")
     if is_installed("roc-dali"):
         return Choice("roc-dali", f"engine roc-dali: {device} decodes, so that the host only cuts bytes")
     return Choice("roc", "engine roc: DALI is missing, so the CPU decodes; pip install 'roc-fixres[dali]' for roc-dali")
+
+
+def _has_records(data: DataFolders) -> bool:
+    """Whether both splits are RoC files, or folders, which are converted to what the engine reads."""
+    return all(split.is_dir() or "roc" in BetonReader(split).field_names for split in (data.train, data.val))
 
 
 class PreparedData:
@@ -54,8 +63,8 @@ class PreparedData:
     def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
         self.config, self.device = config, device
-        self.engine, self.engine_why = choose_engine(config.engine, device)
         self._folders = find_data(config.path, config.work_dir, config.seed)
+        self.engine, self.engine_why = choose_engine(config.engine, device, _has_records(self._folders))
         self._stored = {
             split: stored_for(self.engine, folder, config.work_dir, config.max_side, config.quality, config.num_workers)
             for split, folder in (("train", self._folders.train), ("val", self._folders.val))

@@ -9,11 +9,13 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipelines.beton import BetonReader
 from pipelines.randomness import random_words
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.scenes import SceneConfig
@@ -32,12 +34,16 @@ _STORED_VERSION = 1  # raise it when the same images and options come to be stor
 _log = logging.getLogger(__name__)
 
 
+# Engines that read .beton files as they are.
+_READ_BETON = ("roc", "roc-dali", "ffcv", "torch", "dali-slice")
+
+
 class DataFolders(NamedTuple):
-    """Two ImageFolders of the same classes.
+    """Two ImageFolders, or two .beton files, of the same classes.
 
     Attributes:
-        train: class folders of training images.
-        val: class folders of test images.
+        train: class folders of training images, or train.beton.
+        val: class folders of test images, or val.beton.
         classes: names in label order.
     """
 
@@ -50,11 +56,14 @@ def find_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:
     """The training and test folders of `path`, made first if need be. The data's own folder is never written to.
 
     Args:
-        path: "scenes" (drawn here), "imagenette" (downloaded), a folder with train/ and val/, or a folder of class
-            folders, which is split here; a folder that bears one of those names is given as "./scenes".
+        path: "scenes" (drawn here), "imagenette" (downloaded), a folder with train/ and val/, one with train.beton and
+            val.beton, or a folder of class folders, which is split here; a folder that bears one of those names is
+            given as "./scenes".
         work_dir: where everything made here is kept and found again.
         seed: of what is drawn here: the scenes or the split.
     """
+    if path not in _MADE_HERE and _holds_betons(Path(path)):
+        return _beton_pair(Path(path))
     if path == "scenes":
         folder = prepare_scenes(SceneConfig(seed=seed), work_dir)
     elif path == "imagenette":
@@ -200,6 +209,36 @@ def _check_recorded(folder: Path, root: Path, files: Sequence[str]) -> None:
         )
 
 
+def _holds_betons(root: Path) -> bool:
+    """Whether `root` is converted data. Class folders beside the files would leave open which is meant."""
+    there = [name for name in ("train", "val") if (root / f"{name}.beton").is_file()]
+    if not there:
+        return False
+    if len(there) == 1:
+        missing = root / ("val.beton" if there == ["train"] else "train.beton")
+        raise InputError(f"{root} has {there[0]}.beton but no {missing.name}; convert that split to {missing}")
+    folders = [name for name in ("train", "val") if (root / name).is_dir()]
+    if folders:
+        raise InputError(
+            f"{root} holds train.beton and val.beton, and {folders[0]}/ too; move one kind to its own folder"
+        )
+    return True
+
+
+def _beton_pair(root: Path) -> DataFolders:
+    """Both files, whose labels must count in the same list of classes."""
+    train, val = root / "train.beton", root / "val.beton"
+    classes, others = BetonReader(train).classes, BetonReader(val).classes
+    if classes == others:
+        return DataFolders(train, val, classes)
+    pairs = zip_longest(classes, others, fillvalue="nothing")
+    label, one, other = next((label, *pair) for label, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise InputError(
+        f"label {label} is {one} in {train} but {other} in {val} ({len(classes)} and {len(others)} classes);"
+        f" convert val again with --classes-from {train}"
+    )
+
+
 def _check_pair(train: Path, val: Path) -> DataFolders:
     """Both folders scanned: every class has images, and both have the same classes."""
     classes = FolderSource(train).classes
@@ -232,7 +271,7 @@ def stored_for(
 
     Args:
         engine: one of pipelines.loaders.ENGINES.
-        folder: an ImageFolder.
+        folder: an ImageFolder, or a .beton file, which is never converted again.
         work_dir: where converted files are kept.
         max_side: longest side of a stored image in pixels.
         quality: JPEG quality of images that are encoded again.
@@ -242,6 +281,10 @@ def stored_for(
     if engine not in _STORED_AS:
         raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(_STORED_AS)}")
     format = _STORED_AS[engine]
+    if folder.is_file():
+        if engine not in _READ_BETON:
+            raise InputError(f"engine={engine!r} cannot read {folder}; choose one of {', '.join(_READ_BETON)}")
+        return folder
     if format is None:
         return folder
     options = {"format": format, "max_side": max_side, "quality": quality, "on_bad": on_bad}

@@ -151,7 +151,8 @@ class DataConfig:
     """Which images, read by which engine."""
 
     path: str = "scenes"
-    """A folder of photographs (train/ and val/, or class folders to split), or "scenes", or "imagenette"."""
+    """A folder of photographs (train/ and val/, or class folders to split), one with train.beton and val.beton, or
+    "scenes", or "imagenette"."""
     engine: str = "auto"
     """One of pipelines.loaders.ENGINES, or "auto"."""
     work_dir: Path = Path("data")

@@ -1,7 +1,10 @@
-"""Converts images for training: an image folder (or .beton file, or shards) into one .beton file or webdataset shards.
+"""Converts images for training into one .beton file or webdataset shards. SOURCE is read as it is, nothing is unpacked:
 
-python tools/convert_imagenet.py /data/imagenet/train /data/train.beton --format roc
-python tools/convert_imagenet.py /data/imagenet/val /data/val_shards --format webdataset
+an image folder, the official archives of ILSVRC2012, Kaggle's layout, Hugging Face's parquet shards, webdataset shards,
+ImageNet-V2, or a .beton file (docs/data.md).
+
+python tools/convert_imagenet.py /data/imagenet roc/train.beton --format roc --split train
+python tools/convert_imagenet.py /data/imagenet roc/val.beton --format roc --split val --classes-from roc/train.beton
 """
 
 from __future__ import annotations
@@ -12,15 +15,24 @@ from pathlib import Path
 from pipelines import console
 from pipelines.convert import convert
 from pipelines.parts import Part
+from pipelines.sources import KINDS, SPLITS, open_source
+from pipelines.sources.synsets import class_names_of
+from pipelines.spec import Source
 from pipelines.verify import verify_data
 
 
 def main() -> None:
     """Parses the command line and converts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
+    parser.add_argument("source", type=Path, help="where the images are: a folder, an archive or a file")
     parser.add_argument("dest", type=Path, help="file (roc, ffcv) or folder (webdataset) to make")
     parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
+    parser.add_argument("--source-kind", choices=("auto", *KINDS), default="auto", help="what SOURCE is (%(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default=None, help="which part of a SOURCE that holds several")
+    parser.add_argument("--val-labels", type=Path, default=None, help="labels of val images that come without")
+    parser.add_argument(
+        "--classes-from", type=Path, default=None, help="source, .beton or text file with the class list"
+    )
     parser.add_argument("--max-side", type=int, default=500, help="longest stored side in pixels (%(default)s)")
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (%(default)s)")
     parser.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help="orientation (%(default)s)")
@@ -33,8 +45,15 @@ def main() -> None:
     options = vars(parser.parse_args())
     source, dest, verify = options.pop("source"), options.pop("dest"), options.pop("verify")
     shard = options.pop("shard")
-    part = Part.parse(shard) if shard else Part()
-    done = convert(source, dest, part=part, **options)
+    opened = open_source(
+        source,
+        options.pop("source_kind"),
+        options.pop("split"),
+        val_labels=options.pop("val_labels"),
+        classes_from=options.pop("classes_from"),
+    )
+    print(_describe(opened))
+    done = convert(opened, dest, part=Part.parse(shard) if shard else Part(), **options)
     print(
         f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} of them taken"
         f" over as they were, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
@@ -43,6 +62,14 @@ def main() -> None:
     )
     if verify:
         print(verify_data(done.dest, options["num_workers"]))
+
+
+def _describe(source: Source) -> str:
+    """The first and the last class, so that a person sees whether the numbers mean what they should."""
+    names = class_names_of(source)
+    known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
+    ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
+    return f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pipelines.loaders import dali_common as dali
 from pipelines.loaders.base import BaseLoader, Delivery, empty_batch
 from pipelines.loaders.dali_readers import Reading, neighbours, plan
 from pipelines.randomness import random_words
-from pipelines.sources import open_source
+from pipelines.sources import open_stored
 from pipelines.sources.tars import TarSource
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
 
@@ -39,7 +39,7 @@ class DALILoader(BaseLoader):
     """
 
     def __init__(self, config: LoaderConfig) -> None:
-        self._source = open_source(config.path)
+        self._source = open_stored(config.path)
         super().__init__(config, self._source.classes, len(self._source))
         self._stand_ins: dict[int, int] = {}
         self._runs_left = 0  # runs that DALI may still start in this epoch

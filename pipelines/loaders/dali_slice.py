@@ -21,7 +21,7 @@ from pipelines.loaders import dali_common as dali
 from pipelines.loaders.background import Background
 from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
 from pipelines.order import batches
-from pipelines.sources import open_source
+from pipelines.sources import open_stored
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
 
 _AHEAD = 2  # batches read and ready beside those inside DALI
@@ -53,7 +53,7 @@ class DALISliceLoader(BaseLoader):
     shares_boxes = True
 
     def __init__(self, config: LoaderConfig) -> None:
-        self._source = open_source(config.path)
+        self._source = open_stored(config.path)
         super().__init__(config, self._source.classes, len(self._source))
         self._sizes = getattr(self._source, "sizes", None)  # .beton files know them; elsewhere headers are parsed
         self._known_bad: dict[int, str] = {}

@@ -23,7 +23,7 @@ from pipelines.boxes import boxes
 from pipelines.images import decode_rgb
 from pipelines.loaders.base import BaseLoader, Delivery, make_good
 from pipelines.order import batches
-from pipelines.sources import open_source
+from pipelines.sources import open_stored
 from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
 
 _PREFETCH = 4  # batches a worker prepares ahead: at 128 px and 128 images 6 MB each
@@ -165,7 +165,7 @@ class TorchLoader(BaseLoader):
     shares_boxes = True
 
     def __init__(self, config: LoaderConfig) -> None:
-        source = open_source(config.path)
+        source = open_stored(config.path)
         super().__init__(config, source.classes, len(source))
         self._jobs = _Jobs(self)
         self._on_cuda = torch.device(config.device).type == "cuda"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.sources.shard_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
+from pipelines.sources.synsets import human_names
+from pipelines.sources.tar_members import Span, walk
 from pipelines.spec import BadSampleError, InputError
 
 INDEX_VERSION = "v1.2"
 TABLE_NAME = "classes.json"
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "ppm", "bmp", "webp", "tif", "tiff")
-_MAX_CLASSES = 1 << 20
+_LABEL_ENDINGS = {"cls": parse_cls, "json": parse_json}  # the first that is there counts
 
 
 class _Member(NamedTuple):
@@ -35,26 +38,38 @@ class TarSource:
     Attributes:
         path: the folder.
         shards: paths of the tar files, sorted.
-        classes: from `classes.json`; "0", "1", ... if that is missing.
-        labels: int64 (N,), from the `cls` members.
+        classes: from `classes.json`; if that is missing, from the synsets in the `json` members; else the numbers "0",
+            "1", ..., of which exactly 1000 are taken for ImageNet's synsets.
+        labels: int64 (N,), from the `cls` members, or from the `json` members where there are none.
         keys: names of the samples.
         about: all that `classes.json` tells.
         numbers: int64 (N,), increasing: the numbers that the keys spell, or 0 to N - 1 if they spell none.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, shards: Sequence[Path] | None = None) -> None:
+        """Indexes the shards.
+
+        Args:
+            path: the folder.
+            shards: which of its tar files; all if None.
+        """
         self.path = Path(path)
-        self.shards = sorted(self.path.glob("*.tar"))
+        self.shards = sorted(self.path.glob("*.tar") if shards is None else shards)
         if not self.shards:
             raise InputError(f"{self.path} holds no .tar shards")
         rows = [row for number, shard in enumerate(self.shards) for row in _shard_rows(number, shard)]
         if not rows:
             raise InputError(f"{self.path}: its {len(self.shards)} shards hold no samples")
         self.keys, order, self.numbers = _in_order([key for key, *_ in rows])
-        spans = np.array([span for _, *span in rows], np.int64).reshape(len(rows), 4)
-        self._shard, self._offset, self._size = spans[order, :3].T
-        self.labels = spans[order, 3]
-        self.classes = self._read_classes()
+        spans = np.array([span for _, *span, _ in rows], np.int64).reshape(len(rows), 3)
+        self._shard, self._offset, self._size = spans[order].T
+        self.about: dict[str, object] = {}
+        self._take_classes([rows[i][-1] for i in order.tolist()])
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls the classes; looked up on first use, because that imports timm."""
+        return human_names(self.classes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,12 +98,16 @@ class TarSource:
         """int64 (N,): indices in the order in which the samples lie in the shards."""
         return np.lexsort((self._offset, self._shard))
 
-    def _read_classes(self) -> tuple[str, ...]:
+    def _take_classes(self, labels: Sequence[Label]) -> None:
         table = self.path / TABLE_NAME
+        if table.exists():
+            self.labels = np.array([label.number for label in labels], np.int64)
+            self.classes = self._read_table(table)
+        else:
+            self.classes, _, self.labels = resolve(labels, str(self.path))
+
+    def _read_table(self, table: Path) -> tuple[str, ...]:
         top = int(self.labels.max())
-        self.about: dict[str, object] = {}
-        if not table.exists():
-            return tuple(str(k) for k in range(top + 1))
         try:
             content = json.loads(table.read_text())
             self.about = dict(content)
@@ -97,6 +116,8 @@ class TarSource:
             raise InputError(f'{table} is not of the form {{"classes": [names]}}; write it again') from None
         if not all(isinstance(name, str) for name in classes) or top >= len(classes):
             raise InputError(f"{table} names {len(classes)} classes, but a sample has the label {top}")
+        if (self.labels == NO_NUMBER).any():
+            raise InputError(f"{table} names the classes, but some samples tell no class number; remove the table")
         if num_samples != len(self):
             raise InputError(
                 f"{self.path} holds {len(self)} samples, but {TABLE_NAME} counts {num_samples}; copy the missing shards"
@@ -114,31 +135,37 @@ def _in_order(keys: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     return keys, np.arange(len(keys)), np.arange(len(keys), dtype=np.int64)
 
 
-def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, int]]:
+def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, Label]]:
     """For each sample of a shard: key, shard number, image offset, image size, label."""
     size = shard.stat().st_size
+    seen: set[str] = set()
     with open(shard, "rb", buffering=0) as file:
-        for key, members in _samples(shard):
+        for key, members in _samples(shard, file.fileno()):
             name = f"{shard}: {key}"
+            if key in seen or len({member.ending for member in members}) < len(members):
+                raise InputError(f"{name}: has members of the same name; write the shard again")
+            seen.add(key)
             if any(member.offset < 0 or not 0 <= member.size <= size - member.offset for member in members):
                 raise InputError(f"{name}: lies outside of the shard; remove {shard.with_suffix('.idx').name}")
+            by_ending = {member.ending: member for member in members}
             image = next((member for member in members if member.ending in _IMAGE_ENDINGS), None)
-            label = next((member for member in members if member.ending == "cls"), None)
+            label = next((by_ending[ending] for ending in _LABEL_ENDINGS if ending in by_ending), None)
             if image is None or label is None:
-                raise InputError(f"{name}: needs an image ({', '.join(_IMAGE_ENDINGS)}) and a .cls member")
-            yield key, number, image.offset, image.size, _label(os.pread(file.fileno(), 32, label.offset), label, name)
+                raise InputError(
+                    f"{name}: needs an image ({', '.join(_IMAGE_ENDINGS)}) and a member .cls or .json with its class"
+                )
+            yield key, number, image.offset, image.size, _label(file.fileno(), label, name)
 
 
-def _label(start: bytes, member: _Member, name: str) -> int:
-    text = start[: member.size].strip()
-    if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) >= _MAX_CLASSES:
-        raise InputError(f"{name}: its .cls member holds {text[:20]!r}, not a class number")
-    return int(text)
+def _label(descriptor: int, member: _Member, name: str) -> Label:
+    if member.size > MAX_LABEL_BYTES:
+        raise InputError(f"{name}: its .{member.ending} member has {member.size} bytes; that is no label")
+    return _LABEL_ENDINGS[member.ending](os.pread(descriptor, member.size, member.offset), name)
 
 
-def _samples(shard: Path) -> Iterable[tuple[str, list[_Member]]]:
+def _samples(shard: Path, descriptor: int) -> Iterable[tuple[str, list[_Member]]]:
     index = shard.with_suffix(".idx")
-    return _parse_index(index) if index.exists() else _scan(shard)
+    return _parse_index(index) if index.exists() else _scan(shard, descriptor)
 
 
 def _parse_index(index: Path) -> Iterator[tuple[str, list[_Member]]]:
@@ -156,22 +183,18 @@ def _parse_index(index: Path) -> Iterator[tuple[str, list[_Member]]]:
             raise InputError(f"{index}: damaged line {line[:60]!r}; remove it or run wds2idx again") from None
 
 
-def _scan(shard: Path) -> Iterator[tuple[str, list[_Member]]]:
+def _scan(shard: Path, descriptor: int) -> Iterator[tuple[str, list[_Member]]]:
     """The same from the tar headers, for shards without an index."""
     last, members = None, []
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in filter(tarfile.TarInfo.isreg, tar):
-                key, ending = _split(member.name)
-                if key.endswith("/") or not key:  # hidden files, as macOS adds them; wds2idx leaves them out, too
-                    continue
-                if last is not None and key != last:
-                    yield last, members
-                    members = []
-                last = key
-                members.append(_Member(ending.lower(), member.offset_data, member.size))
-    except tarfile.TarError as error:
-        raise InputError(f"{shard}: no readable tar file ({error}); compressed shards must be unpacked") from None
+    for member in walk(Span(descriptor), str(shard)):
+        key, ending = _split(member.name)
+        if key.endswith("/") or not key:  # hidden files, as macOS adds them; wds2idx leaves them out, too
+            continue
+        if last is not None and key != last:
+            yield last, members
+            members = []
+        last = key
+        members.append(_Member(ending.lower(), member.offset, member.size))
     if last is not None:
         yield last, members
 

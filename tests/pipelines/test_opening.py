@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import opening
+from pipelines.convert import convert
 from pipelines.opening import PreparedData, choose_engine
 from pipelines.spec import DALIOptions, DataConfig, EvalCrop
 from tests.coded import write_coded_folder
@@ -27,6 +28,18 @@ def test_auto_goes_by_hardware_and_packages(monkeypatch, device: str, installed:
     choice = choose_engine("auto", device)
     assert choice.engine == engine and words in choice.why
     assert choice.why.startswith(f"engine {engine}: ") and "\n" not in choice.why
+
+
+@pytest.mark.parametrize(("format", "engine"), [("roc", "roc-dali"), ("ffcv", "roc")])
+def test_auto_looks_into_converted_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, engine: str
+) -> None:
+    monkeypatch.setattr(opening, "is_installed", lambda _: True)
+    for split in ("train", "val"):
+        folder = write_coded_folder(tmp_path / "photos" / split, [(60, 70)] * 4)
+        convert(folder, tmp_path / "stored" / f"{split}.beton", format, num_workers=0, progress=False)
+    data = PreparedData(DataConfig(str(tmp_path / "stored"), "auto", tmp_path / "work"), "cuda")
+    assert data.engine == engine and ("no RoC records" in data.engine_why) == (format == "ffcv")
 
 
 def test_a_named_engine_is_taken() -> None:

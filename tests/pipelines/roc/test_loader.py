@@ -271,8 +271,8 @@ def test_a_record_that_does_not_decode_keeps_the_file_from_its_name(tmp_path, co
 
     sound = encode.fit_roc
 
-    def broken(*arguments):
-        jpeg, height, width, record = sound(*arguments)
+    def broken(*arguments, **options):
+        jpeg, height, width, record = sound(*arguments, **options)
         return jpeg, height, width, record[:-1]
 
     monkeypatch.setattr(encode, "fit_roc", broken)

@@ -1,0 +1,170 @@
+"""How fast networks train at each resolution, with data at hand, and how many loader cores they would eat.
+
+python -m benchmarks.train_step --models resnet18,resnet50 --res 128,160,224 --json FILE
+
+A step is what the trainer does: normalise, forward, loss, backward, update. Batches lie on the device, so this is the
+ceiling for every input engine. Resolutions take turns. FLOPs are counted by torch (a multiplication and an addition are
+two), three times the forward pass for training; the device's peak is a large matrix product's in the same format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.tables import RESULTS, train_step_table
+from fixres.config import ModelConfig, OptimConfig
+from fixres.environment import capture
+from fixres.hardware import Precision, choose_device, choose_precision
+from fixres.models import Normalise, create_model
+from fixres.optim import Stepper, create_optimizer
+from fixres.train import Trainer
+from pipelines.console import run
+from pipelines.spec import InputError, check_resolution
+from pipelines.writing import atomic_file
+
+_NUM_CLASSES = 1000
+_NOTE = "Batches of {batch_size} on the device, {precision}; {rounds} rounds in turns, medians."
+
+
+class Steps:
+    """Training steps of one network on made images."""
+
+    def __init__(self, name: str, batch_size: int, precision: Precision, compile: str) -> None:
+        self.name, self._batch_size, self._device = name, batch_size, precision.device
+        self.net = create_model(ModelConfig(name), _NUM_CLASSES).to(precision.device).train()
+        self._normalise = Normalise().to(precision.device)
+        stepper = Stepper(create_optimizer(self.net, OptimConfig()), precision)
+        self._trainer = Trainer(self.net, self._normalise, stepper, precision, 0.1, compile)
+        self._labels = torch.randint(0, _NUM_CLASSES, (batch_size,), device=precision.device)
+
+    def images_per_second(self, resolution: int, min_seconds: float) -> float:
+        """Steps at a resolution until `min_seconds` have passed, two at least."""
+        images = self._images(resolution)
+        self._trainer.step(images, self._labels)  # compiles, chooses algorithms
+        self._wait()
+        start, num_steps = time.perf_counter(), 0
+        while num_steps < 2 or time.perf_counter() - start < min_seconds:
+            self._trainer.step(images, self._labels)
+            num_steps += 1
+            self._wait()
+        return num_steps * self._batch_size / (time.perf_counter() - start)
+
+    def forward_flops(self, resolution: int) -> int:
+        """Of one image."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.net(self._normalise(self._images(resolution)[:2]))
+        return counter.get_total_flops() // 2
+
+    def _images(self, resolution: int) -> torch.Tensor:
+        shape = (self._batch_size, resolution, resolution, 3)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, device=self._device)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def peak_flops(precision: Precision, side: int = 2048, seconds: float = 1.0) -> float:
+    """FLOP/s of a large matrix product under the same autocast."""
+    a, b = (torch.randn(side, side, device=precision.device) for _ in range(2))
+    best, until = 0.0, time.perf_counter() + seconds
+    with precision.autocast():
+        while time.perf_counter() < until:
+            start = time.perf_counter()
+            (a @ b).sum().item()
+            best = max(best, 2 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+def quick_steps(model: str, resolutions: tuple[int, ...] = (128, 160, 224)) -> dict[int, float]:
+    """Images a second of a network on this machine's device by resolution, from one short window each."""
+    precision = choose_precision("auto", choose_device("auto"))
+    on_gpu = precision.device.type == "cuda"
+    steps = Steps(model, 128 if on_gpu else 8, precision, "auto")
+    return {resolution: steps.images_per_second(resolution, 2.0 if on_gpu else 0.5) for resolution in resolutions}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All networks, resolutions and rounds; returns what the JSON file holds."""
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    peak, results = peak_flops(precision), []
+    with tqdm(total=len(options.models) * len(options.res) * options.rounds, unit=" windows", disable=None) as bar:
+        for name in options.models:
+            steps = Steps(name, options.batch_size, precision, options.compile)
+            speeds: dict[int, list[float]] = {resolution: [] for resolution in options.res}
+            for _ in range(options.rounds):
+                for resolution in options.res:
+                    speeds[resolution].append(steps.images_per_second(resolution, options.seconds))
+                    bar.update()
+            results += [_result(steps, resolution, rounds, peak) for resolution, rounds in speeds.items()]
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    return {
+        "version": 1,
+        "kind": "train_step",
+        "name": options.json.stem if options.json else "train_step",
+        "note": _NOTE.format(**settings | {"precision": precision.name}),
+        "results": results,
+        "peak_flops": peak,
+        "settings": settings,
+        "environment": capture() | {"precision": precision.name, "device": str(device)},
+    }
+
+
+def _result(steps: Steps, resolution: int, rounds: list[float], peak: float) -> dict[str, Any]:
+    speed, flops = statistics.median(rounds), 3 * steps.forward_flops(resolution)
+    return {
+        "model": steps.name,
+        "res": resolution,
+        "images_per_second": speed,
+        "spread": [min(rounds), max(rounds)],
+        "train_gflops_per_image": flops / 1e9,
+        "share_of_peak": speed * flops / peak,
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="resnet18,resnet50", help="timm names (%(default)s)")
+    parser.add_argument("--res", default="128,160,192,224", help="sides in pixels (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0, help="least length of a window (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "yes", "no"), default="auto", help="torch.compile (on GPUs)")
+    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/train_step.json")
+    options = parser.parse_args()
+    options.models = options.models.split(",")
+    try:
+        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
+    except ValueError as error:
+        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    if options.rounds < 1 or options.batch_size < 2:
+        raise InputError("rounds must be at least 1 and batch-size at least 2, for BatchNorm")
+    return options
+
+
+def main() -> None:
+    """Measures, prints the table, writes the file."""
+    options = _parse()
+    record = measure(options)
+    throughput = RESULTS / "throughput.json"
+    print(train_step_table(record, json.loads(throughput.read_text()) if throughput.exists() else None))
+    if options.json:
+        with atomic_file(options.json, overwrite=True) as file:
+            file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

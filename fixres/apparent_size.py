@@ -1,0 +1,198 @@
+"""How large objects appear to the network in training and in testing (arXiv 1906.06423, section 3.1).
+
+An apparent size is given in pixels of the network's input, for an object as long as the square root of its image's
+area; that of any other object is in proportion. With sigma for the square root of the crop's share of the image's area
+it is train_res / sigma in training. In testing it is the resized image's own, whatever the crop cuts off.
+
+The law of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to ten
+tries until a box fits the image, else the largest centred box of allowed ratio. That boxes are rounded to pixels before
+they are tried lets half a pixel more pass on each side; it counts in small images and is part of the law. What is left
+out is the rounding of the boxes that fit, less than 1e-3 of sigma from 32 px on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.spec import EvalCrop, InputError, TrainCrop, check_resolution
+
+_ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
+_NARROW = 1e-4  # stands in for the width of a range whose ends are equal; narrower ones would lose digits
+
+
+class Estimate(NamedTuple):
+    """A mean over images.
+
+    Attributes:
+        mean: the mean.
+        standard_error: what it may be off by because not all images were looked at; 0 if all were.
+    """
+
+    mean: float
+    standard_error: float
+
+
+def ideal_sigma(scale: tuple[float, float]) -> float:
+    """Mean of sigma if every box fits, as the paper's equation 4 has it (its factor F).
+
+    Args:
+        scale: range of sigma squared.
+    """
+    low, high = np.sqrt(scale)
+    # (high^3 - low^3) / (high^2 - low^2) without its 0 / 0 at equal ends.
+    return float(2 / 3 * (high * high + high * low + low * low) / (high + low))
+
+
+def mean_sigma(crop: TrainCrop, sizes: np.ndarray, power: float = 1.0) -> np.ndarray:
+    """Mean of sigma ** power over the crops of each image.
+
+    Args:
+        crop: scale and ratio of RandomResizedCrop.
+        sizes: integers (N, 2), height and width of each image in pixels.
+        power: 1 for sigma; 2 for the crop's share of the area; -1 for apparent size over train_res. Above -2.
+
+    Returns:
+        float64 (N,).
+    """
+    sizes = _checked(sizes)
+    found = _accepted(crop, sizes, 0.0, crop.scale[1])
+    moment = _accepted(crop, sizes, power / 2, crop.scale[1])
+    missed = (1 - found) ** _ATTEMPTS
+    of_found = np.divide(moment, found, out=np.zeros_like(moment), where=found > 0)
+    return (1 - missed) * of_found + missed * _fall_back_area(crop, sizes) ** (power / 2)
+
+
+def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Share of all training crops, each image weighing the same, whose sigma is at most the given one.
+
+    Args:
+        crop: scale and ratio of RandomResizedCrop.
+        sizes: integers (N, 2), height and width of each image in pixels.
+        sigma: (M,).
+
+    Returns:
+        float64 (M,) in [0, 1].
+    """
+    sizes = _checked(sizes)
+    found = _accepted(crop, sizes, 0.0, crop.scale[1])
+    missed, fall_back = (1 - found) ** _ATTEMPTS, _fall_back_area(crop, sizes)
+    shares = np.empty(len(sigma))
+    for k, area in enumerate(np.square(np.asarray(sigma, np.float64))):
+        below = _accepted(crop, sizes, 0.0, min(area, crop.scale[1])) if area > 0 else np.zeros_like(found)
+        of_found = np.divide(below, found, out=np.zeros_like(below), where=found > 0)
+        # A hair of tolerance: areas come out of square roots, and the fall-back's is a single point.
+        shares[k] = np.mean((1 - missed) * of_found + missed * (fall_back <= area * (1 + 1e-9)))
+    return shares
+
+
+def sizes_in_testing(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
+    """Apparent sizes in testing: the square root of each resized image's area, before the centre is cut out.
+
+    Args:
+        crop: the centre crop.
+        sizes: integers (N, 2), height and width of each image in pixels.
+        test_res: test resolution in pixels.
+
+    Returns:
+        float64 (N,), pixels.
+    """
+    sizes = _checked(sizes)
+    resized_short = np.floor(check_resolution(test_res) / crop.crop_pct)
+    resized_long = np.floor(resized_short * sizes.max(axis=1) / sizes.min(axis=1))
+    return np.sqrt(resized_short * resized_long)
+
+
+def apparent_ratio(
+    train_crop: TrainCrop,
+    eval_crop: EvalCrop,
+    sizes: np.ndarray,
+    train_res: int,
+    test_res: int,
+    num_samples: int | None = None,
+) -> Estimate:
+    """Expected apparent size in testing over that in training (equation 4, on real image sizes).
+
+    Args:
+        train_crop: scale and ratio of RandomResizedCrop.
+        eval_crop: the centre crop.
+        sizes: integers (N, 2), height and width of the images looked at, in pixels.
+        train_res: training resolution in pixels.
+        test_res: test resolution in pixels.
+        num_samples: images of the whole data set, if those looked at are drawn from it by chance.
+    """
+    ratios = sizes_in_testing(eval_crop, sizes, test_res) * mean_sigma(train_crop, sizes) / check_resolution(train_res)
+    return _estimate(ratios, num_samples)
+
+
+def matching_test_res(train_crop: TrainCrop, eval_crop: EvalCrop, sizes: np.ndarray, train_res: int) -> float:
+    """The test resolution in pixels, not rounded, at which the expected ratio of apparent sizes is 1."""
+    sizes = _checked(sizes)
+    # Apparent size in testing over the resized short side; pixels' rounding left out.
+    elongation = np.sqrt(sizes.max(axis=1) / sizes.min(axis=1))
+    return float(check_resolution(train_res) * eval_crop.crop_pct / np.mean(mean_sigma(train_crop, sizes) * elongation))
+
+
+def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> np.ndarray:
+    """Mean over one try of area ** power, counting only boxes that fit and whose area is at most `high`.
+
+    A box of area share a and log ratio u fits an image if log a <= margin - |u - centre|. Over a the integral of
+    a ** power is elementary; over u it is one of exponentials, `_above`, from the lowest to the highest log ratio.
+
+    Args:
+        crop: scale and ratio.
+        sizes: float64 (N, 2).
+        power: above -1.
+        high: at most crop.scale[1].
+    """
+    low_u, high_u = _widened(*np.log(crop.ratio))
+    low, full_high = crop.scale[0], crop.scale[1]
+    if full_high - low < _NARROW * full_high:
+        low = full_high * (1 - _NARROW)
+    height, width = sizes.T
+    spare_w, spare_h = np.log1p(0.5 / width), np.log1p(0.5 / height)
+    centre, margin = np.log(width / height) + spare_w - spare_h, spare_w + spare_h
+    exponent, high = power + 1, max(high, low)
+    integral = _above(high_u - centre, margin, exponent, low, high) - _above(
+        low_u - centre, margin, exponent, low, high
+    )
+    return np.clip(integral, 0, None) / (exponent * (full_high - low) * (high_u - low_u))
+
+
+def _above(v: np.ndarray, margin: np.ndarray, exponent: float, low: float, high: float) -> np.ndarray:
+    """Integral of max(0, min(high, exp(margin - |t|)) ** exponent - low ** exponent) over t from 0 to v."""
+    capped, empty = margin - np.log(high), margin - np.log(low)  # where the image's edge begins, ends to cut
+    sloped = np.clip(np.abs(v), capped, empty)
+    flat_part = (high**exponent - low**exponent) * np.minimum(np.abs(v), capped)
+    falling = np.exp(exponent * (margin - capped)) - np.exp(exponent * (margin - sloped))
+    return np.sign(v) * (flat_part + falling / exponent - low**exponent * (sloped - capped))
+
+
+def _fall_back_area(crop: TrainCrop, sizes: np.ndarray) -> np.ndarray:
+    """Area share of the largest box of allowed ratio."""
+    ratio = sizes[:, 1] / sizes[:, 0]
+    return np.minimum(1, np.minimum(ratio / crop.ratio[0], crop.ratio[1] / ratio))
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high - low > _NARROW else (low - _NARROW / 2, high + _NARROW / 2)
+
+
+def _checked(sizes: np.ndarray) -> np.ndarray:
+    sizes = np.asarray(sizes, np.float64)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or len(sizes) == 0:
+        raise InputError(f"image sizes of shape {sizes.shape}: give height and width of at least one image")
+    if not (np.isfinite(sizes).all() and (sizes >= 1).all()):
+        raise InputError("image sizes must be at least 1 x 1 pixels; convert the data again")
+    return sizes
+
+
+def _estimate(values: np.ndarray, num_samples: int | None) -> Estimate:
+    """Mean and its standard error, smaller the more of a finite data set was looked at."""
+    num, total = len(values), num_samples or len(values)
+    if num >= total:
+        return Estimate(float(values.mean()), 0.0)
+    if num == 1:
+        raise InputError(f"one image of {total} says nothing of the others; look at more")
+    return Estimate(float(values.mean()), float(values.std(ddof=1) * ((1 - num / total) / num) ** 0.5))

@@ -1,0 +1,66 @@
+"""A trace of some training steps, and the share of them that the device stood waiting for data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_SKIPPED = 3  # the first steps compile, choose algorithms and fill caches
+
+
+class StepProfiler:
+    """Traces steps once: after the first few of an epoch, so many, into a file for chrome://tracing or Perfetto.
+
+    Args:
+        path: the trace.
+        num_steps: steps to trace; an epoch with fewer is traced as far as it goes.
+        device: where the network runs.
+
+    Attributes:
+        summary: a line for people, once steps were traced.
+    """
+
+    def __init__(self, path: Path, num_steps: int, device: torch.device) -> None:
+        self.summary = ""
+        self._path, self._num_steps, self._device = path, num_steps, device
+        self._step, self._profile, self._start, self._waited = 0, None, 0.0, 0.0
+
+    def step(self, wait_seconds: float) -> None:
+        """To be called before each step, with the loader's wait clock."""
+        if self._step == _SKIPPED and not self.summary:
+            activities = [ProfilerActivity.CPU]
+            if self._device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self._profile = profile(activities=activities)
+            self._profile.start()
+            self._start, self._waited = time.perf_counter(), wait_seconds
+        self._step += 1
+        if self._profile is not None and self._step > _SKIPPED + self._num_steps:
+            self.finish(wait_seconds)
+
+    def finish(self, wait_seconds: float) -> None:
+        """Ends the trace and writes it; does nothing if none is running."""
+        if self._profile is None:
+            return
+        traced, self._profile = self._profile, None
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        seconds = time.perf_counter() - self._start
+        traced.stop()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        traced.export_chrome_trace(str(self._path))
+        steps = max(1, min(self._step - _SKIPPED - 1, self._num_steps))
+        self.summary = (
+            f"{steps} steps of {1000 * seconds / steps:.1f} ms, {(wait_seconds - self._waited) / seconds:.0%} of it "
+            f"waiting for data{self._busy(traced, seconds)}; trace: {self._path}"
+        )
+
+    def _busy(self, traced: profile, seconds: float) -> str:
+        """On a GPU: the share of the time in which it worked at all."""
+        if self._device.type != "cuda":
+            return ""
+        microseconds = sum(event.device_time for event in traced.events() if event.device_type.name == "CUDA")
+        return f", the GPU at work {min(1.0, microseconds / 1e6 / seconds):.0%}"

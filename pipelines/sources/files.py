@@ -1,0 +1,82 @@
+"""Images that lie as files of their own, as a source: what all folder layouts share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.sources.synsets import human_names
+from pipelines.spec import BadSampleError, InputError
+
+
+class FilesSource:
+    """A list of labelled image files as a `pipelines.spec.Source`.
+
+    Attributes:
+        path: the folder they were found in.
+        classes: names in label order.
+        labels: int64 (N,).
+        files: path of each image.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str], samples: Sequence[tuple[str, int]]) -> None:
+        self.path = path
+        self.classes = tuple(classes)
+        self.files = [file for file, _ in samples]
+        self.labels = np.array([label for _, label in samples], np.int64)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls the classes; looked up on first use, because that imports timm."""
+        return human_names(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        try:
+            return Path(self.files[index]).read_bytes()
+        except OSError as error:
+            raise BadSampleError(f"{self.files[index]}: cannot be read ({error.strerror})", index) from None
+
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return self.files[index]
+
+
+def image_endings() -> tuple[str, ...]:
+    """Endings of image files, with dot, in lower case: torchvision's. Importing torchvision takes seconds."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    return IMG_EXTENSIONS
+
+
+def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """Image files below the class folders with their labels, in the order of torchvision's ImageFolder.
+
+    Args:
+        path: the folder with a subfolder for each class.
+        classes: the subfolders' names in label order; each must hold an image.
+    """
+    # Importing torchvision takes seconds, so only those pay who read a folder.
+    from torchvision.datasets.folder import make_dataset
+
+    numbers = {name: number for number, name in enumerate(classes)}
+    samples = make_dataset(str(path), numbers, extensions=image_endings(), allow_empty=True)
+    empty = sorted(set(classes) - {classes[label] for _, label in samples})
+    if empty:
+        raise InputError(
+            f"{path / empty[0]} holds no images ({len(empty)} of {len(classes)} class folders are empty); add"
+            f" {', '.join(ending[1:] for ending in image_endings())} files or remove the folder"
+        )
+    return samples
+
+
+def subfolders(path: Path) -> list[str]:
+    """Names of the folders in `path`, sorted; links to folders count."""
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())

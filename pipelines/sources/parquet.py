@@ -1,0 +1,225 @@
+"""ImageNet as Hugging Face's parquet shards, read a row group at a time.
+
+Parquet compresses columns in pages, so no single image can be read: reading one reads its row group (Hugging Face
+writes 100 images in each). Reading in order, as a conversion into .beton does, reads each group once in each process
+that needs it; reading at random would read about 100 times the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.parquet as pq
+
+from pipelines.sources.shard_labels import MAX_CLASSES
+from pipelines.sources.splits import shards_of
+from pipelines.sources.synsets import numbered_classes
+from pipelines.spec import BadSampleError, InputError
+
+_IMAGE, _LABEL = "image", "label"
+_MAX_GROUP_BYTES = 2 << 30  # of one row group, unpacked; a group must fit into memory
+_CACHE_BYTES = 256 << 20  # for each process; the last group stays whatever its size
+_ERRORS = (arrow.ArrowException, OSError, ValueError, OverflowError)
+
+
+class _Shard(NamedTuple):
+    """What a shard's footer and label column tell.
+
+    Attributes:
+        path: the file.
+        column: leaf column with the encoded images.
+        ends: int64 (G,), rows up to the end of each row group.
+        labels: int64 (rows,).
+        names: class names in label order, empty if the file does not tell.
+    """
+
+    path: Path
+    column: str
+    ends: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+
+class ParquetSource:
+    """Parquet shards with the columns image (bytes) and label (int) as a `pipelines.spec.Source`, in stored order.
+
+    Files are opened for each row group, so a source can be pickled and used after a fork.
+
+    Attributes:
+        path: the folder or file.
+        shards: paths of the files, sorted.
+        classes: synsets if they are ImageNet's 1000, else the names of the files' metadata, else "0", "1", ...
+        class_names: what a person calls them.
+        labels: int64 (N,), as stored, unless names that are synsets are out of order.
+    """
+
+    def __init__(self, path: str | Path, split: str | None = None) -> None:
+        """Reads footers and labels.
+
+        Args:
+            path: a parquet file, or a folder with shards, in it or in its data/ folder.
+            split: "train", "val" or "test"; may be left out if there is one.
+        """
+        self.path = Path(path)
+        files = parquet_files(self.path)
+        if not files:
+            raise InputError(f"{self.path} holds no .parquet files; give the folder they lie in")
+        shards = [_read_shard(file) for file in shards_of(self.path, files, split)]
+        self.shards = [shard.path for shard in shards]
+        for shard in shards[1:]:
+            if shard.names != shards[0].names:
+                raise InputError(
+                    f"{shard.path} has other class names than {shards[0].path}; they are no shards of one set"
+                )
+        self._columns = [shard.column for shard in shards]
+        self._group_ends = [shard.ends for shard in shards]
+        self._ends = np.cumsum([len(shard.labels) for shard in shards])
+        labels = np.concatenate([shard.labels for shard in shards])
+        if not len(labels):
+            raise InputError(f"{self.path}: its {len(shards)} parquet files hold no rows")
+        self._check_labels(labels, shards[0].names)
+        self.classes, self.class_names, self.labels = numbered_classes(labels, shards[0].names)
+        self._groups = _Groups()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image in row `index`."""
+        shard, row = self._place(index)
+        group = int(np.searchsorted(self._group_ends[shard], row, side="right"))
+        first = int(self._group_ends[shard][group - 1]) if group else 0
+        try:
+            column = self._groups.get(self.shards[shard], group, self._columns[shard])
+            value = column[row - first].as_py()
+        except _ERRORS as error:
+            raise BadSampleError(f"{self.name(index)}: cannot be read ({_one_line(error)})", int(index)) from None
+        if not value:
+            raise BadSampleError(f"{self.name(index)}: holds no image bytes, at most a path to a file", int(index))
+        return value
+
+    def name(self, index: int) -> str:
+        """The shard's path and the row in it."""
+        shard, row = self._place(index)
+        return f"{self.shards[shard]}: row {row}"
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the shard, and row in it."""
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        return shard, int(index) - (int(self._ends[shard - 1]) if shard else 0)
+
+    def _check_labels(self, labels: np.ndarray, names: Sequence[str]) -> None:
+        if (labels == -1).all():
+            raise InputError(
+                f"{self.path} has the label -1 in every row, as ImageNet's test split; choose train or val"
+            )
+        bad = np.flatnonzero((labels < 0) | (labels >= (len(names) or MAX_CLASSES)))
+        if len(bad):
+            shard, row = self._place(int(bad[0]))
+            known = f", of which {len(names)} are named" if names else ""
+            raise InputError(
+                f"{self.shards[shard]}: row {row} has the label {labels[bad[0]]}, which is no class number{known}"
+                f" ({len(bad)} of {len(labels)} rows); remove or mend these rows"
+            )
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The parquet files at `path`: itself, those in it, or those in its data/ folder as the Hub has them."""
+    if path.is_file():
+        return [path]
+    return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
+
+
+class _Groups:
+    """Images of the row groups read last; a pickle takes none along."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, int], arrow.ChunkedArray] = OrderedDict()
+
+    def __reduce__(self) -> tuple:
+        return _Groups, ()
+
+    def get(self, path: Path, group: int, column: str) -> arrow.ChunkedArray:
+        """The column of encoded images of a row group."""
+        key = (path, group)
+        if key not in self._kept:
+            with _open(path) as file:
+                self._kept[key] = file.read_row_group(group, columns=[column], use_threads=False).flatten().column(0)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _CACHE_BYTES:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+def _read_shard(path: Path) -> _Shard:
+    try:
+        with _open(path) as file:
+            column, width = _image_column(path, file)
+            _check_groups(path, file.metadata, width)
+            ends = np.cumsum([file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)], dtype=np.int64)
+            labels = file.read(columns=[_LABEL], use_threads=False).column(0)
+            names = _class_names(file.schema_arrow.metadata or {})
+            if labels.null_count:
+                raise InputError(f"{path}: {labels.null_count} rows have no label; remove them")
+            labels = labels.to_numpy().astype(np.int64)
+    except InputError:
+        raise
+    except _ERRORS as error:
+        raise InputError(f"{path}: no readable parquet file ({_one_line(error)}); download it again") from None
+    if len(labels) != (ends[-1] if len(ends) else 0):
+        raise InputError(f"{path}: damaged, its columns have different lengths; download it again")
+    return _Shard(path, column, ends, labels, names)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    # Without pre_buffer nothing but the wanted column is read, and no thread of arrow's is started before a fork.
+    return pq.ParquetFile(path, pre_buffer=False)
+
+
+def _image_column(path: Path, file: pq.ParquetFile) -> tuple[str, int]:
+    """Name and number of the leaf column with the encoded images; checks the label column's type, too."""
+    schema = file.schema_arrow
+    types = {name: schema.field(name).type for name in set(schema.names)}
+    image, label = types.get(_IMAGE), types.get(_LABEL)
+    leaf = _IMAGE
+    if image is not None and arrow.types.is_struct(image):
+        position = image.get_field_index("bytes")
+        leaf, image = f"{_IMAGE}.bytes", image.field(position).type if position >= 0 else None
+    binary = image is not None and (arrow.types.is_binary(image) or arrow.types.is_large_binary(image))
+    if not binary or label is None or not arrow.types.is_integer(label):
+        raise InputError(
+            f"{path}: needs a column image (bytes, or a struct of bytes and path) and an integer column label, but has"
+            f" {', '.join(f'{name} ({kind})' for name, kind in types.items())}"
+        )
+    leaves = [file.schema.column(k).path for k in range(len(file.schema))]
+    return leaf, leaves.index(leaf)
+
+
+def _check_groups(path: Path, metadata: Any, column: int) -> None:
+    for number in range(metadata.num_row_groups):
+        size = metadata.row_group(number).column(column).total_uncompressed_size
+        if not 0 <= size <= _MAX_GROUP_BYTES:
+            raise InputError(
+                f"{path}: row group {number} unpacks to {size} bytes, more than {_MAX_GROUP_BYTES >> 30} GiB; write it"
+                " with smaller row groups"
+            )
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
+    """Names of the ClassLabel in Hugging Face's metadata; empty if there are none."""
+    try:
+        facts = json.loads(metadata.get(b"huggingface", b"{}"))
+        names = facts.get("info", facts)["features"][_LABEL]["names"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,87 @@
+"""A source under another source's class list, so that train and val number their classes alike.
+
+A source numbers the classes that occur in it. If val lacks a class of train, every later class would be one lower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.sources.synsets import class_names_of, human_names
+from pipelines.spec import InputError, Source
+
+_MAX_BYTES = 64 << 20
+
+
+class RelabelledSource:
+    """`source` with labels that count in `classes`.
+
+    Attributes:
+        source: what is read.
+        classes: the given list.
+        class_names: what a person calls them.
+        labels: int64 (N,).
+    """
+
+    def __init__(self, source: Source, classes: Sequence[str], path: Path | str, place: Path | str) -> None:
+        """Finds each of the source's classes in the list.
+
+        A source without names, whose classes are "0", "1", ..., keeps its numbers and gets the list's names.
+
+        Args:
+            source: whose labels are to change.
+            classes: distinct names.
+            path: of the source, for errors.
+            place: where the list comes from, for errors.
+        """
+        self.source, self.classes = source, tuple(classes)
+        new = {name: number for number, name in enumerate(self.classes)}
+        if len(new) < len(self.classes):
+            twice = next(name for number, name in enumerate(self.classes) if new[name] != number)
+            raise InputError(f"{place} lists class {twice} twice; remove one")
+        used = [source.classes[label] for label in np.unique(source.labels).tolist()]
+        if _are_numbers(source.classes) and not _are_numbers(self.classes):
+            new = {str(number): number for number in range(len(self.classes))}
+        missing = [name for name in used if name not in new]
+        if missing:
+            raise InputError(
+                f"class {missing[0]} of {path} is not among the {len(self.classes)} classes of"
+                f" {place} ({len(missing)} classes are missing there); take the class list of the matching train split"
+            )
+        table = np.array([new.get(name, -1) for name in source.classes], np.int64)
+        self.labels = table[source.labels]
+        names = dict(zip(source.classes, class_names_of(source), strict=True))
+        others = human_names(self.classes)
+        self.class_names = tuple(names.get(name, other) for name, other in zip(self.classes, others, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image, as the source has it."""
+        return self.source.read(index)
+
+    def name(self, index: int) -> str:
+        """The source's name of the sample."""
+        return self.source.name(index)
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Classes from a text file, one a line; of `n01440764 tench, Tinca tinca` the synset counts."""
+    with open(path, "rb") as file:
+        data = file.read(_MAX_BYTES + 1)
+    try:
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        lines = []
+    if len(data) > _MAX_BYTES or not any(lines):
+        raise InputError(f"{path} is no UTF-8 text with one class a line; give one, a source, or a .beton file")
+    return tuple(re.sub(r"^(n[0-9]{8})\s.*", r"\1", line) for line in lines if line)
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    return all(name == str(number) for number, name in enumerate(classes))

@@ -1,0 +1,100 @@
+"""ImageNet's class list: the order of its synsets, and what a person calls them. The lists are timm's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipelines.spec import Source
+
+if TYPE_CHECKING:
+    from timm.data import ImageNetInfo
+
+NUM_IMAGENET = 1000
+
+
+class Classes(NamedTuple):
+    """A class list in label order.
+
+    Attributes:
+        classes: names that identify a class, synsets where they are known.
+        class_names: what a person calls them.
+        labels: int64 (N,), the samples' classes in this list.
+    """
+
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+
+
+def is_synset(name: str) -> bool:
+    """Whether `name` has the form of a WordNet noun's number, such as n01440764."""
+    return re.fullmatch("n[0-9]{8}", name) is not None
+
+
+def imagenet_synsets() -> tuple[str, ...]:
+    """The 1000 synsets of ImageNet-1k, sorted: label k of torchvision, timm and Hugging Face is number k."""
+    return tuple(_info().label_names())
+
+
+def human_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """For each class "tench, Tinca tinca" if it is a synset of ImageNet (any of the 21k), else the class itself."""
+    return tuple(_human_name(name) if is_synset(name) else name for name in classes)
+
+
+def class_names_of(source: Source) -> tuple[str, ...]:
+    """The source's `class_names`, or those of its classes if it has no such attribute, as .beton files."""
+    return tuple(getattr(source, "class_names", None) or human_names(source.classes))
+
+
+def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes: int = 0) -> Classes:
+    """The class list of data whose labels are numbers. Numbers are kept, except where names say they are out of order.
+
+    Exactly 1000 classes without names, or most of whose names are ImageNet's in ImageNet's order, are taken for
+    ImageNet's. Names that are synsets are sorted, as everywhere, and the labels follow.
+
+    Args:
+        labels: int64 (N,), below len(names) if there are names.
+        names: names in label order, if known.
+        num_classes: number of classes if that is known without names; else the highest label tells.
+    """
+    num_classes = len(names) or max(num_classes, int(labels.max()) + 1)
+    if names and all(map(is_synset, names)) and len(set(names)) == len(names):
+        order = np.argsort(np.array(names))
+        classes = tuple(names[i] for i in order)
+        return Classes(classes, human_names(classes), np.argsort(order)[labels])
+    if num_classes == NUM_IMAGENET and _agree_with_imagenet(names):
+        classes = imagenet_synsets()
+        return Classes(classes, tuple(names) or human_names(classes), labels)
+    classes = tuple(names) or tuple(str(k) for k in range(num_classes))
+    return Classes(classes, classes, labels)
+
+
+def _agree_with_imagenet(names: Sequence[str]) -> bool:
+    """Whether most names begin like timm's, so that revised wordings pass and another data set of 1000 does not."""
+    if not names:
+        return True
+    pairs = zip(names, human_names(imagenet_synsets()), strict=True)
+    return sum(_first_word(ours) == _first_word(theirs) for ours, theirs in pairs) > NUM_IMAGENET // 2
+
+
+def _first_word(name: str) -> str:
+    return name.split(",")[0].strip().lower().replace("_", " ")
+
+
+@cache
+def _info() -> ImageNetInfo:
+    from timm.data import ImageNetInfo  # imports timm, several seconds
+
+    return ImageNetInfo("imagenet-1k")
+
+
+def _human_name(synset: str) -> str:
+    try:
+        return _info().label_name_to_description(synset)
+    except KeyError:
+        return synset

@@ -1,0 +1,137 @@
+"""One set of photographs in every layout: classes, labels and bytes are the same, and torchvision's."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from pipelines.convert import convert
+from pipelines.sources import open_source
+from pipelines.sources.synsets import class_names_of, imagenet_synsets
+from pipelines.spec import Source
+from tests.pipelines.sources import miniatures as mini
+from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected
+
+Write = Callable[[Path, Photos, Photos], Path]
+
+
+def _folder(root: Path, train: Photos, val: Photos) -> Path:
+    mini.write_folder(root / "train", train)
+    mini.write_folder(root / "val", val)
+    return root
+
+
+def _flat(root: Path, train: Photos, val: Photos) -> Path:
+    """What the official archives unpack to, with the devkit beside val/."""
+    mini.write_folder(root / "train", train)
+    (root / "val").mkdir()
+    for (_, name), data in val.items():
+        (root / "val" / name).write_bytes(data)
+    mini.write_devkit(root, val)
+    return root
+
+
+def _parquet(root: Path, train: Photos, val: Photos) -> Path:
+    for split, photos in (("train", train), ("validation", val)):
+        mini.write_parquet(root / "data", photos, split, None)
+    return root
+
+
+def _shards(label: str) -> Write:
+    def write(root: Path, train: Photos, val: Photos) -> Path:
+        for split, photos in (("train", train), ("validation", val)):
+            mini.write_webdataset(root, photos, split, label)
+        return root
+
+    return write
+
+
+# Those that number the classes present, in ImageFolder's order.
+BY_NAME: dict[str, Write] = {
+    "folder": _folder,
+    "flat": _flat,
+    "ilsvrc": mini.write_ilsvrc,
+    "kaggle": mini.write_kaggle,
+}
+# Those whose labels are ImageNet's numbers, in stored order.
+BY_NUMBER: dict[str, Write] = {"parquet": _parquet, "cls": _shards("cls"), "json": _shards("json")}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("layout", [*BY_NAME, *BY_NUMBER, "synset"])
+def test_synsets_and_bytes_are_the_same(layout: str, split: str, train: Photos, val: Photos, tmp_path: Path) -> None:
+    write = {**BY_NAME, **BY_NUMBER, "synset": _shards("synset")}[layout]
+    source = open_source(write(tmp_path / "x", train, val), split=split)
+    wanted = expected(train if split == "train" else val)
+    assert isinstance(source, Source) and len(source) == len(wanted) == source.labels.size
+    assert sorted(contents(source)) == sorted(wanted)
+    if layout in BY_NAME:
+        assert contents(source) == wanted
+    assert list(source.classes) == sorted(source.classes)
+    assert source.classes == (imagenet_synsets() if layout in BY_NUMBER else SYNSETS)
+    assert len(source.class_names) == len(source.classes)
+    assert "Tinca" in source.class_names[0] or layout == "kaggle"
+
+
+@pytest.mark.parametrize("layout", list(BY_NAME))
+def test_labels_and_order_are_imagefolders(layout: str, train: Photos, val: Photos, tmp_path: Path) -> None:
+    unpacked = ImageFolder(str(mini.write_folder(tmp_path / "unpacked", val)))
+    source = open_source(BY_NAME[layout](tmp_path / "x", train, val), split="val")
+    assert {name: k for k, name in enumerate(source.classes)} == unpacked.class_to_idx
+    assert source.labels.tolist() == unpacked.targets
+    assert [source.read(i) for i in range(len(source))] == [Path(file).read_bytes() for file, _ in unpacked.samples]
+    assert all(Path(file).name in source.name(i) for i, (file, _) in enumerate(unpacked.samples))
+
+
+@pytest.mark.parametrize("layout", list(BY_NUMBER))
+def test_numbers_are_kept(layout: str, train: Photos, val: Photos, tmp_path: Path) -> None:
+    source = open_source(BY_NUMBER[layout](tmp_path / "x", train, val), split="train")
+    assert source.labels.tolist() == [NUMBERS[synset] for synset, _ in train]
+    assert class_names_of(source)[134] == "crane" == class_names_of(source)[517]
+
+
+def test_folders_named_by_number_are_in_numeric_order(train: Photos, tmp_path: Path) -> None:
+    source = open_source(mini.write_numbered(tmp_path / "x", train))
+    assert source.classes == tuple(str(k) for k in range(12)) == source.class_names
+    assert [
+        (SYNSETS[label], data) for label, (_, data) in zip(source.labels, contents(source), strict=True)
+    ] == expected(train)
+
+
+def test_a_thousand_numbered_folders_are_the_synsets(tmp_path: Path) -> None:
+    for number in range(1000):
+        (tmp_path / "x" / str(number)).mkdir(parents=True)
+        (tmp_path / "x" / str(number) / "1.jpeg").write_bytes(str(number).encode())
+    source = open_source(tmp_path / "x")
+    assert [int(data) for _, data in contents(source)] == list(range(1000)) == source.labels.tolist()
+    assert {synset: source.classes.index(synset) for synset in SYNSETS} == NUMBERS
+
+
+@pytest.mark.parametrize("layout", [*BY_NAME, *BY_NUMBER])
+def test_a_source_survives_pickle_and_fork(layout: str, train: Photos, val: Photos, tmp_path: Path) -> None:
+    source = open_source({**BY_NAME, **BY_NUMBER}[layout](tmp_path / "x", train, val), split="train")
+    wanted = [source.read(i) for i in range(len(source))]  # before the fork, so that files and caches would be shared
+    assert [pickle.loads(pickle.dumps(source)).read(i) for i in (0, len(source) - 1)] == [wanted[0], wanted[-1]]
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        assert list(pool.map(source.read, range(len(source)))) == wanted
+
+
+@pytest.mark.parametrize("format", ["ffcv", "webdataset"])
+@pytest.mark.parametrize("layout", ["ilsvrc", "kaggle", "parquet"])
+def test_converted_labels_are_imagefolders(
+    layout: str, format: str, train: Photos, val: Photos, tmp_path: Path
+) -> None:
+    unpacked = ImageFolder(str(mini.write_folder(tmp_path / "unpacked", train)))
+    source = open_source({**BY_NAME, **BY_NUMBER}[layout](tmp_path / "x", train, val), split="train")
+    convert(source, tmp_path / "done", format, num_workers=2, progress=False)
+    done = open_source(tmp_path / "done")
+    numbers = NUMBERS if layout in BY_NUMBER else unpacked.class_to_idx
+    wanted = sorted((numbers[unpacked.classes[label]], Path(file).read_bytes()) for file, label in unpacked.samples)
+    assert sorted((int(done.labels[i]), done.read(i)) for i in range(len(done))) == wanted
+    assert {name: done.classes.index(name) for name in SYNSETS} == numbers

@@ -1,0 +1,67 @@
+"""The converter's command line: kinds, splits and class lists, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.console import run
+from pipelines.sources import open_source
+from tests.pipelines.sources import miniatures as mini
+from tests.pipelines.sources.miniatures import SYNSETS, contents, expected
+from tools.convert_imagenet import main
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Exit code."""
+    monkeypatch.setattr(sys, "argv", ["tools/convert_imagenet.py", *map(str, arguments)])
+    try:
+        run(main)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def test_official_archives_become_training_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    train, val = mini.train_photos(), mini.val_photos()
+    some = {key: data for key, data in val.items() if key[0] != SYNSETS[3]}
+    mini.write_ilsvrc(tmp_path / "x", train, some)
+    # A val archive without a class: its images' numbers have gaps, so labels come as pairs.
+    (tmp_path / "labels.txt").write_text("".join(f"{name} {synset}\n" for synset, name in some))
+    options = ["--format", "ffcv", "--num-workers", 0]
+    done = tmp_path / "done"
+    assert call(monkeypatch, tmp_path / "x", done / "train.beton", "--split", "train", *options) == 0
+    assert "24 images of 12 classes, 0 = n01440764 (tench, Tinca tinca) to 11 = n15075141" in capsys.readouterr().out
+    extra = ["--val-labels", tmp_path / "labels.txt", "--classes-from", done / "train.beton"]
+    assert call(monkeypatch, tmp_path / "x", done / "val.beton", "--split", "val", *options, *extra) == 0
+    assert "22 images of 12 classes" in capsys.readouterr().out
+    assert contents(open_source(done, split="train")) == expected(train)
+    assert contents(open_source(done, split="val")) == expected(some)
+    assert open_source(done, split="val").classes == SYNSETS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "choose one with --split"),
+        (["--split", "val", "--source-kind", "parquet"], "holds no .parquet files"),
+        (["--split", "dev"], "invalid choice: 'dev'"),
+        (["--split", "train", "--classes-from", "/nowhere"], "/nowhere does not exist"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    mini.write_ilsvrc(tmp_path / "x", mini.train_photos(), mini.val_photos())
+    assert call(monkeypatch, tmp_path / "x", tmp_path / "y.beton", "--format", "ffcv", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "y.beton").exists()

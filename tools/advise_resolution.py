@@ -1,0 +1,87 @@
+"""Says which test resolution shows objects as large as training does, for a data set and a recipe.
+
+python tools/advise_resolution.py /data/imagenet/train --train-res 224
+python tools/advise_resolution.py train.beton --config photos --arm fast --plot sizes.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pipelines import console
+from pipelines.image_sizes import image_sizes
+from pipelines.sources import open_source
+from pipelines.spec import EvalCrop, InputError, TrainCrop
+
+
+def main() -> None:
+    """Parses the command line, computes, prints and draws."""
+    from fixres.resolution_advice import advise, as_text
+
+    options = parse_options()
+    train_res, train_crop, eval_crop = protocol(options)
+    source = open_source(options.data)
+    looked_at = image_sizes(source, options.sample)
+    advice = advise(train_res, train_crop, eval_crop, looked_at.sizes, options.stride, len(source))
+    facts = {"path": str(options.data), **asdict(advice), "bad_samples": looked_at.bad_samples}
+    print(json.dumps(facts, indent=1) if options.json else as_text(advice))
+    if options.plot:
+        from fixres.figures import apparent_sizes
+        from pipelines.writing import atomic_file
+
+        resolutions = sorted({train_res, *(one.test_res for one in advice.candidates)})
+        picture = apparent_sizes(train_crop, eval_crop, looked_at.sizes, train_res, resolutions)
+        with atomic_file(options.plot, overwrite=True) as partial:
+            partial.write_bytes(picture)
+    if bad := looked_at.bad_samples:
+        raise InputError(f"{len(bad)} of the samples looked at cannot be used, the first is {bad[0]}")
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line's values, with None for those that the recipe shall say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
+    parser.add_argument("--config", help="recipe, a name or a file, for what is not given below")
+    parser.add_argument("--arm", choices=("baseline", "fast"), help="the recipe's arm (fast if there is one)")
+    parser.add_argument("--train-res", type=int, help="training resolution in pixels (the arm's last, or 224)")
+    parser.add_argument("--scale", type=float, nargs=2, help="area share of training crops (0.08 1)")
+    parser.add_argument("--ratio", type=float, nargs=2, help="width over height of training crops (0.75 1.3333)")
+    parser.add_argument("--crop-pct", type=float, help="centre crop over resized short side in testing (0.875)")
+    parser.add_argument("--stride", type=int, default=32, help="advise multiples of it (%(default)s)")
+    parser.add_argument(
+        "--sample", type=int, default=2000, help="images to look at where no table has all sizes (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", type=Path, help="PNG file to make, with the distributions of apparent sizes")
+    options = parser.parse_args()
+    if options.plot is not None and options.plot.suffix.lower() != ".png":
+        raise InputError(f"--plot {options.plot} must be a .png file")
+    if options.arm and not options.config:
+        raise InputError(f"--arm {options.arm} names an arm of a recipe; give --config, too")
+    return options
+
+
+def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
+    """Training resolution and both crops: the recipe's, where the command line does not say otherwise."""
+    from fixres.config import Recipe
+    from fixres.recipe import parse_recipe
+    from fixres.schedule import resolution_at
+
+    recipe = parse_recipe(["--config", options.config]) if options.config else Recipe()
+    arms = recipe.arms.present()
+    name = options.arm or ("fast" if "fast" in arms else "baseline")
+    if name not in arms:
+        raise InputError(f"--arm {name}: the recipe {recipe.name} has no such arm; it has {', '.join(arms)}")
+    train_res = options.train_res
+    if train_res is None:
+        train_res = resolution_at(arms[name].epochs - 1, arms[name].resolution)
+    crop = {key: tuple(value) for key in ("scale", "ratio") if (value := getattr(options, key))}
+    eval_crop = recipe.eval_crop if options.crop_pct is None else EvalCrop(options.crop_pct)
+    return train_res, replace(recipe.train_crop, **crop), eval_crop
+
+
+if __name__ == "__main__":
+    console.run(main)

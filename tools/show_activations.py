@@ -1,0 +1,37 @@
+"""Pooled activations over test resolutions: `python tools/show_activations.py --checkpoint FILE --test_res [96,128]`.
+
+The further a resolution's activations lie from the training resolution's, the more there is for a fix to mend.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipelines.console import run
+
+
+def main() -> None:
+    """Parses the job, measures, prints a line for each resolution, draws."""
+    from fixres.hardware import choose_device
+    from fixres.jobs import ActivationsJob, checkpoint_activations
+    from fixres.recipe import parse
+    from pipelines.opening import PreparedData
+    from pipelines.writing import atomic_file
+
+    job = parse(ActivationsJob, sys.argv[1:], "Measures the classifier's input at each test resolution.")
+    data = PreparedData(job.data, device=str(choose_device(job.device)))
+    info, statistics = checkpoint_activations(job, data)
+    for one in statistics:
+        print(
+            f"{one.test_res} px: zeros {one.zero_share:.2%}, mean {one.mean:.4f}, deviation {one.std:.4f}, distance to "
+            f"{info.train_res} px {one.distance:.4f}, {one.num_images} images of {one.num_channels} channels"
+        )
+    if job.plot is not None:
+        from fixres.figures import activation_cdfs
+
+        with atomic_file(job.plot, overwrite=True) as partial:
+            partial.write_bytes(activation_cdfs(statistics, info.train_res))
+
+
+if __name__ == "__main__":
+    run(main)
