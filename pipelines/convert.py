@@ -25,6 +25,7 @@ from PIL import features
 from tqdm import tqdm
 
 from pipelines.beton_writer import BetonWriter, finish_beton
+from pipelines.checkpoints import Checkpoints
 from pipelines.image_files import ExifOption
 from pipelines.images import EncodedSample, check_fit, fit_jpeg
 from pipelines.journal import Entry, Journal
@@ -198,13 +199,16 @@ def _continue(
         _count(result, entry)
     result.num_kept = len(kept)
     bar = {"total": len(order), "initial": len(kept), "desc": result.dest.name, "disable": None if progress else True}
-    with _open_writer(task, unfinished.data, kept) as writer:
+    with (
+        _open_writer(task, unfinished.data, kept) as writer,
+        closing(Checkpoints(writer, journal, _SECONDS_BETWEEN_NOTES)) as checkpoints,
+    ):
         try:
             with tqdm(unit=" images", **bar) as shown:
-                _write_rest(task, order[len(kept) :], num_workers, writer, journal, result, bad, shown)
+                _write_rest(task, order[len(kept) :], num_workers, writer, checkpoints, result, bad, shown)
             _report(bad, len(order), result, on_bad)
         except BaseException:
-            _keep_what_is_done(writer, journal, len(order))
+            _keep_what_is_done(writer, checkpoints, journal, len(order))
             raise
         try:
             _finish(task, writer)
@@ -237,12 +241,11 @@ def _write_rest(
     order: np.ndarray,
     num_workers: int,
     writer: BetonWriter | ShardWriter,
-    journal: Journal,
+    checkpoints: Checkpoints,
     result: Conversion,
     bad: list[Entry],
     bar: tqdm,
 ) -> None:
-    noted = time.monotonic()
     work = partial(_prepare, task, _fit(task.format))
     with closing(map_chunks(work, order, _CHUNK, num_workers)) as prepared:
         for chunk in prepared:
@@ -253,20 +256,18 @@ def _write_rest(
                     bar.set_postfix(bad=len(bad))
                 else:
                     writer.write(sample)
-                journal.add(entry)
+                checkpoints.add(entry)
                 _count(result, entry)
             bar.update(len(chunk))
-            if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
-                writer.sync()
-                journal.write()
-                noted = time.monotonic()
+            checkpoints.note_if_due()
 
 
-def _keep_what_is_done(writer: BetonWriter | ShardWriter, journal: Journal, num_samples: int) -> None:
+def _keep_what_is_done(
+    writer: BetonWriter | ShardWriter, checkpoints: Checkpoints, journal: Journal, num_samples: int
+) -> None:
     """Notes what was written, as far as the disk takes it; removes a journal that has nothing to tell."""
     try:
-        writer.sync()
-        journal.write()
+        checkpoints.note_all()
     except OSError:
         pass  # the disk is full or gone, as the error on its way will tell; the last note stands
     if journal.num_written:

@@ -62,7 +62,6 @@ class Journal:
         self.num_written = 0
         self._header = json.loads(json.dumps(header))  # as it comes back from disk: lists for tuples
         self.entries: list[Entry] = [] if restart else _read(path, self._header, refuse=restart is False)
-        self._waiting: list[Entry] = []
         self._file: Any = None
 
     def keep(self, entries: list[Entry]) -> None:
@@ -80,17 +79,12 @@ class Journal:
             partial.unlink(missing_ok=True)
         self._file = open(self.path, "a")
 
-    def add(self, entry: Entry) -> None:
-        """Notes a sample; `write` makes the note last."""
-        self._waiting.append(entry)
-
-    def write(self) -> None:
-        """Writes what was noted; the data must be on disk already."""
-        self._file.writelines(map(_line, self._waiting))
+    def write(self, entries: list[Entry]) -> None:
+        """Notes samples; their data must be safe on disk already."""
+        self._file.writelines(map(_line, entries))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.num_written += len(self._waiting)
-        self._waiting = []
+        self.num_written += len(entries)
 
     def close(self) -> None:
         """Idempotent."""
