@@ -43,7 +43,7 @@ OnBad = Literal["stop", "skip"]
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
 _SHUFFLE_SEED = 0
-_SECONDS_BETWEEN_NOTES = 2.0  # so much work is lost at most; writing to disk for good costs 5 to 50 ms
+_SECONDS_BETWEEN_NOTES = 2.0  # about so much work is lost when a conversion is killed
 _VERSION = 1  # raise it when the same source and options come to give other bytes
 _log = logging.getLogger(__name__)
 
