@@ -312,10 +312,11 @@ def _fit(format: Format) -> Callable:
     """What makes a stored image of an image file."""
     if format != "roc":
         return fit_jpeg
-    from pipelines.roc.encode import fit_roc  # numba takes 0.5 s, here once and not in each worker
-    from pipelines.roc.halve import halve
+    from PIL import Image
 
-    halve(np.zeros((2, 2, 3), np.uint8))  # its machine code likewise
+    from pipelines.roc.encode import encode, fit_roc  # numba takes 0.5 s, here once and not in each worker
+
+    encode(Image.new("RGB", (256, 256)))  # two levels: loads the machine code likewise
     return fit_roc
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cut_crop
-from pipelines.roc.encode import RocQuality, encode, halved, index_jpeg
+from pipelines.roc.encode import RocQuality, encode
+from pipelines.roc.halve import halve
 from pipelines.roc.layout import describe, pack
 from pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.roc.conftest import photo, pillow, record
+from tests.pipelines.roc.indexing import index_jpeg
 
 SIZES = ((97, 130), (200, 163), (64, 48), (16, 16), (1, 9), (33, 500))
 
@@ -80,7 +82,7 @@ def test_opencv_and_dali_decode_cuts_as_pillow_does(box):
 def test_a_coarser_level_keeps_its_place():
     """Pixel i of the half level covers pixels 2 i and 2 i + 1, whatever the parity of the sides."""
     for height, width in ((96, 128), (97, 127), (101, 64)):
-        half = np.asarray(halved(Image.fromarray(coded_image(height, width)), 1)).astype(float)
+        half = halve(coded_image(height, width)).astype(float)
         assert half.shape == ((height + 1) // 2, (width + 1) // 2, 3)
         expected = (2 * np.arange(half.shape[1]) + 0.5) * 255 / (width - 1)
         assert np.abs(half[half.shape[0] // 2, 4:-4, 0] - expected[4:-4]).max() < 1.5
@@ -103,17 +105,6 @@ def test_grey_and_transparent_images_become_rgb():
         image, field = encode(Image.fromarray(photo(64, 80)).convert(mode))
         assert pillow(image).shape == (64, 80, 3)
         assert len(describe(field, len(image), 64, 80)) == 1
-
-
-def test_jpegs_without_restart_markers_are_refused():
-    buffer = io.BytesIO()
-    Image.fromarray(photo(64, 80)).save(buffer, "JPEG")
-    with pytest.raises(InputError, match="restart interval of 0"):
-        index_jpeg(buffer.getvalue())
-    with pytest.raises(InputError, match="no baseline JPEG frame"):
-        index_jpeg(b"\xff\xd8\xff\xd9")
-    with pytest.raises(InputError, match="the JPEG is damaged"):
-        index_jpeg(record(64, 80)[0][:-400] + b"\xff\xd9")
 
 
 def test_intervals_above_one_are_cut_too():

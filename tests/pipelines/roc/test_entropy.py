@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cover
-from pipelines.roc.encode import RocQuality, encode, index_jpeg
+from pipelines.roc.encode import RocQuality, encode
 from pipelines.roc.entropy import SCAN_ORDER
 from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
 from pipelines.roc.segments import decode_window, place_planes, read_header
@@ -20,6 +20,7 @@ from pipelines.roc.turbojpeg import Decompressor, chroma_factors, decode_planes,
 from pipelines.roc.turbojpeg import read_header as read_whole_header
 from pipelines.roc.whole import place_planes as place_whole_planes
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
+from tests.pipelines.roc.indexing import index_jpeg
 
 
 def ours(image: bytes, field: bytes, size, rectangle=None):
