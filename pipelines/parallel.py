@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from pipelines.fork_server import main_program_hidden, safe_context
 from pipelines.spec import InputError
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ def map_chunks(
     """`function` of each chunk of `order`, in order, with a bounded number of chunks in flight.
 
     Args:
-        function: takes an int64 array; forked into the workers, so it need not be picklable, its results must be.
+        function: takes an int64 array. It must be picklable once DALI was loaded into this process.
         order: int64 (N,).
         chunk_size: numbers per call.
         num_workers: processes; 0 works in this one.
@@ -35,13 +36,14 @@ def map_chunks(
     if num_workers == 0:
         yield from map(function, chunks)
         return
-    # Forking hands the function over without pickling it. Workers use Pillow only, whose locks no parent thread holds.
-    context = multiprocessing.get_context("fork")
+    # Forking hands the function over without pickling it, with the kernels it has loaded.
+    context = safe_context(__name__)
     with ProcessPoolExecutor(num_workers, context, initializer=_init_worker, initargs=(function,)) as pool:
         waiting: deque[Future] = deque()
         try:
             for chunk in chunks:
-                waiting.append(pool.submit(_work, chunk))
+                with main_program_hidden():
+                    waiting.append(pool.submit(_work, chunk))
                 if len(waiting) >= num_workers * _CHUNKS_AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 
+from pipelines.loaders.delivery import Delivery, SideStream, held, sent_ahead
 from pipelines.order import num_batches
 from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
 
@@ -16,26 +17,12 @@ T = TypeVar("T")
 MAX_EPOCH = 2**32 - 1  # the counter word that carries the epoch, see pipelines.randomness
 
 
-class Delivery(NamedTuple):
-    """A batch on its way to the consumer, with what it cost.
-
-    Attributes:
-        batch: images, labels and indices, on the loader's device.
-        bytes_read: encoded bytes of its samples, None if the engine cannot tell.
-        pixels_decoded: pixels that came out of the JPEG decoder, None if the engine cannot tell.
-        bad_samples: one line for each sample that was replaced.
-    """
-
-    batch: Batch
-    bytes_read: int | None
-    pixels_decoded: int | None
-    bad_samples: list[str]
-
-
 class BaseLoader(ABC):
     """Implements `pipelines.spec.Loader` but for the way an engine makes its batches (`_deliveries`)."""
 
     shares_boxes = False
+    decodes_on_host = False
+    """Whether `_deliveries` yields batches in host memory, which the base takes to the device."""
 
     def __init__(self, config: LoaderConfig, classes: tuple[str, ...], num_samples: int) -> None:
         self.config = config
@@ -50,6 +37,8 @@ class BaseLoader(ABC):
         self._resume_at: int | None = None  # set by load_state_dict until the next iteration
         self._running: Generator[Batch, None, None] | None = None
         self._closed = False
+        on_gpu = torch.device(config.device).type == "cuda"
+        self._sender = SideStream(config.device) if on_gpu and self.decodes_on_host else None
 
     @abstractmethod
     def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
@@ -70,8 +59,15 @@ class BaseLoader(ABC):
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start
-        self._running = self._count(self._deliveries(start))
+        self._running = self._count(self._on_device(self._deliveries(start)))
         return self._running
+
+    def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
+        if self._sender is not None:
+            return sent_ahead(deliveries, self._sender)
+        if torch.device(self.config.device).type == "cuda":
+            return held(deliveries, lambda: torch.cuda.current_stream(self.config.device).record_event())
+        return deliveries
 
     def _count(self, deliveries: Generator[Delivery, None, None]) -> Generator[Batch, None, None]:
         """Hands batches out, keeps the position and the counters."""

@@ -20,8 +20,9 @@ from nvidia.dali import math as dali_math
 
 from pipelines.boxes import resized_short_side
 from pipelines.loaders import dali_common as dali
-from pipelines.loaders.base import BaseLoader, Delivery, empty_batch
+from pipelines.loaders.base import BaseLoader, empty_batch
 from pipelines.loaders.dali_readers import Reading, neighbours, plan
+from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.randomness import random_words
 from pipelines.sources import open_stored
 from pipelines.sources.tars import TarSource
@@ -133,7 +134,8 @@ class DALILoader(BaseLoader):
         indices = reading.indices(dali.numbers(number), run)
         num, device = len(indices), self.config.device
         labels = torch.from_numpy(np.asarray(self._source.labels)[indices].astype(np.int64))
-        batch = Batch(dali.to_torch(images, self.config)[:num], labels.to(device), torch.from_numpy(indices).to(device))
+        numbers = (to_device(part, device) for part in (labels, torch.from_numpy(indices)))
+        batch = Batch(dali.to_torch(images, self.config)[:num], *numbers)
         pixels = int(dali.numbers(shapes)[:num, :2].prod(axis=1).sum())
         return Delivery(batch, int(dali.numbers(encoded_shapes)[:num].sum()), pixels, bad_samples)
 

@@ -19,7 +19,8 @@ from pipelines.boxes import boxes
 from pipelines.images import image_size
 from pipelines.loaders import dali_common as dali
 from pipelines.loaders.background import Background
-from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
+from pipelines.loaders.base import BaseLoader, empty_batch, make_good
+from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.order import batches
 from pipelines.sources import open_stored
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
@@ -115,7 +116,7 @@ class DALISliceLoader(BaseLoader):
             indices = torch.from_numpy(job.indices)
             labels = torch.from_numpy(np.asarray(self._source.labels)[job.indices].astype(np.int64))
             device = self.config.device
-            batch = Batch(dali.to_torch(images, self.config), labels.to(device), indices.to(device))
+            batch = Batch(dali.to_torch(images, self.config), to_device(labels, device), to_device(indices, device))
             pixels = int(dali.numbers(shapes)[:, :2].prod(axis=1).sum())
             yield Delivery(batch, job.bytes_read, pixels, job.bad_samples)
 

@@ -23,7 +23,9 @@ import torch
 
 from pipelines.beton import BetonReader
 from pipelines.beton_format import MODE_JPG
-from pipelines.loaders.base import BaseLoader, Delivery, empty_batch, make_good
+from pipelines.loaders.base import BaseLoader, empty_batch, make_good
+from pipelines.loaders.delivery import Delivery
+from pipelines.loaders.staging import Staging
 from pipelines.order import batches
 from pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
 
@@ -38,10 +40,13 @@ _LOOK_EVERY = 8  # pixels between those that are looked at to see whether an ima
 class FFCVLoader(BaseLoader):
     """Stock FFCV. The first batch of a process takes 9 to 15 s, because FFCV's code is compiled then."""
 
+    decodes_on_host = True
+
     def __init__(self, config: LoaderConfig) -> None:
         self._reader = BetonReader(config.path)  # FFCV itself does not check what it reads
         super().__init__(config, self._reader.classes, len(self._reader))
         self._check_memory()
+        self._staging = Staging(config.device)
         with _torch_threads_kept():
             self._decoder, self._engine = self._open()
 
@@ -107,11 +112,11 @@ class FFCVLoader(BaseLoader):
 
     def _delivery(self, indices: np.ndarray, buffer: np.ndarray) -> Delivery:
         # A copy, since FFCV writes into its buffers again while the consumer may still hold the batch.
-        images = np.array(buffer)
+        images = self._staging.take(len(buffer), buffer.shape[1]).numpy()
+        images[:] = buffer
         used, bad_samples = self._replace_bad(indices, images)
-        device = self.config.device
         labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))
-        batch = Batch(torch.from_numpy(images).to(device), labels.to(device), torch.from_numpy(used).to(device))
+        batch = Batch(torch.from_numpy(images), labels, torch.from_numpy(used))
         num_bytes = int(self._reader.image_spans[indices, 1].sum())
         pixels = int(self._reader.sizes[indices].prod(axis=1).sum())
         return Delivery(batch, num_bytes, pixels, bad_samples)

@@ -17,7 +17,8 @@ import torch
 from pipelines.beton import BetonReader
 from pipelines.beton_parts import BetonParts
 from pipelines.loaders.background import Background
-from pipelines.loaders.base import Delivery, empty_batch, make_good
+from pipelines.loaders.base import empty_batch, make_good
+from pipelines.loaders.delivery import Delivery
 from pipelines.loaders.roc_base import RocBase
 from pipelines.loaders.staging import Staging
 from pipelines.order import batches
@@ -51,6 +52,8 @@ class _Work(NamedTuple):
 
 class RocLoader(RocBase):
     """Cut, decode and resample in one kernel, samples spread over threads, batches made ahead."""
+
+    decodes_on_host = True
 
     def __init__(self, config: LoaderConfig) -> None:
         """Opens the file.
@@ -104,7 +107,7 @@ class RocLoader(RocBase):
             indices[slot] = self._replace(work, int(slot), epoch, bad_samples)
         num_bytes, num_pixels = self._note(indices, work.counts)
         labels = torch.from_numpy(self._reader.labels[indices])
-        batch = Batch(*map(self._staging.to_device, (work.images, labels, torch.from_numpy(indices))))
+        batch = Batch(work.images, labels, torch.from_numpy(indices))
         return Delivery(batch, num_bytes, num_pixels, bad_samples)
 
     def _replace(self, work: _Work, slot: int, epoch: int, bad_samples: list[str]) -> int:

@@ -17,9 +17,10 @@ from nvidia.dali import Pipeline
 from pipelines.loaders import dali_common as dali
 from pipelines.loaders import roc_graph
 from pipelines.loaders.background import Background
-from pipelines.loaders.base import Delivery, empty_batch, make_good
+from pipelines.loaders.base import empty_batch, make_good
 from pipelines.loaders.cutting import Cuts, Cutter
 from pipelines.loaders.dali_feed import Fed, Feed
+from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.loaders.roc_base import RocBase
 from pipelines.order import batches
 from pipelines.roc.decode import decode_samples
@@ -109,8 +110,9 @@ class RocDALILoader(RocBase):
             self._cutter.give_back(job.cuts)
             num_bytes, num_pixels = self._note(job.indices, job.cuts.counts)
             device = self.config.device
-            labels = torch.from_numpy(self._reader.labels[job.indices]).to(device)
-            batch = Batch(dali.to_torch(images, self.config), labels, torch.from_numpy(job.indices).to(device))
+            labels = to_device(torch.from_numpy(self._reader.labels[job.indices]), device)
+            indices = to_device(torch.from_numpy(job.indices), device)
+            batch = Batch(dali.to_torch(images, self.config), labels, indices)
             yield Delivery(batch, num_bytes, num_pixels, job.bad_samples)
 
     def _drain(self) -> None:

@@ -18,14 +18,14 @@ class Staging:
     """
 
     def __init__(self, device: str) -> None:
-        self._device = torch.device(device)
+        self._on_cpu = torch.device(device).type == "cpu"
         self._free: list[np.ndarray] = []
         self._lock = threading.Lock()
 
     def take(self, num_images: int, resolution: int) -> torch.Tensor:
         """uint8 (num_images, r, r, 3) in host memory, contents undefined."""
         shape = (num_images, resolution, resolution, 3)
-        if self._device.type == "cuda":
+        if not self._on_cpu:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         num_bytes = num_images * resolution * resolution * 3
         base = self._reuse(num_bytes)
@@ -44,7 +44,3 @@ class Staging:
     def _give_back(self, base: np.ndarray) -> None:
         # Runs wherever the last reference dies, inside a garbage collection if it must be: list.append needs no lock.
         self._free.append(base)
-
-    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the loader's device; the copy to a GPU runs on while the caller goes on."""
-        return tensor if self._device.type == "cpu" else tensor.to(self._device, non_blocking=True)

@@ -7,11 +7,7 @@ fractional box, which gives the grid and the weights of `Resize` followed by `Ce
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.context
-import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +16,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipelines.boxes import boxes
+from pipelines.fork_server import fork_server, main_program_hidden
 from pipelines.images import decode_rgb
-from pipelines.loaders.base import BaseLoader, Delivery, make_good
+from pipelines.loaders.base import BaseLoader, make_good
+from pipelines.loaders.delivery import Delivery
 from pipelines.order import batches
 from pipelines.sources import open_stored
 from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
@@ -163,20 +161,24 @@ class TorchLoader(BaseLoader):
     """
 
     shares_boxes = True
+    decodes_on_host = True
 
     def __init__(self, config: LoaderConfig) -> None:
         source = open_stored(config.path)
         super().__init__(config, source.classes, len(source))
         self._jobs = _Jobs(self)
-        self._on_cuda = torch.device(config.device).type == "cuda"
-        workers = {"multiprocessing_context": _server(), "persistent_workers": True, "prefetch_factor": _PREFETCH}
+        workers = {
+            "multiprocessing_context": fork_server(__name__),
+            "persistent_workers": True,
+            "prefetch_factor": _PREFETCH,
+        }
         self._engine = DataLoader(
             _Batches(source, config),
             sampler=self._jobs,
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=config.num_workers,
-            pin_memory=self._on_cuda,
+            pin_memory=torch.device(config.device).type == "cuda",
             **(workers if config.num_workers else {}),
         )
 
@@ -186,13 +188,11 @@ class TorchLoader(BaseLoader):
             if made.error is not None:
                 raise made.error
             batch = Batch(made.images, made.labels, made.indices)
-            if self._on_cuda:
-                batch = Batch(*(part.to(self.config.device, non_blocking=True) for part in batch))
             yield Delivery(batch, made.bytes_read, made.pixels_decoded, made.bad_samples)
 
     def _received(self) -> Iterator[_Made]:
         try:
-            with _main_program_hidden():
+            with main_program_hidden():
                 iterator = iter(self._engine)
             yield from iterator
         # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
@@ -208,28 +208,6 @@ class TorchLoader(BaseLoader):
         iterator, self._engine._iterator = self._engine._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()
-
-
-def _server() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # no effect if it runs already
-    return context
-
-
-@contextmanager
-def _main_program_hidden() -> Iterator[None]:
-    """Keeps new workers from importing the main program again.
-
-    They need nothing of it; it costs each of them seconds (timm, torchvision), and scripts that do not ask for
-    `__name__ == "__main__"` would run a second time.
-    """
-    main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__dict__.update(hidden)
 
 
 def _as_it_is(made: _Made) -> _Made:
