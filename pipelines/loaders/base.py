@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
 
-from pipelines.order import num_batches
+from pipelines.order import batches, num_batches
 from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
 
 T = TypeVar("T")
@@ -72,6 +73,9 @@ class BaseLoader(ABC):
         self._position = start
         self._running = self._count(self._deliveries(start))
         return self._running
+
+    def index_batches(self) -> Iterator[np.ndarray]:
+        return batches(self.config, self.num_samples, self.epoch)
 
     def _count(self, deliveries: Generator[Delivery, None, None]) -> Generator[Batch, None, None]:
         """Hands batches out, keeps the position and the counters."""
