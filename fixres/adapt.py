@@ -2,8 +2,8 @@
 
 The pooled activations of all channels, taken together, follow a Frechet law P(x) = exp(-(1 + xi (x - mu) / sigma) **
 (-1 / xi)) well, the paper says, with xi = 0.3 at every resolution. With one xi the map from the law at the test
-resolution to that at the training resolution is a straight line; the paper applies it behind the pooling. A line before a
-linear classifier is another linear classifier, so we fold it in, and the checkpoint keeps its keys.
+resolution to that at the training resolution is a straight line; the paper applies it behind the pooling. A line
+before a linear classifier is another linear classifier, so we fold it in, and the checkpoint keeps its keys.
 
 Mu and sigma are fitted to quantiles, of which they are a linear function: the paper does not say how it fits. Quantiles
 at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends.
@@ -115,12 +115,10 @@ def _adapt_activations(
     fold(line, classifier)
     train, test = (np.sort(samples[r].ravel()) for r in (train_res, test_res))
     before, after = wasserstein(test, train), wasserstein(line.slope * test + line.offset, train)
+    falls = "falls" if after < before else "does not fall"
     return (
         f"pooled activations mapped by {line.slope:.3f} x {line.offset:+.3f}; their distance to those at {train_res} px "
-        f"falls from {before:.4f} to {after:.4f}"
-        if after < before
-        else f"pooled activations mapped by {line.slope:.3f} x {line.offset:+.3f}; their distance to those at {train_res} "
-        f"px does not fall: {before:.4f} before, {after:.4f} after"
+        f"{falls}: {before:.4f} before, {after:.4f} after"
     )
 
 

@@ -85,7 +85,9 @@ def _chained(calls: list[Call]) -> list[Call]:
     Only where at least two of one class follow each other: two layers in a row inside a cell make no blocks.
     """
     givers = {(call.parent, id(tensor)): call for call in calls for tensor in call.outputs}
-    links = [(givers[key], call) for call in calls for tensor in call.inputs if (key := (call.parent, id(tensor))) in givers]
+    links = [
+        (givers[key], call) for call in calls for tensor in call.inputs if (key := (call.parent, id(tensor))) in givers
+    ]
     links = [(giver, call) for giver, call in links if giver.start < call.start]
     parents = {call.parent for giver, call in links if type(giver.module) is type(call.module)}
     found = {one.start: one for link in links for one in link if one.parent in parents}

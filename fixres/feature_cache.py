@@ -1,7 +1,7 @@
 """What the trunk gives for every image, evaluated once and kept, so that further epochs run the tail alone.
 
-A row for each image, in memory, or in a temporary file if that would be too much. The order of an epoch is the loader's,
-asked for without reading, so an epoch from the cache has the batches that one from the images would have.
+A row for each image, in memory, or in a temporary file if that would be too much. The order of an epoch is the
+loader's, asked for without reading, so an epoch from the cache has the batches that one from the images would have.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ class FeatureCache:
     def _put(self, part: slice, rows: Tensor, labels: Tensor) -> None:
         values = rows.float().cpu().numpy()
         if np.abs(values).max(initial=0) > np.finfo(self._rows.dtype).max:
-            raise InputError(
-                "fix.cache_dtype=fp16 cannot hold a value of the frozen layers; use fix.cache_dtype=fp32"
-            )
+            raise InputError("fix.cache_dtype=fp16 cannot hold a value of the frozen layers; use fix.cache_dtype=fp32")
         self._rows[part], self._labels[part] = values, labels.cpu().numpy()
 
     def __len__(self) -> int:
@@ -111,9 +109,7 @@ class FeatureCache:
         self._loader.set_epoch(epoch)
 
 
-def _in_file(
-    folder: Path | None, shape: tuple[int, int], dtype: np.dtype, num_bytes: int
-) -> tuple[np.ndarray, str]:
+def _in_file(folder: Path | None, shape: tuple[int, int], dtype: np.dtype, num_bytes: int) -> tuple[np.ndarray, str]:
     """An array in a file without a name, so that it goes when the process does."""
     place = Path(folder or tempfile.gettempdir())
     if not place.is_dir():

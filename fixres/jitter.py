@@ -20,7 +20,9 @@ _GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
     """float32 (B, 3), uniform in [1 - amount, 1 + amount]: brightness, contrast, saturation of each image."""
-    draws = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, epoch, i])).random(3) for i in indices.tolist()]
+    draws = [
+        np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, epoch, i])).random(3) for i in indices.tolist()
+    ]
     return (1 + amount * (2 * np.array(draws).reshape(-1, 3) - 1)).astype(np.float32)
 
 

@@ -7,6 +7,7 @@ they do inside does not matter. The values that cross the cut are laid side by s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +46,25 @@ def split(net: nn.Module, learning: tuple[nn.Module, ...], images: Tensor, preci
 
     Raises:
         CannotSplitError: its forward cannot be recorded, or the halves do not give what it gives.
+
+    Of the cuts found the one that fewest values cross is taken.
     """
+    found: list[Split] = []
+    reason = CannotSplitError("nothing was tried")
+    # Looking into a module that learns as a whole finds its own pooling, or more values that cross; or it fails.
+    for whole in (True, False):
+        try:
+            found.append(_split(net, learning, images, precision, whole))
+        except CannotSplitError as error:
+            reason = error
+    if not found:
+        raise reason
+    return min(found, key=lambda halves: halves.num_values)
+
+
+def _split(net: nn.Module, learning: tuple[nn.Module, ...], images: Tensor, precision: Precision, whole: bool) -> Split:
     alone = _ImagesOnly(net)
-    graph = _recorded(alone, learning)
+    graph = _recorded(alone, learning, whole)
     root = fx.GraphModule(alone, graph)
     crossing = _crossing(root, graph, learning)
     trunk = fx.GraphModule(root, _trunk_graph(graph, crossing))
@@ -72,10 +89,7 @@ class _ImagesOnly(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks only into modules of which some part learns; if `whole`, not into those of which all parts do.
-
-    Looked into, a classifier behind its own pooling needs the pooled values only.
-    """
+    """Looks only into modules of which some part learns; if `whole`, not into those of which all parts do."""
 
     def __init__(self, learning: tuple[nn.Module, ...], whole: bool) -> None:
         super().__init__()
@@ -88,15 +102,10 @@ class _Tracer(fx.Tracer):
         return num_learning == 0 or id(module) in self._learning or (self._whole and all_learn)
 
 
-def _recorded(alone: _ImagesOnly, learning: tuple[nn.Module, ...]) -> fx.Graph:
-    # Whatever a stranger's forward raises when it is given a stand-in for a tensor.
+def _recorded(alone: _ImagesOnly, learning: tuple[nn.Module, ...], whole: bool) -> fx.Graph:
     try:
-        return _Tracer(learning, whole=False).trace(alone)
-    except Exception:
-        pass
-    try:
-        return _Tracer(learning, whole=True).trace(alone)
-    except Exception as error:
+        return _Tracer(learning, whole).trace(alone)
+    except Exception as error:  # whatever a stranger's forward raises when it is given a stand-in for a tensor
         reason = " ".join(str(error).split())[:100]
         raise CannotSplitError(f"the forward of {type(alone.net).__name__} cannot be recorded ({reason})") from error
 
@@ -104,25 +113,25 @@ def _recorded(alone: _ImagesOnly, learning: tuple[nn.Module, ...]) -> fx.Graph:
 def _crossing(root: fx.GraphModule, graph: fx.Graph, learning: tuple[nn.Module, ...]) -> list[fx.Node]:
     """Nodes that depend on the images alone, and whose values are used by nodes that depend on what learns."""
     learns = {id(module) for module in learning}
-    from_images, late = _dependents(graph, lambda n: n.op == "placeholder"), _dependents(
-        graph, lambda n: n.op == "call_module" and any(id(m) in learns for m in root.get_submodule(n.target).modules())
-        or (n.op == "get_attr" and _owner_learns(root, str(n.target), learns))
-    )  # fmt: skip
+
+    def of_learner(node: fx.Node) -> bool:
+        if node.op == "get_attr":
+            return id(root.get_submodule(str(node.target).rpartition(".")[0])) in learns
+        return node.op == "call_module" and any(id(m) in learns for m in root.get_submodule(str(node.target)).modules())
+
+    from_images = _dependents(graph, lambda node: node.op == "placeholder")
+    late = _dependents(graph, of_learner)
     found = [n for n in graph.nodes if n in from_images and n not in late and any(user in late for user in n.users)]
     if not found or any(node.op == "placeholder" for node in found):
         raise CannotSplitError("what learns begins at the images")
     return found
 
 
-def _owner_learns(root: nn.Module, target: str, learns: set[int]) -> bool:
-    owner, _, _ = target.rpartition(".")
-    return id(root.get_submodule(owner)) in learns
-
-
-def _dependents(graph: fx.Graph, is_origin: object) -> set[fx.Node]:
+def _dependents(graph: fx.Graph, is_origin: Callable[[fx.Node], bool]) -> set[fx.Node]:
+    """The origins, and every node that is computed from one."""
     found: set[fx.Node] = set()
     for node in graph.nodes:  # in the order of execution
-        if is_origin(node) or any(before in found for before in node.all_input_nodes):  # type: ignore[operator]
+        if is_origin(node) or any(before in found for before in node.all_input_nodes):
             found.add(node)
     return found
 
