@@ -5,8 +5,9 @@ The pooled activations of all channels, taken together, follow a Frechet law P(x
 resolution to that at the training resolution is a straight line; the paper applies it behind the pooling. A line
 before a linear classifier is another linear classifier, so we fold it in, and the checkpoint keeps its keys.
 
-Mu and sigma are fitted to quantiles, of which they are a linear function: the paper does not say how it fits. Quantiles
-at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends.
+Mu and sigma are fitted to quantiles, of which they are a linear function; how the paper fits we do not know. Quantiles
+at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends. A line that
+does not bring the activations nearer to those at the training resolution is not applied.
 """
 
 from __future__ import annotations
@@ -112,14 +113,14 @@ def _adapt_activations(
         samples[resolution] = pooled_activations(net, classifier, normalise, loader, precision, num_images)
     loader.set_resolution(test_res)
     line = equalising(samples[test_res], samples[train_res])
-    fold(line, classifier)
     train, test = (np.sort(samples[r].ravel()) for r in (train_res, test_res))
     before, after = wasserstein(test, train), wasserstein(line.slope * test + line.offset, train)
-    falls = "falls" if after < before else "does not fall"
-    return (
-        f"pooled activations mapped by {line.slope:.3f} x {line.offset:+.3f}; their distance to those at {train_res} px "
-        f"{falls}: {before:.4f} before, {after:.4f} after"
-    )
+    found = f"{line.slope:.3f} x {line.offset:+.3f}"
+    distances = f"their distance to those at {train_res} px {before:.4f} before, {after:.4f} after"
+    if after >= before:  # where many are 0, which a line cannot keep at 0
+        return f"pooled activations left as they are, for {found} would not bring them nearer: {distances}"
+    fold(line, classifier)
+    return f"pooled activations mapped by {found}: {distances}"
 
 
 def recalibrate(

@@ -207,8 +207,8 @@ def _check_resolution(net: nn.Module, resolution: int) -> None:
     if resolution % stride:
         near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
         _say(
-            f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding at "
-            f"the borders; {near} px would use every pixel alike"
+            f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding "
+            f"at the borders; {near} px would use every pixel alike"
         )
 
 

@@ -57,7 +57,7 @@ def let_learn(net: nn.Module, modules: tuple[nn.Module, ...]) -> None:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
         if isinstance(module, _BatchNorm):
-            module.train()
+            module.training = True  # not train(), which would reach what timm keeps inside, such as drop-out
 
 
 def _with_norms(net: nn.Module, last: LastLayers) -> Learners:
