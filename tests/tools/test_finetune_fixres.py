@@ -17,7 +17,6 @@ from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fixres.fix_job import FixJob
 from fixres.recipe import RECIPES, named_recipes, parse
 from pipelines.console import run
-from pipelines.spec import InputError
 from tests.coded import write_coded_folder
 from tests.fixres.families import FAMILIES, Family, create
 from tools.finetune_fixres import as_settings
@@ -191,14 +190,3 @@ def test_the_published_rate() -> None:
     peak = scaled_lr(4e-3, 512)
     rates = [stepped_lr(epoch, peak, 30) for epoch in (0, 29.9, 30, 59.9, 60)]
     assert rates == pytest.approx([8e-3, 8e-3, 8e-4, 8e-4, 8e-5])
-
-
-def test_engines_with_crops_of_their_own_refuse_to_shift(tmp_path: Path) -> None:
-    from pipelines.loaders import is_installed, open_loader
-    from pipelines.spec import LoaderConfig, ShiftCrop
-
-    folder = write_coded_folder(tmp_path / "folder", _SIZES[:4])
-    if not is_installed("dali"):
-        pytest.skip("DALI is not installed")
-    with pytest.raises(InputError, match="engine='dali' draws its own crops and cannot shift them"):
-        open_loader("dali", LoaderConfig(path=folder, crop=ShiftCrop(), resolution=32, batch_size=2))
