@@ -90,8 +90,12 @@ class FixJob:
         return self.target(resolutions[0]).with_name(name)
 
     def check_free(self, resolutions: list[int]) -> None:
-        """Raises InputError if a fixed checkpoint would overwrite a file."""
-        for path in map(self.target, resolutions):
+        """Raises InputError if a fixed checkpoint or the report would overwrite a file."""
+        paths = [self.target(resolution) for resolution in resolutions]
+        if resolutions:
+            report = self.report(resolutions)
+            paths += [report.with_name(f"{report.name}.json"), report.with_name(f"{report.name}.md")]
+        for path in paths:
             if path.exists():
                 raise InputError(f"{path} exists; choose another --output")
 

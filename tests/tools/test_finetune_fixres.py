@@ -156,6 +156,7 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
     net, vit = (write_checkpoint(tmp_path / f"{f.name}.pt", f) for f in (FAMILIES[0], FAMILIES[5]))
     other = write_checkpoint(tmp_path / "other.pt", classes=("a", "b", "c"))
     (tmp_path / "resnet10t_fix64.pt").write_text("here")
+    (tmp_path / "resnet10t_fix80_report.md").write_text("here")
     for arguments, word in [
         ((net, "64"), "resnet10t_fix64.pt exists; choose another --output"),
         ((vit, "40"), "does not take 40 px"),
@@ -166,6 +167,7 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
         ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
         ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
         ((tmp_path / "none.pt", "48"), "no such checkpoint"),
+        ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
         ((net, "48", "--fix.epochs", 0), "fix.epochs=0 must be above 0"),
     ]:
         done = fix("--checkpoint", arguments[0], "--test-res", *arguments[1:])
