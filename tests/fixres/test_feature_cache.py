@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -192,13 +193,27 @@ def test_values_beyond_half_precision_are_refused(open_coded: OpenCoded) -> None
 
 
 def test_no_room_is_said_and_the_fix_goes_on(
-    open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loader = open_coded(shuffle=True)
     with pytest.raises(NoRoomError, match=r"they would take .* GiB, and .* free"):
-        FeatureCache(loader, 2**45, FixConfig(cache_dir=tmp_path))
+        FeatureCache(open_coded(), 2**45, FixConfig(cache_dir=tmp_path))
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    _, results, loader = _fixed(RESNET, open_coded, cache_memory=0.0, cache_dir=tmp_path)
+    assert "evaluated in every epoch, because they would take" in capsys.readouterr().err
+    assert loader.counters.num_images == 63 and len(results) == 3 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(open_coded: OpenCoded, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere is no folder"):
-        FeatureCache(loader, 8, FixConfig(cache_dir=tmp_path / "nowhere", cache_memory=0.0))
+        FeatureCache(open_coded(), 8, FixConfig(cache_dir=tmp_path / "nowhere", cache_memory=0.0))
+
+
+@pytest.mark.slow
+def test_pnasnet_cached_is_uncached(open_coded: OpenCoded) -> None:
+    slow, *_ = _fixed(PNASNET, open_coded, cache="no", epochs=1, lr=0.02)
+    fast, _, loader = _fixed(PNASNET, open_coded, epochs=1, lr=0.02)
+    assert loader.counters.num_images == 0 and _distance(fast, slow) < 2e-5
 
 
 def test_epochs_come_in_the_loaders_order(open_coded: OpenCoded) -> None:
