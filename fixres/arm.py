@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import closing
+
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from fixres.adapt import adapt
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.clock import Clock
 from fixres.config import ArmConfig, FixConfig, Recipe
 from fixres.evaluate import EvalResult, evaluate, sweep
-from fixres.finetune import finetune
+from fixres.finetune import finetune, fix_crop
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
@@ -19,7 +23,7 @@ from fixres.results import ArmResult, CurvePoint, at
 from fixres.runlog import RunLog
 from fixres.schedule import lr_at, resolution_at, scaled_lr
 from fixres.train import EpochResult, Trainer
-from pipelines.spec import EvalCrop, Loader, OpenLoader, TrainCrop
+from pipelines.spec import Crop, EvalCrop, Loader, OpenLoader
 
 
 class Arm:
@@ -60,15 +64,16 @@ class Arm:
         self._epochs: list[EpochResult] = []
         self._curve: list[CurvePoint] = []
 
-    def _open_train(self, crop: TrainCrop | EvalCrop, resolution: int) -> Loader:
-        optim = self.recipe.optim
+    def _open_train(
+        self, crop: Crop, resolution: int, batch_size: int | None = None, shuffle: bool = True, drop_last: bool = True
+    ) -> Loader:
         return self._open_loader(
             "train",
             crop=crop,
             resolution=resolution,
-            batch_size=optim.batch_size,
-            shuffle=True,
-            drop_last=True,
+            batch_size=batch_size or self.recipe.optim.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
             seed=self.recipe.seed,
         )
 
@@ -132,15 +137,31 @@ class Arm:
             return sweep(self.net, self.normalise, self._test_loader, self._precision, resolutions, title)
 
     def _fix(self, config: FixConfig) -> list[EpochResult]:
+        recipe, test_res, size = self.recipe, self.config.test_res, config.batch_size
+        crop = fix_crop(config, recipe.eval_crop.crop_pct, recipe.train_crop)
         with self.clock.stage("fix"):
-            loader = self._open_train(EvalCrop(self.recipe.eval_crop.crop_pct, config.hflip), self.config.test_res)
-            try:
-                results = finetune(self.net, self.normalise, loader, config, self.recipe.optim, self._precision)
-            finally:
-                loader.close()
+            if config.adapt != "none":
+                self._adapt(config)
+            with closing(self._open_train(crop, test_res, size)) as loader:
+                results = finetune(
+                    self.net,
+                    self.normalise,
+                    loader,
+                    config,
+                    recipe.optim,
+                    self._precision,
+                    recipe.seed,
+                    lambda: self._open_train(crop, test_res, size, shuffle=False, drop_last=False),
+                )
         for epoch, result in enumerate(results):
             self.log.write(self.name, "fix", self.config.epochs + epoch + 1, result)
         return results
+
+    def _adapt(self, config: FixConfig) -> None:
+        crop = EvalCrop(self.recipe.eval_crop.crop_pct)
+        with closing(self._open_train(crop, self.config.test_res, config.batch_size)) as loader:
+            line = adapt(self.net, self.normalise, loader, config, self._precision, self.resolutions[-1])
+        tqdm.write(f"{self.name}: {line}", file=sys.stderr)
 
     def _save(self, name: str, fixed: bool) -> None:
         recipe = self.recipe

@@ -79,20 +79,65 @@ class ResolutionConfig:
 
 @dataclass(frozen=True)
 class FixConfig:
-    """FixRes fine-tuning at the test resolution (arXiv 1906.06423, section 4)."""
+    """FixRes fine-tuning at the test resolution (arXiv 1906.06423, section 4; 2003.08237). See docs/fixres.md."""
 
     epochs: int = 2
-    """Passes over the training images, cropped as in testing."""
+    """Passes over the training images; 0 with `adapt` alone."""
     lr: float = 0.01
-    """Peak learning rate for a batch of 256; decays by a cosine."""
-    layers: Literal["classifier", "classifier_bn"] = "classifier_bn"
-    """What learns: the classifier, or also the last BatchNorm before pooling, with its statistics."""
+    """Peak learning rate for a batch of 256; scaled linearly with the batch size."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """Half a cosine to 0, or `lr` divided by 10 after every `step_epochs`."""
+    step_epochs: int = 30
+    """Epochs between the steps of schedule "step"."""
+    layers: Literal["classifier", "classifier_bn", "last_blocks", "paper"] = "classifier_bn"
+    """What learns: the classifier; also the last BatchNorm before it, with its statistics; also all layers from the
+    last `num_blocks` blocks on; or what the papers train in networks of this kind."""
+    num_blocks: int = 1
+    """Blocks that learn with layers "last_blocks"; 0 for what comes after the last block."""
+    augmentation: Literal["test", "test_flip", "test_shift", "train"] = "test_flip"
+    """Images cropped as in testing; those flipped by `hflip`; also shifted sideways and with `jitter`; or cropped as in
+    training."""
     hflip: float = 0.5
-    """Probability of a horizontal flip; the crop is the test's."""
+    """Probability of a horizontal flip, with test_flip and test_shift."""
+    jitter: float = 0.05
+    """With test_shift: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter."""
+    label_smoothing: float | None = None
+    """Probability mass spread over all classes; as in training if null."""
+    batch_size: int | None = None
+    """Images per step; as in training if null."""
+    adapt: Literal["none", "batchnorm", "frechet"] = "none"
+    """Label-free adaptation before the fine-tuning: BatchNorm's statistics anew at the test resolution, or the pooled
+    activations mapped to their distribution at the training resolution (section 4.1)."""
+    adapt_images: int = 1000
+    """Training images that the adaptation looks at."""
+    cache: Literal["auto", "no"] = "auto"
+    """"auto" evaluates the frozen layers once for all epochs if the images are the same in each (augmentation test)."""
+    cache_dtype: Literal["fp16", "fp32"] = "fp16"
+    """Number format of what they gave."""
+    cache_memory: float = 2.0
+    """GiB of it that may be kept in memory; more goes to a temporary file."""
+    cache_dir: Path | None = None
+    """Folder of the temporary file; the system's if null."""
 
     def __post_init__(self) -> None:
-        _positive("fix.epochs", self.epochs)
-        _positive("fix.lr", self.lr)
+        if self.adapt == "none" or self.epochs != 0:
+            _positive("fix.epochs", self.epochs)
+        for name in ("lr", "step_epochs", "adapt_images"):
+            _positive(f"fix.{name}", getattr(self, name))
+        if self.batch_size is not None:
+            _positive("fix.batch_size", self.batch_size)
+        for name in ("num_blocks", "cache_memory"):
+            if getattr(self, name) < 0:
+                raise InputError(f"fix.{name}={getattr(self, name)} must not be negative")
+        EvalCrop(hflip=self.hflip)
+        for name in ("jitter", "label_smoothing"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise InputError(f"fix.{name}={getattr(self, name)} must be in [0, 1)")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether every epoch sees the same pixels, so that frozen layers need not be evaluated again."""
+        return self.augmentation == "test" or (self.augmentation == "test_flip" and self.hflip == 0)
 
 
 @dataclass(frozen=True)

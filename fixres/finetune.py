@@ -7,18 +7,40 @@ pooling, on training images cropped as in testing, mends the second.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import nn
+from tqdm import tqdm
 
 from fixres.config import FixConfig, OptimConfig
+from fixres.feature_cache import FeatureCache, NoRoomError, description
 from fixres.hardware import Precision
-from fixres.last_layers import freeze_all_but, last_layers
+from fixres.jitter import Jittered
+from fixres.learners import learners, let_learn
 from fixres.models import Normalise
 from fixres.optim import Stepper, create_optimizer
-from fixres.schedule import lr_at, scaled_lr
+from fixres.schedule import lr_at, scaled_lr, stepped_lr
 from fixres.train import EpochResult, Trainer
-from pipelines.spec import Loader
+from fixres.trunk import CannotSplitError, Split, split
+from pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
+
+
+def fix_crop(config: FixConfig, crop_pct: float, train_crop: TrainCrop) -> Crop:
+    """The crop that `config.augmentation` asks of the loader.
+
+    Args:
+        config: augmentation and hflip.
+        crop_pct: the test's.
+        train_crop: the training's.
+    """
+    if config.augmentation == "train":
+        return train_crop
+    if config.augmentation == "test_shift":
+        return ShiftCrop(crop_pct, config.hflip)
+    return EvalCrop(crop_pct, config.hflip if config.augmentation == "test_flip" else 0.0)
 
 
 def finetune(
@@ -28,32 +50,107 @@ def finetune(
     config: FixConfig,
     optim: OptimConfig,
     precision: Precision,
+    seed: int = 0,
+    open_plain: Callable[[], Loader] | None = None,
 ) -> list[EpochResult]:
-    """Fine-tunes the last layers of `net` in place on `loader`, whose crops are the test's.
+    """Fine-tunes layers of `net` in place, and says in a line on stderr which.
 
     Args:
         net: a trained network.
         normalise: uint8 NHWC batches to its input.
-        loader: training images, shuffled, cropped as in testing at the test resolution.
-        config: epochs, learning rate, layers.
+        loader: training images, shuffled, at the test resolution, cropped by `fix_crop`.
+        config: what learns, how long and on what.
         optim: momentum, weight decay and label smoothing, as in training.
         precision: as in training.
+        seed: the run's, for the colour jitter.
+        open_plain: opens the same images in stored order, each once, cropped by the same `fix_crop`; without it nothing
+            is cached.
 
     Returns:
-        One result for each epoch. The network is in eval mode and all of it can learn again.
+        One result for each epoch; evaluating the frozen layers for the cache counts to the first. The network is in
+        eval mode and all of it can learn again.
     """
-    freeze_all_but(net, last_layers(net, loader.resolution), config.layers)
+    chosen = learners(net, loader.resolution, config)
+    let_learn(net, chosen.modules)
+    _say(chosen.why)
+    smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
     try:
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
-        trainer = Trainer(net, normalise, stepper, precision, optim.label_smoothing)
-        peak = scaled_lr(config.lr, loader.batch_size)
-        return [_epoch(trainer, loader, epoch, config.epochs, peak) for epoch in range(config.epochs)]
+        cached = _cached(net, chosen.modules, normalise, loader, config, precision, open_plain)
+        if cached is None:
+            source = _augmented(loader, config, precision, seed)
+            trainer = Trainer(net, normalise, stepper, precision, smoothing)
+            return _epochs(trainer, source, config)
+        halves, cache, seconds, waited = cached
+        results = _epochs(Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing), cache, config)
+        first = replace(results[0], seconds=results[0].seconds + seconds, wait_seconds=waited)
+        return [first, *results[1:]]
     finally:
         net.requires_grad_(True)
         net.eval()
 
 
-def _epoch(trainer: Trainer, loader: Loader, epoch: int, epochs: int, peak: float) -> EpochResult:
-    loader.set_epoch(epoch)
-    title = f"fix at {loader.resolution} px, epoch {epoch + 1}/{epochs}"
-    return trainer.epoch(loader, lambda done: lr_at(epoch + done, epochs, peak), title)
+def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FixConfig) -> list[EpochResult]:
+    peak = scaled_lr(config.lr, loader.batch_size)
+    results = []
+    for epoch in range(config.epochs):
+        loader.set_epoch(epoch)
+        title = f"fix at {loader.resolution} px, epoch {epoch + 1}/{config.epochs}"
+        results.append(trainer.epoch(loader, lambda done, epoch=epoch: _lr(epoch + done, config, peak), title))
+    return results
+
+
+def _lr(epoch: float, config: FixConfig, peak: float) -> float:
+    if config.schedule == "step":
+        return stepped_lr(epoch, peak, config.step_epochs)
+    return lr_at(epoch, config.epochs, peak)
+
+
+def _augmented(loader: Loader, config: FixConfig, precision: Precision, seed: int) -> Loader:
+    if config.augmentation != "test_shift" or config.jitter == 0:
+        return loader
+    return Jittered(loader, config.jitter, seed, precision.device)
+
+
+def _cached(
+    net: nn.Module,
+    learning: tuple[nn.Module, ...],
+    normalise: Normalise,
+    loader: Loader,
+    config: FixConfig,
+    precision: Precision,
+    open_plain: Callable[[], Loader] | None,
+) -> tuple[Split, FeatureCache, float, float] | None:
+    """The halves, the filled cache, and what filling took; None where images must be evaluated in each epoch."""
+    if not config.repeats or config.cache == "no" or open_plain is None or config.epochs < 1:
+        return None
+    try:
+        halves = split(net, learning, _noise(loader.resolution, precision), precision)
+        cache = FeatureCache(loader, halves.num_values, config)
+    except (CannotSplitError, NoRoomError) as error:
+        _say(f"frozen layers are evaluated in every epoch, because {error}")
+        return None
+    _say(description(cache, halves.num_values))
+    plain = open_plain()
+    try:
+        return halves, cache, *cache.fill(halves, normalise, plain, precision)
+    finally:
+        plain.close()
+
+
+def _noise(resolution: int, precision: Precision) -> torch.Tensor:
+    """Two images, (2, 3, r, r) in channels_last: something to compare the halves with the network on."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, resolution, resolution, 3, generator=generator)
+    return images.permute(0, 3, 1, 2).to(precision.device)
+
+
+class _ToFloat(nn.Module):
+    """Rows of the cache to what the tail takes, in place of normalisation."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.float()
+
+
+def _say(line: str) -> None:
+    tqdm.write(f"fix: {line}", file=sys.stderr)

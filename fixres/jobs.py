@@ -1,17 +1,15 @@
-"""What can be done with a finished checkpoint: test it over resolutions, fix it for another one, look inside."""
+"""What can be done with a finished checkpoint: test it over resolutions, look inside; `fix_job` fixes it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from fixres.activations import ActivationStatistics, activation_statistics
-from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fixres.config import FixConfig, OptimConfig
+from fixres.checkpoint import CheckpointInfo, load_checkpoint
 from fixres.evaluate import EvalResult, sweep
-from fixres.finetune import finetune
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
@@ -37,38 +35,6 @@ class EvaluateJob:
     def __post_init__(self) -> None:
         for resolution in self.test_res:
             check_resolution(resolution)
-
-
-@dataclass(frozen=True)
-class FixJob:
-    """Fine-tunes a checkpoint's last layers for a test resolution (arXiv 1906.06423, section 4)."""
-
-    checkpoint: Path
-    """A .pt file written by this project."""
-    test_res: int
-    """Resolution in pixels to fix for."""
-    output: Path | None = None
-    """Where the fixed checkpoint goes; CHECKPOINT with _fixRES before its ending if null."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    fix: FixConfig = field(default_factory=FixConfig)
-    """Epochs, learning rate, layers."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(batch_size=64))
-    """Batch size, momentum, weight decay and label smoothing; its learning rate is not used."""
-    device: str = "auto"
-    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
-    precision: str = "auto"
-    """Autocast type: auto, fp32, bf16 or fp16."""
-
-    def __post_init__(self) -> None:
-        check_resolution(self.test_res)
-        if self.target.exists():
-            raise InputError(f"{self.target} exists; choose another --output")
-
-    @property
-    def target(self) -> Path:
-        """The file that the fixed weights are written to."""
-        return self.output or self.checkpoint.with_stem(f"{self.checkpoint.stem}_fix{self.test_res}")
 
 
 @dataclass(frozen=True)
@@ -127,27 +93,6 @@ def checkpoint_activations(
     finally:
         loader.close()
     return info, statistics
-
-
-def fix_checkpoint(job: FixJob, open_loader: OpenLoader) -> tuple[EvalResult, EvalResult]:
-    """Fixes the checkpoint for `job.test_res`, writes it, and returns the test before and after."""
-    net, info, normalise, precision = _load(job.checkpoint, job.device, job.precision)
-    test_loader = _open_test(open_loader, info, job.test_res, job.optim.batch_size)
-    try:
-        before = sweep(net, normalise, test_loader, precision, [job.test_res], "before the fix")[0]
-        crop = EvalCrop(info.crop_pct, job.fix.hflip)
-        train_loader = open_loader(
-            "train", crop=crop, resolution=job.test_res, batch_size=job.optim.batch_size, shuffle=True, drop_last=True
-        )
-        try:
-            finetune(net, normalise, train_loader, job.fix, job.optim, precision)
-        finally:
-            train_loader.close()
-        after = sweep(net, normalise, test_loader, precision, [job.test_res], "after the fix")[0]
-    finally:
-        test_loader.close()
-    save_checkpoint(job.target, net, replace(info, test_res=job.test_res, fixed=True))
-    return before, after
 
 
 def _load(path: Path, device_name: str, precision_name: str) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:

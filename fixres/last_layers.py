@@ -1,15 +1,14 @@
-"""Which layers FixRes trains: the classifier and the BatchNorm right before pooling, found on any network.
+"""A network's classifier and the BatchNorm right before pooling, found on any network.
 
 Names and the order of definition differ between families, and the order of execution misleads where branches join: in
 a block with a projection shortcut the shortcut's BatchNorm runs last, but its sibling feeds the pooling just as much.
 So the autograd graph is walked back from the logits: the first layer with weights is the classifier, and every
-BatchNorm that reaches it through no other layer with weights, and feeds none, belongs to the fix.
+normalisation that reaches it through no other layer with weights, and feeds none, belongs to the fix. Where none does,
+the walk goes on behind the layers that stand between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fixres.probing import as_it_was, black_image
 from pipelines.spec import InputError
+
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_MAX_BETWEEN = 8
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,19 @@ class LastLayers:
 
     Attributes:
         classifier: the layer that gives the logits.
-        batchnorms: every BatchNorm that feeds it and no other layer with weights; empty in networks without.
+        norms: every normalisation that feeds it, and no other layer with weights but those in `between`; empty in
+            networks without.
+        between: layers with weights between them and the classifier, as MobileNetV3's convolution behind the pooling.
     """
 
     classifier: nn.Module
-    batchnorms: tuple[nn.Module, ...]
+    norms: tuple[nn.Module, ...]
+    between: tuple[nn.Module, ...]
+
+    @property
+    def batchnorms(self) -> tuple[nn.Module, ...]:
+        """Those of the norms that have statistics."""
+        return tuple(norm for norm in self.norms if isinstance(norm, _BatchNorm))
 
 
 def last_layers(net: nn.Module, resolution: int) -> LastLayers:
@@ -40,53 +51,31 @@ def last_layers(net: nn.Module, resolution: int) -> LastLayers:
         InputError: the logits do not come from a linear or convolutional layer.
     """
     owners = {id(parameter): module for module in net.modules() for parameter in module.parameters(recurse=False)}
-    with _differentiable(net):
-        parameter = next(net.parameters())
-        image = torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype)
-        logits = net(image)
+    with as_it_was(net, gradients=True):
+        logits = net(black_image(net, resolution))
         heads = _nearest_layers([logits.grad_fn], owners)
         if len(heads) != 1 or not isinstance(heads[0][1], nn.Linear | nn.Conv2d):
             raise InputError(f"{type(net).__name__}: its logits come from no linear layer; there is nothing to fix")
-        node, classifier = heads[0]
-        below = _nearest_layers(_inputs(node), owners)
-        # Identity shortcuts lead past the last block to all blocks before it; those feed other layers as well.
-        earlier = _ancestors([before for found, _ in below for before in _inputs(found)])
-        below = [(found, module) for found, module in below if found not in earlier]
-    return LastLayers(classifier, tuple(module for _, module in below if isinstance(module, _BatchNorm)))
+        below, between = _layers_below(heads[:1], owners), []
+        while below and not any(is_norm(module) for _, module in below) and len(between) < _MAX_BETWEEN:
+            between += [module for _, module in below]
+            below = _layers_below(below, owners)
+    norms = tuple(module for _, module in below if is_norm(module))
+    return LastLayers(heads[0][1], norms, tuple(between) if norms else ())
 
 
-def freeze_all_but(net: nn.Module, layers: LastLayers, which: str) -> None:
-    """Leaves gradients, and BatchNorm's batch statistics, only to the layers of the fix.
-
-    Args:
-        net: the network; all of it goes to eval mode but the BatchNorms of the fix.
-        layers: its last layers.
-        which: "classifier" or "classifier_bn".
-    """
-    net.requires_grad_(False)
-    net.eval()
-    layers.classifier.requires_grad_(True)
-    if which == "classifier_bn":
-        for batchnorm in layers.batchnorms:
-            batchnorm.requires_grad_(True)
-            batchnorm.train()
+def is_norm(module: nn.Module) -> bool:
+    """Whether it normalises: torch's classes, and those of timm's that are none of torch's but say so."""
+    return isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
 
 
-@contextmanager
-def _differentiable(net: nn.Module) -> Iterator[None]:
-    """Every parameter with gradient and eval mode everywhere inside the block; afterwards as before."""
-    modes = [(module, module.training) for module in net.modules()]
-    frozen = [parameter for parameter in net.parameters() if not parameter.requires_grad]
-    net.requires_grad_(True)
-    net.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        for module, mode in modes:
-            module.training = mode
+def _layers_below(layers: list[tuple[Any, nn.Module]], owners: dict[int, nn.Module]) -> list[tuple[Any, nn.Module]]:
+    """The layers that feed `layers` and no others."""
+    below = _nearest_layers([before for node, _ in layers for before in _inputs(node)], owners)
+    # Identity shortcuts lead past the last block to all blocks before it; those feed other layers as well.
+    earlier = _ancestors([before for node, _ in below for before in _inputs(node)])
+    above = {id(module) for _, module in layers}  # a linear layer's own weights are among its inputs
+    return [(node, module) for node, module in below if node not in earlier and id(module) not in above]
 
 
 def _inputs(node: Any) -> list[Any]:

@@ -21,7 +21,7 @@ def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
         InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
     """
     description = "Trains the arms of a recipe and writes a report. Without --config: the demo."
-    return parse(Recipe, _named_recipes(arguments, default), description)
+    return parse(Recipe, named_recipes(arguments, RECIPES, default), description)
 
 
 def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
@@ -45,17 +45,17 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
         raise InputError(_first_cause(error)) from error
 
 
-def _named_recipes(arguments: Sequence[str], default: str) -> list[str]:
-    """Puts the default recipe first if none is named, and replaces a recipe's name by its file."""
+def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:
+    """Puts the default recipe first if none is named, and replaces a recipe's name by its file in `folder`."""
     arguments = [part for argument in arguments for part in _split_config(argument)]
-    if "--config" not in arguments:
+    if "--config" not in arguments and default is not None:
         arguments = ["--config", default, *arguments]
     for i, argument in enumerate(arguments[:-1]):
-        named = RECIPES / f"{arguments[i + 1]}.yaml"
+        named = folder / f"{arguments[i + 1]}.yaml"
         if argument != "--config" or Path(arguments[i + 1]).is_file():
             continue
         if not named.is_file():
-            known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+            known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
             raise InputError(
                 f"--config {arguments[i + 1]}: no such file, and no recipe of that name; there are {known}"
             )

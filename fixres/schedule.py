@@ -31,6 +31,11 @@ def lr_at(epoch: float, epochs: float, peak: float, warmup_epochs: float = 0.0) 
     return 0.5 * peak * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
 
 
+def stepped_lr(epoch: float, lr: float, step_epochs: int) -> float:
+    """`lr`, divided by 10 after every `step_epochs`, as the published code of FixRes does."""
+    return lr * 0.1 ** int(epoch // step_epochs)
+
+
 def resolution_at(epoch: int, config: ResolutionConfig) -> int:
     """Training resolution in pixels at `epoch`: a multiple of `config.multiple`."""
     starts = [start for start, _ in config.points]

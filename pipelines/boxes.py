@@ -12,17 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.randomness import uniforms
-from pipelines.spec import EvalCrop, TrainCrop
+from pipelines.spec import Crop, EvalCrop, ShiftCrop, TrainCrop
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
-_STREAM_CROP, _STREAM_FLIP = 1, 2  # pipelines.order uses stream 3
+_STREAM_CROP, _STREAM_FLIP, _STREAM_SHIFT = 1, 2, 6  # 3 is pipelines.order's, 4 and 5 are those of the DALI engines
 
 
 class Boxes(NamedTuple):
     """Crop rectangles in pixels of the stored images.
 
     Attributes:
-        yxhw: for training int64 (N, 4), for evaluation float64 (N, 4): y, x, height, width.
+        yxhw: for training int64 (N, 4), else float64 (N, 4): y, x, height, width.
         flip: bool (N,), mirror the crop horizontally.
     """
 
@@ -30,22 +30,22 @@ class Boxes(NamedTuple):
     flip: np.ndarray
 
 
-def boxes(
-    crop: TrainCrop | EvalCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int
-) -> Boxes:
+def boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int) -> Boxes:
     """The boxes of `crop` for the samples `index`.
 
     Args:
-        crop: training or evaluation crop.
+        crop: training, evaluation or shifted crop.
         seed: the run's seed.
         epoch: current epoch.
         index: integers (N,), positions in the data set.
         sizes: integers (N, 2), height and width of each stored image.
-        resolution: output side in pixels (evaluation boxes depend on it through rounding).
+        resolution: output side in pixels (all but training boxes depend on it through rounding).
     """
     index, sizes = np.asarray(index), np.asarray(sizes)
     if isinstance(crop, TrainCrop):
         yxhw = random_resized_crops(crop, seed, epoch, index, sizes)
+    elif isinstance(crop, ShiftCrop):
+        yxhw = shifted_crops(crop, seed, epoch, index, sizes, resolution)
     else:
         yxhw = centre_crops(crop, sizes, resolution)
     flip = uniforms(seed, _STREAM_FLIP, epoch, index, 1)[:, 0] < crop.hflip
@@ -87,7 +87,7 @@ def _largest_centred(ratio: tuple[float, float], height: np.ndarray, width: np.n
     return np.column_stack([(height - h) // 2, (width - w) // 2, h, w])
 
 
-def resized_short_side(crop: EvalCrop, resolution: int) -> int:
+def resized_short_side(crop: EvalCrop | ShiftCrop, resolution: int) -> int:
     """Short side in pixels that images are resized to before the centre of `resolution` pixels is cut out."""
     return math.floor(resolution / crop.crop_pct)
 
@@ -103,10 +103,45 @@ def centre_crops(crop: EvalCrop, sizes: np.ndarray, resolution: int) -> np.ndarr
         float64 (N, 4): y, x, h, w.
     """
     height, width = (np.asarray(sizes)[:, k].astype(np.int64) for k in (0, 1))
+    resized_h, resized_w = _resized(crop, height, width, resolution)
+    y, x = _centre(resized_h, resolution), _centre(resized_w, resolution)
+    return _in_stored(y, x, resolution, height / resized_h, width / resized_w)
+
+
+def shifted_crops(
+    crop: ShiftCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int
+) -> np.ndarray:
+    """The centre crop, shifted sideways by whole pixels of the resized image.
+
+    As FixRes's code draws it: a distance from 0 to the centre crop's distance from the left edge, then its sign. Where
+    an odd number of pixels is spare the centre is rounded, and the code's crop may leave the image by one pixel; ours
+    stays inside.
+
+    Returns:
+        float64 (N, 4): y, x, h, w.
+    """
+    height, width = (np.asarray(sizes)[:, k].astype(np.int64) for k in (0, 1))
+    resized_h, resized_w = _resized(crop, height, width, resolution)
+    y, x = _centre(resized_h, resolution), _centre(resized_w, resolution)
+    draws = uniforms(seed, _STREAM_SHIFT, epoch, np.asarray(index), 2)
+    distance = np.floor(draws[:, 0] * (x + 1)) * np.where(draws[:, 1] < 0.5, 1, -1)
+    x = np.clip(x + distance, 0, resized_w - resolution)
+    return _in_stored(y, x, resolution, height / resized_h, width / resized_w)
+
+
+def _resized(
+    crop: EvalCrop | ShiftCrop, height: np.ndarray, width: np.ndarray, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Height and width once the short side is as wanted; the long one rounded down, as torchvision does."""
     short = resized_short_side(crop, resolution)
     portrait = height >= width
-    resized_h = np.where(portrait, (short * height) // width, short)
-    resized_w = np.where(portrait, short, (short * width) // height)
-    y, x = np.rint((resized_h - resolution) / 2.0), np.rint((resized_w - resolution) / 2.0)
-    per_y, per_x = height / resized_h, width / resized_w
+    return np.where(portrait, (short * height) // width, short), np.where(portrait, short, (short * width) // height)
+
+
+def _centre(side: np.ndarray, resolution: int) -> np.ndarray:
+    return np.rint((side - resolution) / 2.0)
+
+
+def _in_stored(y: np.ndarray, x: np.ndarray, resolution: int, per_y: np.ndarray, per_x: np.ndarray) -> np.ndarray:
+    """Squares of the resized images as boxes in the stored ones."""
     return np.column_stack([y * per_y, x * per_x, resolution * per_y, resolution * per_x])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from pipelines.beton import BetonReader
+from pipelines.image_sizes import image_sizes
 from pipelines.loaders import is_installed, open_loader
 from pipelines.prepare import DataFolders, find_data, stored_for
+from pipelines.sources import open_stored
 from pipelines.spec import DataConfig, Loader, LoaderConfig
 
 
@@ -83,6 +86,10 @@ class PreparedData:
             **fields,
         )
         return open_loader(self.engine, config)
+
+    def train_sizes(self) -> np.ndarray:
+        """int64 (N, 2): heights and widths of training images; of some, chosen by chance, if no table has all."""
+        return image_sizes(open_stored(self._stored["train"])).sizes
 
     def describe(self) -> dict[str, Any]:
         """What a report says of the data."""

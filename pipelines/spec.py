@@ -107,6 +107,25 @@ class EvalCrop:
         _check_share("hflip", self.hflip, low=0.0)
 
 
+@dataclass(frozen=True)
+class ShiftCrop:
+    """As `EvalCrop`, but the square is shifted sideways by chance, then flipped (FixRes's fine-tuning "test DA2").
+
+    The square stays inside the resized image, at whole pixels of it; top and bottom are cut as in testing.
+    """
+
+    crop_pct: float = 0.875
+    """Side of the crop over the resized short side, in (0, 1]."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        EvalCrop(self.crop_pct, self.hflip)  # the same checks
+
+
+Crop = TrainCrop | EvalCrop | ShiftCrop
+
+
 def _check_share(name: str, value: float, low: float) -> None:
     if not low <= value <= 1:
         raise InputError(f"{name}={value} must be in [{low:g}, 1]")
@@ -183,7 +202,7 @@ class LoaderConfig:
 
     path: Path
     """An ImageFolder, a .beton file, or a folder of webdataset shards."""
-    crop: TrainCrop | EvalCrop
+    crop: Crop
     """Which part of each image is seen."""
     resolution: int
     """Side of the square output in pixels; `set_resolution` changes it."""
@@ -295,6 +314,10 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the current epoch, from where `load_state_dict` left it, else from its start."""
+        ...
+
+    def index_batches(self) -> Iterator[np.ndarray]:
+        """int64 (B,) each: what a whole current epoch asks for, batch by batch, without reading any image."""
         ...
 
     def set_epoch(self, epoch: int) -> None:

@@ -1,4 +1,9 @@
-"""Fixes a checkpoint: `python tools/finetune_fixres.py --checkpoint FILE --test_res 160 --data.path FOLDER`."""
+"""Fixes a checkpoint for test resolutions, with sweeps before and after.
+
+python tools/finetune_fixres.py --checkpoint FILE --test-res 288,320 --data FOLDER
+python tools/finetune_fixres.py --checkpoint FILE --test-res auto --data FOLDER --fix.augmentation test
+python tools/finetune_fixres.py --config fixresnet50 --checkpoint FILE --test-res 384 --data FOLDER
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,44 @@ import sys
 
 from pipelines.console import run
 
+_LISTS = ("--test_res", "--sweep")
+
 
 def main() -> None:
-    """Parses the job, fine-tunes, prints accuracy before and after and where the weights are."""
+    """Parses the job, fixes, prints accuracy before and after and where the weights are."""
+    from fixres.fix_job import FixJob, fix_checkpoint
     from fixres.hardware import choose_device
-    from fixres.jobs import FixJob, fix_checkpoint
-    from fixres.recipe import parse
+    from fixres.recipe import RECIPES, named_recipes, parse
     from pipelines.opening import PreparedData
 
-    job = parse(FixJob, sys.argv[1:], "Fine-tunes the last layers of a checkpoint for a test resolution (FixRes).")
+    arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "fix")
+    job = parse(FixJob, arguments, "Fine-tunes layers of a checkpoint for test resolutions (FixRes).")
     data = PreparedData(job.data, device=str(choose_device(job.device)))
-    before, after = fix_checkpoint(job, data)
-    print(f"{job.test_res} px: top1 {before.top1:.2%} before the fix, {after.top1:.2%} after it")
-    print(f"fixed weights: {job.target}")
+    report = fix_checkpoint(job, data, data.train_sizes)
+    print(report.table())
+    for fixed in report.fixes:
+        before, after = (next(one.top1 for one in sweep if one.test_res == fixed.test_res)
+                         for sweep in (report.before, fixed.after))  # fmt: skip
+        print(f"{fixed.test_res} px: top1 {before:.2%} before the fix, {after:.2%} after it")
+        print(f"fixed weights: {fixed.output}")
+    path = job.report([fixed.test_res for fixed in report.fixes])
+    print(f"report: {path}.md, {path}.json")
+
+
+def as_settings(arguments: list[str]) -> list[str]:
+    """The names of settings for short forms: --data FOLDER, hyphens for underscores, lists without brackets."""
+    settings: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            name = "--data.path" if name == "--data" else name.replace("-", "_").replace("__", "--", 1)
+            settings += [name, value] if equals else [name]
+        else:
+            settings.append(argument)
+    for k, name in enumerate(settings[:-1]):
+        if name in _LISTS and "," in settings[k + 1] and not settings[k + 1].startswith("["):
+            settings[k + 1] = f"[{settings[k + 1]}]"
+    return settings
 
 
 if __name__ == "__main__":

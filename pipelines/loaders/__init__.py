@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.loaders.base import check_device
-from pipelines.spec import InputError, Loader, LoaderConfig
+from pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
 class _Engine(NamedTuple):
@@ -66,8 +66,19 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     _check_package(engine, entry)
     _check_path(engine, entry, config)
     check_device(config)
-    loader: Loader = getattr(importlib.import_module(entry.module), entry.loader)(config)
+    kind = getattr(importlib.import_module(entry.module), entry.loader)
+    _check_crop(engine, kind, config)
+    loader: Loader = kind(config)
     return loader
+
+
+def _check_crop(engine: str, kind: type, config: LoaderConfig) -> None:
+    """An engine with crops of its own has none that shifts sideways, and would give the centre instead."""
+    if isinstance(config.crop, ShiftCrop) and not kind.shares_boxes:
+        raise InputError(
+            f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "
+            "choose engine roc, torch, roc-dali or dali-slice, or augmentation test_flip"
+        )
 
 
 def is_installed(engine: str) -> bool:

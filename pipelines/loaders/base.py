@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 
 from pipelines.loaders.delivery import Delivery, SideStream, held, sent_ahead
-from pipelines.order import num_batches
+from pipelines.order import batches, num_batches
 from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
 
 T = TypeVar("T")
@@ -68,6 +69,9 @@ class BaseLoader(ABC):
         if torch.device(self.config.device).type == "cuda":
             return held(deliveries, lambda: torch.cuda.current_stream(self.config.device).record_event())
         return deliveries
+
+    def index_batches(self) -> Iterator[np.ndarray]:
+        return batches(self.config, self.num_samples, self.epoch)
 
     def _count(self, deliveries: Generator[Delivery, None, None]) -> Generator[Batch, None, None]:
         """Hands batches out, keeps the position and the counters."""

@@ -8,7 +8,9 @@ import torch
 import torchvision
 from torch import nn
 
-from fixres.last_layers import freeze_all_but, last_layers
+from fixres.config import FixConfig
+from fixres.last_layers import last_layers
+from fixres.learners import learners, let_learn
 from pipelines.spec import InputError
 
 
@@ -28,7 +30,7 @@ def _names(net: nn.Module, resolution: int) -> tuple[str, list[str]]:
         ("regnetx_002", "head.fc", ["s4.b7.conv3.bn"]),
         ("densenet121", "classifier", ["features.norm5"]),
         # A convolution stands between the last BatchNorm and the classifier.
-        ("mobilenetv3_small_050", "classifier", []),
+        ("mobilenetv3_small_050", "classifier", ["blocks.5.0.bn1"]),
         ("convnext_atto", "head.fc", []),
     ],
 )
@@ -65,7 +67,7 @@ _NORMS = {"layer4.0.bn2", "layer4.0.downsample.2"}
 @pytest.mark.parametrize(("which", "expected"), [("classifier", {"fc"}), ("classifier_bn", {"fc", *_NORMS})])
 def test_only_the_named_layers_learn(which: str, expected: set[str]) -> None:
     net = timm.create_model("resnet10t", num_classes=3)
-    freeze_all_but(net, last_layers(net, 64), which)
+    let_learn(net, learners(net, 64, FixConfig(layers=which)).modules)  # type: ignore[arg-type]
     learning = {name.rsplit(".", 1)[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert learning == expected
     in_training = {name for name, module in net.named_modules() if module.training}

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.boxes import boxes, centre_crops, random_resized_crops
+from pipelines.boxes import boxes, centre_crops, random_resized_crops, shifted_crops
 from pipelines.loaders.torch import eval_crop, train_crop
-from pipelines.spec import EvalCrop, TrainCrop
+from pipelines.spec import EvalCrop, ShiftCrop, TrainCrop
 from tests.coded import coded_image
 from tests.kolmogorov import is_uniform, same_law
 
@@ -117,7 +117,7 @@ def test_boxes_are_pinned() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize("crop", [TrainCrop, EvalCrop])
+@pytest.mark.parametrize("crop", [TrainCrop, EvalCrop, ShiftCrop])
 def test_flip_rate(crop: type, rate: float) -> None:
     flips = boxes(crop(hflip=rate), 3, 1, np.arange(40_000), np.full((40_000, 2), 64), 32).flip
     assert abs(flips.mean() - rate) <= 4 * np.sqrt(rate * (1 - rate) / 40_000)
@@ -152,3 +152,63 @@ def test_training_crop_is_resized_crop() -> None:
     for box in ([10, 20, 80, 100], [0, 0, 150, 200], [149, 199, 1, 1], [3, 5, 30, 20]):
         wanted = np.asarray(resized_crop(Image.fromarray(image), *box, [64, 64]))
         assert (train_crop(image, np.array(box), 64) == wanted).all()
+
+
+def shifts(crop: ShiftCrop, size: tuple[int, int], resolution: int, num: int = NUM) -> tuple[np.ndarray, int]:
+    """Left edges in pixels of the resized image, and how many pixels it has beside the crop."""
+    found = shifted_crops(crop, 5, 2, np.arange(num), np.tile(size, (num, 1)), resolution)
+    centred = centre_crops(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
+    assert (found[:, [0, 2, 3]] == centred[[0, 2, 3]]).all()  # only x differs
+    per_x = centred[3] / resolution
+    left = found[:, 1] / per_x
+    assert left == pytest.approx(np.rint(left), abs=1e-6)
+    return np.rint(left).astype(int), round(size[1] / per_x) - resolution
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 0.6])
+@pytest.mark.parametrize("size", [(375, 500), (500, 375), (300, 300), (101, 640), (64, 64)])
+def test_shifts_have_the_law_of_fixres(size: tuple[int, int], crop_pct: float) -> None:
+    """Drawn as its code does, by Python: a distance up to the centre's from the edge, then a sign."""
+    import random
+
+    mine, spare = shifts(ShiftCrop(crop_pct), size, 64)
+    draw, centre = random.Random(1), round(spare / 2)
+    theirs = [min(centre + draw.randrange(centre + 1) * draw.choice((-1, 1)), spare) for _ in range(NUM)]
+    assert mine.min() >= 0 and mine.max() <= spare
+    assert same_law(mine.astype(float), np.array(theirs, float))
+    if spare >= 3:  # every place is reached, and no two epochs are alike
+        assert set(mine.tolist()) == set(theirs)
+        other = shifted_crops(ShiftCrop(crop_pct), 5, 3, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
+        again = shifted_crops(ShiftCrop(crop_pct), 5, 2, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
+        assert (other[:, 1] != again[:, 1]).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [(375, 500), (480, 320), (97, 61)])
+def test_shifted_crop_is_resize_and_crop(size: tuple[int, int]) -> None:
+    """torchvision's resize, cut at the same whole pixels."""
+    from PIL import Image
+    from torchvision.transforms import Resize
+
+    image = coded_image(*size)
+    crop, resolution = ShiftCrop(0.7), 96
+    resized = np.asarray(Resize(int(resolution / 0.7))(Image.fromarray(image)))
+    lefts, _ = shifts(crop, size, resolution, 20)
+    found = shifted_crops(crop, 5, 2, np.arange(20), np.tile(size, (20, 1)), resolution)
+    top = round((resized.shape[0] - resolution) / 2)
+    for box, left in zip(found, lefts, strict=True):
+        wanted = resized[top : top + resolution, left : left + resolution]
+        assert np.abs(eval_crop(image, box, resolution).astype(int) - wanted).max() <= 1
+
+
+def test_shifts_depend_on_neither_flips_nor_neighbours() -> None:
+    sizes = np.tile([100, 300], (NUM, 1))
+    drawn = boxes(ShiftCrop(), 3, 1, np.arange(NUM), sizes, 64)
+    assert abs(np.corrcoef(drawn.flip, drawn.yxhw[:, 1])[0, 1]) < 4 / np.sqrt(NUM)
+    some = np.array([50, 3, 17])
+    assert (boxes(ShiftCrop(), 3, 1, some, sizes[some], 64).yxhw == drawn.yxhw[some]).all()
+
+
+def test_shifts_are_pinned() -> None:
+    """These literals may change only with a note in the change log: they change every seeded run."""
+    drawn = boxes(ShiftCrop(), 0, 0, np.arange(4), np.tile([128, 256], (4, 1)), 112)
+    assert drawn.yxhw[:, 1].tolist() == [43, 32, 110, 117]

@@ -148,6 +148,20 @@ def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -
     assert (tmp_path / "run" / "report.json").read_bytes() != first
 
 
+def test_an_arm_fixes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
+    """The same losses as without, and later epochs wait for no data."""
+    fixed = ["--arms.baseline", "null", "--sweep", "[32]", "--arms.fast.fix.epochs", 3, "--arms.fast.fix.augmentation",
+             "test", "--arms.fast.fix.cache_dtype", "fp32", "--arms.fast.fix.adapt", "batchnorm"]  # fmt: skip
+    arms = []
+    for cache in ("auto", "no"):
+        code, _, _ = tool("train_fast", "--config", recipe, *fixed, "--arms.fast.fix.cache", cache)
+        assert code == 0
+        arms.append(json.loads((tmp_path / "run" / "report.json").read_text())["arms"][0])
+    cached, plain = ([epoch["loss"] for epoch in arm["fix_epochs"]] for arm in arms)
+    assert cached == pytest.approx(plain, rel=1e-4) and len(cached) == 3
+    assert [one["wait_seconds"] for one in arms[0]["fix_epochs"][1:]] == [0, 0]
+
+
 def _remove_class(photos: Path) -> None:
     for path in (photos / "val" / "class_01").iterdir():
         path.unlink()

@@ -1,0 +1,241 @@
+"""A checkpoint fixed for one or several test resolutions, with sweeps before and after and a report."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from fixres.adapt import adapt
+from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.config import FixConfig, OptimConfig
+from fixres.environment import capture
+from fixres.evaluate import EvalResult, sweep
+from fixres.finetune import finetune, fix_crop
+from fixres.fix_report import Fixed, FixReport, write_fix_report
+from fixres.hardware import Precision, choose_device, choose_precision
+from fixres.learners import learners
+from fixres.models import Normalise
+from fixres.probing import check_takes, stride_of
+from fixres.resolution_advice import advise, explanation
+from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+
+
+@dataclass(frozen=True)
+class FixJob:
+    """Fine-tunes layers of a checkpoint for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
+
+    checkpoint: Path
+    """A .pt file written by this project."""
+    test_res: int | list[int] | Literal["auto"]
+    """Resolutions in pixels to fix for, each from the checkpoint's own weights; auto: those at which objects look as
+    large as in training."""
+    train_res: int | None = None
+    """Training resolution in pixels; the checkpoint's own if null."""
+    output: Path | None = None
+    """Folder of the fixed checkpoints and the report, or a .pt file if one resolution is asked for; beside the
+    checkpoint if null."""
+    sweep: list[int] = field(default_factory=list)
+    """Further test resolutions at which to test before and after each fix; train_res and test_res always are."""
+    train_crop: TrainCrop = field(default_factory=TrainCrop)
+    """RandomResizedCrop of the training, for auto and for augmentation train."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, read by which engine."""
+    fix: FixConfig = field(default_factory=FixConfig)
+    """What learns, how long and on what."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(batch_size=64))
+    """Batch size, momentum, weight decay and label smoothing; its learning rate is not used."""
+    seed: int = 0
+    """Seeds order, crops, flips and jitter."""
+    device: str = "auto"
+    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
+    precision: str = "auto"
+    """Autocast type: auto, fp32, bf16 or fp16."""
+
+    def __post_init__(self) -> None:
+        for resolution in (*self.wanted, *self.sweep, *([self.train_res] if self.train_res is not None else [])):
+            check_resolution(resolution)
+        if self.test_res != "auto" and not self.wanted:
+            raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
+        if self.output is not None and self.output.suffix == ".pt" and len(self.wanted) != 1:
+            raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
+        self.check_free(self.wanted)
+
+    @property
+    def wanted(self) -> list[int]:
+        """The resolutions that the job names, rising; none if they are still to be found."""
+        if self.test_res == "auto":
+            return []
+        return [self.test_res] if isinstance(self.test_res, int) else sorted(set(self.test_res))
+
+    def target(self, test_res: int) -> Path:
+        """The file that the weights fixed for `test_res` are written to."""
+        if self.output is not None and self.output.suffix == ".pt":
+            return self.output
+        beside = self.checkpoint.with_name(f"{self.checkpoint.stem}_fix{test_res}.pt")
+        return beside if self.output is None else self.output / beside.name
+
+    def report(self, resolutions: list[int]) -> Path:
+        """The report of fixes for `resolutions`, without its ending."""
+        name = f"{self.checkpoint.stem}_fix{'-'.join(map(str, resolutions))}_report"
+        return self.target(resolutions[0]).with_name(name)
+
+    def check_free(self, resolutions: list[int]) -> None:
+        """Raises InputError if a fixed checkpoint or the report would overwrite a file."""
+        paths = [self.target(resolution) for resolution in resolutions]
+        if resolutions:
+            report = self.report(resolutions)
+            paths += [report.with_name(f"{report.name}.json"), report.with_name(f"{report.name}.md")]
+        for path in paths:
+            if path.exists():
+                raise InputError(f"{path} exists; choose another --output")
+
+
+def fix_checkpoint(
+    job: FixJob, open_loader: OpenLoader, image_sizes: Callable[[], np.ndarray] | None = None
+) -> FixReport:
+    """Tests, fixes for each resolution, tests again, and writes checkpoints and report.
+
+    Args:
+        job: what to do.
+        open_loader: opens "train" or "val" with fields of LoaderConfig.
+        image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
+    """
+    net, info, normalise, precision = _load(job)
+    resolutions = job.wanted or _advised(job, info, net, image_sizes)
+    job.check_free(resolutions)
+    for resolution in resolutions:
+        _check_resolution(net, resolution)
+    job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
+    original = copy.deepcopy(net.state_dict())
+    with closing(_open_test(open_loader, info, resolutions[0], job.optim.batch_size)) as test_loader:
+        fixer = _Fixer(job, net, info, normalise, precision, open_loader)
+
+        def test(when: str) -> list[EvalResult]:
+            return sweep(net, normalise, test_loader, precision, _swept(job, info, resolutions, net), when)
+
+        before, fixes = test("before the fix"), []
+        for resolution in resolutions:
+            net.load_state_dict(original)
+            fixed = fixer.fix(resolution)
+            fixes.append(replace(fixed, after=test(f"after the fix for {resolution} px")))
+            save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
+    report = FixReport(str(job.checkpoint), info.model, info.train_res, before, fixes, job, capture())
+    write_fix_report(report, job.report(resolutions))
+    return report
+
+
+def _load(job: FixJob) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:
+    device = choose_device(job.device)
+    net, info = load_checkpoint(job.checkpoint)
+    info = info if job.train_res is None else replace(info, train_res=job.train_res)
+    normalise = Normalise(info.mean, info.std).to(device)
+    return net.to(device), info, normalise, choose_precision(job.precision, device)
+
+
+class _Fixer:
+    """What all fixes of a job share."""
+
+    def __init__(
+        self,
+        job: FixJob,
+        net: nn.Module,
+        info: CheckpointInfo,
+        normalise: Normalise,
+        precision: Precision,
+        open_loader: OpenLoader,
+    ) -> None:
+        self._job, self._net, self._info, self._normalise = job, net, info, normalise
+        self._precision, self._open_loader = precision, open_loader
+
+    def fix(self, resolution: int) -> Fixed:
+        """Adapts and fine-tunes the network, which must have the original weights."""
+        job, start, adapted = self._job, time.perf_counter(), ""
+        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        if job.fix.adapt != "none":
+            with closing(self._open(EvalCrop(self._info.crop_pct), resolution, shuffle=True)) as loader:
+                adapted = adapt(self._net, self._normalise, loader, job.fix, self._precision, self._info.train_res)
+            _say(adapted)
+        epochs = []
+        if job.fix.epochs:
+            with closing(self._open(crop, resolution, shuffle=True)) as loader:
+                epochs = finetune(
+                    self._net,
+                    self._normalise,
+                    loader,
+                    job.fix,
+                    job.optim,
+                    self._precision,
+                    job.seed,
+                    lambda: self._open(crop, resolution, shuffle=False),
+                )
+        why = learners(self._net, resolution, job.fix).why if epochs else "nothing learnt"
+        seconds = time.perf_counter() - start
+        return Fixed(resolution, str(job.target(resolution)), why, adapted, epochs, seconds, [])
+
+    def _open(self, crop: Crop, resolution: int, shuffle: bool) -> Loader:
+        job = self._job
+        return self._open_loader(
+            "train",
+            crop=crop,
+            resolution=resolution,
+            batch_size=job.fix.batch_size or job.optim.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            seed=job.seed,
+        )
+
+
+def _advised(
+    job: FixJob, info: CheckpointInfo, net: nn.Module, image_sizes: Callable[[], np.ndarray] | None
+) -> list[int]:
+    if image_sizes is None:
+        raise InputError("test_res=auto needs the sizes of the training images; give resolutions instead")
+    advice = advise(info.train_res, job.train_crop, EvalCrop(info.crop_pct), image_sizes(), stride_of(net))
+    _say(explanation(advice))
+    return [one.test_res for one in advice.candidates]
+
+
+def _check_resolution(net: nn.Module, resolution: int) -> None:
+    check_takes(net, resolution)
+    stride = stride_of(net)
+    if resolution % stride:
+        near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
+        _say(
+            f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding "
+            f"at the borders; {near} px would use every pixel alike"
+        )
+
+
+def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:
+    """Resolutions to test at; those that the user did not name only if the network takes them."""
+    named = {*job.sweep, *resolutions}
+    try:
+        check_takes(net, info.train_res)
+    except InputError:
+        return sorted(named)
+    return sorted({info.train_res, *named})
+
+
+def _open_test(open_loader: OpenLoader, info: CheckpointInfo, resolution: int, batch_size: int) -> Loader:
+    loader = open_loader("val", crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=batch_size)
+    if loader.classes != info.classes:
+        loader.close()
+        raise InputError(
+            f"the checkpoint knows {len(info.classes)} classes ({', '.join(info.classes[:3])}, ...), the data has "
+            f"{len(loader.classes)} ({', '.join(loader.classes[:3])}, ...); fix it on the classes it was trained on"
+        )
+    return loader
+
+
+def _say(line: str) -> None:
+    tqdm.write(f"fix: {line}", file=sys.stderr)

@@ -1,0 +1,194 @@
+"""The command line of the fix: several resolutions, auto, the report, checkpoints that timm loads, every mistake."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+
+from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.fix_job import FixJob
+from fixres.recipe import RECIPES, named_recipes, parse
+from pipelines.console import run
+from tests.coded import write_coded_folder
+from tests.fixres.families import FAMILIES, Family, create
+from tools.finetune_fixres import as_settings
+
+_SIZES = [(60 + 3 * i, 90 - 2 * i) for i in range(16)]
+_CLASSES = ("class_00", "class_01")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """train/ and val/ of 16 small images in 2 classes."""
+    for split in ("train", "val"):
+        write_coded_folder(tmp_path / "photos" / split, _SIZES)
+    return tmp_path / "photos"
+
+
+def write_checkpoint(path: Path, family: Family = FAMILIES[0], classes: tuple[str, ...] = _CLASSES) -> Path:
+    """A network of random weights that calls itself trained at 32 px."""
+    info = CheckpointInfo(family.name, family.kwargs, classes, train_res=32, test_res=32, crop_pct=0.875)
+    save_checkpoint(path, create(family, len(classes)), info)
+    return path
+
+
+class Outcome:
+    """What a call of the tool left: exit code, stdout, stderr."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        self.last = re.split(r"[\r\n]", err.rstrip())[-1].strip()
+
+
+@pytest.fixture
+def fix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> object:
+    def call(*arguments: object) -> Outcome:
+        settings = ["--data", photos, "--data.engine", "torch", "--data.num-workers", 0,
+                    "--data.work-dir", tmp_path / "work", "--optim.batch-size", 5]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["tools/finetune_fixres.py", *map(str, [*settings, *arguments])])
+        capsys.readouterr()
+        code = 0
+        try:
+            run(importlib.import_module("tools.finetune_fixres").main)
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+def test_several_resolutions_in_one_go(fix: object, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net.pt")
+    done = fix("--checkpoint", checkpoint, "--test-res", "64,48", "--fix.augmentation", "test", "--fix.epochs", 2)
+    assert done.code == 0, done.err
+    assert re.findall(r"(\d+) px: top1", done.out) == ["48", "64"]
+    assert "learning: layer4.0.bn2, layer4.0.downsample.2, fc" in done.err and "in memory" in done.err
+    report = json.loads((tmp_path / "net_fix48-64_report.json").read_text())
+    assert [one["test_res"] for one in report["before"]] == [32, 48, 64] and report["train_res"] == 32
+    assert [[one["test_res"] for one in fixed["after"]] for fixed in report["fixes"]] == [[32, 48, 64]] * 2
+    assert all(len(fixed["epochs"]) == 2 and fixed["seconds"] > 0 for fixed in report["fixes"])
+    page = (tmp_path / "net_fix48-64_report.md").read_text()
+    assert (
+        f"| 48 px | {100 * report['before'][1]['top1']:.1f} | {100 * report['fixes'][0]['after'][1]['top1']:.1f}"
+        in page
+    )
+    for resolution in (48, 64):
+        _check_weights(tmp_path / f"net_fix{resolution}.pt", checkpoint, resolution)
+
+
+def _check_weights(path: Path, original: Path, resolution: int) -> None:
+    """timm loads them; only what learnt differs from the original, so no fix went on from another one."""
+    family = FAMILIES[0]
+    loaded = timm.create_model(family.name, num_classes=2, **family.kwargs, checkpoint_path=str(path)).state_dict()
+    net, info = load_checkpoint(path)
+    assert (info.test_res, info.train_res, info.fixed) == (resolution, 32, True)
+    before = load_checkpoint(original)[0].state_dict()
+    changed = {name.rpartition(".")[0] for name in before if not torch.equal(before[name], loaded[name])}
+    assert changed == {"fc", *family.norms}
+    assert all(torch.equal(value, loaded[name]) for name, value in net.state_dict().items())
+
+
+def test_each_starts_from_the_original(fix: object, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "net.pt")
+    assert fix("--checkpoint", tmp_path / "net.pt", "--test_res", "[48,64]", "--output", tmp_path / "both").code == 0
+    assert fix("--checkpoint", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
+    both, one = (
+        load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_fix64.pt", tmp_path / "one.pt")
+    )
+    assert all(torch.equal(value, both[name]) for name, value in one.items())
+    assert (tmp_path / "net_fix64_report.md").is_file()
+
+
+def test_auto(fix: object, tmp_path: Path) -> None:
+    """Objects look 0.8 times as large in testing, so the advice lies above the training resolution."""
+    write_checkpoint(tmp_path / "net.pt")
+    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--fix.epochs", 1)
+    assert done.code == 0, done.err
+    assert "objects look" in done.err
+    assert re.findall(r"(\d+) px: top1", done.out) == ["64", "96"]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family(family: Family, fix: object, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "net.pt", family)
+    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", family.side, "--fix.layers", "paper",
+               "--fix.augmentation", "test", "--fix.epochs", 1)  # fmt: skip
+    assert done.code == 0, done.err
+    assert all(name in done.err for name in family.paper) and (tmp_path / f"net_fix{family.side}.pt").is_file()
+
+
+@pytest.mark.parametrize("augmentation", ["test_shift", "train"])
+@pytest.mark.parametrize("adapt", ["batchnorm", "frechet"])
+def test_other_ways(augmentation: str, adapt: str, fix: object, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "net.pt")
+    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", 64, "--fix.epochs", 1, "--fix.adapt", adapt,
+               "--fix.augmentation", augmentation, "--fix.schedule", "step", "--fix.label-smoothing", 0.2)  # fmt: skip
+    assert done.code == 0, done.err
+    assert ("BatchNorms anew from" if adapt == "batchnorm" else "pooled activations") in done.err
+
+
+def test_adaptation_alone(fix: object, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net.pt")
+    done = fix("--checkpoint", checkpoint, "--test-res", 64, "--fix.epochs", 0, "--fix.adapt", "batchnorm")
+    assert done.code == 0, done.err
+    fixed, before = (load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_fix64.pt", checkpoint))
+    assert {n.rpartition(".")[2] for n in before if not torch.equal(before[n], fixed[n])} == {
+        "running_mean", "running_var"}  # fmt: skip
+
+
+def test_a_resolution_between_strides_is_told(fix: object, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "net.pt")
+    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--fix.epochs", 1)
+    assert done.code == 0, done.err
+    assert "50 px is no multiple of the stride, 32 px: ResNet takes it" in done.err
+
+
+def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
+    net, vit = (write_checkpoint(tmp_path / f"{f.name}.pt", f) for f in (FAMILIES[0], FAMILIES[5]))
+    other = write_checkpoint(tmp_path / "other.pt", classes=("a", "b", "c"))
+    (tmp_path / "resnet10t_fix64.pt").write_text("here")
+    (tmp_path / "resnet10t_fix80_report.md").write_text("here")
+    for arguments, word in [
+        ((net, "64"), "resnet10t_fix64.pt exists; choose another --output"),
+        ((vit, "40"), "does not take 40 px"),
+        ((other, "48"), "knows 3 classes .* the data has 2"),
+        ((net, "4"), "resolution=4 is impossible"),
+        ((net, "many"), "test_res"),
+        ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),
+        ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
+        ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
+        ((tmp_path / "none.pt", "48"), "no such checkpoint"),
+        ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
+        ((net, "48", "--fix.epochs", 0), "fix.epochs=0 must be above 0"),
+    ]:
+        done = fix("--checkpoint", arguments[0], "--test-res", *arguments[1:])
+        assert done.code == 2 and re.search(word, done.last), (word, done.err)
+    assert not list(tmp_path.glob("*_fix48*"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "fix").glob("*.yaml")))
+def test_recipes_can_be_read(name: str) -> None:
+    arguments = named_recipes(as_settings(["--config", name, "--checkpoint", "x.pt", "--test-res", "288,320"]),
+                              RECIPES / "fix")  # fmt: skip
+    job = parse(FixJob, arguments, "")
+    told = yaml.safe_load((RECIPES / "fix" / f"{name}.yaml").read_text())
+    assert job.wanted == [288, 320] and job.fix.lr == told["fix"]["lr"] and job.fix.epochs == told["fix"]["epochs"]
+    assert job.optim.batch_size == told["optim"]["batch_size"]
+
+
+def test_the_published_rate() -> None:
+    """8 * lr * batch / 512 of the published code, divided by 10 every 30 epochs; a literal table."""
+    from fixres.schedule import scaled_lr, stepped_lr
+
+    peak = scaled_lr(4e-3, 512)
+    rates = [stepped_lr(epoch, peak, 30) for epoch in (0, 29.9, 30, 59.9, 60)]
+    assert rates == pytest.approx([8e-3, 8e-3, 8e-4, 8e-4, 8e-5])
