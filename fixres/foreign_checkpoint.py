@@ -117,7 +117,7 @@ def cached_weights(name: str) -> Path:
 
     config = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     if config is None:
-        tags = [full for full in timm.list_pretrained(f"{name.partition('.')[0]}.*")][:5]
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")[:5]
         raise InputError(f"timm has no weights {name}; there are {', '.join(tags) or 'none of that network'}")
     for file in ("model.safetensors", "pytorch_model.bin") if config.hf_hub_id else ():
         found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or file)
@@ -280,7 +280,9 @@ def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[
         std=tuple(config["std"]),
     )
     tag = f"{config['architecture']}.{config['tag']}" if config.get("tag") else name
-    resized = "" if config["interpolation"] == "bilinear" else f", but resized bilinearly, not {config['interpolation']}"
+    resized = (
+        "" if config["interpolation"] == "bilinear" else f", but resized bilinearly, not {config['interpolation']}"
+    )
     _log.warning(
         "%s: transform of timm's %s: crop_pct %g, mean %s, std %s%s; --arch NAME.TAG or --crop_pct change it",
         name, tag, crop_pct, list(info.mean), list(info.std), resized,

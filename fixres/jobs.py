@@ -1,4 +1,4 @@
-"""What can be done with a finished checkpoint: test it over resolutions, fix it for another one, look inside."""
+"""What can be done with a finished checkpoint beside testing it (`evaluation`): fix it, look inside."""
 
 from __future__ import annotations
 
@@ -15,28 +15,6 @@ from fixres.finetune import finetune
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """Tests a checkpoint with the transform that it carries."""
-
-    checkpoint: Path
-    """A .pt file written by this project."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    test_res: list[int] = field(default_factory=list)
-    """Test resolutions in pixels; the checkpoint's own if none is given."""
-    batch_size: int = 64
-    """Images per step."""
-    device: str = "auto"
-    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
-    precision: str = "auto"
-    """Autocast type: auto, fp32, bf16 or fp16."""
-
-    def __post_init__(self) -> None:
-        for resolution in self.test_res:
-            check_resolution(resolution)
 
 
 @dataclass(frozen=True)
@@ -99,17 +77,6 @@ class ActivationsJob:
             raise InputError(f"num_images={self.num_images} must be at least 1")
         if self.plot is not None and self.plot.suffix.lower() != ".png":
             raise InputError(f"plot={self.plot} must be a .png file")
-
-
-def evaluate_checkpoint(job: EvaluateJob, open_loader: OpenLoader) -> list[EvalResult]:
-    """Tests the checkpoint on the test split at each of the job's resolutions."""
-    net, info, normalise, precision = _load(job.checkpoint, job.device, job.precision)
-    resolutions = job.test_res or [info.test_res]
-    loader = _open_test(open_loader, info, resolutions[0], job.batch_size)
-    try:
-        return sweep(net, normalise, loader, precision, resolutions, "test")
-    finally:
-        loader.close()
 
 
 def checkpoint_activations(

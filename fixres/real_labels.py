@@ -48,7 +48,9 @@ def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
     except (ValueError, RecursionError):
         lists = None
     if not isinstance(lists, list) or not lists:
-        raise InputError(f"{path} is no JSON list with a list of class numbers for each image; download real.json again")
+        raise InputError(
+            f"{path} is no JSON list with a list of class numbers for each image; download real.json again"
+        )
     for number, labels in enumerate(lists, start=1):
         if not isinstance(labels, list) or not all(type(one) is int and 0 <= one < num_classes for one in labels):
             raise InputError(f"{path}: image {number} has labels that are no list of class numbers below {num_classes}")
@@ -70,7 +72,7 @@ def val_numbers(names: Sequence[str], num_real: int) -> list[int]:
         match = re.search(r"ILSVRC2012_val_([0-9]{8})(?![0-9])", name)
         if match is None or not 1 <= int(match[1]) <= num_real:
             raise InputError(
-                f"ReaL labels are for ILSVRC2012_val_00000001 to {num_real:08d}, the data has {name}; use ImageNet's val"
+                f"ReaL labels are for ILSVRC2012_val_00000001 to {num_real:08d}, the data has {name}; use that val"
             )
         numbers.append(int(match[1]))
     return numbers
@@ -88,7 +90,9 @@ def score_real(scores: Scores, real: Sequence[frozenset[int]], numbers: Sequence
         InputError: the engine does not tell which image is which, or no image has a label.
     """
     if int(scores.indices.min()) < 0:
-        raise InputError("this engine does not tell which image is which, as ReaL needs; use --data.engine roc or torch")
+        raise InputError(
+            "this engine does not tell which image is which, as ReaL needs; use --data.engine roc or torch"
+        )
     labels = [real[numbers[index] - 1] for index in scores.indices.tolist()]
     known = [(one, prediction) for one, prediction in zip(labels, scores.predictions.tolist(), strict=True) if one]
     if not known:

@@ -76,7 +76,7 @@ class Scorer:
         """
         if scores.ndim != 2 or scores.shape[1] != self._num_classes:
             raise InputError(
-                f"{self._what} has {scores.shape[-1]} classes, the data {self._num_classes}; they do not belong together"
+                f"{self._what} has {scores.shape[-1]} classes, the data {self._num_classes}; they do not fit"
             )
         scores = scores.float()
         self._bad = self._bad | ~torch.isfinite(scores).all()

@@ -20,9 +20,9 @@ from pipelines.spec import InputError
 
 # Where the weights stand in a checkpoint, the better ones first: averaged weights are those that timm reports.
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What wrappers put before each name, in the order in which they are taken off: torch.compile and DistributedDataParallel.
+# What torch.compile and DistributedDataParallel put before each name, in the order in which it is taken off.
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
-# torch.save packs nothing, so an archive cannot hold more than its own size. One that unpacks to more would fill memory.
+# torch.save packs nothing, so an archive cannot hold more than its own size; one that does would fill memory.
 _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
 
@@ -95,8 +95,8 @@ def _torch_file(path: Path) -> Any:
         unsafe = _unsafe_globals(path)
         if unsafe:
             raise InputError(
-                f"{path}: wants to execute {unsafe} while loading, which is never done with weights; ask its author for "
-                "a .safetensors file, or one with net.state_dict() only"
+                f"{path}: wants to execute {unsafe} while loading, which is never done with weights; ask its "
+                "author for a .safetensors file, or one with net.state_dict() only"
             ) from error
         raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
     except Exception as error:  # torch raises a dozen kinds here: zip, key, end of file, runtime
