@@ -145,7 +145,7 @@ def _open_own(path: Path, classes: Sequence[str] | None, new_classifier: bool) -
         if not new_classifier:
             raise InputError(
                 f"{path} knows {len(info.classes)} classes ({_first(info.classes)}), the data has {len(classes)} "
-                f"({_first(classes)}); take the classes it was trained on, or train anew with --new_classifier true"
+                f"({_first(classes)}); test it on the classes it was trained on"
             )
         net.reset_classifier(len(classes))
         net.to(memory_format=torch.channels_last)
@@ -218,8 +218,8 @@ def _without_classifier(
 ) -> dict[str, Tensor]:
     if not new_classifier:
         raise InputError(
-            f"{path}: wrong classifier size, {rows} classes for the data's {num_classes}; take the data it was trained "
-            "on, or --new_classifier true to train another one"
+            f"{path}: wrong classifier size, {rows} classes for the data's {num_classes}; test it on the classes it "
+            "was trained on"
         )
     _log.warning("%s: a new classifier for %d classes instead of %d, with random weights", path, num_classes, rows)
     return {key: value for key, value in state_dict.items() if not key.startswith(f"{head}.")}
