@@ -291,7 +291,7 @@ def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[
 
 
 def _tell_resizing(net: nn.Module, name: str) -> None:
-    if getattr(net, "dynamic_img_size", False):
+    if getattr(net, "dynamic_img_size", False) and getattr(net, "pos_embed", None) is not None:
         embed = getattr(net, "patch_embed", None)
         grid = " x ".join(map(str, getattr(embed, "grid_size", None) or ())) or "?"
         _log.warning("%s: its position embedding (%s patches) is resized to each test resolution", name, grid)
