@@ -27,6 +27,8 @@ class EvaluateJob:
     """A file of weights (ours, timm's, torchvision's, FixRes', safetensors), or the timm name of cached weights."""
     arch: str | None = None
     """timm's name of the network, for weights that do not tell it; a tag (resnet50.tv_in1k) says whose transform."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm.create_model, for weights that do not tell them."""
     crop_pct: float | None = None
     """Of the test crop; that of the weights if null."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -110,7 +112,7 @@ def evaluate_network(
     """
     device = choose_device(job.device)
     real = _Real.read(job.real, names, len(classes))
-    opened = open_network(job.weights, classes, arch=job.arch, crop_pct=job.crop_pct)
+    opened = open_network(job.weights, classes, arch=job.arch, model_kwargs=job.model_kwargs, crop_pct=job.crop_pct)
     net, normalise = opened.net.to(device), opened.normalise.to(device)
     precision = choose_precision(job.precision, device)
     resolutions = job.test_res or [opened.info.test_res]

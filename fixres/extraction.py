@@ -42,6 +42,8 @@ class ExtractJob:
     """Folder to make."""
     arch: str | None = None
     """Name of the network, for weights that do not tell it."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm.create_model, likewise."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     images: Path | None = None
@@ -101,7 +103,7 @@ def extract(
         names: its images' names in order, if they are known; they are kept beside the arrays.
     """
     device = choose_device(job.device)
-    opened = open_network(job.model, classes, arch=job.arch, crop_pct=job.crop_pct)
+    opened = open_network(job.model, classes, arch=job.arch, model_kwargs=job.model_kwargs, crop_pct=job.crop_pct)
     precision = choose_precision(job.precision, device)
     info, net, normalise = opened.info, opened.net.to(device), opened.normalise.to(device)
     resolution = job.test_res or info.test_res

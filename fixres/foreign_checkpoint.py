@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,10 +168,7 @@ def _open_foreign(
     if classes is None and rows is not None and rows != num_classes:
         num_classes = rows
         net = _flexible(name, kwargs, num_classes)
-    if rows == num_classes + 1 and net.pretrained_cfg.get("label_offset") == 1:
-        state_dict |= {key: state_dict[key][1:] for key in (f"{head}.weight", f"{head}.bias")}
-        _log.warning("%s: the class 'background', which comes first, is left out", weights.path)
-    elif rows is None and new_classifier:
+    if rows is None and new_classifier:
         _log.warning("%s: has no classifier; a new one for %d classes, with random weights", weights.path, num_classes)
     elif rows not in (None, num_classes):
         state_dict = _without_classifier(weights.path, state_dict, head, rows, num_classes, new_classifier)
@@ -249,11 +247,13 @@ def _flexible(name: str, kwargs: dict[str, Any], num_classes: int) -> nn.Module:
 def _translated(weights: WeightFile, net: nn.Module) -> dict[str, Tensor]:
     """The file's tensors under timm's names: timm knows the original ones of many networks."""
     state_dict = dict(weights.state_dict)
-    translate = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    module = sys.modules[type(net).__module__]
+    translate = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if translate is None or not mismatch(net, state_dict):
         return state_dict
+    arguments = (dict(state_dict), net)[: len(signature(translate).parameters)]
     try:
-        translated = translate(dict(state_dict), net)
+        translated = translate(*arguments)
     except Exception:  # a stranger's file may lack whatever timm's function takes for granted
         return state_dict
     return dict(translated) if isinstance(translated, Mapping) else state_dict

@@ -113,7 +113,8 @@ def test_a_killed_extraction_goes_on_and_ends_byte_for_byte_alike(
 ) -> None:
     output = tmp_path / "killed"
     arguments = [sys.executable, "-c", _KILLED, checkpoint, coded_folder, output]
-    assert subprocess.run(list(map(str, arguments)), capture_output=True, timeout=120).returncode == -9
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run(list(map(str, arguments)), cwd=root, capture_output=True, timeout=240).returncode == -9
     assert not output.exists() and (tmp_path / ".killed.journal").exists()
     with pytest.raises(InputError, match=r"other settings \(resolution: 32 instead of 48\).*--restart true"):
         run(checkpoint, coded_folder, output, test_res=48)

@@ -119,15 +119,11 @@ def test_a_classifier_of_another_size(tmp_path: Path, caplog: pytest.LogCaptureF
     assert same(without.net, oracle) and without.info.classes == tuple("012345678")
 
 
-def test_a_background_class_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As in the TensorFlow weights of PNASNet: 1001 classes, of which the first is none of ImageNet's."""
-    oracle = tiny(num_classes=8)
+def test_another_network_of_torchvision(tmp_path: Path) -> None:
+    oracle = torchvision.models.densenet121(num_classes=7)
     torch.save(oracle.state_dict(), tmp_path / "x.pth")
-    kwargs = {**TINY.kwargs, "pretrained_cfg_overlay": {"label_offset": 1}}
-    net = open_tiny(tmp_path / "x.pth", model_kwargs=kwargs).net
-    with torch.inference_mode():
-        torch.testing.assert_close(net(IMAGE), oracle(IMAGE)[:, 1:])
-    assert "'background'" in caplog.text
+    net = open_network(str(tmp_path / "x.pth"), CLASSES, arch="densenet121.tv_in1k").net
+    assert same(net, oracle)
 
 
 def test_the_transform_that_is_assumed_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

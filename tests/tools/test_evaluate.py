@@ -181,6 +181,16 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
     assert _figures(out) == _figures(tool("evaluate", "--softmax", tmp_path / "a", data=False)[1])
 
 
+def test_foreign_weights_by_the_command_line(tool: Tool, val: Path, tmp_path: Path) -> None:
+    net = checkpoint(tmp_path / "net.pt", _SYNSETS)
+    weights = torch.load(net, weights_only=True)["state_dict"]
+    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "fix.pth")
+    foreign = ["--model", tmp_path / "fix.pth", "--arch", _MODEL.name, "--model_kwargs", json.dumps(_MODEL.kwargs)]
+    foreign += ["--crop_pct", 0.875, "--test_res", "[32]", "--images", val / "val"]
+    code, out, _ = tool("evaluate", *foreign)
+    assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--images", val / "val")[1])
+
+
 def test_class_folders_alone_are_tested_whole(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
     code, out, _ = tool("evaluate", "--checkpoint", net, "--images", val / "val")
