@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks.tables import RESULTS, train_step_table
 from fixres.config import ModelConfig, OptimConfig
 from fixres.environment import capture
+from fixres.flops import forward_flops
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
@@ -59,11 +60,7 @@ class Steps:
 
     def forward_flops(self, resolution: int) -> int:
         """Of one image."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.net(self._normalise(self._images(resolution)[:2]))
-        return counter.get_total_flops() // 2
+        return forward_flops(self.net, self._normalise, resolution)
 
     def _images(self, resolution: int) -> torch.Tensor:
         shape = (self._batch_size, resolution, resolution, 3)

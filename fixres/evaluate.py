@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from fixres.hardware import Precision
 from fixres.models import Normalise
+from fixres.scoring import Scorer, Scores
 from pipelines.spec import InputError, Loader
 
 
@@ -23,7 +25,7 @@ class EvalResult:
         test_res: test resolution in pixels.
         top1: share of images whose class has the highest score.
         top5: share of images whose class is among the five highest (all classes, if there are fewer).
-        class_mean_top1: top1 averaged over classes, each weighing the same.
+        class_mean_top1: top1 averaged over classes that have images, each weighing the same.
         loss: mean cross entropy, without label smoothing.
         num_images: images evaluated.
         images_per_second: speed of the pass, loading included.
@@ -42,50 +44,58 @@ def evaluate(
     net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
 ) -> EvalResult:
     """One pass over `loader` at its current resolution. Leaves the network in eval mode."""
-    device, num_classes = precision.device, len(loader.classes)
-    metrics = _metrics(num_classes).to(device)
-    loss_sum = torch.zeros((), device=device)
+    return measure(net, normalise, loader, precision, title)[0]
+
+
+def measure(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
+) -> tuple[EvalResult, Scores]:
+    """`evaluate` with what is known of each image."""
+    device, scorer = precision.device, Scorer(len(loader.classes))
     net.eval()
     start = time.perf_counter()
     with (
         torch.inference_mode(),
         tqdm(total=loader.num_samples, desc=title, unit="img", leave=False, mininterval=0.5, disable=None) as bar,
     ):
-        num_images = 0
         for batch in loader:
-            labels = batch.labels.to(device, non_blocking=True)
-            with precision.autocast():
-                logits = net(normalise(batch.images.to(device, non_blocking=True)))
-            _check_classes(logits, num_classes)
-            loss_sum += nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-            metrics.update(logits.float(), labels)
-            num_images += len(labels)
-            bar.update(len(labels))
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    seconds = time.perf_counter() - start
-    return EvalResult(loader.resolution, **values, loss=loss_sum.item() / num_images, num_images=num_images,
-                      images_per_second=num_images / seconds)  # fmt: skip
+            logits = forward(net, normalise, batch.images, precision)
+            scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
+            bar.update(len(batch.labels))
+    scores = scorer.finish()
+    return summarise(scores, loader.resolution, time.perf_counter() - start), scores
 
 
-def _metrics(num_classes: int) -> nn.Module:
-    from torchmetrics import MetricCollection
-    from torchmetrics.classification import MulticlassAccuracy
-
-    return MetricCollection(
-        {
-            "top1": MulticlassAccuracy(num_classes, average="micro"),
-            "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            "class_mean_top1": MulticlassAccuracy(num_classes, average="macro"),
-        },
-        compute_groups=False,
-    )
-
-
-def _check_classes(logits: torch.Tensor, num_classes: int) -> None:
-    if logits.shape[1] != num_classes:
+def forward(net: nn.Module, normalise: Normalise, images: torch.Tensor, precision: Precision) -> torch.Tensor:
+    """Logits of uint8 NHWC images, with one line if the network cannot take images of their size."""
+    try:
+        with precision.autocast():
+            return net(normalise(images.to(precision.device, non_blocking=True)))
+    except AssertionError as error:  # timm's transformers check the size so
+        reason = str(error).rstrip(".") or "it asserts another size"
         raise InputError(
-            f"the network has {logits.shape[1]} classes, the data {num_classes}; they do not belong together"
-        )
+            f"{type(net).__name__} cannot take images of {images.shape[1]} px ({reason}); choose another test_res"
+        ) from error
+
+
+def summarise(scores: Scores, test_res: int, seconds: float) -> EvalResult:
+    """The figures of a pass.
+
+    Args:
+        scores: of all images.
+        test_res: test resolution in pixels.
+        seconds: that the pass took.
+    """
+    num = len(scores)
+    return EvalResult(
+        test_res=test_res,
+        top1=scores.num_in_top(1) / num,
+        top5=scores.num_in_top(5) / num,
+        class_mean_top1=float(np.nanmean(scores.class_top1())),
+        loss=scores.loss,
+        num_images=num,
+        images_per_second=num / seconds if seconds > 0 else 0.0,
+    )
 
 
 def sweep(

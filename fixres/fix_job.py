@@ -1,4 +1,4 @@
-"""A checkpoint fixed for one or several test resolutions, with sweeps before and after and a report."""
+"""A network fixed for one or several test resolutions, with sweeps before and after and a report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from torch import nn
 from tqdm import tqdm
 
 from fixres.adapt import adapt
-from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.config import FixConfig, OptimConfig
 from fixres.environment import capture
 from fixres.evaluate import EvalResult, sweep
 from fixres.finetune import finetune, fix_crop
 from fixres.fix_report import Fixed, FixReport, write_fix_report
+from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.learners import learners
 from fixres.models import Normalise
@@ -31,14 +32,14 @@ from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenL
 
 
 @dataclass(frozen=True)
-class FixJob:
-    """Fine-tunes layers of a checkpoint for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
+class FixJob(NetworkChoice):
+    """Fine-tunes layers of a network for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
 
-    checkpoint: Path
-    """A .pt file written by this project."""
-    test_res: int | list[int] | Literal["auto"]
-    """Resolutions in pixels to fix for, each from the checkpoint's own weights; auto: those at which objects look as
-    large as in training."""
+    new_classifier: bool = False
+    """Begin with a classifier of random weights if the network's is for another number of classes."""
+    test_res: int | list[int] | Literal["auto"] = field(default_factory=list)
+    """Resolutions in pixels to fix for, each from the same weights; auto: those at which objects look as large as in
+    training."""
     train_res: int | None = None
     """Training resolution in pixels; the checkpoint's own if null."""
     output: Path | None = None
@@ -62,6 +63,7 @@ class FixJob:
     """Autocast type: auto, fp32, bf16 or fp16."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for resolution in (*self.wanted, *self.sweep, *([self.train_res] if self.train_res is not None else [])):
             check_resolution(resolution)
         if self.test_res != "auto" and not self.wanted:
@@ -81,12 +83,23 @@ class FixJob:
         """The file that the weights fixed for `test_res` are written to."""
         if self.output is not None and self.output.suffix == ".pt":
             return self.output
-        beside = self.checkpoint.with_name(f"{self.checkpoint.stem}_fix{test_res}.pt")
-        return beside if self.output is None else self.output / beside.name
+        name = f"{self._stem}_fix{test_res}.pt"
+        return (self._folder if self.output is None else self.output) / name
+
+    @property
+    def _stem(self) -> str:
+        path = Path(self.weights)
+        return path.stem if path.is_file() else path.name
+
+    @property
+    def _folder(self) -> Path:
+        """Of the weights; the working folder for those that only have a name."""
+        path = Path(self.weights)
+        return path.parent if path.is_file() else Path()
 
     def report(self, resolutions: list[int]) -> Path:
         """The report of fixes for `resolutions`, without its ending."""
-        name = f"{self.checkpoint.stem}_fix{'-'.join(map(str, resolutions))}_report"
+        name = f"{self._stem}_fix{'-'.join(map(str, resolutions))}_report"
         return self.target(resolutions[0]).with_name(name)
 
     def check_free(self, resolutions: list[int]) -> None:
@@ -100,24 +113,29 @@ class FixJob:
                 raise InputError(f"{path} exists; choose another --output")
 
 
-def fix_checkpoint(
-    job: FixJob, open_loader: OpenLoader, image_sizes: Callable[[], np.ndarray] | None = None
+def fix_network(
+    job: FixJob,
+    open_loader: OpenLoader,
+    classes: tuple[str, ...],
+    image_sizes: Callable[[], np.ndarray] | None = None,
 ) -> FixReport:
     """Tests, fixes for each resolution, tests again, and writes checkpoints and report.
 
     Args:
         job: what to do.
         open_loader: opens "train" or "val" with fields of LoaderConfig.
+        classes: class names of the data in label order.
         image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
     """
-    net, info, normalise, precision = _load(job)
+    net, info, normalise, precision = _load(job, classes)
     resolutions = job.wanted or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
     for resolution in resolutions:
         _check_resolution(net, resolution)
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
     original = copy.deepcopy(net.state_dict())
-    with closing(_open_test(open_loader, info, resolutions[0], job.optim.batch_size)) as test_loader:
+    test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
+    with closing(open_loader("val", **test)) as test_loader:
         fixer = _Fixer(job, net, info, normalise, precision, open_loader)
 
         def test(when: str) -> list[EvalResult]:
@@ -129,17 +147,16 @@ def fix_checkpoint(
             fixed = fixer.fix(resolution)
             fixes.append(replace(fixed, after=test(f"after the fix for {resolution} px")))
             save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
-    report = FixReport(str(job.checkpoint), info.model, info.train_res, before, fixes, job, capture())
+    report = FixReport(job.weights, info.model, info.train_res, before, fixes, job, capture())
     write_fix_report(report, job.report(resolutions))
     return report
 
 
-def _load(job: FixJob) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:
+def _load(job: FixJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:
     device = choose_device(job.device)
-    net, info = load_checkpoint(job.checkpoint)
+    net, info, normalise = job.open(classes, job.new_classifier)
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
-    normalise = Normalise(info.mean, info.std).to(device)
-    return net.to(device), info, normalise, choose_precision(job.precision, device)
+    return net.to(device), info, normalise.to(device), choose_precision(job.precision, device)
 
 
 class _Fixer:
@@ -224,17 +241,6 @@ def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Mo
     except InputError:
         return sorted(named)
     return sorted({info.train_res, *named})
-
-
-def _open_test(open_loader: OpenLoader, info: CheckpointInfo, resolution: int, batch_size: int) -> Loader:
-    loader = open_loader("val", crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=batch_size)
-    if loader.classes != info.classes:
-        loader.close()
-        raise InputError(
-            f"the checkpoint knows {len(info.classes)} classes ({', '.join(info.classes[:3])}, ...), the data has "
-            f"{len(loader.classes)} ({', '.join(loader.classes[:3])}, ...); fix it on the classes it was trained on"
-        )
-    return loader
 
 
 def _say(line: str) -> None:

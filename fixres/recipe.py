@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 from fixres.config import Recipe
 from pipelines.spec import InputError
+from pipelines.writing import atomic_file
 
 RECIPES = Path(__file__).parent / "recipes"
 T = TypeVar("T")
@@ -87,6 +89,12 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     import yaml
 
     path.write_text(yaml.safe_dump(as_plain(recipe), sort_keys=False))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes what `as_plain` gives as JSON; `path` appears only when the file is complete."""
+    with atomic_file(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def as_plain(value: Any) -> Any:

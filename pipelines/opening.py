@@ -13,6 +13,7 @@ from pipelines.image_sizes import image_sizes
 from pipelines.loaders import is_installed, open_loader
 from pipelines.prepare import DataFolders, find_data, stored_for
 from pipelines.sources import open_stored
+from pipelines.sources.folder import FolderSource
 from pipelines.spec import DataConfig, Loader, LoaderConfig
 
 
@@ -90,6 +91,24 @@ class PreparedData:
     def train_sizes(self) -> np.ndarray:
         """int64 (N, 2): heights and widths of training images; of some, chosen by chance, if no table has all."""
         return image_sizes(open_stored(self._stored["train"])).sizes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self._folders.classes
+
+    def image_names(self, split: Literal["train", "val"]) -> list[str] | None:
+        """Paths of the images of `split` in order; None for .beton files, which do not keep names."""
+        source = self._source(split)
+        return list(source.files) if isinstance(source, FolderSource) else None
+
+    def labels(self, split: Literal["train", "val"]) -> np.ndarray:
+        """int64 (N,)."""
+        return np.asarray(self._source(split).labels)
+
+    def _source(self, split: Literal["train", "val"]) -> FolderSource | BetonReader:
+        path = self._folders.train if split == "train" else self._folders.val
+        return FolderSource(path) if path.is_dir() else BetonReader(path)
 
     def describe(self) -> dict[str, Any]:
         """What a report says of the data."""

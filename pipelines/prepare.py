@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.beton import BetonReader
 from pipelines.randomness import random_words
+from pipelines.sources.files import FilesSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.scenes import SceneConfig
 from pipelines.sources.scenes_write import RECORD_NAME, is_complete, scenes_record, write_scenes
@@ -297,9 +298,9 @@ def stored_for(
         "version": _STORED_VERSION,
         "source": str(folder.resolve()),
         **options,
-        "files": _files_digest(source),
+        "files": files_digest(source),
     }
-    if stored.exists() and _read_json(record) == fingerprint:
+    if stored.exists() and read_json(record) == fingerprint:
         return stored
     from pipelines.convert import convert
 
@@ -325,7 +326,7 @@ def stored_for(
     return stored
 
 
-def _files_digest(source: FolderSource) -> str:
+def files_digest(source: FilesSource) -> str:
     """Digest of names (relative to the folder), sizes and modification times of all images."""
     digest = hashlib.sha256()
     for file in source.files:
@@ -335,7 +336,7 @@ def _files_digest(source: FolderSource) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
     """What `path` holds, or None if it is missing or no JSON."""
     try:
         return json.loads(path.read_text())

@@ -1,4 +1,9 @@
-"""Tests a checkpoint: `python tools/evaluate.py --checkpoint FILE --data.path FOLDER [--test_res [96,128]]`."""
+"""Tests a network, or scores extracted probabilities: accuracies with their confidence, and what a resolution costs.
+
+python tools/evaluate.py --model runs/demo/fast/fixed.pt --data.path FOLDER --test_res [96,128] --json result.json
+python tools/evaluate.py --model weights.pth --arch resnet50.tv_in1k --images imagenetv2-matched-frequency-format-val
+python tools/evaluate.py --softmax [features/a,features/b]   # the mean of both
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,28 @@ from pipelines.console import run
 
 
 def main() -> None:
-    """Parses the job, tests, prints a line for each resolution."""
+    """Parses the job, tests, prints a line for each resolution, writes the record."""
+    from fixres.evaluation import (
+        EvaluateJob,
+        evaluate_network,
+        evaluate_softmax,
+        evaluation_record,
+        evaluation_table,
+    )
     from fixres.hardware import choose_device
-    from fixres.jobs import EvaluateJob, evaluate_checkpoint
-    from fixres.recipe import parse
-    from pipelines.opening import PreparedData
+    from fixres.recipe import parse, write_json
+    from pipelines.test_data import names_for_real, open_test_data
 
-    job = parse(EvaluateJob, sys.argv[1:], "Tests a checkpoint with the transform that it carries.")
-    data = PreparedData(job.data, device=str(choose_device(job.device)))
-    for result in evaluate_checkpoint(job, data):
-        print(
-            f"{result.test_res} px: top1 {result.top1:.2%}, top5 {result.top5:.2%}, class mean "
-            f"{result.class_mean_top1:.2%}, loss {result.loss:.3f}, {result.num_images} images, "
-            f"{result.images_per_second:.0f} images/s"
-        )
+    job = parse(EvaluateJob, sys.argv[1:], "Tests a network with the transform that it carries.")
+    if job.softmax_files:
+        evaluations = [evaluate_softmax(job)]
+    else:
+        data = open_test_data(job.data, str(choose_device(job.device)), job.images)
+        names = names_for_real(data, job.val_labels) if job.real else None
+        evaluations = evaluate_network(job, data, data.classes, names)
+    print(evaluation_table(evaluations))
+    if job.json is not None:
+        write_json(job.json, evaluation_record(job, evaluations))
 
 
 if __name__ == "__main__":

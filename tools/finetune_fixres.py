@@ -1,8 +1,8 @@
-"""Fixes a checkpoint for test resolutions, with sweeps before and after.
+"""Fixes a network for test resolutions, with sweeps before and after.
 
-python tools/finetune_fixres.py --checkpoint FILE --test-res 288,320 --data FOLDER
-python tools/finetune_fixres.py --checkpoint FILE --test-res auto --data FOLDER --fix.augmentation test
-python tools/finetune_fixres.py --config fixresnet50 --checkpoint FILE --test-res 384 --data FOLDER
+python tools/finetune_fixres.py --model FILE --test-res 288,320 --data FOLDER
+python tools/finetune_fixres.py --model FILE --test-res auto --data FOLDER --fix.augmentation test
+python tools/finetune_fixres.py --config fixresnet50 --model FILE --test-res 384 --data FOLDER
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _LISTS = ("--test_res", "--sweep")
 
 def main() -> None:
     """Parses the job, fixes, prints accuracy before and after and where the weights are."""
-    from fixres.fix_job import FixJob, fix_checkpoint
+    from fixres.fix_job import FixJob, fix_network
     from fixres.hardware import choose_device
     from fixres.recipe import RECIPES, named_recipes, parse
     from pipelines.opening import PreparedData
 
     arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "fix")
-    job = parse(FixJob, arguments, "Fine-tunes layers of a checkpoint for test resolutions (FixRes).")
+    job = parse(FixJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")
     data = PreparedData(job.data, device=str(choose_device(job.device)))
-    report = fix_checkpoint(job, data, data.train_sizes)
+    report = fix_network(job, data, data.classes, data.train_sizes)
     print(report.table())
     for fixed in report.fixes:
         before, after = (next(one.top1 for one in sweep if one.test_res == fixed.test_res)

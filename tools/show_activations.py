@@ -1,4 +1,4 @@
-"""Pooled activations over test resolutions: `python tools/show_activations.py --checkpoint FILE --test_res [96,128]`.
+"""Pooled activations over test resolutions: `python tools/show_activations.py --model FILE --test_res [96,128]`.
 
 The further a resolution's activations lie from the training resolution's, the more there is for a fix to mend.
 """
@@ -12,15 +12,15 @@ from pipelines.console import run
 
 def main() -> None:
     """Parses the job, measures, prints a line for each resolution, draws."""
+    from fixres.activations_job import ActivationsJob, network_activations
     from fixres.hardware import choose_device
-    from fixres.jobs import ActivationsJob, checkpoint_activations
     from fixres.recipe import parse
     from pipelines.opening import PreparedData
     from pipelines.writing import atomic_file
 
     job = parse(ActivationsJob, sys.argv[1:], "Measures the classifier's input at each test resolution.")
     data = PreparedData(job.data, device=str(choose_device(job.device)))
-    info, statistics = checkpoint_activations(job, data)
+    info, statistics = network_activations(job, data, data.classes)
     for one in statistics:
         print(
             f"{one.test_res} px: zeros {one.zero_share:.2%}, mean {one.mean:.4f}, deviation {one.std:.4f}, distance to "

@@ -1,0 +1,137 @@
+"""Weights in the files of others: timm's and torchvision's, FixRes', safetensors. A stranger's file is never unpickled.
+
+What is found is only tensors under names; whether they fit a network is `foreign_checkpoint`'s question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.spec import InputError
+
+# Where the weights stand in a checkpoint, the better ones first: averaged weights are those that timm reports.
+_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# What torch.compile and DistributedDataParallel put before each name, in the order in which it is taken off.
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+# torch.save packs nothing, so an archive cannot hold more than its own size; one that does would fill memory.
+_MAX_INFLATION = 1.05
+_ALIGNMENT = 1 << 20
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Tensors by name, and what else the file tells.
+
+    Attributes:
+        path: the file.
+        state_dict: tensors on the CPU, without the wrappers' prefixes.
+        key: where in the file they stood, "" if they were all of it.
+        arch: timm's name of the network, if the file tells it.
+        content: everything else in the file, without the weights.
+    """
+
+    path: Path
+    state_dict: dict[str, Tensor]
+    key: str
+    arch: str | None
+    content: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """In a few words, for people."""
+        return f"weights under {self.key!r}" if self.key else "a bare state dict"
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Reads a .safetensors file, or one of torch.save with `weights_only=True`.
+
+    Raises:
+        InputError: no such file, not weights, damaged, or with content that would have to be executed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a file of weights or a timm model name")
+    loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path}: holds a {type(loaded).__name__}, not weights by name; save net.state_dict() there")
+    key = next((key for key in _KEYS if isinstance(loaded.get(key), Mapping)), "")
+    tensors = loaded[key] if key else loaded
+    state_dict = {_bare(name): value for name, value in tensors.items() if isinstance(name, str)}
+    if not state_dict or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise InputError(
+            f"{path}: no weights in it; expected tensors by name, at the top or under {', '.join(map(repr, _KEYS))}"
+        )
+    if len(state_dict) < len(tensors):
+        raise InputError(f"{path}: two weights have the same name once 'module.' is taken off; save it again")
+    rest = {name: value for name, value in loaded.items() if name not in _KEYS} if key else {}
+    return WeightFile(path, state_dict, key, _arch(rest), rest)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: not a safetensors file, or damaged ({_first_line(error)})") from error
+
+
+def _torch_file(path: Path) -> Any:
+    _refuse_bombs(path)
+    try:
+        # timm's training script keeps its options beside the weights, as a Namespace of plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        unsafe = _unsafe_globals(path)
+        if unsafe:
+            raise InputError(
+                f"{path}: wants to execute {unsafe} while loading, which is never done with weights; ask its "
+                "author for a .safetensors file, or one with net.state_dict() only"
+            ) from error
+        raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
+    except Exception as error:  # torch raises a dozen kinds here: zip, key, end of file, runtime
+        raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Archives whose members are compressed can be a thousand times larger in memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch's older format, or something that torch will refuse
+    if unpacked > _MAX_INFLATION * path.stat().st_size + _ALIGNMENT:
+        raise InputError(f"{path}: unpacks to {unpacked >> 20} MiB, more than its size; not a file of torch.save")
+
+
+def _unsafe_globals(path: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # the older format, which torch cannot look into without loading
+        return ""
+    return ", ".join(sorted(name for name in names if name != "argparse.Namespace")[:3])
+
+
+def _bare(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _arch(content: Mapping[str, Any]) -> str | None:
+    arch = content.get("arch", getattr(content.get("args"), "model", None))
+    return arch if isinstance(arch, str) and arch else None
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

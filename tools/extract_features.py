@@ -1,0 +1,30 @@
+"""Pooled features, probabilities and labels of a split as .npy files; a killed run is continued by the same command.
+
+python tools/extract_features.py --model runs/demo/fast/fixed.pt --data.path FOLDER --test_res 128 --output features/a
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipelines.console import run
+
+
+def main() -> None:
+    """Parses the job, extracts, says what was made."""
+    from fixres.extraction import ExtractJob, extract
+    from fixres.hardware import choose_device
+    from fixres.recipe import parse
+    from pipelines.test_data import open_test_data
+
+    job = parse(ExtractJob, sys.argv[1:], "Writes embeddings, softmax and labels of all images of a split.")
+    data = open_test_data(job.data, str(choose_device(job.device)), job.images)
+    done = extract(job, data, data.classes, data.image_names(job.split))
+    print(
+        f"{done.folder}: {done.num_images} images, {done.num_kept} of them from before; {done.seconds:.1f} s, "
+        f"{(done.num_images - done.num_kept) / max(done.seconds, 1e-9):.0f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
