@@ -80,7 +80,7 @@ class Savings:
         }
 
     def write(self, projection: dict[str, Any] | None = None) -> dict[str, Any]:
-        """With that projection, if any, writes savings.json and savings.html, each under its name only when complete; returns the record."""
+        """Writes savings.json and savings.html, each under its name only when complete; returns the record."""
         self._options["projection"] = projection
         record = self.record()
         write_json(record, self.folder / "savings.json")
