@@ -61,5 +61,13 @@ def differences(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Ours over theirs, pair by pair."""
-    return spread_of([one / other for one, other in zip(ours, theirs, strict=True)])
+    """Ours over theirs, pair by pair, both positive.
+
+    Mean and interval are those of the logarithms, taken back: a half and a double average to 1, and no interval reaches
+    below 0. The standard deviation is that of the ratios themselves.
+    """
+    found = [one / other for one, other in zip(ours, theirs, strict=True)]
+    logs = spread_of([math.log(one) for one in found])
+    if logs.low is None or logs.high is None:
+        return spread_of(found)
+    return Spread(len(found), math.exp(logs.mean), statistics.stdev(found), math.exp(logs.low), math.exp(logs.high))

@@ -19,7 +19,7 @@ def _arms(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def curves(record: dict[str, Any], target: float) -> bytes:
     """top1 at each arm's test resolution against training and fix clock: each seed thin, the mean thick."""
     title = "Accuracy against the training clock, fix included"
-    with picture(title, "seconds of training (and fix)", "top-1, %") as (axes, png):
+    with picture(title, "seconds of training (and fix)", "top-1, %", below=True) as (axes, png):
         for name, seeds in _arms(record).items():
             colour = ARM_COLOURS[name]
             paths = np.array([[point[1:] for point in arm["curve"]] for arm in seeds])  # (seeds, tests, 2)
@@ -46,7 +46,7 @@ def curves(record: dict[str, Any], target: float) -> bytes:
 def program_clock(comparisons: Sequence[Comparison]) -> bytes:
     """Every end's accuracy against the program clock, with standard deviations."""
     title = "Accuracy against the program clock"
-    with picture(title, "seconds of the program, with one test", "top-1, %") as (axes, png):
+    with picture(title, "seconds of the program, with one test", "top-1, %", below=True) as (axes, png):
         for one, marker in zip(comparisons, "osD^vPX<>ph*", strict=False):
             axes.errorbar(
                 one.program_seconds.mean,
@@ -59,13 +59,15 @@ def program_clock(comparisons: Sequence[Comparison]) -> bytes:
                 label=f"{one.first.title}, {one.first.test_res} px",
             )
         axes.set_xlim(left=0)
-        axes.legend(frameon=False, fontsize="small")
     return png.getvalue()
 
 
 def sweeps(record: dict[str, Any]) -> bytes:
     """top1 over test resolutions before (dotted) and after the fix, bands of one standard deviation over seeds."""
-    with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %") as (axes, png):
+    with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %", below=True) as (
+        axes,
+        png,
+    ):
         for name, seeds in _arms(record).items():
             colour = ARM_COLOURS[name]
             for key, style, when in (("sweep_before", "o:", "as trained"), ("sweep_after", "*-", "fixed")):
@@ -78,7 +80,6 @@ def sweeps(record: dict[str, Any]) -> bytes:
                     sd = top1.std(0, ddof=1)
                     axes.fill_between(sides, top1.mean(0) - sd, top1.mean(0) + sd, color=colour, alpha=0.12, lw=0)
             axes.axvline(seeds[0]["train_res"], color=colour, alpha=0.35, linewidth=1)
-        axes.legend(frameon=False, fontsize="small")
     return png.getvalue()
 
 
@@ -97,7 +98,7 @@ def stages(record: dict[str, Any]) -> bytes:
         "tests (curves and sweeps)": mean("evaluate_seconds"),
         "opening, saving": mean("paused_seconds") - mean("evaluate_seconds"),
     }
-    with picture("Time by stage", "seconds, mean over seeds", "") as (axes, png):
+    with picture("Time by stage", "seconds, mean over seeds", "", below=True) as (axes, png):
         left = np.zeros(len(arms))
         for (label, seconds), colour in zip(parts.items(), plot_colours(), strict=True):
             axes.barh(list(arms), seconds, left=left, label=label, color=colour, height=0.55)

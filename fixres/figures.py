@@ -26,17 +26,27 @@ ARM_COLOURS = {
 
 
 @contextmanager
-def picture(title: str, x: str, y: str) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Axes to draw on, and the buffer that holds the PNG once the block ends."""
+def picture(title: str, x: str, y: str, below: bool = False) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Axes to draw on, and the buffer that holds the PNG once the block ends.
+
+    Args:
+        title: above.
+        x: what the horizontal axis shows.
+        y: what the vertical axis shows.
+        below: put a long legend below the axes, in two columns.
+    """
     # Figure instead of pyplot: no global state, no display, and its import is what costs, not its use.
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.6 if below else 3.6), layout="constrained")
     axes = figure.subplots()
     png = io.BytesIO()
     yield axes, png
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if below:
+        axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    else:
+        axes.legend(frameon=False)
     figure.savefig(png, dpi=130)
 
 

@@ -30,7 +30,18 @@ def test_one_measurement_has_no_spread() -> None:
 def test_pairs_cancel_what_they_share() -> None:
     gain = differences([0.71, 0.81, 0.91], [0.70, 0.80, 0.90])
     assert gain.mean == pytest.approx(0.01) and gain.sd == pytest.approx(0, abs=1e-12)
-    assert ratios([6.0, 30.0], [2.0, 10.0]) == Spread(2, 3.0, 0.0, 3.0, 3.0)
+    assert ratios([6.0], [2.0]) == Spread(1, 3.0)
+
+
+def test_ratios_average_by_their_logarithms() -> None:
+    found = ratios([1.0, 4.0], [2.0, 2.0])
+    assert found.mean == pytest.approx(1.0) and found.sd == pytest.approx(1.06066, abs=1e-5)
+    # logarithms -0.6931 and 0.6931, deviation 0.98026, times 12.706 / sqrt(2): 8.8073, whose exponential is 6682
+    assert found.low == pytest.approx(1 / 6682, rel=1e-3) and found.high == pytest.approx(6682, rel=1e-3)
+    assert ratios([6.0, 30.0], [2.0, 10.0]).interval(1, 2) == "3.00 to 3.00"
+
+
+def test_unequal_numbers_are_no_pairs() -> None:
     with pytest.raises(ValueError, match="zip"):
         differences([1.0], [1.0, 2.0])
 
