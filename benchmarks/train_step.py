@@ -87,15 +87,17 @@ def peak_flops(precision: Precision, side: int = 2048, seconds: float = 1.0) -> 
 
 
 def quick_steps(model: str, resolutions: tuple[int, ...] = (128, 160, 224)) -> dict[int, float]:
-    """Images a second of a network on this machine's device by resolution: the fastest of three short windows each.
+    """Images a second of a network on this machine's device by resolution: the fastest of a few short windows each.
 
     The windows take turns. Other work on the machine only ever slows, so the fastest is the nearest to the truth.
     """
     precision = choose_precision("auto", choose_device("auto"))
     on_gpu = precision.device.type == "cuda"
-    steps, best = Steps(model, 128 if on_gpu else 4, precision, "auto"), dict.fromkeys(resolutions, 0.0)
-    with tqdm(total=3 * len(resolutions), desc=f"steps of {model}", unit=" windows", leave=False, disable=None) as bar:
-        for _ in range(3):
+    steps, best = Steps(model, 128 if on_gpu else 2, precision, "auto"), dict.fromkeys(resolutions, 0.0)
+    rounds = 3 if on_gpu else 2  # a CPU takes seconds for a step of a large network
+    title = f"steps of {model}"
+    with tqdm(total=rounds * len(resolutions), desc=title, unit=" windows", leave=False, disable=None) as bar:
+        for _ in range(rounds):
             for resolution in resolutions:
                 speed = steps.images_per_second(resolution, 1.0 if on_gpu else 0.5)
                 best[resolution] = max(best[resolution], speed)
