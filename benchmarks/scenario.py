@@ -84,11 +84,11 @@ def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> 
 
 
 def _records(kind: str) -> list[dict[str, Any]]:
-    """The repository's records of a kind, those of GPUs first."""
-    found = [
-        record for path in sorted(RESULTS.glob("*.json")) if (record := json.loads(path.read_text()))["kind"] == kind
-    ]
-    return sorted(found, key=lambda record: not record["environment"].get("gpu"))
+    """The repository's records of a kind, those of GPUs first, then the one that is named after its kind."""
+    read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    found = [(name, record) for name, record in read.items() if record.get("kind") == kind]
+    found.sort(key=lambda one: (not one[1]["environment"].get("gpu"), one[0] != kind))
+    return [record for _, record in found]
 
 
 @dataclass(frozen=True)
