@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.savings_table import savings_table
 from pipelines.spec import InputError
 
 RESULTS = Path(__file__).parent / "results"
@@ -125,6 +126,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "conversion": conversion_table,
     "fidelity": fidelity_table,
     "train_step": train_step_table,
+    "savings": savings_table,
 }
 
 

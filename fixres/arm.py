@@ -30,7 +30,7 @@ class Arm:
     """Trains epoch by epoch, so that several arms can take turns and a slow minute of the machine hits all alike.
 
     Args:
-        name: "baseline" or "fast".
+        name: a field of ArmsConfig.
         config: the arm.
         recipe: what all arms share.
         open_loader: opens the training split.

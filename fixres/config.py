@@ -7,7 +7,7 @@ before any work starts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,20 +160,30 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class ArmsConfig:
-    """The arms that are compared; null leaves one out."""
+    """The arms that are compared; null leaves one out.
+
+    Fields and not a mapping, so that `--arms.fast.test_res 160` reaches into an arm and a mistyped name is refused.
+    """
 
     baseline: ArmConfig | None = None
     """The usual way: large throughout, tested as trained."""
     fast: ArmConfig | None = None
     """Train small, fix, test large."""
+    large: ArmConfig | None = None
+    """As baseline, where several ways of saving are compared (benchmarks.savings)."""
+    small: ArmConfig | None = None
+    """Small throughout."""
+    progressive: ArmConfig | None = None
+    """Small at first, larger later."""
 
     def __post_init__(self) -> None:
-        if self.baseline is None and self.fast is None:
-            raise InputError("arms: both baseline and fast are null; nothing to train")
+        if not self.present():
+            raise InputError("arms: all are null; nothing to train")
 
     def present(self) -> dict[str, ArmConfig]:
         """The arms to train, by name."""
-        return {name: arm for name, arm in (("baseline", self.baseline), ("fast", self.fast)) if arm is not None}
+        arms = {arm.name: getattr(self, arm.name) for arm in fields(self)}
+        return {name: arm for name, arm in arms.items() if arm is not None}
 
 
 @dataclass(frozen=True)

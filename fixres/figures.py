@@ -16,52 +16,71 @@ from fixres.results import ArmResult
 from pipelines.spec import EvalCrop, TrainCrop
 
 _MAX_IMAGES = 2000  # in a picture of distributions; more would not be seen
-_COLOURS = {"baseline": "#555555", "fast": "#c2410c"}
+ARM_COLOURS = {
+    "baseline": "#555555",
+    "fast": "#c2410c",
+    "large": "#555555",
+    "small": "#0369a1",
+    "progressive": "#c2410c",
+}
 
 
 @contextmanager
-def _axes(title: str, x: str, y: str) -> Iterator[tuple[Axes, io.BytesIO]]:
+def picture(title: str, x: str, y: str, below: bool = False) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Axes to draw on, and the buffer that holds the PNG once the block ends.
+
+    Args:
+        title: above.
+        x: what the horizontal axis shows.
+        y: what the vertical axis shows.
+        below: put a long legend below the axes, in two columns.
+    """
     # Figure instead of pyplot: no global state, no display, and its import is what costs, not its use.
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.6 if below else 3.6), layout="constrained")
     axes = figure.subplots()
     png = io.BytesIO()
     yield axes, png
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if below:
+        axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    else:
+        axes.legend(frameon=False)
     figure.savefig(png, dpi=130)
 
 
 def curves(arms: list[ArmResult]) -> bytes:
     """top1 at each arm's test resolution against the training clock; the fix as a last, dashed step."""
-    with _axes("Accuracy against the training clock", "seconds of training (and fix)", "top-1, %") as (axes, png):
+    with picture("Accuracy against the training clock", "seconds of training (and fix)", "top-1, %") as (axes, png):
         for arm in arms:
             seconds = [point.train_seconds for point in arm.curve]
             top1 = [100 * point.top1 for point in arm.curve]
-            axes.plot(seconds, top1, "o-", color=_COLOURS[arm.name], label=f"{arm.name}, tested at {arm.test_res} px")
+            axes.plot(
+                seconds, top1, "o-", color=ARM_COLOURS[arm.name], label=f"{arm.name}, tested at {arm.test_res} px"
+            )
             if arm.sweep_after:
                 end = [arm.train_seconds, arm.train_seconds + arm.fix_seconds]
                 axes.plot(
-                    end, [top1[-1], 100 * arm.top1], "*--", color=_COLOURS[arm.name], label=f"{arm.name}: the fix"
+                    end, [top1[-1], 100 * arm.top1], "*--", color=ARM_COLOURS[arm.name], label=f"{arm.name}: the fix"
                 )
     return png.getvalue()
 
 
 def losses(arms: list[ArmResult], epochs: dict[str, list[float]]) -> bytes:
     """Training loss over epochs."""
-    with _axes("Training loss", "epochs", "cross entropy, label smoothing included") as (axes, png):
+    with picture("Training loss", "epochs", "cross entropy, label smoothing included") as (axes, png):
         for arm in arms:
             values = epochs[arm.name]
-            axes.plot(np.arange(1, len(values) + 1), values, "-", color=_COLOURS[arm.name], label=arm.name)
+            axes.plot(np.arange(1, len(values) + 1), values, "-", color=ARM_COLOURS[arm.name], label=arm.name)
     return png.getvalue()
 
 
 def sweeps(arms: list[ArmResult]) -> bytes:
     """top1 over test resolutions, before and after the fix, with the training resolution marked."""
-    with _axes("Test resolution, before and after the fix", "test resolution, px", "top-1, %") as (axes, png):
+    with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %") as (axes, png):
         for arm in arms:
-            colour = _COLOURS[arm.name]
+            colour = ARM_COLOURS[arm.name]
             for results, style, when in ((arm.sweep_before, "o:", "as trained"), (arm.sweep_after, "*-", "fixed")):
                 if results:
                     resolutions = [result.test_res for result in results]
@@ -81,7 +100,7 @@ def stages(arms: list[ArmResult]) -> bytes:
         "tests": np.array([arm.evaluate_seconds for arm in arms]),
     }
     parts["other"] = np.array([arm.program_seconds for arm in arms]) - sum(parts.values())
-    with _axes("Time by stage", "seconds", "") as (axes, png):
+    with picture("Time by stage", "seconds", "") as (axes, png):
         left = np.zeros(len(arms))
         for (label, seconds), colour in zip(parts.items(), plot_colours(), strict=True):
             axes.barh(names, seconds, left=left, label=label, color=colour, height=0.55)
@@ -106,7 +125,7 @@ def apparent_sizes(
     tested = [np.sort(sizes_in_testing(eval_crop, sizes, resolution)) for resolution in test_resolutions]
     largest = 1.05 * max(train_res / train_crop.scale[0] ** 0.5, tested[-1][-1])
     pixels = np.linspace(0.9 * min(train_res, tested[0][0]), largest, 300)
-    with _axes(
+    with picture(
         "Apparent size of an object as large as its image", "pixels of the network's input", "share that is smaller, %"
     ) as (axes, png):
         smaller = 100 * (1 - sigma_cdf(train_crop, sizes, train_res / pixels))
@@ -121,7 +140,7 @@ def apparent_sizes(
 
 def activation_cdfs(statistics: list[ActivationStatistics], train_res: int) -> bytes:
     """Distribution of pooled activations at each test resolution; the training resolution's in black."""
-    with _axes("Pooled activations, the classifier's input", "activation", "share that is at most as large, %") as (
+    with picture("Pooled activations, the classifier's input", "activation", "share that is at most as large, %") as (
         axes,
         png,
     ):

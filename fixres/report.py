@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,7 @@ class Report:
         """About ten lines for the terminal."""
         rows = [("", *(arm.name for arm in self.arms))]
         rows += [(title, *(form(arm) for arm in self.arms)) for title, form in _ROWS]
-        width = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join([row[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True))])
-                 for row in rows]  # fmt: skip
-        return "\n".join([*lines, *self._verdict()])
+        return "\n".join([*aligned(rows), *self._verdict()])
 
     def _verdict(self) -> list[str]:
         savings = self.savings()
@@ -89,6 +86,15 @@ class Report:
             f"top-1 of fast less baseline: {100 * savings['top1_gain']:+.1f} points; "
             f"gain of the fix at its test size: {100 * savings['top1_gain_of_fix']:+.1f} points",
         ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines for the terminal: the first column to the left, the others to the right."""
+    width = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))])
+        for row in rows
+    ]
 
 
 def _resolutions(arm: ArmResult) -> str:
@@ -122,18 +128,25 @@ def write_report(report: Report, folder: Path) -> None:
         path.write_text(_html(report, folder), encoding="utf-8")
 
 
-def _html(report: Report, folder: Path) -> str:
-    from jinja2 import Environment, StrictUndefined
+def render_page(template: str, **values: Any) -> str:
+    """A page of its own, pictures inside, from one of fixres/templates; text is escaped, a missing value an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    template = resources.files("fixres").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("fixres"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    return environment.from_string(template).render(
+    return environment.get_template(template).render(**values)
+
+
+def _html(report: Report, folder: Path) -> str:
+    return render_page(
+        "report.html.j2",
         report=report,
         savings=report.savings(),
         rows=[(title, [form(arm) for arm in report.arms]) for title, form in _ROWS],
         pictures=_pictures(report, folder),
-        crops=[(name, kind, _embed(figures.contact_sheet(images)))
+        crops=[(name, kind, embed(figures.contact_sheet(images)))
                for name, kinds in report.crops.items() for kind, images in kinds.items()],
         sweep=_sweep_rows(report.arms),
         recipe=json.dumps(as_plain(report.recipe), indent=1),
@@ -147,7 +160,7 @@ def _pictures(report: Report, folder: Path) -> list[str]:
         if record["kind"] == "train":
             epochs[record["arm"]].append(record["loss"])
     arms = report.arms
-    return [_embed(png) for png in (figures.curves(arms), figures.sweeps(arms), figures.stages(arms),
+    return [embed(png) for png in (figures.curves(arms), figures.sweeps(arms), figures.stages(arms),
                                     figures.losses(arms, epochs))]  # fmt: skip
 
 
@@ -160,7 +173,8 @@ def _sweep_rows(arms: list[ArmResult]) -> list[tuple[int, list[str]]]:
     ]
 
 
-def _embed(png: bytes) -> str:
+def embed(png: bytes) -> str:
+    """A PNG as the address of an image inside a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
