@@ -31,8 +31,9 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         _leave(str(error), EXIT_INPUT)
-    except KeyboardInterrupt:
-        _leave("interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
+    except KeyboardInterrupt as interrupt:
+        # Ctrl-C itself says nothing; a command that kept something says what.
+        _leave(str(interrupt) or "interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
     except OSError as error:
         _leave(_describe(error), EXIT_SYSTEM)
 

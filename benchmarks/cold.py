@@ -1,0 +1,84 @@
+"""Reading from storage: every engine's first pass over files that are not in the page cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.contenders import FLOOR
+from benchmarks.measure import Turns, Window, paired_ratio, take_turns
+from benchmarks.page_cache import COLD, evict, files_below, resident_share
+from benchmarks.remote import Remote
+
+_WARM_UP_SECONDS = 0.1
+COLD_NOTE = " Cold: the start of an epoch after its files were dropped from the page cache."
+
+
+def measure_cold(
+    remotes: dict[str, Remote], resolutions: list[int], num_rounds: int, most_seconds: float
+) -> tuple[list[dict[str, Any]], bool]:
+    """Engines in turns, each with its files evicted, then timed from the start of an epoch.
+
+    A page that anyone has mapped stays in memory. So no other loader of the same files is open, and an engine whose own
+    mapping keeps them is opened anew; the others go on, because FFCV compiles its code for seconds when it is opened.
+
+    Returns:
+        For each engine and resolution images a second, the ratio to the first engine, and the share of its files that
+        was in memory when a window began (the largest of all rounds); and whether Ctrl-C ended it.
+    """
+    engines = {name: remote for name, remote in remotes.items() if name != FLOOR}
+    found: list[dict[str, Any]] = []
+    if FLOOR in remotes:
+        remotes[FLOOR].close_loader()
+    for resolution in resolutions:
+        shares = dict.fromkeys(engines, 0.0)
+
+        def one(name: str, resolution: int = resolution, shares: dict[str, float] = shares) -> Window:
+            for other in engines.values():
+                if other is not engines[name] and other.contender.path == engines[name].contender.path:
+                    other.close_loader()
+            shares[name] = max(shares[name], make_cold(engines[name], resolution))
+            return engines[name].epoch(most_seconds)
+
+        runs = {name: lambda name=name: one(name) for name in engines}
+        with tqdm(total=num_rounds * len(runs), desc=f"{resolution} px, cold", unit=" epochs", disable=None) as bar:
+            turns = take_turns(runs, num_rounds, there_and_back=False, progress=bar.update)
+        found += [_result(name, resolution, turns, shares[name]) for name in engines if turns.num_rounds]
+        if turns.interrupted:
+            return found, True
+    return found, False
+
+
+def make_cold(remote: Remote, resolution: int) -> float:
+    """Leaves an opened loader whose files are not in memory; returns the share that is nevertheless."""
+    files = files_below(remote.contender.path)
+    if remote.is_open:
+        remote.set_resolution(resolution)
+        remote.window(_WARM_UP_SECONDS)
+        remote.rest()
+        evict(files)
+        if (share := resident_share(files)) <= COLD:
+            return share
+    remote.reopen(resolution)
+    evict(files)
+    return resident_share(files)
+
+
+def _result(name: str, resolution: int, turns: Turns, share: float) -> dict[str, Any]:
+    speed, cpu = turns.speed(name), turns.cpu_per_image(name)
+    first = next(iter(turns.rounds))
+    ratio = paired_ratio(*([window.images_per_second for window in turns.rounds[one]] for one in (first, name)))
+    return {
+        "engine": name,
+        "res": resolution,
+        "cache": "cold",
+        "images_per_second": speed.value,
+        "interval": [speed.low, speed.high],
+        "cpu_seconds_per_image": cpu and cpu.value,
+        "against": first,
+        "ratio": ratio.value,
+        "ratio_interval": [ratio.low, ratio.high],
+        "resident_share": share,
+        "is_cold": share <= COLD,
+    }
