@@ -20,8 +20,8 @@ def measure_cold(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Engines in turns, each with its files evicted, then timed from the start of an epoch.
 
-    A page that anyone has mapped stays in memory. So no other loader of the same files is open, and an engine whose own
-    mapping keeps them is opened anew; the others go on, because FFCV compiles its code for seconds when it is opened.
+    Loaders stay open, because FFCV compiles its code for seconds when it is opened; each has begun an epoch at the
+    resolution before its files are evicted.
 
     Returns:
         For each engine and resolution images a second, the ratio to the first engine, and the share of its files that
@@ -29,17 +29,16 @@ def measure_cold(
     """
     engines = {name: remote for name, remote in remotes.items() if name != FLOOR}
     found: list[dict[str, Any]] = []
-    if FLOOR in remotes:
-        remotes[FLOOR].close_loader()
+    for remote in remotes.values():
+        remote.rest()  # a page that anyone has mapped stays in memory
     for resolution in resolutions:
         shares = dict.fromkeys(engines, 0.0)
 
         def one(name: str, resolution: int = resolution, shares: dict[str, float] = shares) -> Window:
-            for other in engines.values():
-                if other is not engines[name] and other.contender.path == engines[name].contender.path:
-                    other.close_loader()
             shares[name] = max(shares[name], make_cold(engines[name], resolution))
-            return engines[name].epoch(most_seconds)
+            window = engines[name].epoch(most_seconds)
+            engines[name].rest()
+            return window
 
         runs = {name: lambda name=name: one(name) for name in engines}
         with tqdm(total=num_rounds * len(runs), desc=f"{resolution} px, cold", unit=" epochs", disable=None) as bar:
@@ -51,16 +50,11 @@ def measure_cold(
 
 
 def make_cold(remote: Remote, resolution: int) -> float:
-    """Leaves an opened loader whose files are not in memory; returns the share that is nevertheless."""
+    """Leaves a loader that rests and whose files are not in memory; returns the share that is nevertheless."""
+    remote.set_resolution(resolution)
+    remote.window(_WARM_UP_SECONDS)
+    remote.rest()
     files = files_below(remote.contender.path)
-    if remote.is_open:
-        remote.set_resolution(resolution)
-        remote.window(_WARM_UP_SECONDS)
-        remote.rest()
-        evict(files)
-        if (share := resident_share(files)) <= COLD:
-            return share
-    remote.reopen(resolution)
     evict(files)
     return resident_share(files)
 

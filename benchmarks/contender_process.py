@@ -6,7 +6,6 @@ its memory and CPU time are the contender's.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks.contenders import Contender, Stream
+from benchmarks.page_cache import release_pages
 from pipelines.spec import InputError
 
 
@@ -36,11 +36,6 @@ class Server:
         self._stream = Stream(self._contender, resolution)
         self._stream.next_batch()
         return {"first_batch_seconds": time.perf_counter() - start, "memory_bytes_before": before}
-
-    def reopen(self, resolution: int) -> dict[str, Any]:
-        """Opens the contender without asking for a batch."""
-        self._stream = Stream(self._contender, resolution)
-        return {}
 
     def resolution(self, resolution: int) -> dict[str, Any]:
         self._stream.set_resolution(resolution)
@@ -76,17 +71,9 @@ class Server:
         return {"memory_bytes": memory_bytes()}
 
     def rest(self) -> dict[str, Any]:
-        """Ends the running epoch; the loader stays open."""
+        """Ends the running epoch and lets go of the files' pages; the loader stays open."""
         self._stream.rest()
-        gc.collect()  # what maps a file may be part of a cycle
-        return {}
-
-    def close(self) -> dict[str, Any]:
-        """Closes the contender; its pages of mapped files go with it."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-            gc.collect()
+        release_pages(self._contender.path)
         return {}
 
     def _synchronise(self) -> None:

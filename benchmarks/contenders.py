@@ -73,12 +73,12 @@ class Stream:
     def __init__(self, contender: Contender, resolution: int) -> None:
         self._contender, self._epoch = contender, 0
         self._loader = contender.open()
+        self._batches = self._endless()
         self.set_resolution(resolution)
 
     def set_resolution(self, resolution: int) -> None:
         """Begins a new epoch at another output side in pixels."""
-        if hasattr(self, "_batches"):
-            self._batches.close()
+        self._batches.close()
         self._loader.set_resolution(resolution)
         self._batches = self._endless()
         self._before = self._counted()
@@ -108,11 +108,6 @@ class Stream:
         if self._contender.engine == "ffcv-raw":
             pixels = 0.0  # nothing is decoded there
         return {"bytes_per_image": read, "pixels_decoded_per_image": pixels}
-
-    def close(self) -> None:
-        """Ends workers and lets go of the files."""
-        self._batches.close()
-        self._loader.close()
 
     def _endless(self) -> Iterator[Any]:
         while True:

@@ -119,7 +119,7 @@ class BenchmarkFiles:
                     os.link(files[index % source.num_different], file)
 
     def _make_shards(self, target: Path) -> None:
-        """By our own writer, in a random order, and in enough shards for the workers of a loader that shares them out."""
+        """By our own writer, in a random order, in shards enough to share out among workers."""
         stored = open_stored(self.path("folder"))
         order = np.random.default_rng(0).permutation(len(stored))
         write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))

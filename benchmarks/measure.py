@@ -1,7 +1,9 @@
 """How speeds are measured and compared: windows of work that take turns, medians, ratios within a round, intervals.
 
 A machine that others use slows down and speeds up while a benchmark runs. What it does to one contender it does to the
-next a second later, so contenders take turns in short windows and are compared within a round, never across rounds.
+next a moment later, so contenders take turns in short windows and are compared within a round, never across rounds.
+The shorter the windows the better: in a simulation of drift and bursts (tests/benchmarks/test_measure.py), at equal
+total time, ratios scattered by 8 % with windows of 0.5 s, 4 % with 0.25 s and 1 % with 0.1 s.
 """
 
 from __future__ import annotations
@@ -118,7 +120,8 @@ def paired_ratio(ones: Sequence[float], others: Sequence[float]) -> Estimate:
     The geometric interquartile mean of the rounds' ratios. Within a round the machine's state cancels; logarithms make
     the ratio of A to B the inverse of that of B to A; and the mean of the middle half takes no notice of a quarter of
     spoilt rounds on either side (something else woke up during one contender's window), yet needs a quarter fewer
-    rounds than the median for the same spread. A ratio of sums would follow the few fastest rounds.
+    rounds than the median for the same spread under ordinary noise. A ratio of sums scattered two to three times as far
+    in the simulation: it follows the few fastest rounds.
     """
     logs = np.log(np.asarray(ones, float)) - np.log(np.asarray(others, float))
     found = estimate(logs, interquartile_mean)

@@ -25,11 +25,25 @@ def files_below(path: Path) -> list[Path]:
 def evict(files: Iterable[Path]) -> None:
     """Asks the kernel to forget the files' pages; a request only, so look at `resident_share` afterwards.
 
-    Pages that a process has mapped stay, and so do all pages of file systems that live in memory.
+    Pages that a process has mapped stay (`release_pages`), and so do all pages of file systems that live in memory.
     """
     for descriptor in _opened(files):
         os.fsync(descriptor)  # pages that are not yet on disk are not dropped
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def release_pages(path: Path) -> None:
+    """Takes this process's read-only mappings of a file, or of files below a folder, out of its page tables.
+
+    The mappings stay valid: what is touched next is read anew, from the page cache or from storage.
+    """
+    place, libc = str(path.resolve()), ctypes.CDLL(None, use_errno=True)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) < 6 or "w" in fields[1] or not (fields[5] == place or fields[5].startswith(f"{place}/")):
+            continue
+        first, last = (int(part, 16) for part in fields[0].split("-"))
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
 def load(files: Iterable[Path]) -> None:

@@ -34,7 +34,6 @@ class Remote:
         contender: which.
         first_batch_seconds: from opening, package imports included, to the first batch.
         memory_bytes_before: of the process before opening: Python, torch.
-        is_open: whether the process has a loader.
         memory_bytes_peak: the most that `look_at_memory` saw.
     """
 
@@ -66,7 +65,7 @@ class Remote:
             raise
         self.first_batch_seconds: float = opened["first_batch_seconds"]
         self.memory_bytes_before: int = opened["memory_bytes_before"]
-        self.is_open, self.memory_bytes_peak = True, 0
+        self.memory_bytes_peak = 0
         self.look_at_memory()
 
     def set_resolution(self, resolution: int) -> None:
@@ -86,20 +85,8 @@ class Remote:
         return Window(**self._ask("epoch", seconds=seconds))
 
     def rest(self) -> None:
-        """Ends the running epoch; the loader stays open."""
+        """Ends the running epoch and frees the files' pages, so that they can be evicted; the loader stays open."""
         self._ask("rest")
-
-    def reopen(self, resolution: int) -> None:
-        """Opens another loader, without asking for a batch."""
-        self.close_loader()
-        self._ask("reopen", resolution=resolution)
-        self.is_open = True
-
-    def close_loader(self) -> None:
-        """Lets go of the files; the process stays."""
-        if self.is_open:
-            self._ask("close")
-            self.is_open = False
 
     def costs(self) -> dict[str, float | None]:
         """See `contenders.Stream.costs`."""

@@ -119,12 +119,8 @@ class SPDLLoader(Rival):
     def _build(self, resolution: int) -> Any:
         from spdl.dataloader import DataLoader
 
-        class Shuffled:  # a source that is iterated anew in each epoch
-            def __iter__(inner) -> Iterator[tuple[Path, int]]:  # noqa: N805
-                return iter(random.sample(self._samples, len(self._samples)))
-
         return DataLoader(
-            Shuffled(),
+            _Shuffled(self._samples),
             preprocessor=lambda sample: (self._decode(sample[0], resolution), sample[1]),
             batch_size=self._config.batch_size,
             drop_last=True,
@@ -146,6 +142,16 @@ class SPDLLoader(Rival):
     def _gather(self, samples: list[tuple[Any, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         frames, labels = zip(*samples, strict=True)
         return self._io.to_torch(self._io.convert_frames(list(frames))), torch.tensor(labels)
+
+
+class _Shuffled:
+    """A source for SPDL, in another order each time it is iterated."""
+
+    def __init__(self, samples: list[tuple[Path, int]]) -> None:
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[tuple[Path, int]]:
+        return iter(random.sample(self._samples, len(self._samples)))
 
 
 def _is_picture_or_label(name: str) -> bool:
