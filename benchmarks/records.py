@@ -86,6 +86,11 @@ def finish(content: Mapping[str, Any], target: Path | None) -> None:
     """Writes the record if there is a target; after an interruption the command then ends as Ctrl-C does."""
     if target:
         write_record(content, target)
+    leave_if_partial(content, target)
+
+
+def leave_if_partial(content: Mapping[str, Any], target: Path | None) -> None:
+    """Raises KeyboardInterrupt, with a line that says what was kept, if the measurement was interrupted."""
     if content.get("partial"):
         kept = f"what was measured so far is in {target}, marked partial" if target else "no --json, nothing was kept"
         raise KeyboardInterrupt(f"interrupted; {kept}")

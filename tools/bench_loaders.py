@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.contenders import KINDS, can_run
 from benchmarks.loader_report import write_loader_report
-from benchmarks.records import finish, read_record
+from benchmarks.records import leave_if_partial, read_record, write_record
 from benchmarks.tables import train_step_table
 from benchmarks.throughput import add_arguments, check, measure
 from benchmarks.throughput_text import as_text
@@ -33,13 +33,14 @@ def main() -> None:
     """Measures, prints the table, writes report.json and report.html."""
     options = _parse()
     content = measure(options)
+    write_record(content, options.json)
     print(as_text(content))
     steps = None if content["partial"] else _steps(options)
     if steps and content["results"]:
         print("\n" + train_step_table(steps, content))
     write_loader_report(content, options.out / "report.html", steps)
     print(f"\n{options.out / 'report.html'}")
-    finish(content, options.json)
+    leave_if_partial(content, options.json)
 
 
 def _steps(options: argparse.Namespace) -> dict[str, Any] | None:
