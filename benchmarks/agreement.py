@@ -53,7 +53,9 @@ class Agreement:
         }
 
 
-def agreement(engine: str, path: Path, resolution: int, min_zoom: float, device: str = "cpu") -> list[Agreement]:
+def agreement(
+    engine: str, path: Path, resolution: int, min_zoom: float, device: str = "cpu", num_workers: int = 2
+) -> list[Agreement]:
     """Compares centre crops, and training crops if the engine takes its boxes from us.
 
     Args:
@@ -62,13 +64,14 @@ def agreement(engine: str, path: Path, resolution: int, min_zoom: float, device:
         resolution: output side in pixels.
         min_zoom: of RoC records.
         device: where the engine's batches arrive.
+        num_workers: threads or processes of each.
     """
     found = []
     for name, crop in (("training", TrainCrop()), ("centre", EvalCrop())):
-        config = LoaderConfig(path, crop, resolution, 50, num_workers=2, min_zoom=min_zoom, device=device)
+        config = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers, min_zoom=min_zoom, device=device)
         with open_loader(engine, config) as ours:
             if name == "centre" or ours.shares_boxes:
-                reference = LoaderConfig(path, crop, resolution, 50, num_workers=2)
+                reference = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers)
                 with open_loader("torch", reference) as theirs:
                     found.append(_compare(engine, name, resolution, ours, theirs))
     return found

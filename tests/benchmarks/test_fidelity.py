@@ -37,14 +37,14 @@ def test_wrong_pixels_and_labels_are_seen() -> None:
 
 
 def test_the_reference_agrees_with_itself_and_another_order_does_not(coded_folder: Path) -> None:
-    found = agreement("torch", coded_folder, 32, 0.8)
+    found = agreement("torch", coded_folder, 32, 0.8, num_workers=0)
     assert [one.crops for one in found] == ["training", "centre"]
     assert all(one.mean.max() == 0 and one.labels.all() and len(one.mean) == 24 for one in found)
 
 
 def test_engine_roc_agrees_within_grey_levels(coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "c.beton", "roc", num_workers=0, progress=False)
-    training, centre = agreement("roc", tmp_path / "c.beton", 48, float("inf"))
+    training, centre = agreement("roc", tmp_path / "c.beton", 48, float("inf"), num_workers=0)
     assert training.labels.all() and centre.labels.all()
     assert 0 < training.mean.mean() < 3 and centre.mean.mean() < 3
 
@@ -66,7 +66,7 @@ def test_the_part_that_differs_most_is_found() -> None:
 
 
 def test_the_page_holds_everything_and_reaches_for_nothing(coded_folder: Path, tmp_path: Path) -> None:
-    found = agreement("torch", coded_folder, 32, 0.8)
+    found = agreement("torch", coded_folder, 32, 0.8, num_workers=0)
     content = record("fidelity", target=None, note="A <b>note</b>.", settings={"res": [32]}, environment={"cpu": "x&y"},
                      figures=[], engines=[one.as_json() for one in found])  # fmt: skip
     psnr = np.array([30.0, 31.0])

@@ -44,6 +44,7 @@ def contenders_of(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "speeds.json"
     words = ("--engines", "torchvision,torch", "--rounds", "1000000", "--json", str(target))
@@ -69,6 +70,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path
     assert "was interrupted" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Path) -> None:
     with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 32) as remote:
         remote.set_resolution(48)
