@@ -9,21 +9,22 @@ gives it: a torchvision ImageFolder, RGBImageField(write_mode="jpg", max_resolut
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from benchmarks.conditions import conditions
 from benchmarks.files import RepeatedSource
-from benchmarks.throughput import environment
+from benchmarks.measure import Turns, Window, take_turns
+from benchmarks.records import finish, record
 from pipelines.console import run
 from pipelines.convert import convert
 from pipelines.spec import InputError
-from pipelines.writing import atomic_file
 
 _OURS = ("roc", "ffcv", "webdataset")
 _THEIRS = "ffcv's writer"
@@ -35,33 +36,39 @@ _NOTE = (
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All rounds; returns what the JSON file holds."""
-    speeds: dict[str, list[float]] = {name: [] for name in (*_OURS, _THEIRS)}
     sizes: dict[str, int] = {}
+    environment = conditions(options.data)
     with tempfile.TemporaryDirectory(dir=options.work_dir) as name:
         place = Path(name)
         folder = _image_folder(options, place / "images")
-        for number in range(options.rounds):
-            names = list(speeds)
-            for writer in names[number % len(names) :] + names[: number % len(names)]:
-                target, start = place / "out", time.perf_counter()
-                _write(writer, folder, target, options)
-                speeds[writer].append(options.num_images / (time.perf_counter() - start))
-                sizes[writer] = _num_bytes(target)
-                shutil.rmtree(target) if target.is_dir() else target.unlink()
-    return {
-        "version": 1,
-        "kind": "conversion",
-        "name": options.json.stem if options.json else "conversion",
-        "note": _NOTE.format(**vars(options)),
-        "results": [_result(name, rounds, speeds[_THEIRS], sizes[name]) for name, rounds in speeds.items()],
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
-        "environment": environment(),
-    }
+
+        def write(writer: str) -> Window:
+            target, start = place / "out", time.perf_counter()
+            _write(writer, folder, target, options)
+            seconds = time.perf_counter() - start
+            sizes[writer] = _num_bytes(target)
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+            return Window(options.num_images, seconds)
+
+        runs = {writer: lambda writer=writer: write(writer) for writer in (*_OURS, _THEIRS)}
+        with tqdm(total=options.rounds * len(runs), desc="converting", unit=" files", disable=None) as bar:
+            turns = take_turns(runs, options.rounds, there_and_back=False, progress=bar.update)
+    return record(
+        "conversion",
+        target=options.json,
+        note=_NOTE.format(**vars(options)),
+        settings=options,
+        environment=environment,
+        partial=turns.interrupted,
+        results=[_result(writer, turns, sizes[writer]) for writer in runs if turns.num_rounds],
+    )
 
 
 def _image_folder(options: argparse.Namespace, folder: Path) -> Path:
     """The photographs as an ImageFolder of one class."""
     source = RepeatedSource(options.data, options.num_images)
+    if not source.files:
+        raise InputError(f"{options.data} is converted already; give a folder of photographs")
     (folder / "images").mkdir(parents=True)
     for index in range(len(source)):
         original = source.files[index % len(source.files)]
@@ -90,21 +97,21 @@ def _num_bytes(target: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in files)
 
 
-def _result(name: str, rounds: list[float], theirs: list[float], num_bytes: int) -> dict[str, Any]:
-    ratios = [one / other for one, other in zip(rounds, theirs, strict=True)]
+def _result(writer: str, turns: Turns, num_bytes: int) -> dict[str, Any]:
+    speed, ratio = turns.speed(writer), turns.ratio(writer, _THEIRS)
     return {
-        "writer": name,
-        "images_per_second": statistics.median(rounds),
-        "rounds": rounds,
-        "against_ffcv": statistics.median(ratios),
-        "against_ffcv_spread": [min(ratios), max(ratios)],
+        "writer": writer,
+        "images_per_second": speed.value,
+        "rounds": [window.images_per_second for window in turns.rounds[writer]],
+        "against_ffcv": ratio.value,
+        "against_ffcv_spread": [ratio.low, ratio.high],
         "bytes": num_bytes,
     }
 
 
-def _table(record: dict[str, Any]) -> str:
+def _table(content: dict[str, Any]) -> str:
     lines = ["writer          images/s   against FFCV's writer       MB"]
-    for result in record["results"]:
+    for result in content["results"]:
         low, high = result["against_ffcv_spread"]
         lines.append(
             f"{result['writer']:14} {result['images_per_second']:9.0f}   {result['against_ffcv']:5.2f}"
@@ -126,11 +133,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or options.num_images < 1:
         raise InputError("rounds and num-images must be at least 1")
-    record = measure(options)
-    print(_table(record))
-    if options.json:
-        with atomic_file(options.json, overwrite=True) as file:
-            file.write_text(json.dumps(record, indent=1) + "\n")
+    content = measure(options)
+    print(_table(content))
+    finish(content, options.json)
 
 
 if __name__ == "__main__":

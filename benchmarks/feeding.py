@@ -11,7 +11,6 @@ scale (0.08, 1). All steps take turns, round by round; medians and the range are
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from nvidia.dali import Pipeline
+from tqdm import trange
 
+from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
-from benchmarks.throughput import environment
+from benchmarks.records import finish, record
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
 from pipelines.console import run
@@ -92,7 +93,7 @@ class Feeding:
         jobs, bytes_cut, pixels, padding = self._cut_all(drawn, resolution)
         num = sum(len(indices) for indices, _, _ in drawn)
         taken: dict[str, list[float]] = {step: [] for step in _STEPS}
-        for number in range(rounds + 1):  # the first one warms up
+        for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):  # the first one warms up
             cut = _seconds(lambda: self._cut(drawn, resolution))
             queue, decode, resize = (stage.seconds(jobs) for stage in self._stages)
             if number:
@@ -166,14 +167,25 @@ def main() -> None:
         num_workers=options.threads,
         device=options.device,
     )
-    feeding, results = Feeding(config), []
-    for resolution in map(int, options.res.split(",")):
-        results.append(feeding.measure(resolution, options.rounds))
-        print(_line(results[-1]), flush=True)
-    if options.json:
-        settings = {key: str(value) for key, value in vars(options).items()}
-        record = {"environment": environment(), "settings": settings, "results": results}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    feeding, environment, results, interrupted = Feeding(config), conditions(config.path), [], False
+    try:
+        for resolution in map(int, options.res.split(",")):
+            results.append(feeding.measure(resolution, options.rounds))
+            print(_line(results[-1]), flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    finish(
+        record(
+            "feeding",
+            target=options.json,
+            note=f"{options.threads} threads; {options.rounds} rounds in turns.",
+            settings=options,
+            environment=environment,
+            partial=interrupted,
+            results=results,
+        ),
+        options.json,
+    )
 
 
 if __name__ == "__main__":

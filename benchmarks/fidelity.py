@@ -1,36 +1,45 @@
-"""How far engine `roc` is from Pillow: numbers, distributions, and the worst crops as pictures.
+"""How far engines are from Pillow: numbers, a page with figures and enlarged crops, and the record.
 
 python -m benchmarks.fidelity --data PHOTOS --res 128,160,224 --out fidelity
+
+The reference is engine `torch` (Pillow) on the engine's own file. Engines that take the crop from us are compared on
+training crops as well; those that draw their own on centre crops only. Engine `roc` is compared twice more: from full
+levels, and from the coarser levels that it may choose. Ctrl-C keeps the resolutions that were finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from benchmarks.agreement import Agreement, agreement
+from benchmarks.conditions import conditions
+from benchmarks.contenders import KINDS, check_engines
+from benchmarks.fidelity_report import write_fidelity_report
 from benchmarks.files import BenchmarkFiles
-from fixres.environment import capture
+from benchmarks.records import leave_if_partial, record, write_record
+from benchmarks.tables import fidelity_table
+from benchmarks.throughput_text import columns
 from pipelines.console import run
+from pipelines.loaders import ENGINES, is_installed
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.torch import TorchLoader
-from pipelines.spec import MIN_ZOOM, LoaderConfig, TrainCrop
-
-_NUM_WORST = 4
+from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop, check_resolution
 
 
 def compare(path: Path, resolution: int, min_zoom: float, num_epochs: int) -> dict[str, np.ndarray]:
-    """Crops of both engines at the same boxes.
+    """Crops of engine roc and of Pillow at the same boxes.
 
     Returns:
         For each crop: mean absolute difference and largest difference in grey levels, PSNR in dB, whether it came from
-        a coarser level; and the worst crops of both engines, uint8 (4, r, r, 3), worst first.
+        a coarser level.
     """
     config = LoaderConfig(path, TrainCrop(), resolution, 50, num_workers=2, min_zoom=min_zoom)
-    rows, coarse, worst = [], [], []
+    rows, coarse = [], []
     with RocLoader(config) as ours, TorchLoader(config) as theirs:
         for epoch in range(num_epochs):
             ours.set_epoch(epoch)
@@ -41,16 +50,12 @@ def compare(path: Path, resolution: int, min_zoom: float, num_epochs: int) -> di
                 psnr = 10 * np.log10(255**2 / squares)
                 rows.append(np.column_stack([difference.mean((1, 2, 3)), difference.max((1, 2, 3)), psnr]))
                 coarse.append(ours.last_shifts > 0)
-                pairs = zip(psnr.tolist(), got.images.numpy(), wanted.images.numpy(), strict=True)
-                considered = [pair for pair, used in zip(pairs, coarse[-1], strict=True) if used or np.isinf(min_zoom)]
-                worst = sorted([*worst, *considered], key=lambda pair: pair[0])[:_NUM_WORST]
     mean, largest, psnr = np.concatenate(rows).T
-    pictures = {"ours": np.array([pair[1] for pair in worst]), "pillow": np.array([pair[2] for pair in worst])}
-    return {"mean": mean, "largest": largest, "psnr": psnr, "coarse": np.concatenate(coarse)} | pictures
+    return {"mean": mean, "largest": largest, "psnr": psnr, "coarse": np.concatenate(coarse)}
 
 
 def summary(resolution: int, full: dict[str, np.ndarray], chosen: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The figures of one resolution."""
+    """The figures of engine roc at one resolution."""
     psnr = chosen["psnr"][chosen["coarse"]]
     return {
         "res": resolution,
@@ -65,34 +70,64 @@ def summary(resolution: int, full: dict[str, np.ndarray], chosen: dict[str, np.n
     }
 
 
-def draw(target: Path, resolution: int, full: dict[str, np.ndarray], chosen: dict[str, np.ndarray]) -> None:
-    """Two histograms, and the worst crops beside Pillow's, with their difference eight times enlarged."""
-    import matplotlib
+def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Agreement], dict[int, dict[str, np.ndarray]]]:
+    """The record; the agreements with their worst crops; and roc's crops by resolution, for histograms."""
+    environment = conditions(options.data)
+    files = BenchmarkFiles(options.data, options.work_dir, options.num_images, 500, 90)
+    figures, found, chosen, interrupted = [], [], {}, False
+    total = len(options.res) * (len(options.engines) + 1)
+    try:
+        with tqdm(total=total, desc="comparing", unit=" engines", disable=None) as bar:
+            for resolution in options.res:
+                full = compare(files.path("roc"), resolution, float("inf"), options.num_epochs)
+                at_will = compare(files.path("roc"), resolution, options.min_zoom, options.num_epochs)
+                figures.append(summary(resolution, full, at_will))
+                chosen[resolution] = at_will | {"full_mean": full["mean"]}
+                bar.update()
+                for engine in options.engines:
+                    found += agreement(engine, files.path(KINDS[engine]), resolution, options.min_zoom)
+                    bar.update()
+    except KeyboardInterrupt:
+        interrupted = True
+    content = record(
+        "fidelity",
+        target=options.out / "fidelity.json",
+        note=f"{options.num_images} photographs at most 500 px, quality 90; min_zoom {options.min_zoom}.",
+        settings=options,
+        environment=environment,
+        partial=interrupted,
+        figures=figures,
+        engines=[one.as_json() for one in found],
+    )
+    return content, found, chosen
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(_NUM_WORST + 1, 3, figsize=(9, 3 * (_NUM_WORST + 1)), layout="constrained")
-    axes[0, 0].hist(full["mean"], 40)
-    axes[0, 0].set(title=f"{resolution} px, full level", xlabel="mean difference from Pillow, grey levels")
-    axes[0, 1].hist(chosen["psnr"][chosen["coarse"]], 40)
-    axes[0, 1].set(title="coarser levels", xlabel="PSNR against Pillow, dB")
-    axes[0, 2].axis("off")
-    for row, (ours, theirs) in enumerate(zip(chosen["ours"], chosen["pillow"], strict=True), 1):
-        enlarged = np.clip(128 + 8 * (ours.astype(int) - theirs), 0, 255).astype(np.uint8)
-        for axis, image, title in zip(axes[row], (ours, theirs, enlarged), ("roc", "Pillow", "8 x diff"), strict=True):
-            axis.imshow(image)
-            axis.set_title(title)
-    for axis in axes[1:].flat:
-        axis.axis("off")
-    figure.savefig(target, dpi=90)
-    pyplot.close(figure)
+def as_text(content: dict[str, Any]) -> str:
+    """Tables for the terminal."""
+    heads = [
+        "engine",
+        "crops",
+        "px",
+        "num",
+        "mean difference",
+        "worst mean",
+        "mean PSNR, dB",
+        "worst PSNR",
+        "labels agree",
+    ]
+    rows = [
+        [one["engine"], one["crops"], str(one["res"]), str(one["num_crops"]), f"{one['mean_difference']:.2f}",
+         f"{one['worst_mean_difference']:.2f}", f"{one['mean_psnr']:.1f}", f"{one['worst_psnr']:.1f}",
+         f"{100 * one['label_agreement']:.1f} %"]
+        for one in content["engines"]
+    ]  # fmt: skip
+    return columns([heads, *rows]) + ("\n\n" + fidelity_table(content) if content["figures"] else "")
 
 
-def main() -> None:
-    """Parses the command line, compares, writes pictures and figures."""
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--data", type=Path, required=True, help="photographs, a .beton file, or .tar shards")
+    parser.add_argument("--engines", help="of pipelines.loaders (all that are installed)")
     parser.add_argument("--res", default="128,160,224", help="output sides in pixels (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--num-images", type=int, default=500)
@@ -100,24 +135,29 @@ def main() -> None:
     parser.add_argument("--min-zoom", type=float, default=MIN_ZOOM, help="the quality knob (%(default)s)")
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
     options = parser.parse_args()
-    path = BenchmarkFiles(options.data, options.work_dir, options.num_images, 500, 90).path("roc")
-    options.out.mkdir(parents=True, exist_ok=True)
-    figures = []
-    for resolution in (int(side) for side in options.res.split(",")):
-        full = compare(path, resolution, float("inf"), options.num_epochs)
-        chosen = compare(path, resolution, options.min_zoom, options.num_epochs)
-        figures.append(summary(resolution, full, chosen))
-        print(json.dumps(figures[-1], indent=1))
-        draw(options.out / f"fidelity_{resolution}.png", resolution, full, chosen)
-    record = {
-        "version": 1,
-        "kind": "fidelity",
-        "name": "fidelity",
-        "note": f"{options.num_images} photographs at most 500 px, quality 90; min_zoom {options.min_zoom}.",
-        "figures": figures,
-        "environment": capture(),
-    }
-    (options.out / "fidelity.json").write_text(json.dumps(record, indent=1) + "\n")
+    usual = [engine for engine in ENGINES if engine != "torch" and is_installed(engine)]
+    options.engines = check_engines(options.engines.split(",") if options.engines else usual)
+    if not set(options.engines) <= set(ENGINES) - {"torch"}:
+        raise InputError(f"engines={','.join(options.engines)}: choose from {', '.join(ENGINES[:2] + ENGINES[3:])}")
+    try:
+        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
+    except ValueError as error:
+        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    if options.num_images < 1 or options.num_epochs < 1:
+        raise InputError("num_images and num_epochs must be at least 1")
+    return options
+
+
+def main() -> None:
+    """Parses the command line, compares, writes page and record."""
+    options = _parse()
+    content, found, chosen = measure(options)
+    target = options.out / "fidelity.json"
+    write_record(content, target)
+    write_fidelity_report(content, found, chosen, options.out / "report.html")
+    print(as_text(content))
+    print(f"\n{options.out / 'report.html'}")
+    leave_if_partial(content, target)
 
 
 if __name__ == "__main__":

@@ -2,42 +2,74 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from pipelines.convert import convert
-from pipelines.images import decode_rgb, encode_jpeg, shrink
-from pipelines.spec import InputError
+from pipelines.images import EncodedSample, decode_rgb, encode_jpeg, image_size, shrink
+from pipelines.sources import open_stored
+from pipelines.spec import InputError, Source
+from pipelines.webdataset import write_shards
 from pipelines.writing import atomic_folder
 
+_NAMES = {
+    "folder": "folder",
+    "ffcv": "jpeg.beton",
+    "raw": "raw.beton",
+    "roc": "roc.beton",
+    "shards": "shards",
+}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 RAW_SIDE = 256  # FFCV's raw files are customarily made this small
 
 
 class RepeatedSource:
-    """All images below a folder, over and over, as a `pipelines.spec.Source` of one class."""
+    """All images of a folder or of stored data, over and over, as a `pipelines.spec.Source` of ten made-up classes.
 
-    classes = ("images",)
+    Attributes:
+        files: the images below a folder; empty if the data is a .beton file or tar shards.
+        num_different: images before they are repeated.
+    """
 
-    def __init__(self, folder: Path, num_samples: int) -> None:
-        self.files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    classes = tuple(f"class_{number}" for number in range(10))
+
+    def __init__(self, data: Path, num_samples: int) -> None:
+        self.files, self._stored = _images_below(data), None
         if not self.files:
-            raise InputError(f"{folder} holds no images; give a folder of photographs")
-        self.labels = np.zeros(num_samples, np.int64)
+            self._stored = open_stored(data)
+        self.num_different = min(num_samples, len(self._stored or self.files))
+        self.labels = np.arange(num_samples, dtype=np.int64) % len(self.classes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
-        return self.files[index % len(self.files)].read_bytes()
+        place = index % self.num_different
+        return self.files[place].read_bytes() if self._stored is None else bytes(self._stored.read(place))
 
     def name(self, index: int) -> str:
-        """The file's path."""
-        return str(self.files[index % len(self.files)])
+        """The file's path, or the stored sample's name."""
+        place = index % self.num_different
+        return str(self.files[place]) if self._stored is None else self._stored.name(place)
+
+
+def _images_below(data: Path) -> list[Path]:
+    if not data.exists():
+        raise InputError(
+            f"{data} does not exist; give a folder of photographs, a .beton file or a folder of .tar shards"
+        )
+    if data.is_file() or any(data.glob("*.beton")) or any(data.glob("*.tar")):
+        return []
+    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise InputError(f"{data} holds no images; give a folder of photographs")
+    return files
 
 
 class BenchmarkFiles:
@@ -49,13 +81,15 @@ class BenchmarkFiles:
 
     def __init__(self, data: Path, work_dir: Path, num_samples: int, max_side: int, quality: int) -> None:
         self._source = RepeatedSource(data, num_samples)
-        self._dir = work_dir / f"{data.name}_{num_samples}_{max_side}px_q{quality}"
+        self.num_different = self._source.num_different
+        place = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]  # many folders are called train
+        self._dir = work_dir / f"{data.name}-{place}_{num_samples}_{max_side}px_q{quality}"
         self._max_side, self._quality = max_side, quality
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """What an engine that reads `kind` gets: "folder", "ffcv", "raw" or "roc"."""
-        target = self._dir / {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton"}[kind]
+        """What an engine that reads `kind` gets: "folder", "ffcv", "raw", "roc" or "shards"."""
+        target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
         return target
@@ -63,7 +97,7 @@ class BenchmarkFiles:
     def num_bytes(self, kind: str) -> int:
         """Bytes on disk of all samples; a .beton file ends with a partly empty page, which does not count."""
         path = self.path(kind)
-        if kind == "folder":
+        if kind in ("folder", "shards"):
             return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         from pipelines.beton import BetonReader
 
@@ -74,14 +108,21 @@ class BenchmarkFiles:
     def _make_folder(self, target: Path) -> None:
         source = self._source
         with atomic_folder(target) as folder:
-            (folder / "images").mkdir()
-            for index in range(len(source)):
-                file = folder / "images" / f"{index:06d}.jpg"
-                if index < len(source.files):
+            for name in source.classes:
+                (folder / name).mkdir()
+            files = [folder / source.classes[k] / f"{i:06d}.jpg" for i, k in enumerate(source.labels)]
+            for index, file in enumerate(tqdm(files, desc="storing images", unit=" images", disable=None)):
+                if index < source.num_different:
                     image = Image.fromarray(decode_rgb(source.read(index), source.name(index), index))
                     file.write_bytes(encode_jpeg(shrink(image, self._max_side), self._quality))
                 else:
-                    os.link(folder / "images" / f"{index % len(source.files):06d}.jpg", file)
+                    os.link(files[index % source.num_different], file)
+
+    def _make_shards(self, target: Path) -> None:
+        """By our own writer, in a random order, in shards enough to share out among workers."""
+        stored = open_stored(self.path("folder"))
+        order = np.random.default_rng(0).permutation(len(stored))
+        write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
 
     def _make_roc(self, target: Path) -> None:
         convert(self._source, target, "roc", max_side=self._max_side, quality=self._quality)
@@ -102,8 +143,13 @@ class BenchmarkFiles:
 
             def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
                 image = Image.fromarray(decode_rgb(source.read(index), source.name(index), index))
-                return np.asarray(shrink(image, RAW_SIDE)), 0
+                return np.asarray(shrink(image, RAW_SIDE)), int(source.labels[index])
 
         fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
         DatasetWriter(str(partial), fields, num_workers=2).from_indexed_dataset(Shrunk())
         partial.rename(target)
+
+
+def _sample(source: Source, index: int) -> EncodedSample:
+    data = source.read(index)
+    return EncodedSample(data, *image_size(data, source.name(index), index), int(source.labels[index]), index)

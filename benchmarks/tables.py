@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
 from pipelines.spec import InputError
 
-RESULTS = Path(__file__).parent / "results"
+# Engines of the feeding table, in this order: those that decode stored photographs.
+_FED_BY = ("roc", "roc-dali", "ffcv", "dali", "torch", "spdl", "webdataset")
 
 
 def training_table(record: dict[str, Any]) -> str:
@@ -48,10 +49,13 @@ def throughput_table(record: dict[str, Any]) -> str:
     ]
     for engine in record["settings"]["engines"]:
         row = [result for result in record["results"] if result["engine"] == engine]
+        if not row:
+            continue  # interrupted before its turn, or measured cold only
         read = [result["bytes_per_image"] for result in row]
         cells = [engine, "-" if None in read else " / ".join(f"{value / 1000:.0f}" for value in read)]
         for result in row:
             cells += [f"{result['images_per_second']:.0f}", _faster(record, engine, result["res"])]
+        cells += ["-"] * (2 * (len(resolutions) - len(row)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -59,7 +63,13 @@ def throughput_table(record: dict[str, Any]) -> str:
 def _faster(record: dict[str, Any], engine: str, resolution: int) -> str:
     for ratio in record["ratios"]:
         if (ratio["engine"], ratio["against"], ratio["res"]) == ("roc", engine, resolution):
-            return f"{ratio['median']:.1f} ({ratio['lowest']:.1f} to {ratio['highest']:.1f})"
+            # Records of version 1 have the range of the rounds, later ones an interval.
+            value, low, high = (
+                (ratio["ratio"], *ratio["interval"])
+                if "ratio" in ratio
+                else (ratio["median"], ratio["lowest"], ratio["highest"])
+            )
+            return f"{value:.1f} ({low:.1f} to {high:.1f})"
     return "1"
 
 
@@ -94,7 +104,7 @@ def fidelity_table(record: dict[str, Any]) -> str:
 def train_step_table(record: dict[str, Any], throughput: dict[str, Any] | None = None) -> str:
     """Networks by resolution, and how many loader cores of the throughput record's machine each engine would need."""
     cores = _images_per_core(throughput) if throughput else {}
-    engines = sorted({engine for engine, _ in cores}, key=lambda name: ("roc", "ffcv", "dali", "torch").index(name))
+    engines = sorted({engine for engine, _ in cores}, key=_FED_BY.index)
     lines = [
         "| network | px | images/s | GFLOP/image | share of peak |"
         + "".join(f" cores for {name} |" for name in engines),
@@ -116,7 +126,7 @@ def _images_per_core(throughput: dict[str, Any]) -> dict[tuple[str, int], float]
     return {
         (one["engine"], one["res"]): one["images_per_second"] / threads
         for one in throughput["results"]
-        if one["engine"] in ("roc", "ffcv", "dali", "torch")
+        if one["engine"] in _FED_BY
     }
 
 
@@ -160,7 +170,7 @@ def render(text: str, results: Path = RESULTS, root: str = "") -> str:
         _, found, after = rest.partition(end)
         if not found:
             raise InputError(f"the block {begin} has no {end}; add it")
-        text = f"{before}{begin}\n{section(json.loads(path.read_text()), root)}\n{end}{after}"
+        text = f"{before}{begin}\n{section(read_record(path), root)}\n{end}{after}"
     return text
 
 

@@ -5,13 +5,12 @@ python -m benchmarks.train_step --models resnet18,resnet50 --res 128,160,224 --j
 A step is what the trainer does: normalise, forward, loss, backward, update. Batches lie on the device, so this is the
 ceiling for every input engine. Resolutions take turns. FLOPs are counted by torch (a multiplication and an addition are
 two), three times the forward pass for training; the device's peak is a large matrix product's in the same format.
+Ctrl-C keeps what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.tables import RESULTS, train_step_table
+from benchmarks.conditions import conditions
+from benchmarks.measure import Turns, Window, take_turns
+from benchmarks.records import RESULTS, finish, read_record, record
+from benchmarks.tables import train_step_table
 from fixres.config import ModelConfig, OptimConfig
-from fixres.environment import capture
 from fixres.flops import forward_flops
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise, create_model
@@ -29,7 +30,6 @@ from fixres.optim import Stepper, create_optimizer
 from fixres.train import Trainer
 from pipelines.console import run
 from pipelines.spec import InputError, check_resolution
-from pipelines.writing import atomic_file
 
 _NUM_CLASSES = 1000
 _NOTE = "Batches of {batch_size} on the device, {precision}; {rounds} rounds in turns, medians."
@@ -46,7 +46,7 @@ class Steps:
         self._trainer = Trainer(self.net, self._normalise, stepper, precision, 0.1, compile)
         self._labels = torch.randint(0, _NUM_CLASSES, (batch_size,), device=precision.device)
 
-    def images_per_second(self, resolution: int, min_seconds: float) -> float:
+    def window(self, resolution: int, min_seconds: float) -> Window:
         """Steps at a resolution until `min_seconds` have passed, two at least."""
         images = self._images(resolution)
         self._trainer.step(images, self._labels)  # compiles, chooses algorithms
@@ -56,7 +56,7 @@ class Steps:
             self._trainer.step(images, self._labels)
             num_steps += 1
             self._wait()
-        return num_steps * self._batch_size / (time.perf_counter() - start)
+        return Window(num_steps * self._batch_size, time.perf_counter() - start)
 
     def forward_flops(self, resolution: int) -> int:
         """Of one image."""
@@ -96,48 +96,67 @@ def quick_steps(model: str, resolutions: tuple[int, ...] = (128, 160, 224)) -> d
     with tqdm(total=rounds * len(resolutions), desc=title, unit=" windows", leave=False, disable=None) as bar:
         for _ in range(rounds):
             for resolution in resolutions:
-                speed = steps.images_per_second(resolution, 1.0 if on_gpu else 0.5)
+                speed = steps.window(resolution, 1.0 if on_gpu else 0.5).images_per_second
                 best[resolution] = max(best[resolution], speed)
                 bar.update()
     return best
 
 
+def quick_record(model: str, resolutions: tuple[int, ...]) -> dict[str, Any]:
+    """A record of `quick_steps`' kind for one network: enough for the feeding table, not for quoting."""
+    device = choose_device("auto")
+    options = argparse.Namespace(
+        models=[model],
+        res=list(resolutions),
+        batch_size=128 if device.type == "cuda" else 8,
+        rounds=2,
+        seconds=1.0 if device.type == "cuda" else 0.5,
+        device="auto",
+        precision="auto",
+        compile="auto",
+        json=None,
+    )
+    return measure(options)
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All networks, resolutions and rounds; returns what the JSON file holds."""
     device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
-    peak, results = peak_flops(precision), []
+    precision, environment = choose_precision(options.precision, device), conditions()
+    peak, results, interrupted = peak_flops(precision), [], False
     with tqdm(total=len(options.models) * len(options.res) * options.rounds, unit=" windows", disable=None) as bar:
-        for name in options.models:
-            steps = Steps(name, options.batch_size, precision, options.compile)
-            speeds: dict[int, list[float]] = {resolution: [] for resolution in options.res}
-            for _ in range(options.rounds):
-                for resolution in options.res:
-                    speeds[resolution].append(steps.images_per_second(resolution, options.seconds))
-                    bar.update()
-            results += [_result(steps, resolution, rounds, peak) for resolution, rounds in speeds.items()]
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    return {
-        "version": 1,
-        "kind": "train_step",
-        "name": options.json.stem if options.json else "train_step",
-        "note": _NOTE.format(**settings | {"precision": precision.name}),
-        "results": results,
-        "peak_flops": peak,
-        "settings": settings,
-        "environment": capture() | {"precision": precision.name, "device": str(device)},
-    }
+        try:
+            for name in options.models:
+                steps = Steps(name, options.batch_size, precision, options.compile)
+                runs = {str(side): lambda side=side, s=steps: s.window(side, options.seconds) for side in options.res}
+                turns = take_turns(runs, options.rounds, there_and_back=False, progress=bar.update)
+                interrupted = turns.interrupted
+                results += [_result(steps, side, turns, peak) for side in options.res if turns.num_rounds]
+                if interrupted:
+                    break
+        except KeyboardInterrupt:  # while a network was made
+            interrupted = True
+    return record(
+        "train_step",
+        target=options.json,
+        note=_NOTE.format(**vars(options) | {"precision": precision.name}),
+        settings=options,
+        environment=environment | {"precision": precision.name, "device": str(device)},
+        partial=interrupted,
+        results=results,
+        peak_flops=peak,
+    )
 
 
-def _result(steps: Steps, resolution: int, rounds: list[float], peak: float) -> dict[str, Any]:
-    speed, flops = statistics.median(rounds), 3 * steps.forward_flops(resolution)
+def _result(steps: Steps, resolution: int, turns: Turns, peak: float) -> dict[str, Any]:
+    speed, flops = turns.speed(str(resolution)), 3 * steps.forward_flops(resolution)
     return {
         "model": steps.name,
         "res": resolution,
-        "images_per_second": speed,
-        "spread": [min(rounds), max(rounds)],
+        "images_per_second": speed.value,
+        "interval": [speed.low, speed.high],
         "train_gflops_per_image": flops / 1e9,
-        "share_of_peak": speed * flops / peak,
+        "share_of_peak": speed.value * flops / peak,
     }
 
 
@@ -166,12 +185,10 @@ def _parse() -> argparse.Namespace:
 def main() -> None:
     """Measures, prints the table, writes the file."""
     options = _parse()
-    record = measure(options)
+    content = measure(options)
     throughput = RESULTS / "throughput.json"
-    print(train_step_table(record, json.loads(throughput.read_text()) if throughput.exists() else None))
-    if options.json:
-        with atomic_file(options.json, overwrite=True) as file:
-            file.write_text(json.dumps(record, indent=1) + "\n")
+    print(train_step_table(content, read_record(throughput, "throughput") if throughput.exists() else None))
+    finish(content, options.json)
 
 
 if __name__ == "__main__":

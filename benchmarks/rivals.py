@@ -1,0 +1,168 @@
+"""Loaders that people would reach for, set up as their own documentation does, in the shape the benchmark drives.
+
+Each gives batches of uint8 pictures after RandomResizedCrop of scale (0.08, 1) and flips, one epoch each time it is
+iterated. Workers live on from epoch to epoch where the rival can do that.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from pipelines.spec import InputError, LoaderConfig
+
+_SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
+
+
+class Rival(ABC):
+    """What rivals share: a loader that is built anew for each resolution."""
+
+    counters = None
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._config, self._loader, self._resolution = config, None, 0
+
+    @abstractmethod
+    def _build(self, resolution: int) -> Any:
+        """The rival's own loader: iterating it gives (images, labels)."""
+
+    def set_epoch(self, epoch: int) -> None:
+        torch.manual_seed(epoch)
+        random.seed(epoch)
+
+    def set_resolution(self, resolution: int) -> None:
+        if resolution != self._resolution:
+            self.close()
+            self._loader, self._resolution = self._build(resolution), resolution
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        device = self._config.device
+        for images, labels in self._loader:
+            yield images.to(device), labels.to(device)
+
+    def close(self) -> None:
+        self._loader, self._resolution = None, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class StockDataLoader(Rival):
+    """torchvision's ImageFolder and transforms in torch's DataLoader, as its reference scripts put them together."""
+
+    def _build(self, resolution: int) -> Any:
+        from torchvision import datasets
+
+        config = self._config
+        data = datasets.ImageFolder(str(config.path), transforms.Compose(_transforms(resolution)))
+        return torch.utils.data.DataLoader(
+            data,
+            config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=config.num_workers,
+            persistent_workers=config.num_workers > 0,
+        )
+
+
+class WebDatasetLoader(Rival):
+    """Package `webdataset` over tar shards: batches made in the workers of a DataLoader with batch_size=None."""
+
+    def _build(self, resolution: int) -> Any:
+        import webdataset
+
+        config = self._config
+        shards = sorted(str(file) for file in config.path.glob("*.tar"))
+        if len(shards) < config.num_workers:
+            raise InputError(
+                f"{config.path} has {len(shards)} shards for {config.num_workers} workers; use fewer threads"
+            )
+        data = (
+            webdataset.WebDataset(shards, shardshuffle=len(shards), select_files=_is_picture_or_label)
+            .shuffle(_SHUFFLE_BUFFER)
+            .decode("pil")
+            .to_tuple("jpg", "cls")
+            .map_tuple(transforms.Compose(_transforms(resolution)))
+            .batched(config.batch_size, partial=False)
+        )
+        workers = config.num_workers
+        return torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+
+
+class SPDLLoader(Rival):
+    """Package `spdl`: FFmpeg decodes, cuts, scales and flips each file in threads, as a filter description says."""
+
+    def __init__(self, config: LoaderConfig) -> None:
+        super().__init__(config)
+        import spdl.io
+
+        self._io = spdl.io
+        files = sorted(config.path.rglob("*.jpg"))
+        names = sorted({file.parent.name for file in files})
+        self._samples = [(file, names.index(file.parent.name)) for file in files]
+        try:
+            spdl.io.demux_image(str(files[0]))
+        except RuntimeError as error:
+            first = str(error).split(",")[0]
+            raise InputError(f"engine='spdl' finds no FFmpeg (version 4 or later): {first}; install ffmpeg") from None
+
+    def _build(self, resolution: int) -> Any:
+        from spdl.dataloader import DataLoader
+
+        return DataLoader(
+            _Shuffled(self._samples),
+            preprocessor=lambda sample: (self._decode(sample[0], resolution), sample[1]),
+            batch_size=self._config.batch_size,
+            drop_last=True,
+            aggregator=self._gather,
+            num_threads=self._config.num_workers,
+        )
+
+    def _decode(self, file: Path, side: int) -> Any:
+        packets = self._io.demux_image(str(file))
+        size = (packets.codec.height, packets.codec.width)
+        # get_params looks at the size only; an expanded scalar has it without the memory.
+        y, x, h, w = transforms.RandomResizedCrop.get_params(
+            torch.empty(()).expand(3, *size), (0.08, 1), (3 / 4, 4 / 3)
+        )
+        flip = "hflip," if random.random() < 0.5 else ""
+        description = f"crop={w}:{h}:{x}:{y}:exact=1,scale={side}:{side}:flags=bilinear,{flip}format=pix_fmts=rgb24"
+        return self._io.decode_packets(packets, filter_desc=description)
+
+    def _gather(self, samples: list[tuple[Any, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        frames, labels = zip(*samples, strict=True)
+        return self._io.to_torch(self._io.convert_frames(list(frames))), torch.tensor(labels)
+
+
+class _Shuffled:
+    """A source for SPDL, in another order each time it is iterated."""
+
+    def __init__(self, samples: list[tuple[Path, int]]) -> None:
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[tuple[Path, int]]:
+        return iter(random.sample(self._samples, len(self._samples)))
+
+
+def _is_picture_or_label(name: str) -> bool:
+    # Our shards' third member, KEY.index, is eight bytes for DALI; webdataset's decoder takes it for decimal digits.
+    return not name.endswith(".index")
+
+
+def _transforms(resolution: int) -> list[Any]:
+    return [transforms.RandomResizedCrop(resolution), transforms.RandomHorizontalFlip(), to_bytes]
+
+
+def to_bytes(image: Image.Image) -> torch.Tensor:
+    """uint8 (3, h, w); grey and four-channel files become RGB."""
+    return transforms.functional.pil_to_tensor(image.convert("RGB"))

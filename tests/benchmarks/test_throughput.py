@@ -1,0 +1,143 @@
+"""The throughput benchmark as a user runs it: its record, Ctrl-C, processes left behind, a repeat."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.contenders import FLOOR, Contender, check_engines
+from benchmarks.files import BenchmarkFiles, RepeatedSource
+from benchmarks.loader_report import write_loader_report
+from benchmarks.records import read_record
+from benchmarks.remote import Remote
+from benchmarks.tables import section
+from benchmarks.throughput_text import as_text
+from pipelines.convert import convert
+from pipelines.sources import open_stored
+from pipelines.spec import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ("--res", "32", "--num-images", "40", "--batch-size", "8", "--threads", "1", "--seconds", "0.05")
+
+
+def start(data: Path, work_dir: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "benchmarks.throughput", "--data", str(data), "--work-dir", str(work_dir)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *QUICK, *words], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def contenders_of(process: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in process.children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if "benchmarks.contender_process" in child.cmdline():
+                found.append(child)
+    return found
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "speeds.json"
+    words = ("--engines", "torchvision,torch", "--rounds", "1000000", "--json", str(target))
+    process = start(coded_folder, tmp_path / "work", *words)
+    watched, until = psutil.Process(process.pid), time.monotonic() + 120
+    # Both have had their first batch, and take turns: each is seen stopped at some time.
+    stopped: set[int] = set()
+    while len(stopped) < 2 and time.monotonic() < until and process.poll() is None:
+        stopped |= {one.pid for one in contenders_of(watched) if one.status() == psutil.STATUS_STOPPED}
+        time.sleep(0.01)
+    time.sleep(5)
+    contenders = contenders_of(watched)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.count("\n") == 1 and f"{target}, marked partial" in errors
+    content = read_record(target, "throughput")
+    assert content["partial"] is True and {one["engine"] for one in content["results"]} == {"torchvision", "torch"}
+    assert all(len(one["rounds"]) == len(content["results"][0]["rounds"]) > 0 for one in content["results"])
+    assert len(contenders) == 2 and not psutil.wait_procs(contenders, timeout=10)[1]
+    assert "Interrupted" in section(content) and "torchvision" in as_text(content)
+    write_loader_report(content, tmp_path / "report.html")
+    assert "was interrupted" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Path) -> None:
+    with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 32) as remote:
+        remote.set_resolution(48)
+        remote.window(0.1)
+        family = [remote._process.pid, *(child.pid for child in psutil.Process(remote._process.pid).children(True))]
+        before = [psutil.Process(pid).cpu_times()[:2] for pid in family]
+        assert all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in family)
+        time.sleep(0.3)
+        assert [psutil.Process(pid).cpu_times()[:2] for pid in family] == before
+        window = remote.window(0.2)
+        assert window.seconds >= 0.2 and window.num_images % 4 == 0 and window.num_images > 0
+        after = sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in family)
+        assert window.cpu_seconds == pytest.approx(after - sum(map(sum, before)), abs=0.06)
+        costs = remote.costs()
+        sizes = [file.stat().st_size for file in coded_folder.rglob("*") if file.is_file()]
+        assert min(sizes) < costs["bytes_per_image"] < max(sizes) and costs["pixels_decoded_per_image"] > 1000
+        assert remote.memory_bytes_peak > remote.memory_bytes_before > 5e7
+        processes = [psutil.Process(pid) for pid in family]
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # killed; their new parent has not looked yet
+
+
+def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.beton").write_bytes(b"x" * 5000)
+    with pytest.raises(InputError, match=r"broken\.beton"):
+        Remote(Contender("torch", tmp_path / "broken.beton", 4, 1, "cpu"), 32)
+    with pytest.raises(InputError, match="engine='nothing' cannot be measured"):
+        check_engines(["torch", "nothing"])
+
+
+def test_any_stored_data_gives_the_same_pictures(coded_folder: Path, tmp_path: Path) -> None:
+    convert(coded_folder, tmp_path / "c.beton", "ffcv", num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "shards", "webdataset", num_workers=0, progress=False)
+    beton, shards = (RepeatedSource(tmp_path / name, 50) for name in ("c.beton", "shards"))
+    assert beton.num_different == shards.num_different == 24 and len(beton) == 50
+    assert all(beton.read(i) == shards.read(i) == beton.read((i + 24) % 50 if i < 24 else i - 24) for i in range(48))
+    files = BenchmarkFiles(tmp_path / "shards", tmp_path / "work", 30, 500, 90)
+    folder, again = open_stored(files.path("folder")), open_stored(files.path("shards"))
+    by_name = sorted(zip((folder.read(i) for i in range(30)), folder.labels.tolist(), strict=True))
+    assert sorted(zip((bytes(again.read(i)) for i in range(30)), again.labels.tolist(), strict=True)) == by_name
+    assert len(list(files.path("shards").glob("*.tar"))) >= 3
+    with pytest.raises(InputError, match="does not exist"):
+        RepeatedSource(tmp_path / "nowhere", 5)
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_and_a_repeat(coded_folder: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "other"):
+        words = (
+            "--engines",
+            "roc,torch",
+            "--rounds",
+            "30",
+            "--cache",
+            "both",
+            "--json",
+            str(tmp_path / f"{name}.json"),
+        )
+        output, errors = start(coded_folder, tmp_path / "work", *words).communicate(timeout=200)
+        assert "floor" in output and "cold" in output, errors
+        found.append(read_record(tmp_path / f"{name}.json", "throughput"))
+    first = found[0]
+    assert {one["engine"] for one in first["opening"]} == {"roc", "torch"} and FLOOR not in first["file_bytes"]
+    assert all(one["cpu_seconds_per_image"] > 0 and one["bytes_per_image"] > 0 for one in first["results"])
+    assert all(one["first_batch_seconds"] > 0 and one["memory_bytes_peak"] > 1e8 for one in first["opening"])
+    assert first["environment"]["page_cache"] == "both" and first["partial"] is False
+    assert all(one["is_cold"] == (one["resident_share"] <= 0.05) for one in first["cold"])
+    ratios = [next(r["ratio"] for r in one["ratios"] if r["engine"] == "roc") for one in found]
+    assert ratios[0] > 1 and abs(math.log(ratios[0] / ratios[1])) < math.log(1.1), json.dumps(found[0]["ratios"])

@@ -1,0 +1,76 @@
+"""Which input engine is fastest here, and what does it cost? A table in the terminal and report.html.
+
+python tools/bench_loaders.py                       # on scenes drawn for it, all engines that are installed
+python tools/bench_loaders.py --data FOLDER --out runs/loaders --cache both
+
+DATA is a folder of photographs, a .beton file or a folder of .tar shards. Engines and options are those of
+benchmarks.throughput; the defaults are its smaller siblings, for minutes on two cores. --model measures that network's
+training step here, for the table of loader cores; --steps takes a record of benchmarks.train_step instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import KINDS, can_run
+from benchmarks.loader_report import write_loader_report
+from benchmarks.records import leave_if_partial, read_record, write_record
+from benchmarks.tables import train_step_table
+from benchmarks.throughput import add_arguments, check, measure
+from benchmarks.throughput_text import as_text
+from benchmarks.train_step import quick_record
+from pipelines import console
+from pipelines.prepare import prepare_scenes
+from pipelines.sources.scenes import SceneConfig
+
+_NUM_SCENES = 300
+_DEFAULTS = {"res": "128,224", "rounds": 16, "cold_rounds": 2, "num_images": 600, "cache": "both"}
+
+
+def main() -> None:
+    """Measures, prints the table, writes report.json and report.html."""
+    options = _parse()
+    content = measure(options)
+    write_record(content, options.json)
+    print(as_text(content))
+    steps = None if content["partial"] else _steps(options)
+    if steps and content["results"]:
+        print("\n" + train_step_table(steps, content))
+    write_loader_report(content, options.out / "report.html", steps)
+    print(f"\n{options.out / 'report.html'}")
+    leave_if_partial(content, options.json)
+
+
+def _steps(options: argparse.Namespace) -> dict[str, Any] | None:
+    if options.steps:
+        return read_record(options.steps, "train_step")
+    return quick_record(options.model, tuple(options.res)) if options.model else None
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="photographs, a .beton file, or .tar shards (scenes are drawn)")
+    parser.add_argument("--out", type=Path, default=Path("runs/loaders"), help="folder of the report (%(default)s)")
+    parser.add_argument(
+        "--model", default="resnet18", help='a timm name for the table of cores, "" for none (%(default)s)'
+    )
+    parser.add_argument("--steps", type=Path, help="a record of benchmarks.train_step instead")
+    add_arguments(parser)
+    parser.set_defaults(engines=",".join(filter(can_run, _usual())), **_DEFAULTS)
+    options = check(parser.parse_args())
+    options.json = options.json or options.out / "report.json"
+    if options.data is None:
+        config = SceneConfig(num_train=_NUM_SCENES, num_val=SceneConfig.num_classes)
+        options.data = prepare_scenes(config, options.work_dir) / "train"
+    return options
+
+
+def _usual() -> list[str]:
+    """Engines for photographs as they are; spdl finds out only when it is opened whether there is an FFmpeg."""
+    return [engine for engine in KINDS if engine not in ("ffcv-raw", "dali-slice", "roc-dali", "spdl")]
+
+
+if __name__ == "__main__":
+    console.run(main)
