@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch  # 4 s, which conversion can do without
 
 # RGB channel statistics of ImageNet in [0, 1], as torchvision and timm use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

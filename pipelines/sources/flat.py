@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipelines.sources.devkit import devkit_labels
-from pipelines.sources.files import FilesSource, image_endings
+from pipelines.sources.files import IMAGE_ENDINGS, FilesSource
 from pipelines.sources.val_labels import labels_for, read_labels
 from pipelines.spec import InputError
 
@@ -51,7 +51,7 @@ def label_flat(
         folder: holds the images.
         labels_of: gives the class of each image from the sorted names without endings.
     """
-    images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(image_endings()))
+    images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(IMAGE_ENDINGS))
     if not images:
         raise InputError(f"{folder} holds no images; unpack the images of val")
     stems = [file.stem for file in images]

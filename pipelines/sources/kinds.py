@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.sources.files import image_endings
+from pipelines.sources.files import IMAGE_ENDINGS
 from pipelines.sources.flat import has_val_images
 from pipelines.sources.ilsvrc import ARCHIVES, archive_split
 from pipelines.sources.kaggle import kaggle_root
@@ -59,7 +59,7 @@ def _is_folder(path: Path) -> bool:
     for folder in _folders(path):
         if folder.name in SPLIT_WORDS and any(_folders(folder)):
             return True
-        if any(file.name.lower().endswith(image_endings()) for file in os.scandir(folder)):
+        if any(file.name.lower().endswith(IMAGE_ENDINGS) for file in os.scandir(folder)):
             return True
     return False
 
