@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fix_table import fix_table
 from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
 from pipelines.spec import InputError
@@ -137,6 +138,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": fidelity_table,
     "train_step": train_step_table,
     "savings": savings_table,
+    "fix": fix_table,
 }
 
 

@@ -317,3 +317,13 @@ def test_real_photographs_pass_through(imagenet_samples: Path, tmp_path: Path) -
     assert same == done.num_passed >= 50
     for i in range(60):
         assert np.array_equal(stored.pixels(i), decode_rgb(stored.read(i), "x"))
+
+
+def test_converting_imports_no_torch(coded_folder: Path, tmp_path: Path) -> None:
+    """It takes 10 s with torchvision, before the first image is read."""
+    code = (
+        "import sys; from pathlib import Path; from pipelines.convert import convert; "
+        "convert(Path(sys.argv[1]), Path(sys.argv[2]), 'roc', num_workers=0, progress=False, on_bad='skip'); "
+        "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys(), 'slow imports'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(coded_folder), str(tmp_path / "x.beton")], check=True, timeout=300)
