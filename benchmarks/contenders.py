@@ -22,6 +22,7 @@ KINDS = {
     "dali-slice": "folder",
     "torch": "folder",
     "torchvision": "folder",
+    "torchvision-gpu": "folder",
     "spdl": "folder",
     "webdataset": "shards",
 }
@@ -61,6 +62,7 @@ class Contender:
 
         classes = {
             "torchvision": rivals.StockDataLoader,
+            "torchvision-gpu": rivals.BatchedDecodeLoader,
             "webdataset": rivals.WebDatasetLoader,
             "spdl": rivals.SPDLLoader,
         }
@@ -85,7 +87,16 @@ class Stream:
 
     def next_batch(self) -> int:
         """Waits for a batch; returns how many images it has."""
-        return len(next(self._batches)[1])
+        return len(self.batch()[1])
+
+    def batch(self) -> Any:
+        """Waits for a batch: images and labels, and whatever else its loader gives."""
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Ends the loader."""
+        self._batches.close()
+        self._loader.close()
 
     def epoch(self) -> Iterator[int]:
         """Numbers of images of one epoch's batches."""

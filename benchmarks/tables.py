@@ -131,6 +131,18 @@ def _images_per_core(throughput: dict[str, Any]) -> dict[tuple[str, int], float]
     }
 
 
+def fed_step_table(record: dict[str, Any]) -> str:
+    """Training steps fed by each engine, as a share of those with data at hand."""
+    lines = ["| px | fed by | images/s | share of the ceiling | interval |", "|---|---|---|---|---|"]
+    for one in record["results"]:
+        low, high = one["share_interval"]
+        lines.append(
+            f"| {one['res']} | {one['engine']} | {one['images_per_second']:.0f} | {one['share']:.3f} "
+            f"| {low:.3f} to {high:.3f} |"
+        )
+    return "\n".join(lines)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training_table,
     "throughput": throughput_table,
@@ -139,6 +151,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "train_step": train_step_table,
     "savings": savings_table,
     "fix": fix_table,
+    "fed_step": fed_step_table,
 }
 
 

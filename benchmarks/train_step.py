@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from pipelines.console import run
 from pipelines.spec import InputError, check_resolution
 
 _NUM_CLASSES = 1000
+_STEPS_QUEUED = 8
 _NOTE = "Batches of {batch_size} on the device, {precision}; {rounds} rounds in turns, medians."
 
 
@@ -51,12 +53,26 @@ class Steps:
         images = self._images(resolution)
         self._trainer.step(images, self._labels)  # compiles, chooses algorithms
         self._wait()
-        start, num_steps = time.perf_counter(), 0
+        return self._timed(lambda: (images, self._labels), min_seconds)
+
+    def fed_window(self, feed: Callable[[], Any], min_seconds: float) -> Window:
+        """The same with batches of an input engine: `feed` gives images (uint8 NHWC) and labels on the device."""
+        self._trainer.step(*feed()[:2])
+        self._wait()
+        return self._timed(feed, min_seconds)
+
+    def _timed(self, feed: Callable[[], Any], min_seconds: float) -> Window:
+        # Waiting for the device in every step would hide how well an engine works beside it; a queue of steps without
+        # an end would time the host. So the device is waited for every few steps.
+        start, num_images, num_steps = time.perf_counter(), 0, 0
         while num_steps < 2 or time.perf_counter() - start < min_seconds:
-            self._trainer.step(images, self._labels)
-            num_steps += 1
-            self._wait()
-        return Window(num_steps * self._batch_size, time.perf_counter() - start)
+            images, labels = feed()[:2]
+            self._trainer.step(images, labels)
+            num_images, num_steps = num_images + len(labels), num_steps + 1
+            if num_steps % _STEPS_QUEUED == 0:
+                self._wait()
+        self._wait()
+        return Window(num_images, time.perf_counter() - start)
 
     def forward_flops(self, resolution: int) -> int:
         """Of one image."""

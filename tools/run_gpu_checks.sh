@@ -21,11 +21,14 @@ part() {
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo "run_gpu_checks: torch sees no GPU here" >&2; exit 2; }
 part tests "$python" -m pytest -m gpu -q
-part throughput "$python" -m benchmarks.throughput --data "$1" --device cuda --engines roc-dali,dali,roc,ffcv,torchvision \
+part throughput "$python" -m benchmarks.throughput --data "$1" --device cuda --engines roc-dali,dali,roc,ffcv,torchvision-gpu \
   --res 128,160,224 --threads "$threads" --batch-size 256 --num-images 12800 --json $results/throughput_gpu.json
 part feeding "$python" -m benchmarks.feeding --data "$1" --device cuda --threads "$threads" --json $results/feeding_gpu.json
 part train_step "$python" -m benchmarks.train_step --device cuda --models resnet50 --batch-size 256 --res 128,160,224 \
   --json $results/train_step_gpu.json
+part fed_step "$python" -m benchmarks.fed_step --data "$1" --device cuda --model resnet50 --batch-size 256 \
+  --engines roc-dali,dali,roc,ffcv,torchvision-gpu --res 128,160,224 --threads "$threads" --num-images 12800 \
+  --json $results/fed_step_gpu.json
 part demo "$python" tools/train_fast.py --run_dir runs/demo_gpu --profile 20
 if [ ${#failed[@]} -gt 0 ]; then
   echo "run_gpu_checks: failed: ${failed[*]}" >&2
