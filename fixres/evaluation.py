@@ -9,7 +9,7 @@ from typing import Any
 
 from fixres.evaluate import EvalResult, measure
 from fixres.flops import forward_flops
-from fixres.foreign_checkpoint import open_network
+from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import choose_device, choose_precision
 from fixres.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.scoring import Scores, wilson
@@ -18,19 +18,9 @@ from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_r
 
 
 @dataclass(frozen=True)
-class EvaluateJob:
+class EvaluateJob(NetworkChoice):
     """Tests a network with the transform that it carries, or scores probabilities that were extracted before."""
 
-    checkpoint: Path | None = None
-    """A file of weights; the older word for model."""
-    model: str | None = None
-    """A file of weights (ours, timm's, torchvision's, FixRes', safetensors), or the timm name of cached weights."""
-    arch: str | None = None
-    """timm's name of the network, for weights that do not tell it; a tag (resnet50.tv_in1k) says whose transform."""
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, for weights that do not tell them."""
-    crop_pct: float | None = None
-    """Of the test crop; that of the weights if null."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     images: Path | None = None
@@ -67,11 +57,6 @@ class EvaluateJob:
     def softmax_files(self) -> list[Path]:
         """`softmax` as a list."""
         return [self.softmax] if isinstance(self.softmax, Path) else list(self.softmax)
-
-    @property
-    def weights(self) -> str:
-        """`model` or `checkpoint`."""
-        return str(self.model if self.model is not None else self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -112,7 +97,7 @@ def evaluate_network(
     """
     device = choose_device(job.device)
     real = _Real.read(job.real, names, len(classes))
-    opened = open_network(job.weights, classes, arch=job.arch, model_kwargs=job.model_kwargs, crop_pct=job.crop_pct)
+    opened = job.open(classes)
     net, normalise = opened.net.to(device), opened.normalise.to(device)
     precision = choose_precision(job.precision, device)
     resolutions = job.test_res or [opened.info.test_res]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fixres.evaluate import forward
-from fixres.foreign_checkpoint import open_network
+from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise
 from fixres.softmax_files import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
@@ -33,17 +33,11 @@ _SECONDS_BETWEEN_NOTES = 2.0  # about so much work is lost when an extraction is
 
 
 @dataclass(frozen=True)
-class ExtractJob:
+class ExtractJob(NetworkChoice):
     """Writes embeddings, softmax and labels of all images of a split."""
 
-    model: str
-    """A file of weights, or the timm name of weights in the local cache."""
-    output: Path
+    output: Path = Path("features")
     """Folder to make."""
-    arch: str | None = None
-    """Name of the network, for weights that do not tell it."""
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, likewise."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     images: Path | None = None
@@ -52,8 +46,6 @@ class ExtractJob:
     """Which images of data.path; training images are cropped as in testing, too."""
     test_res: int | None = None
     """Test resolution in pixels; the weights' own if null."""
-    crop_pct: float | None = None
-    """Of the test crop; that of the weights if null."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of embeddings and softmax."""
     batch_size: int = 64
@@ -68,6 +60,7 @@ class ExtractJob:
     """Forget an unfinished extraction instead of continuing it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.test_res is not None:
             check_resolution(self.test_res)
         if self.images is not None and self.split != "val":
@@ -103,14 +96,14 @@ def extract(
         names: its images' names in order, if they are known; they are kept beside the arrays.
     """
     device = choose_device(job.device)
-    opened = open_network(job.model, classes, arch=job.arch, model_kwargs=job.model_kwargs, crop_pct=job.crop_pct)
+    opened = job.open(classes)
     precision = choose_precision(job.precision, device)
     info, net, normalise = opened.info, opened.net.to(device), opened.normalise.to(device)
     resolution = job.test_res or info.test_res
     loader = open_loader(job.split, crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=job.batch_size)
     record = {
         "version": VERSION,
-        "model": job.model,
+        "model": job.weights,
         "arch": info.model,
         "model_kwargs": info.model_kwargs,
         "weights": weights_digest(net),
