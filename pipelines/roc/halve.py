@@ -6,24 +6,20 @@ even and odd pixels are put apart, so that columns are combined in contiguous me
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipelines.kernels import kernel
+from pipelines.roc.vectors import BYTES, FLOATS, INT32, LANES, floats, load_three, order, pointer
 
 _TAPS = 12
 _DISTANCES = (np.arange(_TAPS) - (_TAPS - 1) / 2) / 2  # of source pixels from the output pixel, in output pixels
 _LANCZOS = np.sinc(_DISTANCES) * np.sinc(_DISTANCES / 3)
 _WEIGHTS = (_LANCZOS / _LANCZOS.sum()).astype(np.float32)
-_LANES, _PAIRS = 8, 4
+_PAIRS = 4
 _REACH = _TAPS // 4  # pairs of pixels that an output pixel needs on either side of its own
-_BYTES, _INT32 = ir.VectorType(ir.IntType(8), _LANES), ir.VectorType(ir.IntType(32), _LANES)
-_FLOAT = ir.VectorType(ir.FloatType(), _LANES)
 _BEFORE = _TAPS // 2 - 1  # taps before the first of the two pixels that an output pixel covers
 
 
@@ -42,9 +38,9 @@ def halve(image: np.ndarray) -> np.ndarray:
     """
     height, width = image.shape[0], image.shape[1]
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    out = np.empty(rows * columns * 3 + _LANES, np.uint8)
+    out = np.empty(rows * columns * 3 + LANES, np.uint8)
     total, margin = np.empty(width * 3, np.float32), 3 * _REACH
-    room = columns * 3 + 2 * margin + _LANES
+    room = columns * 3 + 2 * margin + LANES
     even, odd, places = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(_TAPS, np.int64)
     pixels = image.reshape(image.size)
     for y in range(rows):
@@ -52,7 +48,7 @@ def halve(image: np.ndarray) -> np.ndarray:
             places[k] = min(max(2 * y + k - _BEFORE, 0), height - 1) * width * 3
         _combine_rows(pixels, places, total)
         _put_apart(total, width, even, odd, margin)
-        for i in range(0, columns * 3, _LANES):  # what a last vector writes too far, the next row replaces
+        for i in range(0, columns * 3, LANES):  # what a last vector writes too far, the next row replaces
             _combine_columns(even, odd, margin + i, out, y * columns * 3 + i)
     return out[: rows * columns * 3].reshape(rows, columns, 3)
 
@@ -61,14 +57,14 @@ def halve(image: np.ndarray) -> np.ndarray:
 def _combine_rows(pixels: np.ndarray, places: np.ndarray, total: np.ndarray) -> None:
     """total[i] = sum over k of the weights times pixels[places[k] + i]."""
     size = total.size
-    if size < _LANES:
+    if size < LANES:
         for i in range(size):
             total[i] = 0
             for k in range(_TAPS):
                 total[i] += _WEIGHTS[k] * np.float32(pixels[places[k] + i])
         return
-    for i in range(0, size, _LANES):
-        _combine_eight(pixels, places, min(i, size - _LANES), total)
+    for i in range(0, size, LANES):
+        _combine_eight(pixels, places, min(i, size - LANES), total)
 
 
 @intrinsic
@@ -76,21 +72,20 @@ def _combine_eight(typingctx, pixels, places, at, total):  # noqa: ARG001 (numba
     """`_combine_rows` for total[at : at + 8]; nothing is checked. The weights are symmetric: rows are added first."""
 
     def codegen(context, builder, signature, args):
-        def item(number: int, index: ir.Value) -> ir.Value:
-            return _pointer(context, builder, signature.args[number], args[number], index)
+        def place(number: int, index: ir.Value, kind: ir.Type) -> ir.Value:
+            return pointer(context, builder, signature.args[number], args[number], index, kind)
 
         at, word = args[2], args[2].type
         rows = []
         for k in range(_TAPS):
-            place = builder.add(builder.load(item(1, ir.Constant(word, k))), at)
-            rows.append(builder.load(builder.bitcast(item(0, place), _BYTES.as_pointer()), align=1))
+            row = builder.add(builder.load(place(1, ir.Constant(word, k), word)), at)
+            rows.append(builder.load(place(0, row, BYTES), align=1))
         sums = None
         for k in range(_TAPS // 2):
-            pair = builder.add(builder.zext(rows[k], _INT32), builder.zext(rows[_TAPS - 1 - k], _INT32))
-            weight = ir.Constant(_FLOAT, [float(_WEIGHTS[k])] * _LANES)
-            product = builder.fmul(builder.sitofp(pair, _FLOAT), weight)
+            pair = builder.add(builder.zext(rows[k], INT32), builder.zext(rows[_TAPS - 1 - k], INT32))
+            product = builder.fmul(builder.sitofp(pair, FLOATS), floats(float(_WEIGHTS[k])))
             sums = product if sums is None else builder.fadd(sums, product)
-        builder.store(sums, builder.bitcast(item(3, at), _FLOAT.as_pointer()), align=4)
+        builder.store(sums, place(3, at, FLOATS), align=4)
         return context.get_dummy_value()
 
     return types.void(pixels, places, types.intp, total), codegen
@@ -125,20 +120,12 @@ def _split_pairs(typingctx, row, at, even, odd, to):  # noqa: ARG001 (numba's si
     """Four pairs of RGB pixels from row[at] on: the first ones to even[to], the second ones to odd[to]. Unchecked."""
 
     def codegen(context, builder, signature, args):
-        parts = []
-        for k in range(3):
-            place = builder.add(args[1], ir.Constant(args[1].type, _LANES * k))
-            pointer = _pointer(context, builder, signature.args[0], args[0], place)
-            parts.append(builder.load(builder.bitcast(pointer, _FLOAT.as_pointer()), align=4))
-        wide, order = ir.VectorType(ir.IntType(32), 2 * _LANES), ir.VectorType(ir.IntType(32), 3 * _PAIRS)
-        both = ir.Constant(wide, list(range(2 * _LANES)))
-        first = builder.shuffle_vector(parts[0], parts[1], both)
-        second = builder.shuffle_vector(parts[2], parts[2], both)
+        first, second = load_three(context, builder, signature.args[0], args[0], args[1], FLOATS)
         for which, number in enumerate((2, 3)):
             chosen = [6 * pair + 3 * which + c for pair in range(_PAIRS) for c in range(3)]
-            value = builder.shuffle_vector(first, second, ir.Constant(order, chosen))
-            pointer = _pointer(context, builder, signature.args[number], args[number], args[4])
-            builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=4)
+            value = builder.shuffle_vector(first, second, order(chosen))
+            place = pointer(context, builder, signature.args[number], args[number], args[4], value.type)
+            builder.store(value, place, align=4)
         return context.get_dummy_value()
 
     return types.void(row, types.intp, even, odd, types.intp), codegen
@@ -155,28 +142,19 @@ def _combine_columns(typingctx, even, odd, at, out, to):  # noqa: ARG001 (numba'
     def codegen(context, builder, signature, args):
         def load(tap: int) -> ir.Value:
             number, pair = (1, (tap - _BEFORE - 1) // 2) if tap % 2 == 0 else (0, (tap - _BEFORE) // 2)
-            place = builder.add(args[2], ir.Constant(args[2].type, 3 * pair))
-            pointer = _pointer(context, builder, signature.args[number], args[number], place)
-            return builder.load(builder.bitcast(pointer, _FLOAT.as_pointer()), align=4)
+            index = builder.add(args[2], ir.Constant(args[2].type, 3 * pair))
+            place = pointer(context, builder, signature.args[number], args[number], index, FLOATS)
+            return builder.load(place, align=4)
 
-        def constant(value: float) -> ir.Constant:
-            return ir.Constant(_FLOAT, [value] * _LANES)
-
-        sums = constant(0.5)  # rounds
+        sums = floats(0.5)  # rounds
         for k in range(_TAPS // 2):
             pair = builder.fadd(load(k), load(_TAPS - 1 - k))
-            sums = builder.fadd(sums, builder.fmul(pair, constant(float(_WEIGHTS[k]))))
+            sums = builder.fadd(sums, builder.fmul(pair, floats(float(_WEIGHTS[k]))))
         for bound, comparison in ((0.0, "<"), (255.0, ">")):
-            limit = constant(bound)
+            limit = floats(bound)
             sums = builder.select(builder.fcmp_ordered(comparison, sums, limit), limit, sums)
-        value = builder.trunc(builder.fptosi(sums, _INT32), _BYTES)
-        pointer = _pointer(context, builder, signature.args[3], args[3], args[4])
-        builder.store(value, builder.bitcast(pointer, _BYTES.as_pointer()), align=1)
+        value = builder.trunc(builder.fptosi(sums, INT32), BYTES)
+        builder.store(value, pointer(context, builder, signature.args[3], args[3], args[4], BYTES), align=1)
         return context.get_dummy_value()
 
     return types.void(even, odd, types.intp, out, types.intp), codegen
-
-
-def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, index: ir.Value) -> ir.Value:
-    made = context.make_array(array_type)(context, builder, array)
-    return cgutils.get_item_pointer(context, builder, array_type, made, [index])

@@ -8,57 +8,45 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipelines.roc.transpose import shuffled
-
-_INT8, _INT16, _INT32 = (ir.VectorType(ir.IntType(bits), 8) for bits in (8, 16, 32))
-_FRACTION = 13
-_EXTRA = 2  # fractional bits that the first pass keeps
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_INT32, [value] * 8)
-
-
-def _fixed(value: float) -> ir.Constant:
-    return _constant(round(value * (1 << _FRACTION)))
+from pipelines.roc.vectors import BYTES, EXTRA, FRACTION, INT16, INT32, constant, fixed, pointer
 
 
 def _pass(builder: ir.IRBuilder, x: list[ir.Value], shift: int) -> list[ir.Value]:
     """One dimension: x[k] holds frequency k of eight columns; the result holds sample k, rounded to x / 2**shift."""
     add, sub, mul = builder.add, builder.sub, builder.mul
 
-    z1 = mul(add(x[2], x[6]), _fixed(0.541196100))
-    low, high = sub(z1, mul(x[6], _fixed(1.847759065))), add(z1, mul(x[2], _fixed(0.765366865)))
-    rounding = _constant(1 << (shift - 1))
-    scale = _constant(_FRACTION)
+    z1 = mul(add(x[2], x[6]), fixed(0.541196100))
+    low, high = sub(z1, mul(x[6], fixed(1.847759065))), add(z1, mul(x[2], fixed(0.765366865)))
+    rounding = constant(1 << (shift - 1))
+    scale = constant(FRACTION)
     total = add(builder.shl(add(x[0], x[4]), scale), rounding)
     difference = add(builder.shl(sub(x[0], x[4]), scale), rounding)
     even = [add(total, high), add(difference, low), sub(difference, low), sub(total, high)]
 
     z3, z4 = add(x[7], x[3]), add(x[5], x[1])
-    z5 = mul(add(z3, z4), _fixed(1.175875602))
-    z1, z2 = mul(add(x[7], x[1]), _fixed(-0.899976223)), mul(add(x[5], x[3]), _fixed(-2.562915447))
-    z3, z4 = add(mul(z3, _fixed(-1.961570560)), z5), add(mul(z4, _fixed(-0.390180644)), z5)
+    z5 = mul(add(z3, z4), fixed(1.175875602))
+    z1, z2 = mul(add(x[7], x[1]), fixed(-0.899976223)), mul(add(x[5], x[3]), fixed(-2.562915447))
+    z3, z4 = add(mul(z3, fixed(-1.961570560)), z5), add(mul(z4, fixed(-0.390180644)), z5)
     odd = [
-        add(mul(x[1], _fixed(1.501321110)), add(z1, z4)),
-        add(mul(x[3], _fixed(3.072711026)), add(z2, z3)),
-        add(mul(x[5], _fixed(2.053119869)), add(z2, z4)),
-        add(mul(x[7], _fixed(0.298631336)), add(z1, z3)),
+        add(mul(x[1], fixed(1.501321110)), add(z1, z4)),
+        add(mul(x[3], fixed(3.072711026)), add(z2, z3)),
+        add(mul(x[5], fixed(2.053119869)), add(z2, z4)),
+        add(mul(x[7], fixed(0.298631336)), add(z1, z3)),
     ]
     sums = [add(e, o) for e, o in zip(even, odd, strict=True)]
     differences = [sub(e, o) for e, o in zip(even, odd, strict=True)]
-    return [builder.ashr(value, _constant(shift)) for value in (*sums, *reversed(differences))]
+    return [builder.ashr(value, constant(shift)) for value in (*sums, *reversed(differences))]
 
 
 def _to_bytes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """int16 samples around 0 to bytes around 128, clamped."""
-    low, high, middle = (ir.Constant(_INT16, [number] * 8) for number in (-128, 127, 128))
+    low, high, middle = (ir.Constant(INT16, [number] * 8) for number in (-128, 127, 128))
     value = builder.select(builder.icmp_signed("<", value, low), low, value)
     value = builder.select(builder.icmp_signed(">", value, high), high, value)
-    return builder.trunc(builder.add(value, middle), _INT8)
+    return builder.trunc(builder.add(value, middle), BYTES)
 
 
 @intrinsic
@@ -72,22 +60,20 @@ def idct_block(typingctx, block, plane, at, stride):  # noqa: ARG001 (numba's si
     """
 
     def codegen(context, builder, signature, args):
-        def pointer(number: int, index: ir.Value, vector: ir.Type) -> ir.Value:
-            array = context.make_array(signature.args[number])(context, builder, args[number])
-            item = cgutils.get_item_pointer(context, builder, signature.args[number], array, [index])
-            return builder.bitcast(item, vector.as_pointer())
+        def place(number: int, index: ir.Value, vector: ir.Type) -> ir.Value:
+            return pointer(context, builder, signature.args[number], args[number], index, vector)
 
         at, stride = args[2], args[3]
-        rows = [builder.load(pointer(0, ir.Constant(at.type, 8 * k), _INT32), align=4) for k in range(8)]
+        rows = [builder.load(place(0, ir.Constant(at.type, 8 * k), INT32), align=4) for k in range(8)]
         for k in range(8):
-            builder.store(_constant(0), pointer(0, ir.Constant(at.type, 8 * k), _INT32), align=4)
-        columns = shuffled(builder, _pass(builder, rows, _FRACTION - _EXTRA))
-        columns = _pass(builder, columns, _FRACTION + _EXTRA + 3)
+            builder.store(constant(0), place(0, ir.Constant(at.type, 8 * k), INT32), align=4)
+        columns = shuffled(builder, _pass(builder, rows, FRACTION - EXTRA))
+        columns = _pass(builder, columns, FRACTION + EXTRA + 3)
         # Sound data stays far inside 16 bits here; nonsense wraps and is nonsense still.
-        rows = shuffled(builder, [builder.trunc(column, _INT16) for column in columns])
+        rows = shuffled(builder, [builder.trunc(column, INT16) for column in columns])
         for k, row in enumerate(rows):
             index = builder.add(at, builder.mul(stride, ir.Constant(at.type, k)))
-            builder.store(_to_bytes(builder, row), pointer(1, index, _INT8), align=1)
+            builder.store(_to_bytes(builder, row), place(1, index, BYTES), align=1)
         return context.get_dummy_value()
 
     return types.void(block, plane, types.intp, types.intp), codegen

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipelines.kernels import kernel
+from pipelines.roc.vectors import BYTES, INT16, INT32, LANES, constant, load_three, order, pointer
 
-_LANES = 8
-_BYTES, _INT16, _INT32 = (ir.VectorType(ir.IntType(bits), _LANES) for bits in (8, 16, 32))
 _CHROMA_ZERO = (128 << 16) + (1 << 15) - 1
 
 
@@ -51,10 +49,10 @@ def fill_strip(
             if columns == 1:
                 strip[target : target + size] = chroma[source : source + size]
             elif rows == 1:
-                for x in range(0, size // 2, _LANES):
+                for x in range(0, size // 2, LANES):
                     _mean_of_two(chroma, source + 2 * x, size, strip, target + x)
             else:
-                for x in range(0, size // 2, _LANES):
+                for x in range(0, size // 2, LANES):
                     _mean_of_four(chroma, source + 2 * x, size, strip, target + x)
 
 
@@ -70,14 +68,14 @@ def _convert_row(
     size: int,
 ) -> None:
     """A row of `width` pixels from image[start] on to `size` of luma[y], chroma[blue] and red two rows below."""
-    whole, red = width // _LANES * _LANES, blue + 2 * size
-    for x in range(0, whole, _LANES):
+    whole, red = width // LANES * LANES, blue + 2 * size
+    for x in range(0, whole, LANES):
         _convert(image, start + 3 * x, luma, y + x, chroma, blue + x, red + x)
     if whole == size:
         return
-    rest = np.empty(3 * _LANES, np.uint8)
-    for x in range(whole, size, _LANES):
-        for k in range(_LANES):
+    rest = np.empty(3 * LANES, np.uint8)
+    for x in range(whole, size, LANES):
+        for k in range(LANES):
             at = start + 3 * min(x + k, width - 1)
             for c in range(3):
                 rest[3 * k + c] = image[at + c]
@@ -95,11 +93,6 @@ def _repeat(strip: np.ndarray, y: int, rows: int, size: int) -> None:
         strip[at : at + size] = strip[at - size : at]
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, index: ir.Value) -> ir.Value:
-    made = context.make_array(array_type)(context, builder, array)
-    return cgutils.get_item_pointer(context, builder, array_type, made, [index])
-
-
 @intrinsic
 def _convert(typingctx, pixels, at, luma, y, chroma, blue, red):  # noqa: ARG001 (numba's signature)
     """Eight pixels of RGB from pixels[at] on to YCbCr (JFIF) at luma[y], chroma[blue] and chroma[red].
@@ -110,43 +103,29 @@ def _convert(typingctx, pixels, at, luma, y, chroma, blue, red):  # noqa: ARG001
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
-        parts = []
-        for k in range(3):
-            index = builder.add(args[1], ir.Constant(args[1].type, _LANES * k))
-            place = _pointer(context, builder, kinds[0], args[0], index)
-            parts.append(builder.load(builder.bitcast(place, _BYTES.as_pointer()), align=1))
-        red, green, blue = (builder.zext(colour, _INT32) for colour in _deinterleaved(builder, parts))
+        first, second = load_three(context, builder, kinds[0], args[0], args[1], BYTES)
+        every_third = (order([3 * k + c for k in range(LANES)]) for c in range(3))
+        colours = (builder.shuffle_vector(first, second, chosen) for chosen in every_third)
+        red, green, blue = (builder.zext(colour, INT32) for colour in colours)
         luma = _weighted(builder, [(19595, red), (19235, green), (19235, green), (7471, blue)], 1 << 15)
         cb = _weighted(builder, [(-11059, red), (-21709, green), (1 << 15, blue)], _CHROMA_ZERO)
         cr = _weighted(builder, [(1 << 15, red), (-27439, green), (-5329, blue)], _CHROMA_ZERO)
         for value, array, index in ((luma, 2, 3), (cb, 4, 5), (cr, 4, 6)):
-            place = _pointer(context, builder, kinds[array], args[array], args[index])
-            builder.store(value, builder.bitcast(place, _BYTES.as_pointer()), align=1)
+            builder.store(value, pointer(context, builder, kinds[array], args[array], args[index], BYTES), align=1)
         return context.get_dummy_value()
 
     return types.void(pixels, types.intp, luma, types.intp, chroma, types.intp, types.intp), codegen
 
 
-def _deinterleaved(builder: ir.IRBuilder, parts: list[ir.Value]) -> list[ir.Value]:
-    """Every third byte of 24, from the first, the second and the third on."""
-    words = ir.VectorType(ir.IntType(32), 2 * _LANES)
-    first = builder.shuffle_vector(parts[0], parts[1], ir.Constant(words, list(range(2 * _LANES))))
-    second = builder.shuffle_vector(parts[2], parts[2], ir.Constant(words, list(range(2 * _LANES))))
-    order = ir.VectorType(ir.IntType(32), _LANES)
-    return [
-        builder.shuffle_vector(first, second, ir.Constant(order, [3 * k + c for k in range(_LANES)])) for c in range(3)
-    ]
-
-
 def _weighted(builder: ir.IRBuilder, terms: list[tuple[int, ir.Value]], rounding: int) -> ir.Value:
-    total = ir.Constant(_INT32, [rounding] * _LANES)
+    total = constant(rounding)
     for weight, value in terms:
         if weight == 1 << 15:
-            total = builder.add(total, builder.shl(value, ir.Constant(_INT32, [15] * _LANES)))
+            total = builder.add(total, builder.shl(value, constant(15)))
             continue
-        product = builder.mul(value, ir.Constant(_INT32, [abs(weight)] * _LANES))
+        product = builder.mul(value, constant(abs(weight)))
         total = builder.add(total, product) if weight > 0 else builder.sub(total, product)
-    return builder.trunc(builder.lshr(total, ir.Constant(_INT32, [16] * _LANES)), _BYTES)
+    return builder.trunc(builder.lshr(total, constant(16)), BYTES)
 
 
 def _mean(num_rows: int) -> Callable[..., Any]:
@@ -157,19 +136,17 @@ def _mean(num_rows: int) -> Callable[..., Any]:
         """target[to : to + 8] = means of source[at : at + 16] in pairs, and of the row behind; nothing is checked."""
 
         def codegen(context, builder, signature, args):
-            wide, order = ir.VectorType(ir.IntType(8), 2 * _LANES), ir.VectorType(ir.IntType(32), _LANES)
-            total = ir.Constant(_INT16, [num_rows - 1, num_rows] * (_LANES // 2))
+            wide = ir.VectorType(ir.IntType(8), 2 * LANES)
+            total = ir.Constant(INT16, [num_rows - 1, num_rows] * (LANES // 2))
             for row in range(num_rows):
                 index = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, row)))
-                place = _pointer(context, builder, signature.args[0], args[0], index)
-                samples = builder.load(builder.bitcast(place, wide.as_pointer()), align=1)
+                place = pointer(context, builder, signature.args[0], args[0], index, wide)
+                samples = builder.load(place, align=1)
                 for odd in range(2):
-                    chosen = ir.Constant(order, [2 * k + odd for k in range(_LANES)])
-                    half = builder.shuffle_vector(samples, samples, chosen)
-                    total = builder.add(total, builder.zext(half, _INT16))
-            value = builder.trunc(builder.lshr(total, ir.Constant(_INT16, [num_rows] * _LANES)), _BYTES)
-            place = _pointer(context, builder, signature.args[3], args[3], args[4])
-            builder.store(value, builder.bitcast(place, _BYTES.as_pointer()), align=1)
+                    half = builder.shuffle_vector(samples, samples, order([2 * k + odd for k in range(LANES)]))
+                    total = builder.add(total, builder.zext(half, INT16))
+            value = builder.trunc(builder.lshr(total, ir.Constant(INT16, [num_rows] * LANES)), BYTES)
+            builder.store(value, pointer(context, builder, signature.args[3], args[3], args[4], BYTES), align=1)
             return context.get_dummy_value()
 
         return types.void(source, types.intp, types.intp, target, types.intp), codegen
