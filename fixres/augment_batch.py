@@ -35,7 +35,7 @@ def colour_matrices(factors: np.ndarray) -> np.ndarray:
     """float64 (B, 3, 3): what takes a pixel's (red, green, blue) to its jittered ones.
 
     Saturation 0 leaves luma alone. The paper does not say what a factor of the hue is; a factor f turns it by
-    (f - 1) * 180 degrees, as the jitter of MXNet, which the paper's code used, does with f - 1.
+    (f - 1) * 180 degrees, which is what MXNet, the framework of the paper's code, makes of f - 1.
 
     Args:
         factors: float (B, 3), brightness, saturation, hue.

@@ -85,7 +85,7 @@ class Trainer:
     ) -> EpochResult:
         """Trains on the loader's current epoch.
 
-        The caller sets the modules' train and eval modes, the epoch, the loader's too, and its resolution.
+        The caller sets the modules' train and eval modes, the epoch here and of the loader, and its resolution.
 
         Args:
             loader: training batches.
@@ -99,9 +99,7 @@ class Trainer:
         device = self.precision.device
         loss_sum, num_images = torch.zeros((), device=device), 0
         num_micro = self.stepper.accumulate
-        num_updates = len(loader) // num_micro
-        if not num_updates and num_micro > 1:
-            raise InputError(f"{title}: too few images for {num_micro} micro-batches; lower optim.accumulate")
+        num_updates = _num_updates(loader, num_micro, title)
         start, waited = time.perf_counter(), loader.counters.wait_seconds
         with tqdm(
             total=_images_ahead(loader), desc=title, unit="img", leave=False, mininterval=0.5, disable=None
@@ -143,6 +141,12 @@ class Trainer:
             loss = self._loss(self._forward(self.normalise(images)), targets, images)
         self.stepper.step(loss)
         return loss.detach()
+
+
+def _num_updates(loader: Loader, num_micro: int, title: str) -> int:
+    if num_micro > 1 and len(loader) < num_micro:
+        raise InputError(f"{title}: too few images for {num_micro} micro-batches; lower optim.accumulate")
+    return len(loader) // num_micro
 
 
 def _images_ahead(loader: Loader) -> int:

@@ -131,6 +131,17 @@ def test_the_colours_do_not_depend_on_whether_images_are_mixed() -> None:
     assert 0 < (cut == plain).all(-1).float().mean() < 1  # outside the box
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("config", [{"colour": 0.4, "pca": 0.1}, {"mixup": 0.2}, {"cutmix": 1.0}])
+def test_a_gpu_makes_the_same_batches(config: dict[str, float]) -> None:
+    transform, labels = BatchTransform(AugmentConfig(**config), 5, 3), torch.arange(4)
+    images, targets = transform(_images(), labels, 2)
+    there, told = transform(_images().cuda(), labels.cuda(), 2)
+    assert (there.cpu().int() - images.int()).abs().max() <= 1  # a value between two may round either way
+    torch.testing.assert_close(told.cpu(), targets)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
