@@ -10,19 +10,20 @@ import torch
 from tqdm import tqdm
 
 from fixres.adapt import adapt
+from fixres.averaging import Average
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.clock import Clock
-from fixres.config import ArmConfig, FixConfig, Recipe
+from fixres.config import ArmConfig, FixConfig, OptimConfig, Recipe
 from fixres.evaluate import EvalResult, evaluate, sweep
 from fixres.finetune import finetune, fix_crop
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
-from fixres.optim import Stepper, create_optimizer
 from fixres.profiling import StepProfiler
 from fixres.results import ArmResult, CurvePoint, at
 from fixres.runlog import RunLog
-from fixres.schedule import lr_at, resolution_at, scaled_lr
-from fixres.train import EpochResult, Trainer
+from fixres.schedule import resolution_at, scaled_lr, training_lr
+from fixres.train import EpochResult
+from fixres.training import create_trainer
 from pipelines.spec import Crop, EvalCrop, Loader, OpenLoader
 
 
@@ -57,10 +58,13 @@ class Arm:
             torch.manual_seed(recipe.seed)
             self.net = create_model(recipe.model, len(test_loader.classes)).to(precision.device)
             self.normalise = Normalise().to(precision.device)
-            stepper = Stepper(create_optimizer(self.net, recipe.optim), precision)
-            smoothing = recipe.optim.label_smoothing
-            self._trainer = Trainer(self.net, self.normalise, stepper, precision, smoothing, recipe.compile)
-            self.loader = self._open_train(recipe.train_crop, self.resolutions[0])
+            average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
+            # What is tested, fixed and saved.
+            self.tested = self.net if average is None else average.net
+            classes = test_loader.classes
+            self._trainer = create_trainer(recipe, self.net, self.normalise, precision, classes, average)
+            self.loader = self._open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
+        tqdm.write(f"{name}: {_rates(recipe.optim)}", file=sys.stderr)
         self._epochs: list[EpochResult] = []
         self._curve: list[CurvePoint] = []
 
@@ -84,11 +88,11 @@ class Arm:
             self.net.train()
             self.loader.set_resolution(self.resolutions[epoch])
             self.loader.set_epoch(epoch)
+            self._trainer.set_epoch(epoch)
             profiler = self._profiler(epoch)
-            peak = scaled_lr(optim.lr, optim.batch_size)
             result = self._trainer.epoch(
                 self.loader,
-                lambda done: lr_at(epoch + done, config.epochs, peak, optim.warmup_epochs),
+                lambda done: training_lr(epoch + done, config.epochs, optim),
                 f"{self.name}: {self.resolutions[epoch]} px, epoch {epoch + 1}/{config.epochs}",
                 profiler,
             )
@@ -109,7 +113,7 @@ class Arm:
     def _test(self, epoch: int) -> None:
         with self.clock.stage("evaluate"):
             self._test_loader.set_resolution(self.config.test_res)
-            result = evaluate(self.net, self.normalise, self._test_loader, self._precision, f"{self.name}: test")
+            result = evaluate(self.tested, self.normalise, self._test_loader, self._precision, f"{self.name}: test")
         self._add_to_curve(epoch, result)
 
     def _add_to_curve(self, epoch: int, result: EvalResult) -> None:
@@ -134,7 +138,7 @@ class Arm:
         with self.clock.stage("evaluate"):
             resolutions = self.recipe.sweep_resolutions()
             title = f"{self.name}: test {when}"
-            return sweep(self.net, self.normalise, self._test_loader, self._precision, resolutions, title)
+            return sweep(self.tested, self.normalise, self._test_loader, self._precision, resolutions, title)
 
     def _fix(self, config: FixConfig) -> list[EpochResult]:
         recipe, test_res, size = self.recipe, self.config.test_res, config.batch_size
@@ -144,7 +148,7 @@ class Arm:
                 self._adapt(config)
             with closing(self._open_train(crop, test_res, size)) as loader:
                 results = finetune(
-                    self.net,
+                    self.tested,
                     self.normalise,
                     loader,
                     config,
@@ -160,7 +164,7 @@ class Arm:
     def _adapt(self, config: FixConfig) -> None:
         crop = EvalCrop(self.recipe.eval_crop.crop_pct)
         with closing(self._open_train(crop, self.config.test_res, config.batch_size)) as loader:
-            line = adapt(self.net, self.normalise, loader, config, self._precision, self.resolutions[-1])
+            line = adapt(self.tested, self.normalise, loader, config, self._precision, self.resolutions[-1])
         tqdm.write(f"{self.name}: {line}", file=sys.stderr)
 
     def _save(self, name: str, fixed: bool) -> None:
@@ -176,7 +180,7 @@ class Arm:
             seed=recipe.seed,
         )
         with self.clock.stage("save"):
-            save_checkpoint(self.log.folder / self.name / name, self.net, info)
+            save_checkpoint(self.log.folder / self.name / name, self.tested, info)
 
     def sample_crops(self, num: int = 8) -> dict[str, np.ndarray]:
         """The first crops of the run, as the network sees them: uint8 (num, r, r, 3) for "train" and "test"."""
@@ -213,3 +217,10 @@ class Arm:
             curve=self._curve,
             fix_epochs=fix_epochs,
         )
+
+
+def _rates(optim: OptimConfig) -> str:
+    """What linear scaling made of the learning rate."""
+    peak, micro = scaled_lr(optim.lr, optim.batch_size), optim.accumulate or 1
+    batches = f"{micro} x {optim.micro_batch_size}" if micro > 1 else f"{optim.batch_size}"
+    return f"peak learning rate {peak:g}: {optim.lr:g} for 256 images, {batches} in a step"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.tricks_config import AugmentConfig, DistillConfig
 from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
 
@@ -21,33 +22,71 @@ class ModelConfig:
     name: str = "resnet50"
     """timm's model name."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, such as channels or drop_path_rate."""
+    """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
+    BatchNorm of each residual block starts at 0; aa_layer: "blurpool" for blur pooling."""
+    init: Literal["xavier"] | None = None
+    """Xavier's random weights in convolutions and linear layers (arXiv 1812.01187, section 2.1); timm's if null."""
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """A learning rate that falls in steps (arXiv 1812.01187, section 2.1)."""
+
+    milestones: list[int] = field(default_factory=lambda: [30, 60, 90])
+    """Epochs at which it falls, rising."""
+    factor: float = 0.1
+    """What it is multiplied with there."""
+
+    def __post_init__(self) -> None:
+        if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
+            raise InputError(f"optim.steps.milestones={self.milestones} must rise from 1 or more, as [30, 60, 90]")
+        if not 0 < self.factor < 1:
+            raise InputError(f"optim.steps.factor={self.factor} must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD with Nesterov momentum, linear warm-up and cosine decay (arXiv 1812.01187, sections 3.1 and 5.1)."""
+    """SGD with Nesterov momentum, linear warm-up, cosine or step decay (arXiv 1812.01187, sections 3.1 and 5.1)."""
 
     lr: float = 0.1
     """Peak learning rate for a global batch of 256; scaled linearly with the batch size."""
     batch_size: int = 256
     """Images per step over all processes (global_batch_size)."""
+    accumulate: int | None = None
+    """Micro-batches per step: so many batches of batch_size / accumulate images, one after another, make one step; one
+    if null."""
     momentum: float = 0.9
     """Nesterov momentum."""
     weight_decay: float = 5e-5
-    """L2 penalty of weight matrices and kernels; none on BatchNorm and biases (section 3.1)."""
+    """L2 penalty of weight matrices and kernels."""
+    decay_all: bool | None = None
+    """Penalise BatchNorm and biases too, as the paper's baseline does; none on them if null (section 3.1)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up from 0."""
+    steps: StepDecay | None = None
+    """Lowers the rate in steps; half a cosine to 0 if null."""
     label_smoothing: float = 0.1
     """Probability mass spread over all classes (section 5.2)."""
+    ema: float | None = None
+    """Decay of an average of the weights that is tested, fixed and saved in their place; none if null. Young averages
+    forget faster: after n steps the decay is at most 1 - n**(-2/3)."""
 
     def __post_init__(self) -> None:
         _positive("optim.lr", self.lr)
         _positive("optim.batch_size", self.batch_size)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise InputError(f"optim.ema={self.ema} must be in [0, 1)")
+        if self.accumulate is not None and (self.accumulate < 1 or self.batch_size % self.accumulate):
+            raise InputError(f"optim.accumulate={self.accumulate} must divide optim.batch_size={self.batch_size}")
         if self.warmup_epochs < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise InputError("optim: warmup_epochs and weight_decay must not be negative, momentum must be in [0, 1)")
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images per batch that the network sees at once in training."""
+        return self.batch_size // (self.accumulate or 1)
 
 
 @dataclass(frozen=True)
@@ -215,6 +254,10 @@ class Recipe:
     """The network."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimiser."""
+    augment: AugmentConfig | None = None
+    """What is done to training batches on the device; nothing if null."""
+    distill: DistillConfig | None = None
+    """A teacher to learn from; none if null."""
     train_crop: TrainCrop = field(default_factory=TrainCrop)
     """RandomResizedCrop of the training images."""
     eval_crop: EvalCrop = field(default_factory=EvalCrop)

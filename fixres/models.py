@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +19,32 @@ def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
         near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "see timm.list_models()"
         raise InputError(f"model.name={config.name!r} is not a timm model; near: {near}")
     try:
-        net = timm.create_model(config.name, num_classes=num_classes, **config.kwargs)
+        net = timm.create_model(config.name, num_classes=num_classes, **_with_classes(config.kwargs))
     except TypeError as error:
         raise InputError(f"model.kwargs={config.kwargs} do not fit {config.name}: {error}") from error
+    if config.init == "xavier":
+        _draw_xavier(net)
     return net.to(memory_format=torch.channels_last)
+
+
+def _with_classes(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """timm's ResNets take the class of a blur pooling; files hold its name."""
+    if not isinstance(kwargs.get("aa_layer"), str):
+        return kwargs
+    if kwargs["aa_layer"] != "blurpool":
+        raise InputError(f"model.kwargs.aa_layer={kwargs['aa_layer']!r} is unknown; use blurpool")
+    from timm.layers import BlurPool2d
+
+    return kwargs | {"aa_layer": BlurPool2d}
+
+
+def _draw_xavier(net: nn.Module) -> None:
+    """Convolutions and linear layers uniform in [-a, a], a = sqrt(6 / (d_in + d_out)), biases 0 (section 2.1)."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class Normalise(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 
-from fixres.config import ResolutionConfig
+from fixres.config import OptimConfig, ResolutionConfig, StepDecay
 
 LR_BATCH_SIZE = 256  # the batch size that learning rates in recipes are meant for
 
@@ -34,6 +34,20 @@ def lr_at(epoch: float, epochs: float, peak: float, warmup_epochs: float = 0.0) 
 def stepped_lr(epoch: float, lr: float, step_epochs: int) -> float:
     """`lr`, divided by 10 after every `step_epochs`, as the published code of FixRes does."""
     return lr * 0.1 ** int(epoch // step_epochs)
+
+
+def milestone_lr(epoch: float, peak: float, steps: StepDecay, warmup_epochs: float = 0.0) -> float:
+    """Linear warm-up from 0 to `peak`, which falls at each milestone (arXiv 1812.01187, section 2.1)."""
+    warm = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
+    return warm * peak * steps.factor ** bisect_right(steps.milestones, epoch)
+
+
+def training_lr(epoch: float, epochs: int, config: OptimConfig) -> float:
+    """Learning rate at `epoch` (fractional) of a training of `epochs` epochs, scaled to its batch size."""
+    peak = scaled_lr(config.lr, config.batch_size)
+    if config.steps is not None:
+        return milestone_lr(epoch, peak, config.steps, config.warmup_epochs)
+    return lr_at(epoch, epochs, peak, config.warmup_epochs)
 
 
 def resolution_at(epoch: int, config: ResolutionConfig) -> int:

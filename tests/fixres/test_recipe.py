@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fixres.config import StepDecay
 from fixres.recipe import RECIPES, parse_recipe, save_recipe
+from fixres.schedule import resolution_at, training_lr
+from fixres.tricks_config import AugmentConfig, DistillConfig
 from pipelines.spec import InputError
 
 
@@ -15,6 +18,44 @@ def test_every_recipe_parses_and_survives_saving(path: Path, tmp_path: Path) -> 
     recipe = parse_recipe(["--config", path.stem])
     save_recipe(recipe, tmp_path / "resolved.yaml")
     assert parse_recipe(["--config", str(tmp_path / "resolved.yaml")]) == recipe
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "tricks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_tricks_parses_and_says_that_nobody_ran_it(path: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(["--config", f"tricks/{path.stem}"])
+    assert recipe.name == path.stem
+    assert "NOT RUN BY US" in path.read_text()
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    assert parse_recipe(["--config", str(tmp_path / "resolved.yaml")]) == recipe
+
+
+def test_the_ladder_has_its_rungs() -> None:
+    for epochs in (16, 18, 24, 32, 40, 88):
+        arm = parse_recipe(["--config", f"tricks/imagenet_rn50_{epochs}"]).arms.present()["fast"]
+        sizes = [resolution_at(epoch, arm.resolution) for epoch in range(epochs)]
+        assert arm.epochs == epochs and arm.fix is not None
+        assert sizes == sorted(sizes) and set(sizes) == {128, 160, 192}
+
+
+def test_the_papers_recipes_have_the_papers_settings() -> None:
+    """Section 2.1, and section 5 with 200 epochs of mixup."""
+    baseline, tricks = (parse_recipe(["--config", f"tricks/paper_{name}"]) for name in ("baseline", "tricks"))
+    rates = [training_lr(epoch, 120, baseline.optim) for epoch in (0, 29.9, 30, 60, 90)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
+    assert baseline.augment == AugmentConfig(colour=0.4, pca=0.1) and baseline.model.init == "xavier"
+    assert tricks.augment == AugmentConfig(colour=0.4, pca=0.1, mixup=0.2) and tricks.optim.label_smoothing == 0.1
+    assert [recipe.arms.baseline.epochs for recipe in (baseline, tricks)] == [120, 200]  # type: ignore[union-attr]
+
+
+def test_tricks_are_off_until_asked_and_overrides_reach_them() -> None:
+    plain = parse_recipe([])
+    optim = plain.optim
+    assert (plain.augment, plain.distill, plain.model.init) == (None, None, None)
+    assert (optim.steps, optim.ema, optim.accumulate, optim.decay_all) == (None, None, None, None)
+    arguments = "--augment.mixup 0.2 --distill.teacher t.pt --optim.steps.milestones [3,6] --optim.ema 0.9"
+    recipe = parse_recipe(f"{arguments} --optim.accumulate 4 --optim.decay_all true --model.init xavier".split())
+    assert recipe.augment == AugmentConfig(mixup=0.2) and recipe.distill == DistillConfig("t.pt", temperature=20.0)
+    assert recipe.optim.steps == StepDecay([3, 6], 0.1) and recipe.optim.micro_batch_size == 8
 
 
 def test_the_demo_is_the_default_and_overrides_reach_deep() -> None:
@@ -50,6 +91,10 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--arms.baseline", "null", "--arms.fast", "null"], "nothing to train"),
         (["--data.on_bad", "ignore"], "on_bad"),
         (["--optim.label_smoothing", "1"], "label_smoothing"),
+        (["--augment.mixup", "-1"], "augment.mixup=-1"),
+        (["--augment.mixupp", "1"], "mixupp"),
+        (["--optim.accumulate", "5"], "optim.accumulate=5 must divide optim.batch_size=32"),
+        (["--optim.steps.milestones", "[9, 3]"], "optim.steps.milestones"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:

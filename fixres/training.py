@@ -1,0 +1,46 @@
+"""The trainer that a recipe asks for: optimiser, average, batch transform and loss put together."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fixres.augment_batch import BatchTransform
+from fixres.averaging import Average
+from fixres.config import Recipe
+from fixres.distill import Distilled, open_teacher
+from fixres.hardware import Precision
+from fixres.losses import CrossEntropy, Loss
+from fixres.models import Normalise
+from fixres.optim import Stepper, create_optimizer
+from fixres.train import Trainer
+
+
+def create_trainer(
+    recipe: Recipe,
+    net: nn.Module,
+    normalise: Normalise,
+    precision: Precision,
+    classes: tuple[str, ...],
+    average: Average | None = None,
+) -> Trainer:
+    """A trainer of `net` with every trick that is on in `recipe`.
+
+    Args:
+        recipe: optim, augment, distill, compile and seed count.
+        net: the network, on its device.
+        normalise: from uint8 NHWC batches to its input, likewise.
+        precision: autocast type and device.
+        classes: of the data in label order.
+        average: told of each update.
+
+    Raises:
+        InputError: a teacher that cannot be opened.
+    """
+    optim, augment = recipe.optim, recipe.augment
+    stepper = Stepper(create_optimizer(net, optim), precision, optim.accumulate or 1, average)
+    transform = BatchTransform(augment, len(classes), recipe.seed) if augment is not None else None
+    loss: Loss = CrossEntropy(optim.label_smoothing)
+    if recipe.distill is not None:
+        teacher = open_teacher(recipe.distill, classes, precision.device)
+        loss = Distilled(loss, teacher, recipe.distill.temperature)
+    return Trainer(net, normalise, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss)

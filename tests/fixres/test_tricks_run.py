@@ -1,0 +1,128 @@
+"""A whole run with every trick on: it repeats, tests the average, and is the plain run where all are off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixres.arm import Arm
+from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.config import ArmConfig, ArmsConfig, FixConfig, OptimConfig, Recipe, ResolutionConfig, StepDecay
+from fixres.models import create_model
+from fixres.results import ArmResult
+from fixres.runlog import RunLog
+from fixres.tricks_config import AugmentConfig, DistillConfig
+from pipelines.spec import Loader
+from tests.fixres.conftest import CPU, TINY
+
+OpenCoded = Callable[..., Loader]
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, open_coded: OpenCoded) -> Path:
+    """A checkpoint for the coded folder's classes, with an input size of its own."""
+    torch.manual_seed(9)
+    info = CheckpointInfo(TINY.name, TINY.kwargs, open_coded().classes, 32, 40, 0.875)
+    save_checkpoint(tmp_path / "teacher.pt", create_model(TINY, 2), info)
+    return tmp_path / "teacher.pt"
+
+
+def _plain(folder: Path) -> Recipe:
+    arm = ArmConfig(2, ResolutionConfig([(0, 32), (1, 48)], multiple=16), 48, FixConfig(1))
+    optim = OptimConfig(lr=0.8, batch_size=8, warmup_epochs=1)
+    return Recipe(
+        run_dir=folder, device="cpu", precision="fp32", eval_every=0, sweep=[48], model=TINY, optim=optim,
+        arms=ArmsConfig(arm),
+    )  # fmt: skip
+
+
+def _all_on(folder: Path, teacher: Path) -> Recipe:
+    plain = _plain(folder)
+    return replace(
+        plain,
+        model=replace(TINY, kwargs={**TINY.kwargs, "aa_layer": "blurpool"}, init="xavier"),
+        optim=replace(plain.optim, accumulate=2, ema=0.8, steps=StepDecay([1])),
+        augment=AugmentConfig(colour=0.4, pca=0.1, mixup=0.2, cutmix=1.0),
+        distill=DistillConfig(str(teacher)),
+    )
+
+
+def _train(recipe: Recipe, open_coded: OpenCoded) -> ArmResult:
+    """The recipe's arm from the first epoch to the fix."""
+    log = RunLog(recipe.folder, recipe, {})
+    arm = Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+    with closing(log):
+        for epoch in range(arm.config.epochs):
+            arm.train_epoch(epoch)
+        return arm.finish()
+
+
+def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
+    return load_checkpoint(recipe.folder / "baseline" / file)[0].state_dict()
+
+
+def _run(recipe: Recipe, open_coded: OpenCoded) -> dict[str, torch.Tensor]:
+    _train(recipe, open_coded)
+    return _saved(recipe)
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_with_every_trick_on_repeats(tmp_path: Path, teacher: Path, open_coded: OpenCoded) -> None:
+    one = _run(_all_on(tmp_path / "one", teacher), open_coded)
+    assert _same(one, _run(_all_on(tmp_path / "two", teacher), open_coded))
+    assert not _same(one, _run(replace(_all_on(tmp_path / "three", teacher), seed=1), open_coded))
+    assert all(torch.isfinite(value).all() for value in one.values())
+
+
+def _fields(recipe: Recipe, **optim: object) -> Recipe:
+    return replace(recipe, optim=replace(recipe.optim, **optim))  # type: ignore[arg-type]
+
+
+def test_each_switch_reaches_the_training(tmp_path: Path, teacher: Path, open_coded: OpenCoded) -> None:
+    plain = _plain(tmp_path / "plain")
+    weights = _run(plain, open_coded)
+    switched = {
+        "steps": _fields(plain, steps=StepDecay([1])),
+        "decay": _fields(plain, decay_all=True, weight_decay=0.1),
+        "micro": _fields(plain, accumulate=2),
+        "average": _fields(plain, ema=0.8),
+        "xavier": replace(plain, model=replace(TINY, init="xavier")),
+        "colour": replace(plain, augment=AugmentConfig(colour=0.4)),
+        "pca": replace(plain, augment=AugmentConfig(pca=0.1)),
+        "mixup": replace(plain, augment=AugmentConfig(mixup=0.2)),
+        "cutmix": replace(plain, augment=AugmentConfig(cutmix=1.0)),
+        "teacher": replace(plain, distill=DistillConfig(str(teacher))),
+    }
+    for name, recipe in switched.items():
+        assert not _same(weights, _run(replace(recipe, run_dir=tmp_path / name), open_coded)), name
+    off = replace(plain, run_dir=tmp_path / "off", augment=AugmentConfig())
+    assert _same(weights, _run(_fields(off, accumulate=1), open_coded))
+
+
+def test_epochs_draw_other_colours(tmp_path: Path, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixres.augment_batch import BatchTransform
+
+    epochs: list[int] = []
+    monkeypatch.setattr(BatchTransform, "set_epoch", lambda _, epoch: epochs.append(epoch))
+    _run(replace(_plain(tmp_path / "run"), augment=AugmentConfig(pca=0.1)), open_coded)
+    assert epochs == [0, 1]
+
+
+def test_the_average_is_tested_and_saved_instead_of_the_weights(tmp_path: Path, open_coded: OpenCoded) -> None:
+    """With decay 0 it is the last weights; they must be those of a run without it, before and after the fix."""
+    plain = _plain(tmp_path / "plain")
+    _train(plain, open_coded)
+    zero = replace(_fields(plain, ema=0.0), run_dir=tmp_path / "zero")
+    result = _train(zero, open_coded)
+    for file in ("trained.pt", "fixed.pt"):
+        assert _same(_saved(zero, file), _saved(plain, file))
+    slow = _train(replace(_fields(plain, ema=0.999), run_dir=tmp_path / "slow"), open_coded)
+    assert slow.sweep_before[0].loss != result.sweep_before[0].loss
