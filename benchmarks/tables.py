@@ -143,6 +143,16 @@ def fed_step_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def feeding_table(record: dict[str, Any]) -> str:
+    """Microseconds for each image of the steps between a file and pixels, by resolution."""
+    names = list(record["results"][0]["microseconds"])
+    lines = ["| px | KB a cut | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
+    for one in record["results"]:
+        times = (f"{statistics.median(one['microseconds'][name]):.0f}" for name in names)
+        lines.append(f"| {one['res']} | {one['bytes_per_image'] / 1000:.0f} | " + " | ".join(times) + " |")
+    return "\n".join(lines)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training_table,
     "throughput": throughput_table,
@@ -152,6 +162,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "savings": savings_table,
     "fix": fix_table,
     "fed_step": fed_step_table,
+    "feeding": feeding_table,
 }
 
 

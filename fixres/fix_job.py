@@ -70,6 +70,9 @@ class FixJob(NetworkChoice):
             raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
         if self.output is not None and self.output.suffix == ".pt" and len(self.wanted) != 1:
             raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
+        for name in ("ema", "accumulate", "steps"):
+            if getattr(self.optim, name) is not None:
+                raise InputError(f"optim.{name} is for training; a fix has its own schedule (--fix.schedule), omit it")
         self.check_free(self.wanted)
 
     @property

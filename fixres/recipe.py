@@ -57,7 +57,8 @@ def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = 
         if argument != "--config" or Path(arguments[i + 1]).is_file():
             continue
         if not named.is_file():
-            known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            files = (*folder.glob("*.yaml"), *folder.glob("tricks/*.yaml"))
+            known = ", ".join(sorted(str(file.relative_to(folder).with_suffix("")) for file in files))
             raise InputError(
                 f"--config {arguments[i + 1]}: no such file, and no recipe of that name; there are {known}"
             )
