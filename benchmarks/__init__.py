@@ -1,0 +1,3 @@
+"""Measuring. The console comes first: it tells OpenMP, before torch loads it, not to spin while it waits."""
+
+import pipelines.console  # noqa: F401
