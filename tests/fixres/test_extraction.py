@@ -54,7 +54,7 @@ def run(checkpoint: Path, folder: Path, output: Path, on_batch: Callable | None 
             loader._deliveries = watched
         return loader
 
-    job = ExtractJob(str(checkpoint), output, batch_size=5, device="cpu", precision="fp32", **fields)
+    job = ExtractJob(model=str(checkpoint), output=output, batch_size=5, device="cpu", precision="fp32", **fields)
     return extract(job, open_it, CLASSES, NAMES)
 
 
@@ -253,7 +253,7 @@ def test_a_replaced_image_or_other_classes_stop_the_extraction(
     def open_it(split: str, **values: object) -> Loader:
         return open_loader("torch", LoaderConfig(path=folder, num_workers=0, on_bad="replace", **values))
 
-    job = ExtractJob(str(checkpoint), tmp_path / "a", batch_size=5, device="cpu", precision="fp32")
+    job = ExtractJob(model=str(checkpoint), output=tmp_path / "a", batch_size=5, device="cpu", precision="fp32")
     with pytest.raises(InputError, match="images were replaced or reordered"):
         extract(job, open_it, CLASSES)
     with pytest.raises(InputError, match="test it on the classes it was trained on"):

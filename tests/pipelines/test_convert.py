@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import resource
 import signal
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipelines import beton_writer, console
+from pipelines import beton_writer
 from pipelines.beton import BetonReader
 from pipelines.convert import convert
 from pipelines.images import decode_rgb, image_size
@@ -236,31 +237,35 @@ def test_command_line_without_data(tmp_path: Path) -> None:
 
 
 class Child:
-    """`convert` as a command line runs it, in a forked process: importing torch anew would take seconds each time."""
+    """`convert` as a command line runs it, in a process of its own."""
 
     def __init__(self, errors: Path, prepare: Callable[[], None], **arguments: object) -> None:
         self._errors = errors
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setpgrp()
-            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
-            sys.stderr = os.fdopen(2, "w")
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                prepare()
-                console.run(lambda: convert(num_workers=2, **arguments) and None)
-            except SystemExit as error:
-                os._exit(error.code)
-            finally:
-                os._exit(99)
+        words = json.dumps({name: str(value) for name, value in arguments.items()})
+        with errors.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CONVERT, words], stderr=file, preexec_fn=prepare, start_new_session=True
+            )
+        self.pid = self._process.pid
 
     def wait(self) -> tuple[int, str]:
         """Exit code (negative: signal) and the last line on stderr; a killed process may have written none."""
-        _, status = os.waitpid(self.pid, 0)
+        code = self._process.wait(60)
         text = self._errors.read_text()
         assert "Traceback" not in text
         lines = text.strip().splitlines() or [""]
-        return os.waitstatus_to_exitcode(status), lines[-1]
+        return code, lines[-1]
+
+
+_CONVERT = """
+import json, sys
+from pathlib import Path
+from pipelines import console
+from pipelines.convert import convert
+words = json.loads(sys.argv[1])
+paths = Path(words["source"]), Path(words["dest"])
+console.run(lambda: convert(*paths, words["format"], num_workers=2) and None)
+"""
 
 
 def test_file_too_large_for_the_disk(coded_folder: Path, tmp_path: Path) -> None:

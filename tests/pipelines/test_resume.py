@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def start(source: FolderSource, target: Path, format: str) -> int:
     if pid == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            sys.modules.pop("nvidia.dali", None)  # an earlier test's; the server for workers belongs to the parent
             run(source, target, format)
             os._exit(0)
         finally:
@@ -175,6 +177,7 @@ def test_a_full_disk_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
     if pid == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            sys.modules.pop("nvidia.dali", None)  # an earlier test's; the server for workers belongs to the parent
             resource.setrlimit(resource.RLIMIT_FSIZE, ((8 << 20) + 100_000, -1))
             run(folder, target, "roc", num_workers=0)
         except OSError:
