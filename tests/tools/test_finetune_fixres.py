@@ -166,7 +166,7 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
         ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),
         ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
         ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
-        ((tmp_path / "none.pt", "48"), "no such checkpoint"),
+        ((tmp_path / "none.pt", "48"), "no such file"),
         ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
         ((net, "48", "--fix.epochs", 0), "fix.epochs=0 must be above 0"),
         ((net, "48", "--optim.ema", 0.99), "optim.ema is for training"),
