@@ -21,12 +21,13 @@ from benchmarks.conditions import conditions
 from benchmarks.contenders import KINDS, Contender, Stream, check_engines
 from benchmarks.files import BenchmarkFiles
 from benchmarks.measure import Turns, Window, take_turns
+from benchmarks.options import sides
 from benchmarks.records import finish, record
 from benchmarks.tables import fed_step_table
 from benchmarks.train_step import Steps
 from fixres.hardware import choose_device, choose_precision
 from pipelines.console import run
-from pipelines.spec import InputError, check_resolution
+from pipelines.spec import InputError
 
 CEILING = "data at hand"
 _WARM_UP = 6  # batches: more than the engines make ahead
@@ -121,10 +122,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/fed_step.json")
     options = parser.parse_args()
     options.engines = check_engines(list(dict.fromkeys(options.engines.split(","))))
-    try:
-        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
-    except ValueError as error:
-        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    options.res = sides(options.res)
     if options.rounds < 1 or options.batch_size < 2 or options.num_images < options.batch_size:
         raise InputError("rounds must be at least 1, batch-size at least 2 and num-images at least a batch")
     return options

@@ -23,6 +23,7 @@ from tqdm import trange
 
 from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
+from benchmarks.options import sides
 from benchmarks.records import finish, record
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where the record goes")
     options = parser.parse_args()
+    options.res = sides(options.res)
     config = LoaderConfig(
         _roc_file(options.data),
         TrainCrop(),
@@ -169,7 +171,7 @@ def main() -> None:
     )
     feeding, environment, results, interrupted = Feeding(config), conditions(config.path), [], False
     try:
-        for resolution in map(int, options.res.split(",")):
+        for resolution in options.res:
             results.append(feeding.measure(resolution, options.rounds))
             print(_line(results[-1]), flush=True)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from benchmarks.conditions import conditions
 from benchmarks.contenders import KINDS, check_engines
 from benchmarks.fidelity_report import write_fidelity_report
 from benchmarks.files import BenchmarkFiles
+from benchmarks.options import sides
 from benchmarks.records import leave_if_partial, record, write_record
 from benchmarks.tables import fidelity_table
 from benchmarks.throughput_text import columns
@@ -28,7 +29,7 @@ from pipelines.console import run
 from pipelines.loaders import ENGINES, is_installed
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.torch import TorchLoader
-from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop, check_resolution
+from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
 
 def compare(path: Path, resolution: int, min_zoom: float, num_epochs: int) -> dict[str, np.ndarray]:
@@ -139,10 +140,7 @@ def _parse() -> argparse.Namespace:
     options.engines = check_engines(options.engines.split(",") if options.engines else usual)
     if not set(options.engines) <= set(ENGINES) - {"torch"}:
         raise InputError(f"engines={','.join(options.engines)}: choose from {', '.join(ENGINES[:2] + ENGINES[3:])}")
-    try:
-        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
-    except ValueError as error:
-        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    options.res = sides(options.res)
     if options.num_images < 1 or options.num_epochs < 1:
         raise InputError("num_images and num_epochs must be at least 1")
     return options

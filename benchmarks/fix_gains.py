@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.conditions import conditions
 from benchmarks.fix_table import fix_table
+from benchmarks.options import sides
 from benchmarks.records import finish, record
 from fixres.activations_job import ActivationsJob, network_activations
 from fixres.config import FixConfig, OptimConfig
@@ -26,7 +27,7 @@ from fixres.fix_job import FixJob, fix_network
 from fixres.hardware import choose_device
 from pipelines.console import run
 from pipelines.opening import PreparedData
-from pipelines.spec import DataConfig, InputError, check_resolution
+from pipelines.spec import DataConfig, InputError
 
 VARIANTS = {
     "classifier": {"layers": "classifier"},
@@ -141,11 +142,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/fix.json")
     options = parser.parse_args()
     for name in ("test_res", "sweep"):
-        try:
-            sides = [check_resolution(int(side)) for side in getattr(options, name).split(",")]
-        except ValueError as error:
-            raise InputError(f"{name} must be sides in pixels such as 96,128: {error}") from None
-        setattr(options, name, sides)
+        setattr(options, name, sides(getattr(options, name), name))
     options.sweep = sorted({*options.sweep, *options.test_res})
     for path in options.checkpoints:
         if not path.is_file():

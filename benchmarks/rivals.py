@@ -33,6 +33,19 @@ class Rival(ABC):
     def _build(self, resolution: int) -> Any:
         """The rival's own loader: iterating it gives (images, labels)."""
 
+    def _shuffled(self, data: torch.utils.data.Dataset, **more: Any) -> torch.utils.data.DataLoader:
+        """torch's own loader over samples with random access."""
+        num_workers = self._config.num_workers
+        return torch.utils.data.DataLoader(
+            data,
+            self._config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            **more,
+        )
+
     def set_epoch(self, epoch: int) -> None:
         torch.manual_seed(epoch)
         random.seed(epoch)
@@ -63,16 +76,8 @@ class StockDataLoader(Rival):
     def _build(self, resolution: int) -> Any:
         from torchvision import datasets
 
-        config = self._config
-        data = datasets.ImageFolder(str(config.path), transforms.Compose(_transforms(resolution)))
-        return torch.utils.data.DataLoader(
-            data,
-            config.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=config.num_workers,
-            persistent_workers=config.num_workers > 0,
-        )
+        data = datasets.ImageFolder(str(self._config.path), transforms.Compose(_transforms(resolution)))
+        return self._shuffled(data)
 
 
 class BatchedDecodeLoader(Rival):
@@ -84,17 +89,8 @@ class BatchedDecodeLoader(Rival):
     def _build(self, resolution: int) -> Any:  # noqa: ARG002 (crops are made outside the loader)
         from torchvision import datasets, io
 
-        config = self._config
-        data = datasets.ImageFolder(str(config.path), loader=io.read_file)
-        return torch.utils.data.DataLoader(
-            data,
-            config.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=config.num_workers,
-            persistent_workers=config.num_workers > 0,
-            collate_fn=_as_lists,
-        )
+        data = datasets.ImageFolder(str(self._config.path), loader=io.read_file)
+        return self._shuffled(data, collate_fn=_as_lists)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         from torchvision import io

@@ -24,12 +24,13 @@ from benchmarks.conditions import conditions
 from benchmarks.contenders import FLOOR, KINDS, Contender, check_engines
 from benchmarks.files import BenchmarkFiles
 from benchmarks.measure import Turns, take_turns
+from benchmarks.options import sides
 from benchmarks.page_cache import files_below, load
 from benchmarks.records import finish, record
 from benchmarks.remote import Remote
 from benchmarks.throughput_text import as_text
 from pipelines.console import run
-from pipelines.spec import InputError, check_resolution
+from pipelines.spec import InputError
 
 CACHES = ("warm", "cold", "both")
 _WARM_UP_SECONDS = 0.3
@@ -183,10 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> argparse.Namespace:
     """Options with their lists taken apart; raises InputError for those that cannot be."""
     options.engines = check_engines(list(dict.fromkeys(options.engines.split(","))))
-    try:
-        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
-    except ValueError as error:
-        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    options.res = sides(options.res)
     for name in ("rounds", "cold_rounds", "threads", "batch_size"):
         if getattr(options, name) < 1:
             raise InputError(f"{name}={getattr(options, name)} must be at least 1")

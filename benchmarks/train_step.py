@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.conditions import conditions
 from benchmarks.measure import Turns, Window, take_turns
+from benchmarks.options import sides
 from benchmarks.records import RESULTS, finish, read_record, record
 from benchmarks.tables import train_step_table
 from fixres.config import ModelConfig, OptimConfig
@@ -30,7 +31,7 @@ from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
 from fixres.train import Trainer
 from pipelines.console import run
-from pipelines.spec import InputError, check_resolution
+from pipelines.spec import InputError
 
 _NUM_CLASSES = 1000
 _STEPS_QUEUED = 8
@@ -189,10 +190,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/train_step.json")
     options = parser.parse_args()
     options.models = options.models.split(",")
-    try:
-        options.res = [check_resolution(int(side)) for side in options.res.split(",")]
-    except ValueError as error:
-        raise InputError(f"res={options.res!r} must be sides in pixels such as 128,160: {error}") from None
+    options.res = sides(options.res)
     if options.rounds < 1 or options.batch_size < 2:
         raise InputError("rounds must be at least 1 and batch-size at least 2, for BatchNorm")
     return options

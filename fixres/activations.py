@@ -100,7 +100,7 @@ def pooled_activations(
         float32 (N, C).
     """
     parts, num_seen = [], 0
-    with torch.inference_mode(), _inputs_of(classifier) as caught:
+    with torch.inference_mode(), inputs_of(classifier) as caught:
         for batch in loader:
             with precision.autocast():
                 net(normalise(batch.images.to(precision.device, non_blocking=True)))
@@ -143,7 +143,7 @@ def _statistics(
 
 
 @contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collects the first argument of every call of `module` inside the block."""
     caught: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))

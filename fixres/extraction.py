@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fixres.activations import inputs_of
 from fixres.evaluate import forward
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
@@ -257,12 +258,8 @@ def _classifier_input(net: nn.Module) -> Iterator[list[Tensor]]:
     classifier = net.get_classifier()
     if not isinstance(classifier, nn.Linear | nn.Conv2d):
         raise InputError(f"{type(net).__name__} has no single linear classifier whose input could be extracted")
-    caught: list[Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    try:
+    with inputs_of(classifier) as caught:
         yield caught
-    finally:
-        handle.remove()
 
 
 def _pooled(caught: list[Tensor]) -> Tensor:

@@ -83,7 +83,7 @@ def test_mistakes_end_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "x.pt").write_bytes(b"")
     for more, words in (
         (["--checkpoints", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
-        (["--checkpoints", str(tmp_path / "x.pt"), "--test-res", "big"], "test_res must be sides in pixels"),
+        (["--checkpoints", str(tmp_path / "x.pt"), "--test-res", "big"], "test_res='big' must be sides in pixels"),
         (["--checkpoints", str(tmp_path / "x.pt"), "--epochs", "1"], "epochs must be at least 2"),
     ):
         monkeypatch.setattr(sys, "argv", ["fix_gains", "--data", str(tmp_path), *more])
