@@ -68,14 +68,21 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path
     assert "was interrupted" in (tmp_path / "report.html").read_text()
 
 
+def _all_stopped(pids: list[int]) -> bool:
+    return all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids)
+
+
 @pytest.mark.slow
 def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Path) -> None:
     with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 32) as remote:
         remote.set_resolution(48)
         remote.window(0.1)
         family = [remote._process.pid, *(child.pid for child in psutil.Process(remote._process.pid).children(True))]
+        until = time.monotonic() + 10  # a signal takes effect when its process gets its turn
+        while not _all_stopped(family) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert _all_stopped(family)
         before = [psutil.Process(pid).cpu_times()[:2] for pid in family]
-        assert all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in family)
         time.sleep(0.3)
         assert [psutil.Process(pid).cpu_times()[:2] for pid in family] == before
         window = remote.window(0.2)
