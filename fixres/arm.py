@@ -1,30 +1,30 @@
-"""One arm of a comparison: a network trained by one resolution schedule, tested over a sweep, fixed, tested again."""
+"""One arm of a comparison: a network trained by one resolution schedule. Its end is in `fixres.arm_end`."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import closing
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from fixres.adapt import adapt
 from fixres.averaging import Average
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.clock import Clock
-from fixres.config import ArmConfig, FixConfig, OptimConfig, Recipe
-from fixres.evaluate import EvalResult, evaluate, sweep
-from fixres.finetune import finetune, fix_crop
+from fixres.config import ArmConfig, OptimConfig, Recipe
+from fixres.distributed import gathered, is_main, num_processes, summed
+from fixres.evaluate import EvalResult, evaluate
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
 from fixres.profiling import StepProfiler
-from fixres.results import ArmResult, CurvePoint, at
+from fixres.progress import say
+from fixres.results import ArmResult, CurvePoint, arm_result
 from fixres.runlog import RunLog
 from fixres.schedule import resolution_at, scaled_lr, training_lr
-from fixres.train import EpochResult
+from fixres.sync_batchnorm import synchronised
+from fixres.train import EpochResult, Progress, Trainer
 from fixres.training import create_trainer
-from pipelines.spec import Crop, EvalCrop, Loader, OpenLoader
+from pipelines.spec import Crop, Loader, OpenLoader
 
 
 class Arm:
@@ -38,6 +38,13 @@ class Arm:
         test_loader: opened test split, shared by all arms.
         precision: number format and device.
         log: the run folder.
+
+    Attributes:
+        net: what is trained.
+        tested: what is tested, fixed and saved: the network, or the average of its weights.
+        epochs: results of the epochs done.
+        curve: tests so far.
+        result: once the arm is finished.
     """
 
     def __init__(
@@ -51,26 +58,30 @@ class Arm:
         log: RunLog,
     ) -> None:
         self.name, self.config, self.recipe, self.log = name, config, recipe, log
-        self._open_loader, self._test_loader, self._precision = open_loader, test_loader, precision
+        self.test_loader, self.precision, self._open_loader = test_loader, precision, open_loader
         self.clock = Clock()
         self.resolutions = [resolution_at(epoch, config.resolution) for epoch in range(config.epochs)]
         with self.clock.stage("open"):
             torch.manual_seed(recipe.seed)
-            self.net = create_model(recipe.model, len(test_loader.classes)).to(precision.device)
+            net = create_model(recipe.model, len(test_loader.classes))
+            self.net = (synchronised(net) if recipe.model.sync_bn else net).to(precision.device)
             self.normalise = Normalise().to(precision.device)
-            average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
-            # What is tested, fixed and saved.
-            self.tested = self.net if average is None else average.net
-            classes = test_loader.classes
-            self._trainer = create_trainer(recipe, self.net, self.normalise, precision, classes, average)
-            self.loader = self._open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
-        tqdm.write(f"{name}: {_rates(recipe.optim)}", file=sys.stderr)
-        self._epochs: list[EpochResult] = []
-        self._curve: list[CurvePoint] = []
+            self._average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
+            self.tested = self.net if self._average is None else self._average.net
+            self.trainer: Trainer | None = create_trainer(
+                recipe, self.net, self.normalise, precision, test_loader.classes, self._average
+            )
+            self.loader = self.open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
+        say(f"{name}: {_rates(recipe.optim)}")
+        self.epochs: list[EpochResult] = []
+        self.curve: list[CurvePoint] = []
+        self.result: ArmResult | None = None
+        self._progress, self._num_bad_before = Progress(), 0
 
-    def _open_train(
+    def open_train(
         self, crop: Crop, resolution: int, batch_size: int | None = None, shuffle: bool = True, drop_last: bool = True
     ) -> Loader:
+        """A loader of the training split; `batch_size` is of all processes, and the recipe's if None."""
         return self._open_loader(
             "train",
             crop=crop,
@@ -81,24 +92,42 @@ class Arm:
             seed=self.recipe.seed,
         )
 
-    def train_epoch(self, epoch: int) -> None:
-        """Trains one epoch, and tests if it is time for it."""
-        config, optim = self.config, self.recipe.optim
+    @property
+    def is_trained(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.epochs) == self.config.epochs
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Bad samples replaced in training so far. To be asked for in all processes."""
+        return self._num_bad_before + sum(gathered(self.loader.counters.num_bad_samples))
+
+    def train_epoch(self, watch: Any = None) -> None:
+        """Trains the next epoch, or the rest of one, and tests if it is time for it.
+
+        Args:
+            watch: a `Survival`, or None.
+        """
+        config, optim, epoch = self.config, self.recipe.optim, len(self.epochs)
+        assert self.trainer is not None
         with self.clock.stage("train"):
             self.net.train()
             self.loader.set_resolution(self.resolutions[epoch])
             self.loader.set_epoch(epoch)
-            self._trainer.set_epoch(epoch)
+            self.trainer.set_epoch(epoch)
             profiler = self._profiler(epoch)
-            result = self._trainer.epoch(
+            result = self.trainer.epoch(
                 self.loader,
                 lambda done: training_lr(epoch + done, config.epochs, optim),
                 f"{self.name}: {self.resolutions[epoch]} px, epoch {epoch + 1}/{config.epochs}",
                 profiler,
+                self._progress,
+                None if watch is None else _Aside(watch, self.clock),
             )
         if profiler is not None and profiler.summary:
-            tqdm.write(f"{self.name}: {profiler.summary}")
-        self._epochs.append(result)
+            say(f"{self.name}: {profiler.summary}")
+        self.epochs.append(result)
+        self._progress = Progress()
         self.log.write(self.name, "train", epoch + 1, result)
         every = self.recipe.eval_every
         if every and (epoch + 1) % every == 0 and epoch + 1 < config.epochs:
@@ -106,74 +135,34 @@ class Arm:
 
     def _profiler(self, epoch: int) -> StepProfiler | None:
         """For the second epoch, or the only one, if the recipe asks for it."""
-        if not self.recipe.profile or epoch != min(1, self.config.epochs - 1):
+        if not self.recipe.profile or epoch != min(1, self.config.epochs - 1) or not is_main():
             return None
-        return StepProfiler(self.log.folder / self.name / "trace.json", self.recipe.profile, self._precision.device)
+        return StepProfiler(self.log.folder / self.name / "trace.json", self.recipe.profile, self.precision.device)
 
     def _test(self, epoch: int) -> None:
         with self.clock.stage("evaluate"):
-            self._test_loader.set_resolution(self.config.test_res)
-            result = evaluate(self.tested, self.normalise, self._test_loader, self._precision, f"{self.name}: test")
-        self._add_to_curve(epoch, result)
+            self.test_loader.set_resolution(self.config.test_res)
+            result = evaluate(self.tested, self.normalise, self.test_loader, self.precision, f"{self.name}: test")
+        best = max((point.top1 for point in self.curve), default=-1.0)
+        self.add_to_curve(epoch, result)
+        if result.top1 > best:
+            self.save("best.pt", fixed=False)
 
-    def _add_to_curve(self, epoch: int, result: EvalResult) -> None:
-        self._curve.append(CurvePoint(epoch, self.clock.train_seconds, result.top1, self._epochs[-1].loss))
+    def add_to_curve(self, epoch: int, result: EvalResult) -> None:
+        """Notes a test after `epoch` epochs."""
+        self.curve.append(CurvePoint(epoch, self.clock.train_seconds, result.top1, self.epochs[-1].loss))
         self.log.write(self.name, "test", epoch, result)
 
-    def finish(self) -> ArmResult:
-        """Tests over the sweep, fixes, tests again, saves the weights before and after the fix."""
-        before = self._sweep("after training")
-        self._add_to_curve(self.config.epochs, at(before, self.config.test_res))
-        self._save("trained.pt", fixed=False)
-        self.loader.close()
-        fix_epochs, after = [], []
-        if self.config.fix is not None:
-            fix_epochs = self._fix(self.config.fix)
-            after = self._sweep("after the fix")
-            self.log.write(self.name, "test", self.config.epochs + len(fix_epochs), at(after, self.config.test_res))
-            self._save("fixed.pt", fixed=True)
-        return self._result(before, after, fix_epochs)
-
-    def _sweep(self, when: str) -> list[EvalResult]:
-        with self.clock.stage("evaluate"):
-            resolutions = self.recipe.sweep_resolutions()
-            title = f"{self.name}: test {when}"
-            return sweep(self.tested, self.normalise, self._test_loader, self._precision, resolutions, title)
-
-    def _fix(self, config: FixConfig) -> list[EpochResult]:
-        recipe, test_res, size = self.recipe, self.config.test_res, config.batch_size
-        crop = fix_crop(config, recipe.eval_crop.crop_pct, recipe.train_crop)
-        with self.clock.stage("fix"):
-            if config.adapt != "none":
-                self._adapt(config)
-            with closing(self._open_train(crop, test_res, size)) as loader:
-                results = finetune(
-                    self.tested,
-                    self.normalise,
-                    loader,
-                    config,
-                    recipe.optim,
-                    self._precision,
-                    recipe.seed,
-                    lambda: self._open_train(crop, test_res, size, shuffle=False, drop_last=False),
-                )
-        for epoch, result in enumerate(results):
-            self.log.write(self.name, "fix", self.config.epochs + epoch + 1, result)
-        return results
-
-    def _adapt(self, config: FixConfig) -> None:
-        crop = EvalCrop(self.recipe.eval_crop.crop_pct)
-        with closing(self._open_train(crop, self.config.test_res, config.batch_size)) as loader:
-            line = adapt(self.tested, self.normalise, loader, config, self._precision, self.resolutions[-1])
-        tqdm.write(f"{self.name}: {line}", file=sys.stderr)
-
-    def _save(self, name: str, fixed: bool) -> None:
+    def save(self, name: str, fixed: bool) -> None:
+        """Writes the weights of what is tested into the arm's folder."""
+        if not is_main():
+            return
         recipe = self.recipe
         info = CheckpointInfo(
             model=recipe.model.name,
             model_kwargs=recipe.model.kwargs,
-            classes=self._test_loader.classes,
-            train_res=self.resolutions[-1],
+            classes=self.test_loader.classes,
+            train_res=self.resolutions[max(len(self.epochs), 1) - 1],
             test_res=self.config.test_res,
             crop_pct=recipe.eval_crop.crop_pct,
             fixed=fixed,
@@ -184,43 +173,77 @@ class Arm:
 
     def sample_crops(self, num: int = 8) -> dict[str, np.ndarray]:
         """The first crops of the run, as the network sees them: uint8 (num, r, r, 3) for "train" and "test"."""
-        self._test_loader.set_resolution(self.config.test_res)
+        self.test_loader.set_resolution(self.config.test_res)
         self.loader.set_resolution(self.resolutions[-1])
         with self.clock.stage("open"):
-            batches = {"train": next(iter(self.loader)), "test": next(iter(self._test_loader))}
+            batches = {"train": next(iter(self.loader)), "test": next(iter(self.test_loader))}
         return {name: batch.images[:num].cpu().numpy() for name, batch in batches.items()}
 
-    def _result(self, before: list[EvalResult], after: list[EvalResult], fix_epochs: list[EpochResult]) -> ArmResult:
-        test_res, seconds = self.config.test_res, self.clock.seconds
-        final = at(after or before, test_res)
-        num_images = sum(epoch.num_images for epoch in self._epochs)
-        return ArmResult(
-            name=self.name,
-            train_res=self.resolutions[-1],
-            train_res_by_epoch=self.resolutions,
-            test_res=test_res,
-            epochs=self.config.epochs,
-            top1_before_fix=at(before, test_res).top1,
-            top1=final.top1,
-            top5=final.top5,
-            class_mean_top1=final.class_mean_top1,
-            train_seconds=seconds["train"],
-            fix_seconds=seconds["fix"],
-            evaluate_seconds=seconds["evaluate"],
-            program_seconds=self.clock.program_seconds,
-            paused_seconds=self.clock.paused_seconds,
-            images_per_second=num_images / seconds["train"],
-            data_wait_share=sum(epoch.wait_seconds for epoch in self._epochs) / seconds["train"],
-            num_bad_samples=self.loader.counters.num_bad_samples,
-            sweep_before=before,
-            sweep_after=after,
-            curve=self._curve,
-            fix_epochs=fix_epochs,
-        )
+    def state_dict(self) -> dict[str, Any]:
+        """All that the arm needs to go on, and only its result once it is finished. To be asked for in all processes."""
+        if self.result is not None:
+            return {"result": asdict(self.result)}
+        assert self.trainer is not None
+        return {
+            "net": self.net.state_dict(),
+            "stepper": self.trainer.stepper.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "progress": self._progress.state_dict() | _over_processes(self._progress, self.precision),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "curve": [asdict(point) for point in self.curve],
+            "clock": self.clock.state_dict(),
+            "num_bad_samples": self.num_bad_samples,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, on any number of processes."""
+        if "result" in state:
+            self.result = arm_result(state["result"])
+            return
+        assert self.trainer is not None
+        self.net.load_state_dict(state["net"])
+        self.trainer.stepper.load_state_dict(state["stepper"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
+        self.curve = [CurvePoint(**point) for point in state["curve"]]
+        self.clock.load_state_dict(state["clock"])
+        self._num_bad_before = state["num_bad_samples"]
+        self._go_on(Progress(**state["progress"]))
+
+    def _go_on(self, progress: Progress) -> None:
+        if not is_main():  # sums over all processes go on in one of them
+            progress.num_images, progress.loss_sum = 0, 0.0
+        self._progress = progress
+        position = self.loader.state_dict() | {"epoch": len(self.epochs), "position": progress.position}
+        self.loader.load_state_dict(position)
+
+
+class _Aside:
+    """A watch whose savings do not count as training."""
+
+    def __init__(self, watch: Any, clock: Clock) -> None:
+        self.loss, self._watch, self._clock = watch.loss, watch, clock
+
+    def updated(self) -> float:
+        with self._clock.aside("save"):
+            return self._watch.updated()
+
+
+def _over_processes(progress: Progress, precision: Precision) -> dict[str, float]:
+    if num_processes() == 1:
+        return {}
+    sums = torch.tensor([progress.num_images, progress.loss_sum], dtype=torch.float64, device=precision.device)
+    num_images, loss_sum = summed(sums).tolist()
+    return {"num_images": int(num_images), "loss_sum": loss_sum}
 
 
 def _rates(optim: OptimConfig) -> str:
     """What linear scaling made of the learning rate."""
-    peak, micro = scaled_lr(optim.lr, optim.batch_size), optim.accumulate or 1
+    peak, micro, number = scaled_lr(optim.lr, optim.batch_size), optim.accumulate or 1, num_processes()
     batches = f"{micro} x {optim.micro_batch_size}" if micro > 1 else f"{optim.batch_size}"
-    return f"peak learning rate {peak:g}: {optim.lr:g} for 256 images, {batches} in a step"
+    shared = f", {optim.micro_batch_size // number} in each of {number} processes" if number > 1 else ""
+    return (
+        f"peak learning rate {peak:g}: {optim.lr:g} for 256 images, {batches} in a step{shared} "
+        f"(optim.lr x images in a step / 256)"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -27,3 +29,12 @@ class Average:
         """Takes in the network after a step."""
         self._num_steps += 1
         self._ema.update(self._net, self._num_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and how many updates are in them."""
+        return {"net": self.net.state_dict(), "num_steps": self._num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        self.net.load_state_dict(state["net"])
+        self._num_steps = state["num_steps"]

@@ -21,17 +21,39 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._running: str | None = None
+        self._began = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Counts the time inside the `with` block towards `name`."""
         assert self._running is None, f"stage {name!r} inside stage {self._running!r}"
-        self._running, start = name, time.perf_counter()
+        self._running, self._began = name, time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[name] += time.perf_counter() - self._began
             self._running = None
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """Counts the time inside the `with` block towards `name` and not towards the stage that is running, if any."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.seconds[name] += seconds
+            self._began += seconds
+
+    def state_dict(self) -> dict[str, float]:
+        """The stages so far, with what the running one has taken."""
+        running = {self._running: time.perf_counter() - self._began} if self._running else {}
+        return {name: self.seconds[name] + running.get(name, 0.0) for name in {*self.seconds, *running}}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Adds what earlier processes of the run took."""
+        for name, seconds in state.items():
+            self.seconds[name] += seconds
 
     @property
     def train_seconds(self) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.survival_config import SurvivalConfig
 from fixres.tricks_config import AugmentConfig, DistillConfig
 from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
@@ -24,6 +25,8 @@ class ModelConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
     BatchNorm of each residual block starts at 0; aa_layer: "blurpool" for blur pooling."""
+    sync_bn: bool = False
+    """BatchNorm's statistics over the images of all processes in training, not of each one's alone."""
     init: Literal["xavier"] | None = None
     """Xavier's random weights in convolutions and linear layers (arXiv 1812.01187, section 2.1); timm's if null."""
 
@@ -51,7 +54,10 @@ class OptimConfig:
     lr: float = 0.1
     """Peak learning rate for a global batch of 256; scaled linearly with the batch size."""
     batch_size: int = 256
-    """Images per step over all processes (global_batch_size)."""
+    """Images per step over all processes (the global batch size)."""
+    per_process: int | None = None
+    """Images per step of each process; then batch_size is this times the number of processes, and the learning rate
+    follows it. A run that goes on with another number of processes then has other steps."""
     accumulate: int | None = None
     """Micro-batches per step: so many batches of batch_size / accumulate images, one after another, make one step; one
     if null."""
@@ -74,6 +80,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _positive("optim.lr", self.lr)
         _positive("optim.batch_size", self.batch_size)
+        if self.per_process is not None:
+            _positive("optim.per_process", self.per_process)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -244,6 +252,10 @@ class Recipe:
     """Trace so many training steps of each arm's second epoch into the run folder; 0 traces none."""
     run_dir: Path | None = None
     """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
+    resume: Literal["no", "auto"] = "no"
+    """"auto" goes on with the run in the run folder from its newest good state, if there is one."""
+    survival: SurvivalConfig = field(default_factory=SurvivalConfig)
+    """States to go on from, and when a run is given up."""
     eval_every: int = 4
     """Test at the arm's test resolution every so many epochs, for the curves; 0 only at the end."""
     sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288])

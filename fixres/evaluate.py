@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from fixres.distributed import num_processes, share_state
 from fixres.hardware import Precision
 from fixres.models import Normalise
+from fixres.progress import bar
 from fixres.scoring import Scorer, Scores
 from pipelines.spec import InputError, Loader
 
@@ -50,18 +51,17 @@ def evaluate(
 def measure(
     net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
 ) -> tuple[EvalResult, Scores]:
-    """`evaluate` with what is known of each image."""
+    """`evaluate` with what is known of each image; processes test a part each, and all get the whole."""
     device, scorer = precision.device, Scorer(len(loader.classes))
     net.eval()
+    share_state(net)
     start = time.perf_counter()
-    with (
-        torch.inference_mode(),
-        tqdm(total=loader.num_samples, desc=title, unit="img", leave=False, mininterval=0.5, disable=None) as bar,
-    ):
+    with torch.inference_mode(), bar(loader.num_samples, title) as shown:
         for batch in loader:
-            logits = forward(net, normalise, batch.images, precision)
-            scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
-            bar.update(len(batch.labels))
+            if len(batch.labels):  # a short last batch may leave nothing for this process
+                logits = forward(net, normalise, batch.images, precision)
+                scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
+            shown.update(len(batch.labels) * num_processes())
     scores = scorer.finish()
     return summarise(scores, loader.resolution, time.perf_counter() - start), scores
 

@@ -1,82 +1,152 @@
-"""The arms of a recipe on the same data, seeds and epochs, side by side."""
+"""The arms of a recipe on the same data, seeds and epochs, side by side; a run that can be gone on with."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from fixres.arm import Arm
+from fixres.arm_end import finish
 from fixres.config import Recipe
+from fixres.distributed import is_main, num_processes, sharded, wait_for_all
 from fixres.environment import capture
-from fixres.hardware import Precision, choose_device, choose_precision
+from fixres.hardware import choose_device, choose_precision
 from fixres.report import Report, write_report
+from fixres.run_lock import locked
+from fixres.run_state import check_fits, description
 from fixres.runlog import RunLog
+from fixres.survival import Survival
 from pipelines.spec import Loader, OpenLoader
 
 
-def run_experiment(recipe: Recipe, open_loader: OpenLoader, data: dict[str, object]) -> Report:
+def run_experiment(
+    recipe: Recipe,
+    open_loader: OpenLoader,
+    data: dict[str, object],
+    check_data: Callable[[], None] = lambda: None,
+) -> Report | None:
     """Trains, tests and fixes every arm of `recipe` and writes the report into its run folder.
 
-    The arms take turns epoch by epoch: on a shared machine a slow minute then slows all of them.
+    The arms take turns epoch by epoch: on a shared machine a slow minute then slows all of them. With `resume: auto`
+    it goes on from the newest good state in the run folder.
 
     Args:
         recipe: what to do.
         open_loader: opens "train" or "val" with fields of LoaderConfig.
-        data: what the report says of the data: its path, engine, sizes, preparation time.
+        data: what the report says of the data: its path, engine, sizes, preparation time; its "fingerprint" must be
+            that of the state from which the run goes on.
+        check_data: raises InputError if the files of the data are not those that were opened.
 
     Returns:
-        What was written to report.json.
+        What was written to report.json; None in processes other than the main one.
+
+    Raises:
+        Preempted: a signal asked the run to end; its state is saved.
     """
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
-    environment = capture() | {"precision": precision.name, "device": str(device)}
+    environment = capture() | {"precision": precision.name, "device": str(device), "num_processes": num_processes()}
     torch.backends.cudnn.benchmark = True
     with ExitStack() as stack:
-        log = RunLog(recipe.folder, recipe, environment)
+        stack.enter_context(locked(recipe.folder) if is_main() else nullcontext())
+        run = _Run(_for_processes(recipe), data, check_data)
+        run.survival = survival = Survival(recipe.folder, recipe.survival, precision, run.state_dict)
+        stack.enter_context(survival)
+        state = run.find_state()
+        log = RunLog(recipe.folder, recipe, environment, None if state is None else state["metrics_bytes"])
         stack.callback(log.close)
-        test_loader = _open_test(recipe, open_loader)
-        stack.callback(test_loader.close)
-        arms = _open_arms(recipe, open_loader, test_loader, precision, log, stack)
-        crops = {arm.name: arm.sample_crops() for arm in arms}
-        _train(arms)
-        results = [arm.finish() for arm in arms]
-    report = Report(
-        recipe,
-        results,
-        environment,
-        data | {"num_train": arms[0].loader.num_samples, "num_val": test_loader.num_samples},
-        crops,
-    )
+        run.open(survival.watched(sharded(open_loader), lambda: run.is_finishing), precision, log, stack)
+        crops = {arm.name: arm.sample_crops() for arm in run.arms}
+        if state is not None:
+            run.load_state_dict(state)
+        run.train()
+        results = run.finish()
+    if not is_main():
+        return None
+    data = data | {"num_train": run.arms[0].loader.num_samples, "num_val": run.num_test}
+    report = Report(recipe, results, environment, data, crops)
     write_report(report, recipe.folder)
     return report
 
 
-def _open_test(recipe: Recipe, open_loader: OpenLoader) -> Loader:
-    resolution = recipe.sweep_resolutions()[0]
-    return open_loader(
-        "val", crop=recipe.eval_crop, resolution=resolution, batch_size=recipe.optim.batch_size, seed=recipe.seed
-    )
+def _for_processes(recipe: Recipe) -> Recipe:
+    """The recipe with the batch size of all processes, if it gives that of each."""
+    optim = recipe.optim
+    if optim.per_process is None:
+        return recipe
+    return replace(recipe, optim=replace(optim, batch_size=optim.per_process * num_processes()))
 
 
-def _open_arms(
-    recipe: Recipe,
-    open_loader: OpenLoader,
-    test_loader: Loader,
-    precision: Precision,
-    log: RunLog,
-    stack: ExitStack,
-) -> list[Arm]:
-    arms = []
-    for name, config in recipe.arms.present().items():
-        arm = Arm(name, config, recipe, open_loader, test_loader, precision, log)
-        stack.callback(arm.loader.close)
-        arms.append(arm)
-    return arms
+class _Run:
+    """The arms, and how far they are."""
 
+    def __init__(self, recipe: Recipe, data: dict[str, Any], check_data: Callable[[], None]) -> None:
+        self._recipe, self._data, self._check_data = recipe, data, check_data
+        self.arms: list[Arm] = []
+        self.survival: Survival
+        self.is_finishing = False
+        self._log: RunLog
 
-def _train(arms: list[Arm]) -> None:
-    for epoch in range(max(arm.config.epochs for arm in arms)):
-        for arm in arms:
-            if epoch < arm.config.epochs:
-                arm.train_epoch(epoch)
+    def find_state(self) -> dict[str, Any] | None:
+        """The state to go on from, if that is wanted and there is one."""
+        if self._recipe.resume == "no":
+            return None
+        state = self.survival.newest()
+        if state is not None:
+            check_fits(state, self._recipe, self._data, self._recipe.folder)
+        return state
+
+    def open(self, open_loader: OpenLoader, precision: Any, log: RunLog, stack: ExitStack) -> None:
+        """Opens the loaders and makes the networks."""
+        self._log = log
+        test_loader = self._open_test(open_loader)
+        stack.callback(test_loader.close)
+        self.num_test = test_loader.num_samples
+        for name, config in self._recipe.arms.present().items():
+            arm = Arm(name, config, self._recipe, open_loader, test_loader, precision, log)
+            stack.callback(arm.loader.close)
+            self.arms.append(arm)
+
+    def _open_test(self, open_loader: OpenLoader) -> Loader:
+        recipe = self._recipe
+        resolution, size = recipe.sweep_resolutions()[0], recipe.optim.batch_size
+        return open_loader("val", crop=recipe.eval_crop, resolution=resolution, batch_size=size, seed=recipe.seed)
+
+    def train(self) -> None:
+        """Every arm's epochs, in turns."""
+        for epoch in range(max(arm.config.epochs for arm in self.arms)):
+            for arm in self.arms:
+                if len(arm.epochs) == epoch < arm.config.epochs and arm.result is None:
+                    self._check_data()
+                    arm.train_epoch(self.survival)
+                    self.survival.end_of_epoch()
+
+    def finish(self) -> list[Any]:
+        """The arms' ends; each that is done is kept."""
+        results = []
+        for arm in self.arms:
+            if arm.result is None:
+                # What a signal may now cut short is done again from here.
+                self.survival.save()
+                self.is_finishing = True
+                finish(arm)
+                self.is_finishing = False
+                self.survival.give_way()
+            results.append(arm.result)
+        wait_for_all()
+        self.survival.save()
+        return results
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on; to be asked for in all processes."""
+        arms = {arm.name: arm.state_dict() for arm in self.arms}
+        return description(self._recipe, self._data) | {"metrics_bytes": self._log.num_bytes, "arms": arms}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        for arm in self.arms:
+            arm.load_state_dict(state["arms"][arm.name])

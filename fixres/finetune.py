@@ -7,21 +7,22 @@ pooling, on training images cropped as in testing, mends the second.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from fixres.config import FixConfig, OptimConfig
-from fixres.feature_cache import FeatureCache, NoRoomError, description
+from fixres.distributed import num_processes, share_state
+from fixres.feature_cache import FeatureCache, description
 from fixres.hardware import Precision
 from fixres.jitter import Jittered
 from fixres.learners import learners, let_learn
 from fixres.models import Normalise
 from fixres.optim import Stepper, create_optimizer
+from fixres.progress import say
+from fixres.row_store import NoRoomError
 from fixres.schedule import lr_at, scaled_lr, stepped_lr
 from fixres.train import EpochResult, Trainer
 from fixres.trunk import CannotSplitError, Split, split
@@ -91,7 +92,7 @@ def finetune(
 
 
 def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FixConfig) -> list[EpochResult]:
-    peak = scaled_lr(config.lr, loader.batch_size)
+    peak = scaled_lr(config.lr, loader.batch_size * num_processes())
     results = []
     for epoch in range(config.epochs):
         loader.set_epoch(epoch)
@@ -153,4 +154,4 @@ class _ToFloat(nn.Module):
 
 
 def _say(line: str) -> None:
-    tqdm.write(f"fix: {line}", file=sys.stderr)
+    say(f"fix: {line}")

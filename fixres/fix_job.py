@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from fixres.adapt import adapt
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
@@ -27,6 +25,7 @@ from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.learners import learners
 from fixres.models import Normalise
 from fixres.probing import check_takes, stride_of
+from fixres.progress import say
 from fixres.resolution_advice import advise, explanation
 from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
 
@@ -247,4 +246,4 @@ def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Mo
 
 
 def _say(line: str) -> None:
-    tqdm.write(f"fix: {line}", file=sys.stderr)
+    say(f"fix: {line}")

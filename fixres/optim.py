@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from fixres.averaging import Average
 from fixres.config import OptimConfig
+from fixres.distributed import without_sync
 from fixres.hardware import Precision
 
 
@@ -55,6 +59,14 @@ class Stepper:
         self.optimizer, self.accumulate = optimizer, accumulate
         self._scaler, self._average, self._num_waiting = precision.scaler(), average, 0
 
+    def context(self, net: nn.Module) -> AbstractContextManager:
+        """Where the next batch is to be computed: only the last of an update asks other processes for gradients.
+
+        Args:
+            net: the network, from `distributed.data_parallel`.
+        """
+        return without_sync(net) if self._num_waiting + 1 < self.accumulate else nullcontext()
+
     def step(self, loss: Tensor) -> None:
         """Takes a loss (a scalar, mean over its batch), and updates if it is the last of its update."""
         if self._num_waiting == 0:
@@ -66,3 +78,13 @@ class Stepper:
             self._scaler.update()
             if self._average is not None:
                 self._average.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What makes the next updates what they would be; to be asked for after an update."""
+        assert self._num_waiting == 0, "gradients of an unfinished update are not kept"
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fixres.evaluate import EvalResult
 from fixres.train import EpochResult
@@ -79,3 +80,9 @@ class ArmResult:
 def at(sweep: list[EvalResult], resolution: int) -> EvalResult:
     """The sweep's result at one test resolution (pixels)."""
     return next(result for result in sweep if result.test_res == resolution)
+
+
+def arm_result(values: dict[str, Any]) -> ArmResult:
+    """The result that `dataclasses.asdict` took apart."""
+    kinds = {"sweep_before": EvalResult, "sweep_after": EvalResult, "curve": CurvePoint, "fix_epochs": EpochResult}
+    return ArmResult(**values | {name: [kind(**one) for one in values[name]] for name, kind in kinds.items()})

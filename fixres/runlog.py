@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from fixres.config import Recipe
+from fixres.distributed import is_main
+from fixres.progress import say
 from fixres.recipe import save_recipe
 from pipelines.spec import InputError
 
@@ -19,22 +18,30 @@ RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl
 
 
 class RunLog:
-    """Writes what happens in a run, as it happens.
+    """Writes what happens in a run, as it happens; in the main process only.
 
     Args:
         folder: the run folder. An older run there is moved to FOLDER.1, FOLDER.2 and so on.
         recipe: the resolved recipe.
         environment: from `fixres.environment.capture`.
+        go_on_at: goes on with the run in the folder instead, its metrics cut to so many bytes.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, environment: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, environment: dict[str, Any], go_on_at: int | None = None
+    ) -> None:
+        self.folder, self._metrics, self._events = folder, None, None
+        if not is_main():
+            return
         from torch.utils.tensorboard import SummaryWriter
 
-        _move_aside(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        save_recipe(recipe, folder / RECIPE)
-        (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
+        if go_on_at is None:
+            _move_aside(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_recipe(recipe, folder / RECIPE)
+            (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
+        else:
+            _cut(folder / METRICS, go_on_at)
         self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
@@ -47,17 +54,31 @@ class RunLog:
             step: epochs done.
             result: a dataclass or dictionary of numbers.
         """
+        if self._metrics is None or self._events is None:
+            return
         values = asdict(result) if is_dataclass(result) else dict(result)
         self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
-        tqdm.write(_line(arm, kind, step, values), file=sys.stderr)
+        say(_line(arm, kind, step, values))
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(f"{arm}/{kind}/{name}", value, int(step))
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the metrics so far."""
+        return 0 if self._metrics is None else self._metrics.tell()
+
     def close(self) -> None:
         """Flushes and closes the files."""
-        self._metrics.close()
-        self._events.close()
+        for file in (self._metrics, self._events):
+            if file is not None:
+                file.close()
+
+
+def _cut(metrics: Path, num_bytes: int) -> None:
+    """Takes back what was written after the state from which the run goes on; it will be written again."""
+    with open(metrics, "a") as file:
+        file.truncate(num_bytes)
 
 
 def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fixres.distributed import gathered
 from pipelines.spec import InputError
 
 _Z95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
@@ -84,17 +85,24 @@ class Scorer:
         self._parts.append((labels, scores.argmax(1), label_ranks(scores, labels), indices))
 
     def finish(self) -> Scores:
-        """All that was added.
+        """All that was added, by all processes.
 
         Raises:
             InputError: nothing was added, or a score is not finite.
         """
-        if not self._parts:
+        shares = gathered((self._columns(), float(self._loss), bool(self._bad)))
+        columns = [np.concatenate(column) for column in zip(*(columns for columns, _, _ in shares), strict=True)]
+        if not len(columns[0]):
             raise InputError("there are no images to test on; the split is empty")
-        if bool(self._bad):
+        if any(bad for _, _, bad in shares):
             raise InputError(f"{self._what} gives scores that are not finite; use another precision or other weights")
-        columns = [torch.cat([part.cpu() for part in column]).numpy() for column in zip(*self._parts, strict=True)]
-        return Scores(self._num_classes, *columns, loss=float(self._loss) / len(columns[0]))
+        return Scores(self._num_classes, *columns, loss=sum(loss for _, loss, _ in shares) / len(columns[0]))
+
+    def _columns(self) -> list[np.ndarray]:
+        """Labels, predictions, ranks and indices of this process, int64 (N,) each."""
+        if not self._parts:
+            return [np.empty(0, np.int64)] * 4
+        return [torch.cat([part.cpu() for part in column]).numpy() for column in zip(*self._parts, strict=True)]
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fixres.augment_batch import BatchTransform
+from fixres.chance import seed_step
 from fixres.compilation import compiled
+from fixres.distributed import data_parallel, num_processes, summed, without_sync
 from fixres.hardware import Precision
 from fixres.losses import CrossEntropy, Loss
 from fixres.models import Normalise
 from fixres.optim import Stepper, set_lr
 from fixres.profiling import StepProfiler
-from pipelines.spec import InputError, Loader
+from fixres.progress import bar
+from pipelines.spec import Batch, InputError, Loader
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,41 @@ class EpochResult:
         return self.num_images / self.seconds
 
 
+@dataclass
+class Progress:
+    """How far an epoch has come.
+
+    Attributes:
+        position: images handed out so far, over all processes.
+        num_images: trained on by this process.
+        loss_sum: of their losses; a tensor on the device while the epoch runs.
+        seconds: wall time so far.
+        wait_seconds: part of it spent waiting for the loader.
+    """
+
+    position: int = 0
+    num_images: int = 0
+    loss_sum: Tensor | float = 0.0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain numbers; waits for the device."""
+        return vars(self) | {"loss_sum": float(self.loss_sum)}
+
+
+class Watch(Protocol):
+    """Who looks after a long run; see `fixres.survival`."""
+
+    def loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
+        """A batch's loss, on the device."""
+        ...
+
+    def updated(self) -> float:
+        """The weights were updated, and `Progress` tells of it. Returns seconds spent on anything but training."""
+        ...
+
+
 class Trainer:
     """A network with its loss, optimiser and precision, trained epoch by epoch.
 
@@ -58,6 +97,7 @@ class Trainer:
         compile: see `compilation.compiled`.
         transform: what is done to batches on the device before normalisation; nothing if None.
         loss: in place of cross entropy with `label_smoothing`.
+        seed: of what the network draws by chance, such as dropout.
     """
 
     def __init__(
@@ -70,63 +110,78 @@ class Trainer:
         compile: str = "no",
         transform: BatchTransform | None = None,
         loss: Loss | None = None,
+        seed: int = 0,
     ) -> None:
         self.net, self.normalise, self.stepper, self.precision = net, normalise, stepper, precision
-        self._forward = compiled(net, compile, precision.device)
+        self._parallel = data_parallel(net)
+        self._forward = compiled(self._parallel, compile, precision.device)
         self._transform, self._loss = transform, loss or CrossEntropy(label_smoothing)
+        self._seed, self._epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the transform which epoch comes; the loader is told by the caller."""
+        """Tells of what epoch the chance comes; the loader is told by the caller."""
+        self._epoch = epoch
         if self._transform is not None:
             self._transform.set_epoch(epoch)
 
     def epoch(
-        self, loader: Loader, lr: Callable[[float], float], title: str, profiler: StepProfiler | None = None
+        self,
+        loader: Loader,
+        lr: Callable[[float], float],
+        title: str,
+        profiler: StepProfiler | None = None,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> EpochResult:
         """Trains on the loader's current epoch.
 
         The caller sets the modules' train and eval modes, the epoch here and of the loader, and its resolution.
 
         Args:
-            loader: training batches.
+            loader: training batches, from where `progress` stands.
             lr: learning rate as a function of the share of the epoch done, in [0, 1).
             title: what the progress bar says.
             profiler: told of each step.
+            progress: where the epoch stands and how it goes on; its beginning if None.
+            watch: told of each step.
 
         Raises:
             InputError: the loss is no longer a finite number.
         """
-        device = self.precision.device
-        loss_sum, num_images = torch.zeros((), device=device), 0
-        num_micro = self.stepper.accumulate
-        num_updates = _num_updates(loader, num_micro, title)
-        start, waited = time.perf_counter(), loader.counters.wait_seconds
-        with tqdm(
-            total=_images_ahead(loader), desc=title, unit="img", leave=False, mininterval=0.5, disable=None
-        ) as bar:
-            # An update that would lack micro-batches is left out, as a short last batch is.
-            stop = num_updates * num_micro if len(loader) % num_micro else None
-            for step, batch in enumerate(islice(loader, stop)):
-                if profiler is not None:
-                    profiler.step(loader.counters.wait_seconds)
-                set_lr(self.stepper.optimizer, lr(step // num_micro / num_updates))
-                images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
-                loss = self.step(images, labels, step)
-                # Summed on the device: asking for the number here would stop the host at every step.
-                loss_sum += loss * len(batch.labels)
-                num_images += len(batch.labels)
-                share = (loader.counters.wait_seconds - waited) / (time.perf_counter() - start)
-                bar.set_postfix_str(f"waiting for data {share:.0%}", refresh=False)
-                bar.update(len(batch.labels))
+        progress = Progress() if progress is None else progress
+        progress.loss_sum = torch.as_tensor(progress.loss_sum, dtype=torch.float32, device=self.precision.device)
+        with bar(_images_ahead(loader), title) as shown:
+            shown.update(progress.position)
+            course = _Course(loader, progress, title, profiler, watch, shown)
+            self._run(loader, lr, progress, course)
         if profiler is not None:
             profiler.finish(loader.counters.wait_seconds)
-        mean = (loss_sum / max(num_images, 1)).item()
+        sums = summed(torch.stack([progress.loss_sum, progress.loss_sum.new_tensor(progress.num_images)]))
+        mean, num_images = (sums[0] / sums[1].clamp(min=1)).item(), int(sums[1])
         if not math.isfinite(mean):
             raise InputError(f"{title}: the loss is {mean}; lower optim.lr or lengthen optim.warmup_epochs")
-        seconds = time.perf_counter() - start
-        return EpochResult(mean, num_images, seconds, loader.counters.wait_seconds - waited, loader.resolution)
+        course.note_time()  # once more, for on a GPU the last steps have only now been computed
+        return EpochResult(mean, num_images, progress.seconds, progress.wait_seconds, loader.resolution)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, number: int = 0) -> torch.Tensor:
+    def _run(self, loader: Loader, lr: Callable[[float], float], progress: Progress, course: _Course) -> None:
+        num_micro, device = self.stepper.accumulate, self.precision.device
+        micro = loader.batch_size * num_processes()
+        # An update that would lack micro-batches is left out, as a short last batch is.
+        num_updates = _num_updates(loader, num_micro, course.title)
+        first, last = progress.position // micro, num_updates * num_micro
+        ahead = loader if last == len(loader) else islice(loader, last - first)
+        for step, batch in enumerate(course.batches(ahead), start=first):
+            set_lr(self.stepper.optimizer, lr(step // num_micro / num_updates))
+            seed_step(device, self._seed, self._epoch, step)
+            images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
+            loss = self.step(images, labels, step)
+            # Summed on the device: asking for the number here would stop the host at every step.
+            progress.loss_sum += loss * len(batch.labels)
+            progress.num_images += len(batch.labels)
+            progress.position = min(progress.position + micro, loader.num_samples)
+            course.stepped(loss, batch, step, (step + 1) % num_micro == 0)
+
+    def step(self, images: Tensor, labels: Tensor, number: int = 0) -> Tensor:
         """One step from a batch (uint8 NHWC, int64) on the device; returns the loss, still on the device.
 
         Args:
@@ -137,10 +192,52 @@ class Trainer:
         targets = labels
         if self._transform is not None:
             images, targets = self._transform(images, labels, number)
-        with self.precision.autocast():
-            loss = self._loss(self._forward(self.normalise(images)), targets, images)
-        self.stepper.step(loss)
+        with self.stepper.context(self._parallel):
+            with self.precision.autocast():
+                loss = self._loss(self._forward(self.normalise(images)), targets, images)
+            self.stepper.step(loss)
         return loss.detach()
+
+
+class _Course:
+    """An epoch as those see it who are told of its steps, and its clock."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        progress: Progress,
+        title: str,
+        profiler: StepProfiler | None,
+        watch: Watch | None,
+        shown: tqdm,
+    ) -> None:
+        self.title, self._progress, self._counters = title, progress, loader.counters
+        self._profiler, self._watch, self._shown = profiler, watch, shown
+        self._start = time.perf_counter() - progress.seconds
+        self._waited = self._counters.wait_seconds - progress.wait_seconds
+
+    def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Hands them on."""
+        for batch in batches:
+            if self._profiler is not None:
+                self._profiler.step(self._counters.wait_seconds)
+            yield batch
+
+    def note_time(self) -> None:
+        """Sets the clocks of the progress."""
+        self._progress.seconds = time.perf_counter() - self._start
+        self._progress.wait_seconds = self._counters.wait_seconds - self._waited
+
+    def stepped(self, loss: Tensor, batch: Batch, step: int, updated: bool) -> None:
+        """A step was done, and with it, if `updated`, an update."""
+        self.note_time()
+        share = self._progress.wait_seconds / self._progress.seconds
+        self._shown.set_postfix_str(f"waiting for data {share:.0%}", refresh=False)
+        self._shown.update(len(batch.labels) * num_processes())
+        if self._watch is not None:
+            self._watch.loss(loss, batch, self.title, step)
+            if updated:
+                self._start += self._watch.updated()
 
 
 def _num_updates(loader: Loader, num_micro: int, title: str) -> int:
@@ -150,4 +247,4 @@ def _num_updates(loader: Loader, num_micro: int, title: str) -> int:
 
 
 def _images_ahead(loader: Loader) -> int:
-    return min(len(loader) * loader.batch_size, loader.num_samples)
+    return min(len(loader) * loader.batch_size * num_processes(), loader.num_samples)

@@ -43,4 +43,6 @@ def create_trainer(
     if recipe.distill is not None:
         teacher = open_teacher(recipe.distill, classes, precision.device)
         loss = Distilled(loss, teacher, recipe.distill.temperature)
-    return Trainer(net, normalise, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss)
+    return Trainer(
+        net, normalise, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss, recipe.seed
+    )
