@@ -56,9 +56,9 @@ class LossGuard:
 
     def __init__(self, folder: Path, device: torch.device, num_allowed: int = 0, copier: Copier | None = None) -> None:
         self.folder, self.num_allowed = folder, num_allowed
-        self._copy = copier or (_send_from_cuda if device.type == "cuda" else _read)
+        self._copy = copier or (_ToPinned(device) if device.type == "cuda" else _read)
         self._under_way: deque[_Loss] = deque()
-        self._bad: list[_Loss] = []  # the last ones, in a row
+        self._bad: list[tuple[float, _Loss]] = []  # the last ones, in a row
 
     def add(self, loss: Tensor, indices: Tensor, title: str, step: int) -> None:
         """Takes a step's loss, and looks at those of steps before that have arrived.
@@ -90,10 +90,11 @@ class LossGuard:
             self._look(loss)
 
     def _look(self, loss: _Loss) -> None:
-        if math.isfinite(loss.value.item()):
+        value = loss.value.item()  # now: its place is used again
+        if math.isfinite(value):
             self._bad.clear()
             return
-        self._bad.append(loss)
+        self._bad.append((value, loss))
         if len(self._bad) > self.num_allowed:
             bad, self._bad = self._bad, []
             self._under_way.clear()  # of steps after it, which start from broken weights
@@ -104,39 +105,48 @@ def _read(loss: Tensor) -> tuple[Tensor, None]:
     return loss, None
 
 
-def _send_from_cuda(loss: Tensor) -> tuple[Tensor, Event]:
-    # torch's cache of pinned memory gives a block out again only after the copy into it is done.
-    host = torch.empty((), dtype=loss.dtype, pin_memory=True)
-    host.copy_(loss, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(loss.device))
-    return host, event
+class _ToPinned:
+    """Copies into pinned memory that is made once: to allocate some while kernels run can hold them up."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._num_sent = device, 0
+        self._slots = torch.empty(_MAX_UNDER_WAY + 1, pin_memory=True)
+
+    def __call__(self, loss: Tensor) -> tuple[Tensor, Event]:
+        slot = self._slots[self._num_sent % len(self._slots)]
+        self._num_sent += 1
+        slot.copy_(loss.float(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        return slot, event
 
 
-def _note(folder: Path, bad: list[_Loss]) -> str:
+def _note(folder: Path, bad: list[tuple[float, _Loss]]) -> str:
     """Writes the file, and says where it is."""
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", bad[-1].title).strip("-")[:80] or "run"
-    path = folder / f"nonfinite-{slug}-{bad[-1].step}.json"
-    steps = [
-        {"title": one.title, "step": one.step, "loss": str(one.value.item()), "indices": one.indices.tolist()}
-        for one in bad
+    last = bad[-1][1]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", last.title).strip("-")[:80] or "run"
+    path = folder / f"nonfinite-{slug}-{last.step}.json"
+    batches = [
+        {"title": one.title, "step": one.step, "loss": str(value), "indices": one.indices.tolist()}
+        for value, one in bad
     ]
     try:
-        write_json(path, {"title": bad[-1].title, "step": bad[-1].step, "batches": steps})
+        write_json(path, {"title": last.title, "step": last.step, "batches": batches})
     except OSError as error:  # a full disk must not hide the loss
         return f"could not be noted in {path} ({error.strerror})"
     return f"are noted in {path}"
 
 
-def _describe(bad: list[_Loss], noted: str) -> str:
-    last, indices = bad[-1], bad[-1].indices.tolist()
-    row = f", as were the {len(bad) - 1} before it" if len(bad) > 1 else ""
+def _describe(bad: list[tuple[float, _Loss]], noted: str) -> str:
+    value, last = bad[-1]
+    indices = last.indices.tolist()
+    row = f", not finite like the {len(bad) - 1} before it" if len(bad) > 1 else ""
     if min(indices, default=-1) < 0:
         samples = f"its {len(indices)} samples, of which the engine cannot tell the indices,"
     else:
         shown = ", ".join(map(str, indices[:_NUM_SHOWN])) + (", ..." if len(indices) > _NUM_SHOWN else "")
         samples = f"its {len(indices)} samples ({shown})"
     return (
-        f"{last.title}: the loss of step {last.step} is {last.value.item()}{row}; {samples} {noted}. Lower optim.lr, "
-        "lengthen optim.warmup_epochs, or look at those samples; --resume auto goes on from the last state"
+        f"{last.title}: the loss of step {last.step} is {value}{row}; {samples} {noted}. Lower optim.lr, lengthen "
+        "optim.warmup_epochs, or look at those samples; --resume auto goes on from the last state"
     )
