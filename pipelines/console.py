@@ -16,6 +16,8 @@ from pipelines.spec import InputError
 
 EXIT_INPUT = 2  # a mistake in the call or in the data
 EXIT_SYSTEM = 3  # disk, memory, permission
+EXIT_PREEMPTED = 75  # asked to stop, saved its state: run the same command again (EX_TEMPFAIL of sysexits.h)
+EXIT_STALLED = 76  # nothing moved for too long: fixres.watchdog wrote where it stood; the last saved state is good
 EXIT_INTERRUPT = 130  # Ctrl-C, as shells report it
 
 

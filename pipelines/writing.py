@@ -36,16 +36,21 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = _prepare(target, overwrite)
     if target.is_dir():
         raise InputError(f"{target} is a folder; choose a file name")
-    with _named(target):
+    with naming(target):
         partial.touch()
         with _locked(partial, target):
             try:
                 yield partial
-                _sync(partial)
-                os.replace(partial, target)
-                _sync(target.parent)
+                put_in_place(partial, target)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Gives a finished file its final name; a power cut leaves the old file or the new one, never a part."""
+    sync(partial)
+    os.replace(partial, target)
+    sync(target.parent)
 
 
 class Unfinished(NamedTuple):
@@ -78,16 +83,16 @@ def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> It
         raise InputError(f"{target} is {kinds[0]}; choose another name for {kinds[1]}")
     if data.exists() and data.is_dir() != folder:
         _remove(data)  # of a conversion to the other kind of format
-    with _named(target):
+    with naming(target):
         data.mkdir(exist_ok=True) if folder else data.touch()
         with _locked(data, target):
             try:
                 yield Unfinished(data, journal)
                 for path in (*data.iterdir(), data) if folder else (data,):
-                    _sync(path)
+                    sync(path)
                 _replace_folder(data, target) if folder else os.replace(data, target)
                 journal.unlink(missing_ok=True)
-                _sync(target.parent)
+                sync(target.parent)
             finally:
                 if not journal.exists():
                     _remove(data)
@@ -104,16 +109,16 @@ def atomic_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     partial = _prepare(target, overwrite)
     if target.is_file():
         raise InputError(f"{target} is a file; choose another name for the folder")
-    with _named(target):
+    with naming(target):
         partial.mkdir(exist_ok=True)
         with _locked(partial, target):
             try:
                 _clear(partial)
                 yield partial
                 for path in (*partial.iterdir(), partial):
-                    _sync(path)
+                    sync(path)
                 _replace_folder(partial, target)
-                _sync(target.parent)
+                sync(target.parent)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
 
@@ -143,7 +148,7 @@ def _prepare(target: Path, overwrite: bool) -> Path:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def naming(target: Path) -> Iterator[None]:
     """Errors of writing to an open file, a full disk above all, carry no file name; they get the target's."""
     try:
         yield
@@ -188,7 +193,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,0 +1,87 @@
+"""One process trains in one folder: a lock that the kernel takes back when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from pipelines.spec import InputError
+
+_NAME = ".lock"
+# A killed process with much memory holds its locks until that is given back, and whoever restarts it is quick.
+_SECONDS_TO_DIE = 5.0
+
+_held: set[int] = set()  # descriptors that forked workers close, or a lock would outlive its process in them
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds FOLDER/.lock. On file systems that know no locks nothing is held and nothing is said.
+
+    Args:
+        folder: made if need be.
+
+    Raises:
+        InputError: another process holds it; says which.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # NFS grants an exclusive lock only to those who may write.
+    descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _held.add(descriptor)
+    try:
+        try:
+            _lock(descriptor)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
+            ) from None
+        except OSError:
+            pass  # no locks here; two runs in one folder are the user's to avoid
+        _sign(descriptor)
+        yield
+    finally:
+        if descriptor in _held:  # not in a child, where that number may be another file by now
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    give_up = time.monotonic() + _SECONDS_TO_DIE
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(0.05)
+
+
+def _sign(descriptor: int) -> None:
+    """Notes who holds the lock; for people, so a full disk is no reason to stop."""
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} on {socket.gethostname()}, since {since}".encode(), 0)
+
+
+def _holder(descriptor: int) -> str:
+    with suppress(OSError):
+        if text := os.pread(descriptor, 400, 0).decode("utf-8", "replace"):
+            return f"another process ({text})"
+    return "another process"
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

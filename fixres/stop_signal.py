@@ -1,0 +1,42 @@
+"""Signals that ask a run to save its state and end: schedulers send them before they take a machine away."""
+
+from __future__ import annotations
+
+import signal
+from types import TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopSignal:
+    """Within its block SIGTERM and SIGUSR1 set `name` instead of ending the process; the old handlers come back after.
+
+    A second SIGTERM raises KeyboardInterrupt at once. SIGINT is left alone. Python delivers signals to the main thread
+    between two of its instructions: one that arrives during a long native call takes effect after it. Only the main
+    thread may enter the block; others get Python's ValueError.
+
+    Attributes:
+        name: of the first signal received, such as "SIGTERM"; None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._num_terms = 0
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in _SIGNALS:
+            self._old[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, old in self._old.items():
+            # None stands for a handler that was not set from Python and cannot be set back by it.
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+    def _take(self, number: int, *_: object) -> None:
+        self.name = self.name or signal.Signals(number).name
+        self._num_terms += number == signal.SIGTERM
+        if self._num_terms > 1:
+            raise KeyboardInterrupt("a second SIGTERM; stopped at once, without saving")
