@@ -180,7 +180,7 @@ class Arm:
         return {name: batch.images[:num].cpu().numpy() for name, batch in batches.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the arm needs to go on, and only its result once it is finished. To be asked for in all processes."""
+        """All that the arm needs to go on; its result alone once it is finished. To be asked for in all processes."""
         if self.result is not None:
             return {"result": asdict(self.result)}
         assert self.trainer is not None

@@ -89,7 +89,9 @@ def _own_device(device: str) -> str:
         return device
     local, num_gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if local >= num_gpus:
-        raise InputError(f"process {local} of this machine has no GPU, there are {num_gpus}; start {num_gpus} processes")
+        raise InputError(
+            f"process {local} of this machine has no GPU, there are {num_gpus}; start {num_gpus} processes"
+        )
     torch.cuda.set_device(local)
     return f"cuda:{local}"
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fixres.config import FixConfig, OptimConfig
-from fixres.distributed import num_processes, share_state
+from fixres.distributed import num_processes
 from fixres.feature_cache import FeatureCache, description
 from fixres.hardware import Precision
 from fixres.jitter import Jittered

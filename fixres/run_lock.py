@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipelines.spec import InputError
 
-_NAME = ".lock"
 # A killed process with much memory holds its locks until that is given back, and whoever restarts it is quick.
 _SECONDS_TO_DIE = 5.0
 
@@ -22,17 +21,18 @@ _held: set[int] = set()  # descriptors that forked workers close, or a lock woul
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds FOLDER/.lock. On file systems that know no locks nothing is held and nothing is said.
+    """Holds the lock .NAME.lock beside a folder, which may be moved or not exist yet. On file systems that know no
+    locks nothing is held and nothing is said.
 
     Args:
-        folder: made if need be.
+        folder: what is locked; its parent is made if need be.
 
     Raises:
         InputError: another process holds it; says which.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS grants an exclusive lock only to those who may write.
-    descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     _held.add(descriptor)
     try:
         try:

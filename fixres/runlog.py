@@ -27,9 +27,7 @@ class RunLog:
         go_on_at: goes on with the run in the folder instead, its metrics cut to so many bytes.
     """
 
-    def __init__(
-        self, folder: Path, recipe: Recipe, environment: dict[str, Any], go_on_at: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, environment: dict[str, Any], go_on_at: int | None = None) -> None:
         self.folder, self._metrics, self._events = folder, None, None
         if not is_main():
             return

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fixres.augment_batch import BatchTransform
 from fixres.chance import seed_step
 from fixres.compilation import compiled
-from fixres.distributed import data_parallel, num_processes, summed, without_sync
+from fixres.distributed import data_parallel, num_processes, summed
 from fixres.hardware import Precision
 from fixres.losses import CrossEntropy, Loss
 from fixres.models import Normalise

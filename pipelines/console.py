@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 # Before torch loads its OpenMP: threads that spin while they wait for each other take the cores from the decoding
 # workers. On 2 cores under load a training step came out 1.4 to 2.5 times faster with waiting threads asleep.
@@ -18,7 +19,9 @@ EXIT_INPUT = 2  # a mistake in the call or in the data
 EXIT_SYSTEM = 3  # disk, memory, permission
 EXIT_PREEMPTED = 75  # asked to stop, saved its state: run the same command again (EX_TEMPFAIL of sysexits.h)
 EXIT_STALLED = 76  # nothing moved for too long: fixres.watchdog wrote where it stood; the last saved state is good
+EXIT_LOST_PEER = 77  # another process of the run has gone: whoever started them all starts them again
 EXIT_INTERRUPT = 130  # Ctrl-C, as shells report it
+_AT_ONCE = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)  # in the middle of work, with threads that hold native code
 
 
 def run(main: Callable[[], None]) -> None:
@@ -32,12 +35,12 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        _leave(str(error), EXIT_INPUT)
+        leave(str(error), EXIT_INPUT)
     except KeyboardInterrupt as interrupt:
         # Ctrl-C itself says nothing; a command that kept something says what.
-        _leave(str(interrupt) or "interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
+        leave(str(interrupt) or "interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
     except OSError as error:
-        _leave(_describe(error), EXIT_SYSTEM)
+        leave(_describe(error), EXIT_SYSTEM)
 
 
 def _describe(error: OSError) -> str:
@@ -49,9 +52,10 @@ def _describe(error: OSError) -> str:
     return f"{error.strerror or error}{place}"
 
 
-def _leave(line: str, code: int) -> None:
+def leave(line: str, code: int) -> NoReturn:
+    """Ends the process with a line on stderr and an exit code."""
     sys.stderr.write(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}\n")
     # Worker threads of a loader may still hold native code; they must not keep the process alive or add a traceback.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if code == EXIT_INTERRUPT else sys.exit(code)
+    os._exit(code) if code in _AT_ONCE else sys.exit(code)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pipelines.beton import BetonReader
+from pipelines.fingerprint import Unchanged, fingerprint
 from pipelines.image_sizes import image_sizes
 from pipelines.loaders import is_installed, open_loader
 from pipelines.prepare import DataFolders, find_data, stored_for
@@ -61,6 +62,7 @@ class PreparedData:
     Attributes:
         engine: name of the engine.
         engine_why: a line that says why this one.
+        fingerprint: of the stored images, see `pipelines.fingerprint`.
         prepare_seconds: what finding, making and converting took in this process.
     """
 
@@ -73,6 +75,8 @@ class PreparedData:
             split: stored_for(self.engine, folder, config.work_dir, config.max_side, config.quality, config.num_workers)
             for split, folder in (("train", self._folders.train), ("val", self._folders.val))
         }
+        self.fingerprint = fingerprint(list(self._stored.values()))
+        self._unchanged = Unchanged(list(self._stored.values()))
         self.prepare_seconds = time.perf_counter() - start
 
     def __call__(self, split: Literal["train", "val"], **fields: Any) -> Loader:
@@ -87,6 +91,10 @@ class PreparedData:
             **fields,
         )
         return open_loader(self.engine, config)
+
+    def check_unchanged(self) -> None:
+        """Raises InputError if the stored files are not those that were found at the start."""
+        self._unchanged.check()
 
     def train_sizes(self) -> np.ndarray:
         """int64 (N, 2): heights and widths of training images; of some, chosen by chance, if no table has all."""
@@ -117,5 +125,6 @@ class PreparedData:
             "engine": self.engine,
             "engine_why": self.engine_why,
             "classes": list(self._folders.classes),
+            "fingerprint": self.fingerprint,
             "prepare_seconds": self.prepare_seconds,
         }

@@ -1,28 +1,51 @@
 """Trains a recipe's arms and writes a report: `python tools/train_fast.py [--config RECIPE] [--optim.lr 0.5 ...]`.
 
-Without arguments it runs the demo: makes the data, trains the usual way and the fast way, fixes, tests, compares.
+Without arguments it runs the demo: makes the data, trains the usual way and the fast way, fixes, tests, compares. On
+several GPUs: `torchrun --nproc-per-node 8 tools/train_fast.py ...`, or `srun` (docs/distributed.md). A run that was
+ended goes on with `--resume auto` (docs/reliability.md).
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
-from pipelines.console import run
+from fixres.config import Recipe
+from pipelines.console import EXIT_LOST_PEER, EXIT_PREEMPTED, leave, run
 
 
 def main() -> None:
-    """Parses the recipe, prepares the data, runs the arms, prints the table."""
-    from fixres.experiment import run_experiment
-    from fixres.hardware import choose_device
+    """Parses the recipe, meets the other processes if there are any, and trains."""
+    from fixres.distributed import is_lost_peer, joined
     from fixres.recipe import parse_recipe
-    from pipelines.opening import PreparedData
+    from fixres.survival import Preempted
 
     recipe = parse_recipe(sys.argv[1:])
-    data = PreparedData(recipe.data, str(choose_device(recipe.device)))
-    print(data.engine_why, file=sys.stderr)
-    report = run_experiment(recipe, data, data.describe())
-    print(report.table())
-    print(f"report: {recipe.folder / 'report.html'}")
+    with joined(recipe.device) as device:
+        try:
+            _train(replace(recipe, device=device))
+        except Preempted as stop:
+            leave(f"ended by {stop}; the same call with --resume auto goes on from the saved state", EXIT_PREEMPTED)
+        except RuntimeError as error:
+            if not is_lost_peer(error):
+                raise
+            leave(f"another process of the run has gone ({error}); --resume auto goes on", EXIT_LOST_PEER)
+
+
+def _train(recipe: Recipe) -> None:
+    """Prepares the data, runs the arms, prints the table."""
+    from fixres.distributed import first_main
+    from fixres.experiment import run_experiment
+    from fixres.hardware import choose_device
+    from fixres.progress import say
+    from pipelines.opening import PreparedData
+
+    data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
+    say(data.engine_why)
+    report = run_experiment(recipe, data, data.describe(), data.check_unchanged)
+    if report is not None:
+        print(report.table())
+        print(f"report: {recipe.folder / 'report.html'}")
 
 
 if __name__ == "__main__":

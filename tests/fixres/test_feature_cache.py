@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from fixres.config import FixConfig, OptimConfig
-from fixres.feature_cache import FeatureCache, NoRoomError
+from fixres.feature_cache import FeatureCache
 from fixres.finetune import finetune
 from fixres.hardware import Precision
 from fixres.learners import learners, let_learn
 from fixres.models import Normalise
+from fixres.row_store import NoRoomError
 from fixres.train import EpochResult
 from fixres.trunk import CannotSplitError, split
 from pipelines.spec import InputError, Loader

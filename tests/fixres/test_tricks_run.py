@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fixres.arm import Arm
+from fixres.arm_end import finish
 from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fixres.config import ArmConfig, ArmsConfig, FixConfig, OptimConfig, Recipe, ResolutionConfig, StepDecay
 from fixres.models import create_model
@@ -57,9 +58,9 @@ def _train(recipe: Recipe, open_coded: OpenCoded) -> ArmResult:
     log = RunLog(recipe.folder, recipe, {})
     arm = Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
     with closing(log):
-        for epoch in range(arm.config.epochs):
-            arm.train_epoch(epoch)
-        return arm.finish()
+        while not arm.is_trained:
+            arm.train_epoch()
+        return finish(arm)
 
 
 def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
