@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
+from fixres.distributed import summed
 from pipelines.spec import InputError
 
 
@@ -55,7 +55,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         # In double precision, for the variance is a small difference of large numbers.
         wide = values.double()
         own = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), wide.new_tensor([count])])
-        sums = all_reduce(own)
+        sums = _Sum.apply(own)
         total = sums[-1]
         mean, square = (sums[:-1] / total).view(2, -1)
         variance = square - mean.square()
@@ -74,3 +74,15 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Each process's loss depends on it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: object, own: Tensor) -> Tensor:
+        return summed(own.clone())
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return summed(gradient.clone())
