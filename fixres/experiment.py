@@ -60,7 +60,7 @@ def run_experiment(
         log = RunLog(recipe.folder, recipe, environment, None if state is None else state["metrics_bytes"])
         stack.callback(log.close)
         run.open(survival.watched(sharded(open_loader), lambda: run.is_finishing), precision, log, stack)
-        crops = {arm.name: arm.sample_crops() for arm in run.arms}
+        crops = {arm.name: arm.sample_crops() for arm in run.arms} if is_main() else {}
         if state is not None:
             run.load_state_dict(state)
         run.train()

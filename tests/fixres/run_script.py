@@ -1,6 +1,8 @@
-"""A training run for tests that kill it or start several of it: `python -m tests.fixres.run_script RECIPE.json LOG`.
+"""Training runs in processes of their own, for tests that kill them: `python -m tests.fixres.run_script`.
 
-Notes the indices of every training batch in LOG.RANK, a line for each, before the batch is trained on.
+Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
+line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
+forks a run for each line on stdin (its arguments as JSON), prints its process number, and its exit code when it ends.
 """
 
 from __future__ import annotations
@@ -9,18 +11,22 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines import opening
+from pipelines.console import run
 from pipelines.spec import Batch, Loader
+from tools import train_fast
 
 
-class Noting:
-    """A training loader that notes epoch, position and indices of what it hands out."""
+class _Noting:
+    """A training loader that notes process, epoch and indices of what it hands out."""
 
-    def __init__(self, loader: Loader, log: Path) -> None:
-        self._loader, self._log = loader, log
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._file = Path(f"{os.environ['NOTES']}.{os.environ.get('RANK', 0)}")
+        self._num_iterations = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -29,35 +35,45 @@ class Noting:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        with open(self._log, "a", buffering=1) as file:
+        self._num_iterations += 1
+        if self._num_iterations == 1 and os.environ.get("RANK", "0") == "0":
+            return iter(self._loader)  # the crops for the report
+        return self._noted()
+
+    def _noted(self) -> Iterator[Batch]:
+        with open(self._file, "a", buffering=1) as file:
             for batch in self._loader:
-                file.write(json.dumps([self._loader.epoch, batch.indices.tolist()]) + "\n")
+                file.write(json.dumps([os.getpid(), self._loader.epoch, batch.indices.tolist()]) + "\n")
                 yield batch
 
 
-def main() -> None:
-    """As tools/train_fast.py, with loaders that note."""
-    from fixres.recipe import parse_recipe
-    from tools import train_fast
+class _NotingData(opening.PreparedData):
+    def __call__(self, split: Any, **fields: Any) -> Any:
+        loader = super().__call__(split, **fields)
+        return _Noting(loader) if split == "train" and fields["drop_last"] and "NOTES" in os.environ else loader
 
-    recipe, log = sys.argv[1], sys.argv[2]
-    sys.argv[1:] = ["--config", recipe, *sys.argv[3:]]
-    parse_recipe(sys.argv[1:])
-    from pipelines import opening
 
-    class Noted(opening.PreparedData):
-        def __call__(self, split: Any, **fields: Any) -> Any:
-            loader = super().__call__(split, **fields)
-            if split != "train" or not fields["drop_last"]:
-                return loader
-            return Noting(loader, Path(f"{log}.{os.environ.get('RANK', 0)}"))
+def _train(arguments: list[str]) -> None:
+    sys.argv = ["train_fast.py", *arguments]
+    opening.PreparedData = _NotingData  # type: ignore[misc]
+    run(train_fast.main)
 
-    opening.PreparedData = Noted  # type: ignore[misc]
-    train_fast.main()
+
+def _serve() -> None:
+    import timm
+    import torch.utils.tensorboard
+
+    import fixres.experiment  # noqa: F401
+
+    assert timm and torch
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _train(json.loads(line))
+            os._exit(0)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    from pipelines.console import run
-
-    _ = replace
-    run(main)
+    _train(sys.argv[1:]) if sys.argv[1:] else _serve()

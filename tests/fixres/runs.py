@@ -1,0 +1,149 @@
+"""Small training runs in processes of their own, and what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tests.coded import write_coded_folder
+
+NUM_TRAIN = 40
+_ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+_RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "eval_every": 2,
+    "sweep": [48],
+    "device": "cpu",
+    "survival": {"steps": 2, "stall_seconds": 120},
+    "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8, "drop_rate": 0.2}},
+    "optim": {"lr": 0.4, "batch_size": 8, "warmup_epochs": 1},
+    "arms": {
+        "baseline": {"epochs": 3, "resolution": {"points": [[0, 48]], "multiple": 16}, "test_res": 48},
+        "fast": {
+            "epochs": 4,
+            "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
+            "test_res": 64,
+            "fix": {"epochs": 2, "augmentation": "test"},
+        },
+    },
+}
+
+
+def write_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe of some seconds, on images beside it."""
+    for split, num in (("train", NUM_TRAIN), ("val", 19)):
+        if not (folder / "photos" / split).exists():
+            write_coded_folder(folder / "photos" / split, [(60 + 3 * (i % 9), 90 - 2 * (i % 11)) for i in range(num)])
+    data = {"engine": "torch", "num_workers": 0, "path": str(folder / "photos"), "work_dir": str(folder / "work")}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(_RECIPE | {"data": data} | changes))
+    return path
+
+
+class Server:
+    """Starts runs quickly, one at a time; see `tests.fixres.run_script`.
+
+    Args:
+        notes: file of what they train on, without the rank.
+        errors: file of their stderr.
+    """
+
+    def __init__(self, notes: Path, errors: Path) -> None:
+        self._notes = notes.with_name(f"{notes.name}.0")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fixres.run_script"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(errors, "a"), text=True,
+            env=_ENVIRONMENT | {"NOTES": str(notes)},
+        )  # fmt: skip
+
+    def start(self, *arguments: object) -> int:
+        """Starts a run; returns its process number."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def end(self) -> int:
+        """Waits for the run's end; returns its exit code, negative for a signal."""
+        assert self._process.stdout
+        while (line := self._process.stdout.readline()) and not line.strip().lstrip("-").isdigit():
+            pass
+        return int(line)
+
+    def wait_for_batches(self, number: int, child: int) -> None:
+        """Returns when the run has noted so many batches, or has ended."""
+        while len(batches_of(self._notes, child)) < number and _lives(child):
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """A server whose notes are FOLDER/notes.0 and whose runs' stderr is FOLDER/errors."""
+    server = Server(folder / "notes", folder / "errors")
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def batches_of(notes: Path, process: int | None = None) -> list[list[Any]]:
+    """[process, epoch, indices] of each noted batch; whole lines only."""
+    if not notes.exists():
+        return []
+    lines = [json.loads(line) for line in notes.read_text().splitlines() if line.endswith("]")]
+    return [line for line in lines if process is None or line[0] == process]
+
+
+def torchrun(number: int, notes: Path, *arguments: object, restarts: int = 0) -> subprocess.Popen:
+    """Starts a run of `number` processes, as torchrun does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}",
+         f"--max-restarts={restarts}", "-m", "tests.fixres.run_script", *map(str, arguments)],
+        env=_ENVIRONMENT | {"NOTES": str(notes)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """All final weights of a run, by arm, file and name."""
+    files = sorted(run.glob("*/*.pt"))
+    return {
+        f"{file.parent.name}/{file.name}/{name}": value
+        for file in files
+        if file.parent.name != "states"
+        for name, value in torch.load(file, weights_only=True)["state_dict"].items()
+    }
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits."""
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The run's metrics without what depends on time."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "seconds" not in key and "_per_" not in key} for line in lines]
