@@ -80,9 +80,9 @@ class _Sum(torch.autograd.Function):
     """The sum over all processes. Each process's loss depends on it, so its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(context: object, own: Tensor) -> Tensor:
+    def forward(_: object, own: Tensor) -> Tensor:
         return summed(own.clone())
 
     @staticmethod
-    def backward(context: object, gradient: Tensor) -> Tensor:
+    def backward(_: object, gradient: Tensor) -> Tensor:
         return summed(gradient.clone())

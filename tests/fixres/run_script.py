@@ -7,6 +7,7 @@ forks a run for each line on stdin (its arguments as JSON), prints its process n
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -60,12 +61,9 @@ def _train(arguments: list[str]) -> None:
 
 
 def _serve() -> None:
-    import timm
-    import torch.utils.tensorboard
-
-    import fixres.experiment  # noqa: F401
-
-    assert timm and torch
+    # Whatever a run imports, once for all of them.
+    for name in ("timm", "torch.utils.tensorboard", "fixres.experiment", "matplotlib.pyplot", "jsonargparse"):
+        importlib.import_module(name)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

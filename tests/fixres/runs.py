@@ -146,4 +146,6 @@ def same_weights(one: Path, other: Path) -> bool:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The run's metrics without what depends on time."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "seconds" not in key and "_per_" not in key} for line in lines]
+    return [
+        {key: value for key, value in line.items() if "seconds" not in key and "_per_" not in key} for line in lines
+    ]
