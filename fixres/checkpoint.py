@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import nn
 
 from fixres.config import ModelConfig
 from fixres.models import create_model
+from fixres.torch_writing import save_hashed
+from fixres.weight_files import refuse_bombs
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 from pipelines.writing import atomic_file
 
@@ -53,10 +56,13 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     """Writes weights and info; `path` appears only when the file is complete and on disk.
 
     The weights stand under "state_dict", where timm.create_model(..., checkpoint_path=path) looks for them.
+
+    Raises:
+        OSError: the disk is full or fails.
     """
     content = {"format": FORMAT, "version": VERSION, "info": asdict(info), "state_dict": net.state_dict()}
     with atomic_file(path, overwrite=True) as temporary:
-        torch.save(content, temporary)
+        save_hashed(content, temporary)
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
@@ -66,13 +72,14 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
         InputError: no such file, not one of our checkpoints, or weights that do not fit the named network.
     """
     content = _read(path)
+    info = _info(path, content.get("info"))
     try:
-        values = dict(content["info"])
-        values.update({key: tuple(values[key]) for key in ("classes", "mean", "std")})
-        info = CheckpointInfo(**values)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: its description is incomplete or of another version ({error})") from error
-    net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
+        net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network makes of arguments of the wrong kind
+        first = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: the model {info.model} cannot be built as it describes it ({first})") from error
     try:
         net.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError, TypeError) as error:
@@ -81,9 +88,37 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
     return net, info
 
 
+def _info(path: Path, values: Any) -> CheckpointInfo:
+    try:
+        if not isinstance(values, dict):
+            raise TypeError("it is missing")
+        info = CheckpointInfo(**values | {key: tuple(values[key]) for key in ("classes", "mean", "std")})
+        if not _is_sound(info):
+            raise TypeError("a value of the wrong kind")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its description is incomplete or of another version ({error})") from error
+    return info
+
+
+def _is_sound(info: CheckpointInfo) -> bool:
+    """Whether all values are of the kinds that `CheckpointInfo` promises."""
+    texts = (info.model, info.interpolation, *info.classes)
+    whole = (info.train_res, info.test_res, info.seed)
+    numbers = (info.crop_pct, *info.mean, *info.std)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int for number in whole)
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and (len(info.classes) > 0 and len(info.mean) == len(info.std) == 3 and min(info.std) > 0 < info.crop_pct)
+        and (min(info.train_res, info.test_res) > 0 and isinstance(info.fixed, bool))
+        and isinstance(info.model_kwargs, dict)
+    )
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
+    refuse_bombs(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: zip, pickle, key, end of file

@@ -109,7 +109,7 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path}: no such file; give a folder of tools/extract_features.py, or a .npy file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
+    except Exception as error:  # NumPy parses the header as Python: syntax, token, value, overflow, end of file
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: not a .npy file, or damaged ({reason})") from error
     if not isinstance(array, np.ndarray):

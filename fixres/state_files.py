@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.torch_writing import save_hashed
+from fixres.weight_files import refuse_bombs
 from pipelines.spec import InputError
 from pipelines.writing import naming, put_in_place, sync
 
@@ -132,6 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: the disk cannot read it back") from error
     if not path.stem.endswith(digest[:16]):
         raise InputError(f"{path}: damaged ({path.stat().st_size} bytes that do not match the checksum in its name)")
+    refuse_bombs(path)
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except MemoryError:

@@ -86,7 +86,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_file(path: Path) -> Any:
-    _refuse_bombs(path)
+    refuse_bombs(path)
     try:
         # timm's training script keeps its options beside the weights, as a Namespace of plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -103,8 +103,8 @@ def _torch_file(path: Path) -> Any:
         raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
 
 
-def _refuse_bombs(path: Path) -> None:
-    """Archives whose members are compressed can be a thousand times larger in memory."""
+def refuse_bombs(path: Path) -> None:
+    """Archives whose members are compressed can be a thousand times larger in memory; raises InputError for one."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,19 +37,19 @@ def test_timm_loads_it_by_name(tiny_net: nn.Module, tmp_path: Path) -> None:
     )
 
 
-def test_a_failed_write_leaves_the_old_file(
-    tiny_net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("limit", [0, 1000, 20_000])
+def test_a_full_disk_leaves_the_old_file(limit: int, tiny_net: nn.Module, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
     before = (tmp_path / "net.pt").read_bytes()
-
-    def full_disk(content: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    assert len(before) > 20_000
+    old_limit, old_handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old_limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
     assert (tmp_path / "net.pt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
