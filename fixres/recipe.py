@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
     """
     from jsonargparse import ArgumentParser, set_parsing_settings
 
+    _refuse_classes(arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
@@ -45,6 +47,34 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
         raise
     except Exception as error:
         raise InputError(_first_cause(error)) from error
+
+
+def _refuse_classes(arguments: Sequence[str]) -> None:
+    """Raises InputError for a file that names a class: the parser imports what stands under `class_path`."""
+    import yaml
+
+    for option, name in pairwise(arguments):
+        if option != "--config" or not Path(name).is_file():
+            continue
+        try:
+            content = yaml.safe_load(Path(name).read_bytes())
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+            continue  # the parser says what is wrong with it
+        if _has_key(content, "class_path"):
+            raise InputError(f"{name}: class_path is no setting; a recipe names no classes")
+
+
+def _has_key(content: Any, key: str) -> bool:
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or not isinstance(value, dict | list):
+            continue
+        seen.add(id(value))  # YAML can make a value its own part
+        if isinstance(value, dict) and key in value:
+            return True
+        waiting.extend(value.values() if isinstance(value, dict) else value)
+    return False
 
 
 def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:

@@ -30,6 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it; says which.
     """
+    folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS grants an exclusive lock only to those who may write.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

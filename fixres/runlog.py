@@ -14,7 +14,7 @@ from fixres.progress import say
 from fixres.recipe import save_recipe
 from pipelines.spec import InputError
 
-RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
+RECIPE, ENVIRONMENT, METRICS, STATES = "recipe.yaml", "environment.json", "metrics.jsonl", "states"
 
 
 class RunLog:
@@ -90,12 +90,13 @@ def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:
 
 
 def _move_aside(folder: Path) -> None:
-    """Renames an older run that measured something; one that ended before its first epoch holds nothing to keep."""
+    """Renames an older run that has something to keep: an epoch, or a state."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} exists and is no run folder; choose another with --run_dir")
-    if not (folder / METRICS).is_file() or (folder / METRICS).stat().st_size == 0:
+    kept = [folder / METRICS, *folder.glob(f"{STATES}/*")]
+    if not any(path.is_file() and path.stat().st_size for path in kept):
         shutil.rmtree(folder)
         return
     number = 1

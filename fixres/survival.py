@@ -16,13 +16,13 @@ from fixres.distributed import Agreement, from_main, is_main, rank, wait_for_all
 from fixres.hardware import Precision
 from fixres.nonfinite import LossGuard
 from fixres.progress import say
+from fixres.runlog import STATES
 from fixres.state_files import StateFiles
 from fixres.stop_signal import StopSignal
 from fixres.survival_config import SurvivalConfig
 from fixres.watchdog import Watchdog
 from pipelines.spec import Batch, Loader, OpenLoader
 
-STATES = "states"
 _SHARE = 0.01  # of the time may go into writing states
 
 

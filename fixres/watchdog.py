@@ -86,7 +86,7 @@ class Watchdog:
             writer.join(_SECONDS_TO_WRITE)
             place = path if self._written else f"{path} could not be written"
             _say(
-                f"rank {self.rank} has been {what} for {self.seconds:g} s, longer than watchdog.seconds; "
+                f"rank {self.rank} has been {what} for {self.seconds:g} s, longer than survival.stall_seconds; "
                 f"stacks: {place}; --resume auto goes on from the last state\n"
             )
         finally:

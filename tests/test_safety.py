@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import resource
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -348,9 +349,14 @@ def test_recipes(tmp_path: Path) -> None:
 def test_a_recipe_runs_nothing(tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / "recipe.yaml"
     call = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", str(mark)]}}
-    for content in ({"model": {"kwargs": {"x": call}}}, {"model": {"kwargs": call}}, {"model": call}, call):
-        path.write_text(yaml.safe_dump(content))
-        survive(path, iter([path.read_bytes()]), lambda: parse_recipe([f"--config={path}"]))
+    imported = {"class_path": "antigravity.Class"}
+    for content in ({"model": {"kwargs": {"x": call}}}, {"model": {"kwargs": call}}, {"model": call}, call,
+                    {"model": imported}, {"sweep": [imported]}):  # fmt: skip
+        for text in (yaml.safe_dump(content), json.dumps(content).replace("class_path", "class\\u005fpath")):
+            path.write_text(text)
+            with pytest.raises(InputError, match="class_path is no setting"):
+                parse_recipe([f"--config={path}"])
+    assert "antigravity" not in sys.modules
     path.write_text(f"model: !!python/object/apply:os.system ['touch {mark}']\n")
     with pytest.raises(InputError, match="could not determine a constructor"):
         parse_recipe([f"--config={path}"])

@@ -111,10 +111,9 @@ def _batch_norms(rank: int, port: int, folder: Path) -> None:
                       MASTER_PORT=str(port))  # fmt: skip
     with joined("cpu"):
         net, values = _layer(SyncBatchNorm2d), _values()
-        part = values[: 5 if rank == 0 else 0] if rank == 0 else values[5:]
-        part = part.detach().requires_grad_()
+        part = (values[:5] if rank == 0 else values[5:]).requires_grad_()
         _loss(net(part)).backward()
-        found = {"input": part.grad, "weight": net.weight.grad, "bias": net.bias.grad, **net.state_dict()}
+        found = {"input": part.grad, "grads": [net.weight.grad, net.bias.grad], **net.state_dict()}
         torch.save({**found, "told": gathered(rank), "wishes": _wishes(rank)}, folder / f"{rank}.pt")
 
 
@@ -153,8 +152,10 @@ def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path)
     _loss(layer(values)).backward()
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.testing.assert_close(torch.cat([part["input"] for part in parts]), values.grad)
-    for name in ("weight", "bias"):
-        torch.testing.assert_close(parts[0][name] + parts[1][name], getattr(layer, name).grad)
+    for gradient, own, other in zip(
+        (layer.weight.grad, layer.bias.grad), *(part["grads"] for part in parts), strict=True
+    ):
+        torch.testing.assert_close(own + other, gradient)
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(parts[0][name], layer.state_dict()[name])
     assert parts[0]["told"] == [0, 1]

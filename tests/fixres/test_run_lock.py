@@ -149,7 +149,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 def test_an_unreadable_note_does_not_matter(tmp_path: Path) -> None:
     with locked(tmp_path):
-        (tmp_path / ".lock").write_bytes(b"\xff\n\x1b[31m" * 1000)
+        tmp_path.with_name(f".{tmp_path.name}.lock").write_bytes(b"\xff\n\x1b[31m" * 1000)
         with pytest.raises(InputError, match="is training there") as caught, locked(tmp_path):
             pass
     assert str(caught.value).isprintable()
