@@ -1,10 +1,11 @@
 # make demo    sets everything up, trains both arms on made data, leaves runs/demo/report.html
 # make test    sets everything up, checks style and the import contract, runs the tests
-# Settings: PYTHON=python3.12, FFCV=0 (leave that engine out), PYTEST_ARGS="-k boxes"
+# Settings: PYTHON=python3.12, FFCV=0 (leave that engine out), PYTEST_ARGS="-k boxes", PYTEST_WORKERS=1
 
 PYTHON ?= python3
 FFCV ?= 1
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test check requirements clean
@@ -13,7 +14,7 @@ demo: .venv/.installed
 	$(BIN)/python tools/train_fast.py
 
 test: .venv/.installed check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: .venv/.installed
 	$(BIN)/ruff format --check --quiet .

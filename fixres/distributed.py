@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pipelines.console import EXIT_LOST_PEER, leave
 from pipelines.spec import InputError, Loader, OpenLoader
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ def joined(device: str) -> Iterator[str]:
 
     Raises:
         InputError: more processes than GPUs, a device that all would share, or peers that do not come.
+
+    Ends the process with `EXIT_LOST_PEER` if one of the others is gone while this one waits for it.
     """
     _from_slurm(os.environ)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -63,8 +66,14 @@ def joined(device: str) -> Iterator[str]:
     _meet(device)
     try:
         yield device
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        # Whoever waits for it in vain cannot end properly either.
+        line = " ".join(str(error).split())[:200]
+        leave(f"another process of the run has gone ({line}); if it is not started again, look there", EXIT_LOST_PEER)
     finally:
-        _leave()
+        _part()
 
 
 def _from_slurm(environment: Any) -> None:
@@ -111,17 +120,15 @@ def _meet(device: str) -> None:
     _control = dist.new_group(backend="gloo", timeout=timedelta(hours=_HOURS_FOR_WORK))
 
 
-def _leave() -> None:
+def _part() -> None:
     global _control
     _control = None
     # A process that fails must not wait here for those that do not know yet.
     dist.destroy_process_group()
 
 
-def is_lost_peer(error: BaseException) -> bool:
+def _is_lost_peer(error: RuntimeError) -> bool:
     """Whether an error says that another process of the run has gone."""
-    if not isinstance(error, RuntimeError) or not dist.is_initialized():
-        return False
     words = ("gloo", "nccl", "connection reset", "connection closed", "broken pipe", "socket", "store")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 

@@ -16,6 +16,7 @@ from torch import nn
 from fixres.adapt import adapt
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.config import FixConfig, OptimConfig
+from fixres.distributed import is_main, sharded, share_state
 from fixres.environment import capture
 from fixres.evaluate import EvalResult, sweep
 from fixres.finetune import finetune, fix_crop
@@ -121,7 +122,7 @@ def fix_network(
     classes: tuple[str, ...],
     image_sizes: Callable[[], np.ndarray] | None = None,
 ) -> FixReport:
-    """Tests, fixes for each resolution, tests again, and writes checkpoints and report.
+    """Tests, fixes for each resolution, tests again, and writes checkpoints and report (the main process does).
 
     Args:
         job: what to do.
@@ -135,6 +136,7 @@ def fix_network(
     for resolution in resolutions:
         _check_resolution(net, resolution)
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
+    open_loader = sharded(open_loader)
     original = copy.deepcopy(net.state_dict())
     test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **test)) as test_loader:
@@ -148,9 +150,11 @@ def fix_network(
             net.load_state_dict(original)
             fixed = fixer.fix(resolution)
             fixes.append(replace(fixed, after=test(f"after the fix for {resolution} px")))
-            save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
+            if is_main():
+                save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
     report = FixReport(job.weights, info.model, info.train_res, before, fixes, job, capture())
-    write_fix_report(report, job.report(resolutions))
+    if is_main():
+        write_fix_report(report, job.report(resolutions))
     return report
 
 
@@ -183,6 +187,7 @@ class _Fixer:
         if job.fix.adapt != "none":
             with closing(self._open(EvalCrop(self._info.crop_pct), resolution, shuffle=True)) as loader:
                 adapted = adapt(self._net, self._normalise, loader, job.fix, self._precision, self._info.train_res)
+            share_state(self._net)
             _say(adapted)
         epochs = []
         if job.fix.epochs:

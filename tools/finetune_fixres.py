@@ -3,19 +3,27 @@
 python tools/finetune_fixres.py --model FILE --test-res 288,320 --data FOLDER
 python tools/finetune_fixres.py --model FILE --test-res auto --data FOLDER --fix.augmentation test
 python tools/finetune_fixres.py --config fixresnet50 --model FILE --test-res 384 --data FOLDER
+torchrun --nproc-per-node 8 tools/finetune_fixres.py --model FILE --test-res 384 --data FOLDER
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipelines.console import run
+
+if TYPE_CHECKING:
+    from fixres.fix_job import FixJob
+    from fixres.fix_report import FixReport
 
 _LISTS = ("--test_res", "--sweep")
 
 
 def main() -> None:
     """Parses the job, fixes, prints accuracy before and after and where the weights are."""
+    from fixres.distributed import first_main, is_main, joined
     from fixres.fix_job import FixJob, fix_network
     from fixres.hardware import choose_device
     from fixres.recipe import RECIPES, named_recipes, parse
@@ -23,8 +31,15 @@ def main() -> None:
 
     arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "fix")
     job = parse(FixJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")
-    data = PreparedData(job.data, device=str(choose_device(job.device)))
-    report = fix_network(job, data, data.classes, data.train_sizes)
+    with joined(job.device) as device:
+        job = replace(job, device=device)
+        data = first_main(lambda: PreparedData(job.data, device=str(choose_device(device))))
+        report = fix_network(job, data, data.classes, data.train_sizes)
+        if is_main():
+            _tell(job, report)
+
+
+def _tell(job: FixJob, report: FixReport) -> None:
     print(report.table())
     for fixed in report.fixes:
         before, after = (next(one.top1 for one in sweep if one.test_res == fixed.test_res)

@@ -11,12 +11,12 @@ import sys
 from dataclasses import replace
 
 from fixres.config import Recipe
-from pipelines.console import EXIT_LOST_PEER, EXIT_PREEMPTED, leave, run
+from pipelines.console import EXIT_PREEMPTED, leave, run
 
 
 def main() -> None:
     """Parses the recipe, meets the other processes if there are any, and trains."""
-    from fixres.distributed import is_lost_peer, joined
+    from fixres.distributed import joined
     from fixres.recipe import parse_recipe
     from fixres.survival import Preempted
 
@@ -26,10 +26,6 @@ def main() -> None:
             _train(replace(recipe, device=device))
         except Preempted as stop:
             leave(f"ended by {stop}; the same call with --resume auto goes on from the saved state", EXIT_PREEMPTED)
-        except RuntimeError as error:
-            if not is_lost_peer(error):
-                raise
-            leave(f"another process of the run has gone ({error}); --resume auto goes on", EXIT_LOST_PEER)
 
 
 def _train(recipe: Recipe) -> None:

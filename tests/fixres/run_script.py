@@ -2,7 +2,8 @@
 
 Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
-forks a run for each line on stdin (its arguments as JSON), prints its process number, and its exit code when it ends.
+takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
+number; a process number waits for its end and prints its exit code.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 from pipelines import opening
 from pipelines.console import run
 from pipelines.spec import Batch, Loader
-from tools import train_fast
 
 
 class _Noting:
@@ -54,24 +54,40 @@ class _NotingData(opening.PreparedData):
         return _Noting(loader) if split == "train" and fields["drop_last"] and "NOTES" in os.environ else loader
 
 
-def _train(arguments: list[str]) -> None:
-    sys.argv = ["train_fast.py", *arguments]
+def _run(tool: str, arguments: list[str]) -> None:
+    sys.argv = [f"{tool}.py", *arguments]
     opening.PreparedData = _NotingData  # type: ignore[misc]
-    run(train_fast.main)
+    run(importlib.import_module(f"tools.{tool}").main)
 
 
 def _serve() -> None:
     # Whatever a run imports, once for all of them.
-    for name in ("timm", "torch.utils.tensorboard", "fixres.experiment", "matplotlib.pyplot", "jsonargparse"):
+    for name in (
+        "timm",
+        "torch.utils.tensorboard",
+        "fixres.experiment",
+        "fixres.fix_job",
+        "matplotlib.pyplot",
+        "jsonargparse",
+    ):
         importlib.import_module(name)
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _train(json.loads(line))
-            os._exit(0)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        order = json.loads(line)
+        print(_wait_for(order) if isinstance(order, int) else _fork(*order), flush=True)
+
+
+def _fork(tool: str, arguments: list[str], environment: dict[str, str]) -> int:
+    child = os.fork()
+    if child == 0:
+        os.environ.update(environment)
+        _run(tool, arguments)
+        os._exit(0)
+    return child
+
+
+def _wait_for(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    _train(sys.argv[1:]) if sys.argv[1:] else _serve()
+    _run("train_fast", sys.argv[1:]) if sys.argv[1:] else _serve()

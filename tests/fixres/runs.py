@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -60,26 +61,39 @@ class Server:
     """
 
     def __init__(self, notes: Path, errors: Path) -> None:
-        self._notes = notes.with_name(f"{notes.name}.0")
+        self._notes, self._errors, self._child = notes.with_name(f"{notes.name}.0"), errors, 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fixres.run_script"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(errors, "a"), text=True,
             env=_ENVIRONMENT | {"NOTES": str(notes)},
         )  # fmt: skip
 
-    def start(self, *arguments: object) -> int:
+    def start(self, *arguments: object, tool: str = "train_fast", **environment: object) -> int:
         """Starts a run; returns its process number."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        told = [tool, [str(argument) for argument in arguments], {k: str(value) for k, value in environment.items()}]
+        self._child = self._ask(told)
+        return self._child
 
-    def end(self) -> int:
-        """Waits for the run's end; returns its exit code, negative for a signal."""
-        assert self._process.stdout
+    def start_all(self, number: int, *arguments: object, tool: str = "train_fast", **environment: object) -> list[int]:
+        """Starts processes that train together, as torchrun would; returns their process numbers by rank."""
+        together = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()} | environment
+        return [self.start(*arguments, tool=tool, RANK=rank, LOCAL_RANK=rank, **together) for rank in range(number)]
+
+    def end(self, child: int | None = None) -> int:
+        """Waits for a run's end, the last one's if none is named; returns its exit code, negative for a signal."""
+        return self._ask(self._child if child is None else child)
+
+    def _ask(self, order: object) -> int:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
         while (line := self._process.stdout.readline()) and not line.strip().lstrip("-").isdigit():
-            pass
+            pass  # what the runs print
         return int(line)
+
+    def errors(self) -> str:
+        """What its runs wrote to stderr so far."""
+        return self._errors.read_text()
 
     def wait_for_batches(self, number: int, child: int) -> None:
         """Returns when the run has noted so many batches, or has ended."""
@@ -102,6 +116,12 @@ def serving(folder: Path) -> Iterator[Server]:
         server.close()
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def _lives(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
@@ -118,7 +138,7 @@ def batches_of(notes: Path, process: int | None = None) -> list[list[Any]]:
 
 
 def torchrun(number: int, notes: Path, *arguments: object, restarts: int = 0) -> subprocess.Popen:
-    """Starts a run of `number` processes, as torchrun does."""
+    """Starts a run of `number` processes by torchrun itself."""
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}",
          f"--max-restarts={restarts}", "-m", "tests.fixres.run_script", *map(str, arguments)],

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fixres.distributed import Agreement, first_main, gathered, joined, num_processes, sharded
+from fixres.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.distributed import Agreement, _from_slurm, first_main, gathered, joined, num_processes, sharded
 from fixres.sync_batchnorm import SyncBatchNorm2d
 from pipelines.console import EXIT_PREEMPTED
 from pipelines.spec import InputError
-from tests.fixres.runs import NUM_TRAIN, batches_of, metrics, torchrun, weights, write_recipe
+from tests.fixres.conftest import TINY
+from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe
 
 _SYNC = {
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}, "sync_bn": True},
@@ -35,10 +37,16 @@ _ARMS = {
 }
 
 
-def _finish(run: subprocess.Popen, code: int = 0) -> str:
-    _, errors = run.communicate(timeout=200)
-    assert run.returncode == code, errors
-    return errors
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Its runs' stderr is in `errors` of its folder."""
+    with serving(tmp_path_factory.mktemp("server")) as made:
+        yield made
+
+
+def _finish(server: Server, children: list[int]) -> None:
+    codes = [server.end(child) for child in children]
+    assert not any(codes), (codes, server.errors())
 
 
 def _noted(folder: Path, ranks: int) -> list[list[Any]]:
@@ -46,13 +54,13 @@ def _noted(folder: Path, ranks: int) -> list[list[Any]]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None:
     """With BatchNorm over both: the same samples in each step, losses equal but for rounding, tests and fix as well."""
     recipe = write_recipe(tmp_path, **_SYNC, arms=_ARMS)
     for number in (1, 2):
-        errors = _finish(torchrun(number, tmp_path / f"notes{number}", "--config", recipe, "--run_dir",
-                                  tmp_path / f"run{number}"))  # fmt: skip
-    assert "8 in a step, 4 in each of 2 processes" in errors
+        call = ("--config", recipe, "--run_dir", tmp_path / f"run{number}")
+        _finish(server, server.start_all(number, *call, NOTES=tmp_path / f"notes{number}"))
+    assert "8 in a step, 4 in each of 2 processes" in server.errors()
     one, two = (metrics(tmp_path / f"run{number}") for number in (1, 2))
     assert len(one) == len(two) == 4 + 3 + 2
     for line, other in zip(one, two, strict=True):
@@ -68,13 +76,34 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module, server: Server) -> None:
+    """From the cache that they share, to one checkpoint."""
+    data = write_recipe(tmp_path).parent / "photos"
+    classes = tuple(sorted(folder.name for folder in (data / "train").iterdir()))
+    info = CheckpointInfo(TINY.name, TINY.kwargs, classes, 32, 40, 0.875)
+    save_checkpoint(tmp_path / "trained.pt", tiny_net, info)
+    call = ["--model", tmp_path / "trained.pt", "--test-res", "48", "--data", data, "--data.engine", "torch",
+            "--data.num_workers", "0", "--data.work_dir", tmp_path / "work", "--optim.batch_size", "8", "--device",
+            "cpu", "--fix.layers", "classifier", "--fix.augmentation", "test", "--fix.cache_dtype", "fp32"]  # fmt: skip
+    for number in (1, 2):
+        output = ("--output", tmp_path / f"fixed{number}")
+        _finish(server, server.start_all(number, *call, *output, tool="finetune_fixres"))
+    one, two = (torch.load(tmp_path / f"fixed{number}" / "trained_fix48.pt")["state_dict"] for number in (1, 2))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(one["fc.weight"], tiny_net.state_dict()["fc.weight"])
+    assert "which the processes share" in server.errors()
+
+
+@pytest.mark.slow
 def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
     recipe, notes = write_recipe(tmp_path, **_SYNC, arms=_ARMS), tmp_path / "notes"
     run = torchrun(2, notes, "--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto", restarts=2)
     while len(seen := batches_of(tmp_path / "notes.1")) < 8 and run.poll() is None:
         time.sleep(0.01)
     os.kill(seen[0][0], signal.SIGKILL)
-    _finish(run)
+    errors = run.communicate(timeout=200)[1]
+    assert run.returncode == 0, errors
     assert len({batch[0] for batch in _noted(notes, 2)}) == 4
     trained = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert [line["num_images"] for line in trained] == [NUM_TRAIN] * 4
@@ -83,26 +112,24 @@ def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_with_another_number_the_epoch_goes_on(tmp_path: Path, before: int, after: int) -> None:
+def test_with_another_number_the_epoch_goes_on(tmp_path: Path, before: int, after: int, server: Server) -> None:
     """Each index exactly once, before or after."""
     arms = {"fast": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 32}, "baseline": None}
     recipe, notes = write_recipe(tmp_path, **_SYNC, arms=arms), tmp_path / "notes"
     call = ("--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto")
-    run = torchrun(before, notes, *call)
-    while len(seen := batches_of(tmp_path / "notes.0")) < 2 and run.poll() is None:
-        time.sleep(0.002)
-    os.kill(seen[0][0], signal.SIGTERM)  # the main process alone; the others hear of it
-    errors = run.communicate(timeout=200)[1]
-    assert f"exitcode  : {EXIT_PREEMPTED}" in errors.replace("\t", " ")
-    _finish(torchrun(after, notes, *call))
+    children = server.start_all(before, *call, NOTES=notes)
+    while len(batches_of(tmp_path / "notes.0")) < 2:
+        time.sleep(0.001)
+    os.kill(children[0], signal.SIGTERM)  # the main process alone; the others hear of it
+    assert [server.end(child) for child in children] == [EXIT_PREEMPTED] * before, server.errors()
+    stopped = len(_noted(notes, 2))
+    assert stopped < before * NUM_TRAIN // 8, "the stop came too late to cut the epoch"
+    _finish(server, server.start_all(after, *call, NOTES=notes))
     batches = _noted(notes, 2)
     assert len({batch[0] for batch in batches}) == before + after
     for epoch in (0, 1):
         seen_in_epoch = Counter(index for batch in batches if batch[1] == epoch for index in batch[2])
         assert seen_in_epoch == Counter(range(NUM_TRAIN))
-    first = {batch[0] for batch in batches}
-    counts = Counter(batch[0] for batch in batches if batch[1] == 0)
-    assert len(counts) > 1 or len(first) == 3, "the stop came too late to cut the epoch"
 
 
 def _batch_norms(rank: int, port: int, folder: Path) -> None:
@@ -171,8 +198,6 @@ def test_a_process_alone_is_asked_nothing() -> None:
 
 
 def test_what_slurm_tells_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixres.distributed import _from_slurm
-
     step = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456"}
     told = {**step, "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
     _from_slurm(told)
