@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.fix_table import fix_table
 from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
+from benchmarks.tricks_speed_table import tricks_speed_table
 from benchmarks.tricks_table import tricks_table
 from pipelines.spec import InputError
 
@@ -165,6 +166,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fed_step": fed_step_table,
     "feeding": feeding_table,
     "tricks": tricks_table,
+    "tricks_speed": tricks_speed_table,
 }
 
 

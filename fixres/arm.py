@@ -22,6 +22,7 @@ from fixres.profiling import StepProfiler
 from fixres.results import ArmResult, CurvePoint, at
 from fixres.runlog import RunLog
 from fixres.schedule import resolution_at, scaled_lr, training_lr
+from fixres.teacher_cache import check_cache
 from fixres.train import EpochResult
 from fixres.training import create_trainer
 from pipelines.spec import Crop, EvalCrop, Loader, OpenLoader
@@ -64,6 +65,7 @@ class Arm:
             classes = test_loader.classes
             self._trainer = create_trainer(recipe, self.net, self.normalise, precision, classes, average)
             self.loader = self._open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
+            check_cache(recipe, config, self.loader)
         tqdm.write(f"{name}: {_rates(recipe.optim)}", file=sys.stderr)
         self._epochs: list[EpochResult] = []
         self._curve: list[CurvePoint] = []
