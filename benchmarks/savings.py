@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.collect import record_of
+from benchmarks.finished import as_json, command_line, finished_report, seeds_of
 from benchmarks.savings_ends import REFERENCES
 from benchmarks.savings_page import page, text
 from benchmarks.scenario import Scenario, project, step_speeds
 from fixres.config import Recipe
-from fixres.recipe import as_plain, parse_recipe
+from fixres.recipe import parse_recipe
 from fixres.report import read_report
 from fixres.schedule import resolution_at
 from pipelines.console import run
@@ -51,7 +52,7 @@ class Savings:
         self._recipes = {seed: _recipe_of(recipe, seed) for seed in seeds}
         _check_arms(recipe)
         # Before any training, so that a folder of other settings ends in a line at once.
-        self.finished = {s: found for s in seeds if (found := _finished(self._recipes[s])) is not None}
+        self.finished = {s: found for s in seeds if (found := finished_report(self._recipes[s])) is not None}
 
     @property
     def missing(self) -> list[int]:
@@ -119,37 +120,6 @@ def _check_arms(recipe: Recipe) -> None:
         raise InputError(f"arms: {', '.join(arms)}; a comparison needs {' or '.join(REFERENCES)}, and one more")
 
 
-def _finished(recipe: Recipe) -> dict[str, Any] | None:
-    """The report of a seed that was trained to its end, with the same settings."""
-    file = recipe.folder / "report.json"
-    if not file.is_file():
-        return None
-    try:
-        report = read_report(recipe.folder)
-        there = _flat(report["recipe"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file} is damaged; remove its folder to train that seed again") from None
-    here = _flat(_as_json(as_plain(recipe)))
-    for key in sorted(here.keys() | there.keys()):
-        if key != "run_dir" and here.get(key) != there.get(key):
-            raise InputError(
-                f"{recipe.folder} was trained with {key}={there.get(key)}, now it is {here.get(key)}; "
-                "give the same settings or another --run_dir"
-            )
-    return report
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; nulls are left out, so that a new optional setting is no change."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _train_missing(savings: Savings, recipe: Recipe) -> None:
     from fixres.hardware import choose_device
     from pipelines.opening import PreparedData
@@ -177,28 +147,7 @@ def _earlier_projection(folder: Path, scenario: Scenario | None) -> dict[str, An
         found = json.loads((folder / "savings.json").read_text())["projection"]
     except (OSError, ValueError, KeyError):
         return None
-    return found if scenario and found and found["scenario"] == _as_json(asdict(scenario)) else None
-
-
-def _as_json(value: Any) -> Any:
-    """As it comes back from a JSON file: tuples as lists, keys as text."""
-    return json.loads(json.dumps(value))
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """The command line for someone else's machine: no paths of this one."""
-    kept, words = ["python", "-m", "benchmarks.savings"], iter(arguments)
-    for word in words:
-        name, _, value = word.partition("=")
-        if not name.startswith("--"):
-            kept.append(word)
-            continue
-        value = value or next(words, "")
-        if name in ("--data.path", "--config"):
-            value = Path(value).name if name == "--config" or not Path(value).is_dir() else "FOLDER"
-        if name not in ("--run_dir", "--data.work_dir", "--json", "--note"):
-            kept += [name, value]
-    return " ".join(kept)
+    return found if scenario and found and found["scenario"] == as_json(asdict(scenario)) else None
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
@@ -214,14 +163,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     parser.add_argument("--json", type=Path, help="write the record there, too: benchmarks/results/savings.json")
     parser.add_argument("--note", default="", help="what the data was and anything odd about the machine")
     options, rest = parser.parse_known_args(list(arguments))
-    try:
-        options.seeds = list(dict.fromkeys(int(seed) for seed in options.seeds.split(",")))
-    except ValueError:
-        raise InputError(f"--seeds {options.seeds} must be numbers with commas, such as 1,2,3") from None
+    options.seeds = seeds_of(options.seeds, rest)
     if options.target is not None and not 0 < options.target <= 1:
         raise InputError(f"--target {options.target:g} must be a fraction in (0, 1], such as 0.75")
-    if any(word.split("=")[0] == "--seed" for word in rest):
-        raise InputError("--seed has no meaning here; give --seeds 1,2,3")
     return options, parse_recipe(rest, default="savings_scenes")
 
 
@@ -229,7 +173,12 @@ def main() -> None:
     """Trains what is missing, writes record and page, prints the table."""
     options, recipe = parse(sys.argv[1:])
     name = options.json.stem if options.json else "savings"
-    more = {"name": name, "note": options.note, "target": options.target, "command": _command(sys.argv[1:])}
+    more = {
+        "name": name,
+        "note": options.note,
+        "target": options.target,
+        "command": command_line("benchmarks.savings", sys.argv[1:]),
+    }
     savings, scenario = Savings(recipe, options.seeds, **more), _scenario(options)
     projection = _earlier_projection(savings.folder, scenario)
     try:
@@ -237,7 +186,7 @@ def main() -> None:
         record = savings.write(projection)
         if scenario and not projection:
             speeds = step_speeds(scenario.model)
-            record = savings.write(_as_json(project(scenario, speeds).plain()))
+            record = savings.write(as_json(project(scenario, speeds).plain()))
     except KeyboardInterrupt:
         kept = f"{len(savings.finished)} of {len(options.seeds)} seeds are measured"
         where = f", {savings.folder / 'savings.html'}" if savings.finished else ""

@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.fix_table import fix_table
 from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
+from benchmarks.tricks_speed_table import tricks_speed_table
+from benchmarks.tricks_table import tricks_table
 from pipelines.spec import InputError
 
 # Engines of the feeding table, in this order: those that decode stored photographs.
@@ -163,6 +165,8 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fix": fix_table,
     "fed_step": fed_step_table,
     "feeding": feeding_table,
+    "tricks": tricks_table,
+    "tricks_speed": tricks_speed_table,
 }
 
 
@@ -176,7 +180,7 @@ def section(record: dict[str, Any], root: str = "") -> str:
     """A record's table with the conditions under which it was measured; `root` leads from the document to the tree."""
     environments = [one["environment"] for one in record["runs"]] if "runs" in record else [record["environment"]]
     first, file = environments[0], f"benchmarks/results/{record['name']}.json"
-    commits = sorted({str(one["commit"])[:7] for one in environments})
+    commits = sorted({str(one["commit"])[:7] for one in record.get("trainings", environments)})
     where = f"{first['num_cores']} cores of {first['cpu']}, {first['gpu'] or 'no GPU'}"
     note = f" {record['note']}" if record.get("note") else ""
     return (

@@ -22,6 +22,7 @@ from fixres.results import ArmResult, CurvePoint, arm_result
 from fixres.runlog import RunLog
 from fixres.schedule import resolution_at, scaled_lr, training_lr
 from fixres.sync_batchnorm import synchronised
+from fixres.teacher_cache import check_cache
 from fixres.train import EpochResult, Progress, Trainer
 from fixres.training import create_trainer
 from pipelines.spec import Crop, Loader, OpenLoader
@@ -72,6 +73,7 @@ class Arm:
                 recipe, self.net, self.normalise, precision, test_loader.classes, self._average
             )
             self.loader = self.open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
+            check_cache(recipe, config, self.loader)
         say(f"{name}: {_rates(recipe.optim)}")
         self.epochs: list[EpochResult] = []
         self.curve: list[CurvePoint] = []

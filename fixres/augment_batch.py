@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fixres.batch_kernels import recoloured_on_cpu
 from fixres.mixing import draw_mix, mixed
 from fixres.tricks_config import AugmentConfig
 
@@ -66,6 +67,8 @@ def recoloured(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
     Returns:
         uint8 (B, H, W, 3).
     """
+    if not images.is_cuda:
+        return recoloured_on_cpu(images, matrices, shifts)
     values = torch.baddbmm(shifts[:, None], images.flatten(1, 2).float(), matrices.transpose(1, 2))
     return values.round_().clamp_(0, 255).to(torch.uint8).view(images.shape)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
@@ -36,12 +38,12 @@ class Teacher:
     """
 
     def __init__(self, net: nn.Module, normalise: Normalise, resolution: int) -> None:
-        self.net, self._normalise, self.resolution = net.eval().requires_grad_(False), normalise, resolution
+        self.net, self.normalise, self.resolution = net.eval().requires_grad_(False), normalise, resolution
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) for uint8 (B, H, W, 3)."""
-        values = self._normalise(images)
+        values = self.normalise(images)
         if values.shape[-1] != self.resolution:
             size = (self.resolution, self.resolution)
             values = interpolate(values, size, mode="bilinear", antialias=True, align_corners=False)
@@ -53,11 +55,11 @@ class Distilled:
 
     Args:
         loss: for the labels.
-        teacher: for the same images.
+        teacher: logits for the same images, a `Teacher` or one with a cache.
         temperature: T.
     """
 
-    def __init__(self, loss: Loss, teacher: Teacher, temperature: float) -> None:
+    def __init__(self, loss: Loss, teacher: Callable[[Tensor], Tensor], temperature: float) -> None:
         self._loss, self._teacher, self._temperature = loss, teacher, temperature
 
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from fixres.batch_kernels import blended_on_cpu
 from fixres.tricks_config import AugmentConfig
 
 
@@ -62,6 +63,8 @@ def mixed(images: Tensor, labels: Tensor, mix: Mix, num_classes: int) -> tuple[T
 
 
 def _mixed_images(images: Tensor, mix: Mix) -> Tensor:
+    if mix.box is None and not images.is_cuda:
+        return blended_on_cpu(images, mix.weight)
     if mix.box is None:
         own = images.float()
         return own.lerp_(own.flip(0), 1 - mix.weight).round_().to(images.dtype)

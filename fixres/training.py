@@ -6,12 +6,13 @@ from torch import nn
 
 from fixres.augment_batch import BatchTransform
 from fixres.averaging import Average
-from fixres.config import Recipe
-from fixres.distill import Distilled, open_teacher
+from fixres.config import DistillConfig, Recipe
+from fixres.distill import Distilled, Teacher, open_teacher
 from fixres.hardware import Precision
 from fixres.losses import CrossEntropy, Loss
 from fixres.models import Normalise
 from fixres.optim import Stepper, create_optimizer
+from fixres.teacher_cache import CachedTeacher, with_cache
 from fixres.train import Trainer
 
 
@@ -41,8 +42,14 @@ def create_trainer(
     transform = BatchTransform(augment, len(classes), recipe.seed) if augment is not None else None
     loss: Loss = CrossEntropy(optim.label_smoothing)
     if recipe.distill is not None:
-        teacher = open_teacher(recipe.distill, classes, precision.device)
-        loss = Distilled(loss, teacher, recipe.distill.temperature)
+        loss = Distilled(loss, _teacher(recipe.distill, classes, precision), recipe.distill.temperature)
     return Trainer(
         net, normalise, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss, recipe.seed
     )
+
+
+def _teacher(config: DistillConfig, classes: tuple[str, ...], precision: Precision) -> Teacher | CachedTeacher:
+    teacher = open_teacher(config, classes, precision.device)
+    if config.cache is None:
+        return teacher
+    return with_cache(teacher, config.cache, len(classes), config.cache_dtype, precision.name)

@@ -6,7 +6,8 @@ The others are settings of the optimiser (`OptimConfig`) and of the network (`Mo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pipelines.spec import InputError, check_resolution
 
@@ -56,6 +57,10 @@ class DistillConfig:
     """Divides the logits of both."""
     resolution: int | None = None
     """Side in pixels to which the teacher's images are resized; the test resolution noted with it if null."""
+    cache: Path | None = None
+    """Folder where the teacher's outputs are kept for later runs that see the same batches; not kept if null."""
+    cache_dtype: Literal["fp16", "fp32"] = "fp16"
+    """Their number format."""
 
     def __post_init__(self) -> None:
         if not self.teacher:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks import savings
+from benchmarks.finished import command_line
 from fixres.config import Recipe
 from fixres.recipe import as_plain, parse_recipe
 from pipelines.spec import InputError
@@ -140,7 +141,7 @@ def test_recipes_train_the_three_arms_at_equal_epochs(name: str) -> None:
 
 def test_the_command_is_told_without_paths(tmp_path: Path) -> None:
     words = ["--config", f"{tmp_path}/own.yaml", "--data.path", str(tmp_path), f"--run_dir={tmp_path}", "--seeds=1,2"]
-    assert savings._command([*words, "--note", "a b", "--optim.lr", "0.2"]) == (
+    assert command_line("benchmarks.savings", [*words, "--note", "a b", "--optim.lr", "0.2"]) == (
         "python -m benchmarks.savings --config own.yaml --data.path FOLDER --seeds 1,2 --optim.lr 0.2"
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.config import ModelConfig
 from fixres.hardware import Precision
 from fixres.models import create_model
@@ -35,3 +36,12 @@ def open_coded(coded_folder: Path) -> Callable[..., Loader]:
         return open_loader("torch", LoaderConfig(path=coded_folder, **values))
 
     return open_it
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, open_coded: Callable[..., Loader]) -> Path:
+    """A checkpoint for the coded folder's classes, with an input size of its own."""
+    torch.manual_seed(9)
+    info = CheckpointInfo(TINY.name, TINY.kwargs, open_coded().classes, 32, 40, 0.875)
+    save_checkpoint(tmp_path / "teacher.pt", create_model(TINY, 2), info)
+    return tmp_path / "teacher.pt"

@@ -12,9 +12,8 @@ import torch
 
 from fixres.arm import Arm
 from fixres.arm_end import finish
-from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.checkpoint import load_checkpoint
 from fixres.config import ArmConfig, ArmsConfig, FixConfig, OptimConfig, Recipe, ResolutionConfig, StepDecay
-from fixres.models import create_model
 from fixres.results import ArmResult
 from fixres.runlog import RunLog
 from fixres.tricks_config import AugmentConfig, DistillConfig
@@ -22,15 +21,6 @@ from pipelines.spec import Loader
 from tests.fixres.conftest import CPU, TINY
 
 OpenCoded = Callable[..., Loader]
-
-
-@pytest.fixture
-def teacher(tmp_path: Path, open_coded: OpenCoded) -> Path:
-    """A checkpoint for the coded folder's classes, with an input size of its own."""
-    torch.manual_seed(9)
-    info = CheckpointInfo(TINY.name, TINY.kwargs, open_coded().classes, 32, 40, 0.875)
-    save_checkpoint(tmp_path / "teacher.pt", create_model(TINY, 2), info)
-    return tmp_path / "teacher.pt"
 
 
 def _plain(folder: Path) -> Recipe:

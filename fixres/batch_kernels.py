@@ -1,0 +1,72 @@
+"""Colours and mixing of uint8 batches on a CPU, compiled: each pixel is read once, reckoned with and written once.
+
+As operations of torch a batch becomes floats, four times its bytes, and goes through memory once for every operation.
+Piece by piece it stays in the cache, but torch wakes its other threads for each of hundreds of small operations, which
+costs more than the reckoning (benchmarks/LOG.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+_ZERO, _HALF, _MOST = np.float32(0), np.float32(0.5), np.float32(255)
+
+
+def recoloured_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
+    """As `augment_batch.recoloured`: pixels times matrix plus shift, rounded and cut to [0, 255].
+
+    Args:
+        images: uint8 (B, H, W, 3) on the CPU.
+        matrices: float32 (B, 3, 3).
+        shifts: float32 (B, 3).
+    """
+    images = images.contiguous()
+    out = torch.empty_like(images)
+    pixels, coefficients = images.view(len(images), -1, 3), torch.cat([matrices, shifts[:, :, None]], 2)
+    _recolour(pixels.numpy(), coefficients.numpy(), out.view(pixels.shape).numpy())
+    return out
+
+
+def blended_on_cpu(images: Tensor, weight: float) -> Tensor:
+    """Image i with a share of `weight`, image B - 1 - i with the rest, rounded.
+
+    Args:
+        images: uint8 (B, H, W, 3) on the CPU.
+        weight: in [0, 1].
+    """
+    images = images.contiguous()
+    out = torch.empty_like(images)
+    values = images.view(len(images), -1)
+    _blend(values.numpy(), np.float32(1 - weight), out.view(values.shape).numpy())
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _recolour(pixels, coefficients, out):
+    """uint8 (B, P, 3), float32 (B, 3, 4): each row a matrix's and its shift; uint8 (B, P, 3)."""
+    for k in range(len(pixels)):
+        a, b, c = coefficients[k]
+        for i in range(pixels.shape[1]):
+            red, green, blue = np.float32(pixels[k, i, 0]), np.float32(pixels[k, i, 1]), np.float32(pixels[k, i, 2])
+            # Rounded by cutting off what is above a half; what is below 0 after that is 0 in any case.
+            first = a[0] * red + a[1] * green + a[2] * blue + a[3] + _HALF
+            second = b[0] * red + b[1] * green + b[2] * blue + b[3] + _HALF
+            third = c[0] * red + c[1] * green + c[2] * blue + c[3] + _HALF
+            out[k, i, 0] = np.uint8(min(max(first, _ZERO), _MOST))
+            out[k, i, 1] = np.uint8(min(max(second, _ZERO), _MOST))
+            out[k, i, 2] = np.uint8(min(max(third, _ZERO), _MOST))
+
+
+@njit(nogil=True, cache=True)
+def _blend(values, share, out):
+    """uint8 (B, N), the other image's share, uint8 (B, N)."""
+    for k in range((len(values) + 1) // 2):
+        other = len(values) - 1 - k
+        for i in range(values.shape[1]):
+            one, two = np.float32(values[k, i]), np.float32(values[other, i])
+            step = share * (two - one)
+            out[k, i] = np.uint8(one + step + _HALF)
+            out[other, i] = np.uint8(two - step + _HALF)
