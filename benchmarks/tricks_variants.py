@@ -85,6 +85,7 @@ def _fixed(recipe: Recipe) -> Recipe:
 
 
 TRICKS = (
+    Trick("colours", "colours, PCA noise", "section 2.1", _augment(colour=0.4, pca=0.1)),
     Trick("efficient", "warm-up, zero gamma, no decay on biases", "section 3.1", _efficient),
     Trick("resnet-d", "ResNet-D", "section 4", _network(stem_type="deep", avg_down=True)),
     Trick("cosine", "cosine decay", "section 5.1", _optim(steps=None)),
