@@ -41,7 +41,7 @@ def _link(one: dict[str, Any]) -> list[str]:
 def survival_table(record: dict[str, Any]) -> str:
     """Markdown: what looking after a run costs each network."""
     head = [
-        "network", "px", "batch", "step, ms", "watching, % of the time", "state, MB", "written in, s",
+        "network", "px", "batch", "step, ms", "its calls, us", "watching, % of the time", "state, MB", "written in, s",
         "writing, % of the time", "together, %",
     ]  # fmt: skip
     return _table(head, [_survival(one) for one in record["results"]])
@@ -53,6 +53,7 @@ def _survival(one: dict[str, Any]) -> list[str]:
         str(one["res"]),
         str(one["batch_size"]),
         f"{1000 * one['step_seconds']:.1f}",
+        _with_interval(one["calls_seconds"], 1e6, 0),
         _with_interval(one["watching"], 100, 2),
         f"{one['state_bytes'] / 1e6:.1f}",
         _with_interval(one["write_seconds"], 1, 2),
