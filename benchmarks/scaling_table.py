@@ -12,10 +12,10 @@ def scaling_table(record: dict[str, Any]) -> str:
         "lost to data, %", "efficiency", "efficiency, fed",
     ]  # fmt: skip
     rows = [_speeds(one) for one in record["results"]]
-    parts = [_table(head, rows) if rows else "No number of processes was finished."]
+    parts = [table(head, rows) if rows else "No number of processes was finished."]
     if record["interconnect"]:
         head = ["processes", "all-reduce of, MB", "ms", "bus bandwidth, GB/s"]
-        parts.append(_table(head, [_link(one) for one in record["interconnect"]]))
+        parts.append(table(head, [_link(one) for one in record["interconnect"]]))
     return "\n\n".join(parts)
 
 
@@ -44,7 +44,7 @@ def survival_table(record: dict[str, Any]) -> str:
         "network", "px", "batch", "step, ms", "its calls, us", "watching, % of the time", "state, MB", "written in, s",
         "writing, % of the time", "together, %",
     ]  # fmt: skip
-    return _table(head, [_survival(one) for one in record["results"]])
+    return table(head, [_survival(one) for one in record["results"]])
 
 
 def _survival(one: dict[str, Any]) -> list[str]:
@@ -69,5 +69,6 @@ def _with_interval(found: dict[str, Any] | None, factor: float, digits: int) -> 
     return f"{value} ({low} to {high})"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))

@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.fix_table import fix_table
 from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
+from benchmarks.scaling_plan_table import scaling_plan_table
+from benchmarks.scaling_table import scaling_table, survival_table
 from pipelines.spec import InputError
 
 # Engines of the feeding table, in this order: those that decode stored photographs.
@@ -163,6 +165,9 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fix": fix_table,
     "fed_step": fed_step_table,
     "feeding": feeding_table,
+    "scaling": scaling_table,
+    "survival": survival_table,
+    "scaling_plan": scaling_plan_table,
 }
 
 
@@ -179,9 +184,10 @@ def section(record: dict[str, Any], root: str = "") -> str:
     commits = sorted({str(one["commit"])[:7] for one in environments})
     where = f"{first['num_cores']} cores of {first['cpu']}, {first['gpu'] or 'no GPU'}"
     note = f" {record['note']}" if record.get("note") else ""
+    verb = "Projected, not measured, on" if record.get("projected") else "Measured on"
     return (
         f"{_TABLES[record['kind']](record)}\n\n"
-        f"Measured on {where}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
+        f"{verb} {where}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
         f"Record: [{file}]({root}{file})."
     )
 
