@@ -10,6 +10,7 @@
     fresh(e) = (1 - 1 / nodes)^e, e = 0, 1, ...; always 1 if a node's memory cannot hold the file
     failures = w / (w + i) + (i / 2 + restart) / (mtbf / nodes), i = max(120 s, w / 0.01)
     epoch(e) = images // batch * step(e) / (1 - failures)
+    copying  = max(nodes * file / storage, file / nic)
 
 `link` bounds a ring within a node, the node's network cards one over nodes. An engine works ahead, so the slowest part
 alone counts. `fresh` is the share of a node's images that no epoch before brought into its page cache: the shuffle
@@ -33,7 +34,7 @@ WORTH_NAMING = 0.05
 REMEDIES = {
     "exchange": "larger batches for each GPU, gradients in 16 bits, faster links between nodes",
     "data": "an engine that decodes less (roc, roc-dali), more cores for each GPU",
-    "storage": "copy the file to each node's disk first, or fewer, larger nodes",
+    "storage": "faster shared storage, or a copy on each node's disk where copying takes less than it saves",
     "failures": "states on faster storage, quicker restarts, spare nodes",
     "batch": "no more GPUs for one run: give them to other seeds or recipes; else a recipe made for larger batches",
 }
@@ -107,6 +108,7 @@ class Projected:
         steps: of an epoch.
         first_seconds: of the first epoch.
         epoch_seconds: mean of all epochs.
+        copy_seconds: to bring the whole file to every node from the shared storage, before the first epoch.
         efficiency: share of the time in which the GPUs compute.
         lost: share of the time lost to "exchange", "data", "storage" and "failures": each of what is left by those
             before it.
@@ -118,6 +120,7 @@ class Projected:
     steps: int
     first_seconds: float
     epoch_seconds: float
+    copy_seconds: float
     efficiency: float
     lost: dict[str, float]
     first: str | None
@@ -152,6 +155,7 @@ def project(inputs: Inputs, gpus: int) -> Projected:
         steps=num_steps,
         first_seconds=num_steps * steps_seconds[0] / (1 - failing),
         epoch_seconds=num_steps * step / (1 - failing),
+        copy_seconds=max(nodes * inputs.file_bytes / inputs.storage, inputs.file_bytes / inputs.nic),
         efficiency=compute / step * (1 - failing),
         lost=lost,
         first=_first(lost, local < inputs.local),

@@ -18,14 +18,14 @@ def scaling_plan_table(record: dict[str, Any]) -> str:
 def _times(record: dict[str, Any]) -> str:
     causes = list(record["results"][0]["lost"])
     head = ["GPUs", "images of each", "steps an epoch", "first epoch, s", "an epoch, s (projected)", "computing, %"]
-    head += [f"lost to {cause}, %" for cause in causes] + ["first to break"]
+    head += [f"lost to {cause}, %" for cause in causes] + ["costs most", "copying to all nodes, s"]
     rows = []
     for one in record["results"]:
         seconds = [f"{one[key]:.1f}" for key in ("first_seconds", "epoch_seconds")]
         lost = [f"{100 * one['lost'][cause]:.1f}" for cause in causes]
         named = one["first"] or "nothing"
         counts = [str(one[key]) for key in ("gpus", "local", "steps")]
-        rows.append([*counts, *seconds, f"{100 * one['efficiency']:.0f}", *lost, named])
+        rows.append([*counts, *seconds, f"{100 * one['efficiency']:.0f}", *lost, named, f"{one['copy_seconds']:.0f}"])
     return table(head, rows)
 
 

@@ -38,6 +38,8 @@ def test_sixteen_gpus_by_hand() -> None:
     assert found.lost["storage"] == pytest.approx(1 - 0.5 / 1.2)
     assert found.first_seconds == pytest.approx(62 * 1.6 / (1 - 2 / 202 - 0.04))
     assert found.epoch_seconds == pytest.approx(78.3076, rel=1e-5)
+    assert found.copy_seconds == pytest.approx(200)  # 1 GB to each of 2 nodes at 10 MB/s
+    assert project(replace(HAND, storage=1e12), 16).copy_seconds == pytest.approx(1)  # both at once, a card each
 
 
 def test_a_gpu_alone_exchanges_nothing_and_a_node_uses_its_own_links() -> None:
