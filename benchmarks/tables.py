@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks.fix_table import fix_table
 from benchmarks.records import RESULTS, read_record
 from benchmarks.savings_table import savings_table
+from benchmarks.scaling_plan_table import scaling_plan_table
+from benchmarks.scaling_table import scaling_table, survival_table
 from benchmarks.tricks_speed_table import tricks_speed_table
 from benchmarks.tricks_table import tricks_table
 from pipelines.spec import InputError
@@ -167,6 +169,9 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "feeding": feeding_table,
     "tricks": tricks_table,
     "tricks_speed": tricks_speed_table,
+    "scaling": scaling_table,
+    "survival": survival_table,
+    "scaling_plan": scaling_plan_table,
 }
 
 
@@ -183,9 +188,10 @@ def section(record: dict[str, Any], root: str = "") -> str:
     commits = sorted({str(one["commit"])[:7] for one in record.get("trainings", environments)})
     where = f"{first['num_cores']} cores of {first['cpu']}, {first['gpu'] or 'no GPU'}"
     note = f" {record['note']}" if record.get("note") else ""
+    verb = "Projected, not measured, on" if record.get("projected") else "Measured on"
     return (
         f"{_TABLES[record['kind']](record)}\n\n"
-        f"Measured on {where}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
+        f"{verb} {where}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
         f"Record: [{file}]({root}{file})."
     )
 

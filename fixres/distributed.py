@@ -111,13 +111,27 @@ def _meet(device: str) -> None:
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=_store(),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
             timeout=timedelta(minutes=_MINUTES_FOR_PEERS),
             device_id=torch.device(device) if on_gpu else None,
         )
-    except (dist.DistError, RuntimeError, ValueError) as error:
+    except (KeyError, dist.DistError, RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise InputError(f"the {os.environ['WORLD_SIZE']} processes did not meet at {where}: {error}") from error
     _control = dist.new_group(backend="gloo", timeout=timedelta(hours=_HOURS_FOR_WORK))
+
+
+def _store() -> dist.Store:
+    """Where processes find each other.
+
+    torchrun keeps one store over all restarts. What a process that died had left in it is what another one may read
+    before it is written anew, and then waits for somebody who is gone; so each start has a corner of its own.
+    """
+    found, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=_MINUTES_FOR_PEERS)))
+    start = "-".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE"))
+    return dist.PrefixStore(f"start-{start}", found)
 
 
 def _part() -> None:

@@ -29,6 +29,10 @@ part train_step "$python" -m benchmarks.train_step --device cuda --models resnet
 part fed_step "$python" -m benchmarks.fed_step --data "$1" --device cuda --model resnet50 --batch-size 256 \
   --engines roc-dali,dali,roc,ffcv,torchvision-gpu --res 128,160,224 --threads "$threads" --num-images 12800 \
   --json $results/fed_step_gpu.json
+part scaling "$python" -m benchmarks.scaling --data "$1" --device cuda --processes all --model resnet50 --engine roc-dali \
+  --batch-size 256 --num-images 12800 --json $results/scaling_gpu.json
+part survival "$python" -m benchmarks.survival_overhead --device cuda --networks small:64:32,resnet18:128:256,resnet50:128:256 \
+  --json $results/survival_gpu.json
 part demo "$python" tools/train_fast.py --run_dir runs/demo_gpu --profile 20
 if [ ${#failed[@]} -gt 0 ]; then
   echo "run_gpu_checks: failed: ${failed[*]}" >&2

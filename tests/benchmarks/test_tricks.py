@@ -103,9 +103,9 @@ def test_each_trick_changes_its_own_settings_and_all_of_them_are_off_in_the_base
     baseline = parse_recipe(["--config", "tricks/ablation"])
     plain = as_plain(baseline)
     changed = {
-        "colours": {"augment"}, "efficient": {"optim", "model"}, "resnet-d": {"model"}, "cosine": {"optim"}, "smoothing": {"optim"},
-        "mixup": {"augment"}, "cutmix": {"augment"}, "ema": {"optim"}, "blurpool": {"model"}, "progressive": {"arms"},
-        "fixres": {"arms"},
+        "colours": {"augment"}, "efficient": {"optim", "model"}, "resnet-d": {"model"}, "cosine": {"optim"},
+        "smoothing": {"optim"}, "mixup": {"augment"}, "cutmix": {"augment"}, "ema": {"optim"}, "blurpool": {"model"},
+        "progressive": {"arms"}, "fixres": {"arms"},
     }  # fmt: skip
     for trick in TRICKS:
         other = as_plain(trick.on(baseline))
