@@ -37,6 +37,7 @@ def test_steps_draw_their_own_and_the_same_again() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_a_gpu_draws_the_same_again() -> None:
     device = torch.device("cuda:0")
     draws = []
