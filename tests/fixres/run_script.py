@@ -3,6 +3,7 @@
 Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 forks a run for each line on stdin (its arguments as JSON), prints its process number, and its exit code when it ends.
+An argument --fault=... before the others makes that happen to it, see `tests.fixres.faults`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from pipelines import opening
 from pipelines.console import run
 from pipelines.spec import Batch, Loader
+from tests.fixres import faults
 from tools import train_fast
 
 
@@ -55,6 +57,8 @@ class _NotingData(opening.PreparedData):
 
 
 def _train(arguments: list[str]) -> None:
+    while arguments[0].startswith("--fault="):
+        faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = ["train_fast.py", *arguments]
     opening.PreparedData = _NotingData  # type: ignore[misc]
     run(train_fast.main)
