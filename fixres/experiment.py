@@ -142,7 +142,7 @@ class _Run:
 
     def finish(self) -> list[Any]:
         """The arms' ends; each that is done is kept."""
-        results = []
+        results, was_finished = [], all(arm.result is not None for arm in self.arms)
         for arm in self.arms:
             if arm.result is None:
                 self._check_data()
@@ -155,7 +155,8 @@ class _Run:
                 self.survival.give_way()
             results.append(arm.result)
         wait_for_all()
-        self.survival.save()
+        if not was_finished:
+            self.survival.save()
         return results
 
     def state_dict(self) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ import torch
 def arrange(text: str) -> None:
     """Arranges the fault NAME:ARGUMENT:ARGUMENT."""
     name, *arguments = text.split(":")
-    {"before": _before, "after": _after, "step": _step, "full": _full, "clock": _clock, "silent": _silent,
+    {"before": _before, "after": _after, "step": _step, "after-step": partial(_step, after=True),
+     "full": _full, "clock": _clock, "silent": _silent,
      "modest": _modest}[name](*arguments)  # fmt: skip
 
 
@@ -65,24 +67,33 @@ def _after(module: str, function: str, sent: str) -> None:
     _replace(module, function, made)
 
 
-def _step(number: str, event: str) -> None:
-    """A signal before a training step, counted from 0, or weights that are no numbers ("poison")."""
+def _step(number: str, event: str, after: bool = False) -> None:
+    """A signal before, or after, a training step, counted from 0; or weights that are no numbers ("poison")."""
     count = -1
 
     def made(old: Any) -> Any:
         def step(trainer: Any, *arguments: Any) -> Any:
             nonlocal count
             count += 1
-            if count == int(number) and event == "poison":
-                with torch.no_grad():
-                    next(iter(trainer.net.parameters())).fill_(torch.nan)
-            elif count == int(number):
-                _send(event)
-            return old(trainer, *arguments)
+            now = count == int(number)
+            if now and not after:
+                _happen(event, trainer.net)
+            result = old(trainer, *arguments)
+            if now and after:
+                _happen(event, trainer.net)
+            return result
 
         return step
 
     _replace("fixres.train", "Trainer.step", made)
+
+
+def _happen(event: str, net: torch.nn.Module) -> None:
+    if event == "poison":
+        with torch.no_grad():
+            next(net.parameters()).fill_(torch.nan)
+    else:
+        _send(event)
 
 
 def _full(pattern: str, first: str = "0", last: str = "1000000") -> None:
