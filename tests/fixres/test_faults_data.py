@@ -83,7 +83,7 @@ def test_data_that_was_changed_between_two_starts(runs: Runs, stored: Path, tmp_
 
 @pytest.fixture
 def spoiled(runs: Runs) -> Iterator[tuple[int, Path]]:
-    """The step of the second epoch that first sees an image, and that image's file, cut short once that step is near."""
+    """A step of the second epoch, and the file of an image in its batch, to be cut short before it."""
     pid = batches_of(runs.folder / "notes.0")[0][0]
     epoch = [batch[2] for batch in batches_of(runs.folder / "notes.0", pid) if batch[1] == 1]
     index = epoch[2][3]

@@ -101,7 +101,7 @@ def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
         "before:fixres.runlog:save_recipe",
         "after:fixres.runlog:save_recipe",
         "step:1",
-    ],  # fmt: skip
+    ],
 )
 def test_killed_while_it_takes_the_place_of_an_older_run(runs: Runs, moment: str) -> None:
     """The older run is kept whole, here or aside; the next start is a clean one, or shows the older one again."""
