@@ -72,9 +72,10 @@ class RunLog:
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        for file in (self._metrics, self._events):
+        for file in (self._events, self._metrics):
             if file is not None:
-                file.close()
+                with naming(self.folder / METRICS):  # a line that found no room is tried once more here
+                    file.close()
 
 
 def _cut(metrics: Path, num_bytes: int) -> None:

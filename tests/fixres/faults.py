@@ -102,7 +102,7 @@ def _full(pattern: str, first: str = "0", last: str = "1000000") -> None:
 
     def opened(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
         nonlocal count
-        if "w" in mode and re.search(pattern, str(file)):
+        if mode[0] in "wa" and re.search(pattern, str(file)):
             count += 1
             if int(first) <= count < int(last):
                 file = "/dev/full"  # the kernel itself says so

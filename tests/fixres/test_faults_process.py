@@ -75,17 +75,16 @@ def test_a_loader_that_delivers_no_more_ends_the_run(runs: Runs) -> None:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
-    """However it is started, the first one is named and not disturbed."""
+    """Even one that would move the folder aside. The first one is named and not disturbed."""
     process = runs.start("two", faults=("step:6:SIGSTOP",))
     wait_until_stopped(process)
     had = {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}
     server = Server(runs.folder / "others-notes", runs.folder / "others-errors")
     try:
-        for resume in ("no", "auto"):
-            server.start("--config", runs.recipe, "--run_dir", runs.folder / "two", "--resume", resume)
-            assert server.end() == EXIT_INPUT
-            last = (runs.folder / "others-errors").read_text().splitlines()[-1]
-            assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last
+        server.start("--config", runs.recipe, "--run_dir", runs.folder / "two")
+        assert server.end() == EXIT_INPUT
+        last = (runs.folder / "others-errors").read_text().splitlines()[-1]
+        assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last
     finally:
         server.close()
     assert had == {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}

@@ -49,7 +49,7 @@ def test_a_full_disk_costs_states_not_the_run(runs: Runs) -> None:
     assert runs.go_on("full2").code == 0 and _same_as_whole(runs, runs.folder / "full2")
 
 
-@pytest.mark.parametrize("name", ["report.json", "fixed.pt", "recipe.yaml"])
+@pytest.mark.parametrize("name", ["report.json", "fixed.pt", "metrics.jsonl", "recipe.yaml"])
 def test_a_full_disk_at_the_end_is_one_line(runs: Runs, name: str) -> None:
     run = runs.folder / f"end-{name.split('.')[0]}"
     ended = runs(run.name, faults=(f"full:{name}",))
