@@ -13,6 +13,7 @@ from fixres.report import read_report
 from pipelines.spec import InputError
 
 _OWN_PLACES = ("--run_dir", "--data.work_dir", "--json", "--note")  # of no use on another machine
+_NOT_TRAINED = ("run_dir", "resume", "survival")  # settings that do not change what is measured
 _PATHS = {"--data.path": "FOLDER", "--teacher": "FILE"}
 
 
@@ -32,7 +33,7 @@ def finished_report(recipe: Recipe) -> dict[str, Any] | None:
         raise InputError(f"{file} is damaged; remove its folder to train that seed again") from None
     here = _flat(as_json(as_plain(recipe)))
     for key in sorted(here.keys() | there.keys()):
-        if key != "run_dir" and here.get(key) != there.get(key):
+        if not key.startswith(_NOT_TRAINED) and here.get(key) != there.get(key):
             raise InputError(
                 f"{recipe.folder} was trained with {key}={there.get(key)}, now it is {here.get(key)}; "
                 "give the same settings or another --run_dir"

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from fixres.config import Recipe
 from fixres.recipe import parse_recipe
 from fixres.report import read_report
 from fixres.schedule import resolution_at
-from pipelines.console import run
+from pipelines.console import EXIT_PREEMPTED, leave, run
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
 
@@ -59,12 +59,14 @@ class Savings:
         """Seeds that are still to be trained."""
         return [seed for seed in self._seeds if seed not in self.finished]
 
-    def train(self, seed: int, open_loader: Any, data: dict[str, object]) -> None:
-        """Trains all arms with one seed and adds it to record and page."""
+    def train(
+        self, seed: int, open_loader: Any, data: dict[str, object], check_data: Callable[[], None] = lambda: None
+    ) -> None:
+        """Trains all arms with one seed and adds it to record and page; arguments as `run_experiment`'s."""
         from fixres.experiment import run_experiment
 
         recipe = self._recipes[seed]
-        run_experiment(recipe, open_loader, data)
+        run_experiment(recipe, open_loader, data, check_data)
         self.finished[seed] = read_report(recipe.folder)
         self.write()
 
@@ -134,7 +136,7 @@ def _train_missing(savings: Savings, recipe: Recipe) -> None:
         if done:
             left = f", about {(time.perf_counter() - start) / done * (num - done) / 60:.0f} min to go"
         print(f"seed {seed}: {done} of {num} trained{left}", file=sys.stderr)
-        savings.train(seed, data, data.describe())
+        savings.train(seed, data, data.describe(), data.check_unchanged)
 
 
 def _scenario(options: argparse.Namespace) -> Scenario | None:
@@ -169,8 +171,15 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     return options, parse_recipe(rest, default="savings_scenes")
 
 
+def _kept(savings: Savings) -> str:
+    where = f", {savings.folder / 'savings.html'}" if savings.finished else ""
+    return f"{len(savings.finished)} of {len(savings.finished) + len(savings.missing)} seeds are measured{where}"
+
+
 def main() -> None:
     """Trains what is missing, writes record and page, prints the table."""
+    from fixres.survival import Preempted
+
     options, recipe = parse(sys.argv[1:])
     name = options.json.stem if options.json else "savings"
     more = {
@@ -188,9 +197,12 @@ def main() -> None:
             speeds = step_speeds(scenario.model)
             record = savings.write(as_json(project(scenario, speeds).plain()))
     except KeyboardInterrupt:
-        kept = f"{len(savings.finished)} of {len(options.seeds)} seeds are measured"
-        where = f", {savings.folder / 'savings.html'}" if savings.finished else ""
-        raise KeyboardInterrupt(f"interrupted; {kept}{where}; the same command goes on from there") from None
+        raise KeyboardInterrupt(f"interrupted; {_kept(savings)}; the same command goes on from there") from None
+    except Preempted as stop:
+        line = (
+            f"ended by {stop}; {_kept(savings)}; the same command with --resume auto goes on in the middle of the next"
+        )
+        leave(line, EXIT_PREEMPTED)
     if options.json:
         write_json(record, options.json)
     print(text(record))

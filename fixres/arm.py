@@ -25,7 +25,7 @@ from fixres.sync_batchnorm import synchronised
 from fixres.teacher_cache import check_cache
 from fixres.train import EpochResult, Progress, Trainer
 from fixres.training import create_trainer
-from pipelines.spec import Crop, Loader, OpenLoader
+from pipelines.spec import Crop, InputError, Loader, OpenLoader
 
 
 class Arm:
@@ -104,6 +104,21 @@ class Arm:
         """Bad samples replaced in training so far. To be asked for in all processes."""
         return self._num_bad_before + sum(gathered(self.loader.counters.num_bad_samples))
 
+    @property
+    def has_finite_weights(self) -> bool:
+        """Whether all weights are numbers; the same in all processes. Always so once the arm is finished."""
+        if self.result is not None:
+            return True
+        return bool(torch.stack([weight.detach().isfinite().all() for weight in self.net.parameters()]).all())
+
+    def check_weights(self) -> None:
+        """Raises InputError if a weight is not finite: after the last step no loss would tell."""
+        if not self.has_finite_weights:
+            raise InputError(
+                f"{self.name}: after {len(self.epochs)} epochs its weights are not finite; lower optim.lr or lengthen "
+                "optim.warmup_epochs; --resume auto goes on from the last state"
+            )
+
     def train_epoch(self, watch: Any = None) -> None:
         """Trains the next epoch, or the rest of one, and tests if it is time for it.
 
@@ -179,6 +194,7 @@ class Arm:
         self.loader.set_resolution(self.resolutions[-1])
         with self.clock.stage("open"):
             batches = {"train": next(iter(self.loader)), "test": next(iter(self.test_loader))}
+        self._num_bad_before -= self.loader.counters.num_bad_samples  # looked at, not trained on
         return {name: batch.images[:num].cpu().numpy() for name, batch in batches.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,7 +226,7 @@ class Arm:
         self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
         self.curve = [CurvePoint(**point) for point in state["curve"]]
         self.clock.load_state_dict(state["clock"])
-        self._num_bad_before = state["num_bad_samples"]
+        self._num_bad_before += state["num_bad_samples"]
         self._go_on(Progress(**state["progress"]))
 
     def _go_on(self, progress: Progress) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from fixres.hardware import choose_device, choose_precision
 from fixres.report import Report, write_report
 from fixres.run_lock import locked
 from fixres.run_state import check_fits, description
-from fixres.runlog import RunLog
+from fixres.runlog import ENVIRONMENT, RunLog
 from fixres.survival import Survival
-from pipelines.spec import Loader, OpenLoader
+from pipelines.spec import InputError, Loader, OpenLoader
 
 
 def run_experiment(
@@ -63,14 +63,29 @@ def run_experiment(
         crops = {arm.name: arm.sample_crops() for arm in run.arms} if is_main() else {}
         if state is not None:
             run.load_state_dict(state)
-        run.train()
-        results = run.finish()
+        with _saying_how_to_go_on(survival):
+            run.train()
+            results = run.finish()
     if not is_main():
         return None
     data = data | {"num_train": run.arms[0].loader.num_samples, "num_val": run.num_test}
     report = Report(recipe, results, environment, data, crops)
     write_report(report, recipe.folder)
     return report
+
+
+@contextmanager
+def _saying_how_to_go_on(survival: Survival) -> Iterator[None]:
+    """Ctrl-C keeps its exit code and gets a line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not survival.has_state:
+            raise
+        what = str(interrupt) or "interrupted"
+        raise KeyboardInterrupt(
+            f"{what}; the same call with --resume auto goes on from the last saved state"
+        ) from interrupt
 
 
 def _for_processes(recipe: Recipe) -> Recipe:
@@ -127,9 +142,11 @@ class _Run:
 
     def finish(self) -> list[Any]:
         """The arms' ends; each that is done is kept."""
-        results = []
+        results, was_finished = [], all(arm.result is not None for arm in self.arms)
         for arm in self.arms:
             if arm.result is None:
+                self._check_data()
+                arm.check_weights()
                 # What a signal may now cut short is done again from here.
                 self.survival.save()
                 self.is_finishing = True
@@ -138,15 +155,30 @@ class _Run:
                 self.survival.give_way()
             results.append(arm.result)
         wait_for_all()
-        self.survival.save()
+        if not was_finished:
+            self.survival.save()
         return results
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on; to be asked for in all processes."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """All that is needed to go on; None if it is not worth keeping. To be asked for in all processes.
+
+        Raises:
+            InputError: the data was changed, and what was learnt from it since may not be kept.
+        """
+        self._check_data()
+        if not all(arm.has_finite_weights for arm in self.arms):
+            return None  # the next loss tells
         arms = {arm.name: arm.state_dict() for arm in self.arms}
         return description(self._recipe, self._data) | {"metrics_bytes": self._log.num_bytes, "arms": arms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
-        for arm in self.arms:
-            arm.load_state_dict(state["arms"][arm.name])
+        try:
+            for arm in self.arms:
+                arm.load_state_dict(state["arms"][arm.name])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # torch raises the last for other weights
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"{self._recipe.folder}: its states do not fit this program ({reason}); use the versions in "
+                f"{ENVIRONMENT}, or --resume no"
+            ) from error

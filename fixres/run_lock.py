@@ -28,9 +28,11 @@ def locked(folder: Path) -> Iterator[None]:
         folder: what is locked; its parent is made if need be.
 
     Raises:
-        InputError: another process holds it; says which.
+        InputError: another process holds it; says which. Or it is the root folder.
     """
     folder = folder.absolute()
+    if not folder.name:
+        raise InputError(f"{folder} can be no run folder; choose another with --run_dir")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS grants an exclusive lock only to those who may write.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

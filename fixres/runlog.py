@@ -13,6 +13,7 @@ from fixres.distributed import is_main
 from fixres.progress import say
 from fixres.recipe import save_recipe
 from pipelines.spec import InputError
+from pipelines.writing import naming
 
 RECIPE, ENVIRONMENT, METRICS, STATES = "recipe.yaml", "environment.json", "metrics.jsonl", "states"
 
@@ -36,8 +37,10 @@ class RunLog:
         if go_on_at is None:
             _move_aside(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            save_recipe(recipe, folder / RECIPE)
-            (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
+            with naming(folder / RECIPE):
+                save_recipe(recipe, folder / RECIPE)
+            with naming(folder / ENVIRONMENT):
+                (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
         else:
             _cut(folder / METRICS, go_on_at)
         self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
@@ -55,7 +58,8 @@ class RunLog:
         if self._metrics is None or self._events is None:
             return
         values = asdict(result) if is_dataclass(result) else dict(result)
-        self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
+        with naming(self.folder / METRICS):
+            self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
         say(_line(arm, kind, step, values))
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -68,9 +72,10 @@ class RunLog:
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        for file in (self._metrics, self._events):
+        for file in (self._events, self._metrics):
             if file is not None:
-                file.close()
+                with naming(self.folder / METRICS):  # a line that found no room is tried once more here
+                    file.close()
 
 
 def _cut(metrics: Path, num_bytes: int) -> None:
@@ -90,16 +95,36 @@ def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:
 
 
 def _move_aside(folder: Path) -> None:
-    """Renames an older run that has something to keep: an epoch, or a state."""
+    """Renames an older run that has something to keep: an epoch, a state, or why it ended."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / RECIPE).is_file():
+    if not _is_run(folder):
         raise InputError(f"{folder} exists and is no run folder; choose another with --run_dir")
-    kept = [folder / METRICS, *folder.glob(f"{STATES}/*")]
+    kept = [folder / METRICS, *folder.glob(f"{STATES}/*.pt"), *(path for path in folder.iterdir() if _is_note(path))]
     if not any(path.is_file() and path.stat().st_size for path in kept):
-        shutil.rmtree(folder)
+        _clear(folder)
         return
     number = 1
     while (older := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     folder.rename(older)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run was begun there; one that was killed at once, or stood still, has left no recipe."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return RECIPE in names or all(_is_note(folder / name) for name in names)
+
+
+def _is_note(path: Path) -> bool:
+    """Whether it says why a run ended."""
+    return path.name.startswith(("stalled-rank", "nonfinite-"))
+
+
+def _clear(folder: Path) -> None:
+    """Removes all but the recipe, by which whoever comes after a killed process knows the folder."""
+    for path in folder.iterdir():
+        if path.name != RECIPE:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

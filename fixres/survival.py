@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fixres.distributed import Agreement, from_main, is_main, rank, wait_for_all
@@ -37,11 +36,11 @@ class Survival:
         folder: the run folder.
         config: how often, how many, how long.
         precision: whether losses are scaled, and the device.
-        snapshot: gives the state of the whole run; called in all processes after the same update.
+        snapshot: gives the state of the whole run, None to keep none; called in all processes after the same update.
     """
 
     def __init__(
-        self, folder: Path, config: SurvivalConfig, precision: Precision, snapshot: Callable[[], dict[str, Any]]
+        self, folder: Path, config: SurvivalConfig, precision: Precision, snapshot: Callable[[], dict[str, Any] | None]
     ) -> None:
         self._config, self._snapshot = config, snapshot
         self._files = StateFiles(folder / STATES, config.keep)
@@ -110,6 +109,13 @@ class Survival:
         """Writes a state. One that cannot be written is said and tried again later: the run is worth more."""
         self._watchdog.doing("saving its state")
         start, content = time.monotonic(), self._snapshot()
+        if content is not None:
+            self._write(content)
+        wait_for_all()
+        self._saved = time.monotonic()
+        self._pause = (self._saved - start) / _SHARE
+
+    def _write(self, content: dict[str, Any]) -> None:
         self.serial += 1
         try:
             if is_main():
@@ -117,9 +123,11 @@ class Survival:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             say(f"the state was not saved ({reason}: {error.filename}); training goes on, the older states are whole")
-        wait_for_all()
-        self._saved = time.monotonic()
-        self._pause = (self._saved - start) / _SHARE
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state on disk."""
+        return bool(self._files.saved())
 
     def newest(self) -> dict[str, Any] | None:
         """The newest good state, if the main process has one, on the CPU; says which ones were damaged.
@@ -175,14 +183,3 @@ class _Watched:
             if self._interruptible():
                 survival.give_way()
             survival.doing(waiting)
-
-
-def to_cpu(value: Any) -> Any:
-    """Nested dictionaries and lists with their tensors copied to host memory."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_cpu(item) for item in value]
-    return value

@@ -7,6 +7,7 @@ ended goes on with `--resume auto` (docs/reliability.md).
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from pipelines.console import EXIT_PREEMPTED, leave, run
 
 def main() -> None:
     """Parses the recipe, meets the other processes if there are any, and trains."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _leave_early)
     from fixres.distributed import joined
     from fixres.recipe import parse_recipe
     from fixres.survival import Preempted
@@ -26,6 +29,12 @@ def main() -> None:
             _train(replace(recipe, device=device))
         except Preempted as stop:
             leave(f"ended by {stop}; the same call with --resume auto goes on from the saved state", EXIT_PREEMPTED)
+
+
+def _leave_early(number: int, _: object) -> None:
+    """Until training begins, and after it; during it `fixres.survival` takes the signals."""
+    name = signal.Signals(number).name
+    leave(f"ended by {name}; the same call with --resume auto goes on from the last state, if any", EXIT_PREEMPTED)
 
 
 def _train(recipe: Recipe) -> None:

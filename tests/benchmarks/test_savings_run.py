@@ -19,6 +19,8 @@ from benchmarks import savings
 from benchmarks.finished import command_line
 from fixres.config import Recipe
 from fixres.recipe import as_plain, parse_recipe
+from fixres.survival import Preempted
+from pipelines.console import EXIT_PREEMPTED
 from pipelines.spec import InputError
 from tests.benchmarks.savings_record import report, run
 from tests.coded import write_coded_folder
@@ -32,12 +34,13 @@ class _FakeExperiment:
     def __init__(self) -> None:
         self.trained: list[int] = []
         self.interrupt: int | None = None
+        self.end: BaseException = KeyboardInterrupt()
 
     def __call__(self, recipe: Recipe, *_: Any) -> None:
         recipe.folder.mkdir(parents=True, exist_ok=True)
         (recipe.folder / "metrics.jsonl").write_text("half a run\n")
         if recipe.seed == self.interrupt:
-            raise KeyboardInterrupt
+            raise self.end
         self.trained.append(recipe.seed)
         made = report(run(recipe.seed, 0.74, 0.73), as_plain(recipe))
         (recipe.folder / "report.json").write_text(json.dumps(made))
@@ -50,6 +53,8 @@ class _NoData:
 
     def describe(self) -> dict[str, object]:
         return {}
+
+    def check_unchanged(self) -> None: ...
 
 
 @pytest.fixture
@@ -210,3 +215,19 @@ def _check_arms(kept: dict[str, Any], full: dict[str, Any]) -> None:
         assert [point[0] for point in one["curve"]] == [1, 2]
         assert sum(one["test_seconds"].values()) < arm["evaluate_seconds"]
         assert (arm["fix_seconds"] > 0) == (arm["name"] != "large") == bool(one["sweep_after"])
+
+
+def test_asked_to_stop_it_leaves_with_the_code_for_that_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path
+) -> None:
+    experiment.interrupt, experiment.end = 2, Preempted("SIGUSR1")
+    left: list[tuple[str, int]] = []
+    monkeypatch.setattr(savings, "leave", lambda *end: left.append(end) or sys.exit(end[1]))
+    with pytest.raises(SystemExit):
+        _call(monkeypatch, tmp_path, "--seeds", "1,2")
+    assert left[0][1] == EXIT_PREEMPTED
+    assert "ended by SIGUSR1; 1 of 2 seeds are measured" in left[0][0] and "--resume auto" in left[0][0]
+    experiment.interrupt = None
+    # How it is kept alive is no other training.
+    _call(monkeypatch, tmp_path, "--seeds", "1,2", "--resume", "auto", "--survival.minutes", 9)
+    assert experiment.trained == [1, 2]

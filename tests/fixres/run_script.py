@@ -3,7 +3,8 @@
 Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
-number; a process number waits for its end and prints its exit code.
+number; a process number waits for its end and prints its exit code. An argument
+--fault=... before the others makes that happen to it, see `tests.fixres.faults`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from pipelines import opening
 from pipelines.console import run
 from pipelines.spec import Batch, Loader
+from tests.fixres import faults
 
 
 class _Noting:
@@ -55,6 +57,8 @@ class _NotingData(opening.PreparedData):
 
 
 def _run(tool: str, arguments: list[str]) -> None:
+    while arguments[0].startswith("--fault="):
+        faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = [f"{tool}.py", *arguments]
     opening.PreparedData = _NotingData  # type: ignore[misc]
     run(importlib.import_module(f"tools.{tool}").main)
