@@ -22,7 +22,9 @@ def test_workers_are_forked_from_here_unless_dali_runs_here(has_dali: bool, monk
         monkeypatch.setitem(sys.modules, "nvidia.dali", types.ModuleType("nvidia.dali"))
     else:
         monkeypatch.delitem(sys.modules, "nvidia.dali", raising=False)
+    main = sys.modules["__main__"]
+    before = main.__spec__, vars(main).get("__file__")
     found = list(map_chunks(parent_of_worker, np.arange(10), 3, 2))
     assert [total for total, _ in found] == [3, 12, 21, 9]
     assert all((parent != os.getpid()) == has_dali for _, parent in found)
-    assert sys.modules["__main__"].__spec__ is not None or "__file__" in vars(sys.modules["__main__"])
+    assert (main.__spec__, vars(main).get("__file__")) == before
