@@ -5,7 +5,8 @@
 PYTHON ?= python3
 FFCV ?= 1
 PYTEST_ARGS ?=
-PYTEST_WORKERS ?= 2
+# One more than cores at least: many tests wait, for processes that they start and kill.
+PYTEST_WORKERS ?= 3
 BIN := .venv/bin
 
 .PHONY: demo test check requirements clean
