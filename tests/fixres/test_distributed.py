@@ -66,7 +66,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None
     for line, other in zip(one, two, strict=True):
         for key in ("arm", "kind", "step", "num_images"):
             assert line[key] == other[key]
-        assert line["loss"] == pytest.approx(other["loss"], rel=2e-3)
+        # Rounding differs from the first step on and grows with each: as it does with another number of threads.
+        is_first = line["kind"] == "train" and line["step"] == 1
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4 if is_first else 2e-3)
     first, second = (weights(tmp_path / f"run{number}") for number in (1, 2))
     worst = max((first[name] - second[name]).abs().max() for name in first)
     assert first.keys() == second.keys() and worst < 2e-2
