@@ -1,6 +1,6 @@
 """What does each trick of "Bag of Tricks" (arXiv 1812.01187) bring, and what does it cost? Several seeds, one page.
 
-python -m benchmarks.tricks --data.path FOLDER --seeds 1,2,3                 # an hour on two cores
+python -m benchmarks.tricks --data.path FOLDER --seeds 1,2,3                 # an hour and a half on two cores
 python -m benchmarks.tricks --data.path FOLDER --variants stack --teacher FILE
 
 Trains the recipe tricks/ablation (or --config) with one trick after another added, in the paper's order, and with all
