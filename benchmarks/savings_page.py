@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from benchmarks import savings_figures as figures
 from benchmarks.savings_ends import compare, target_of
 from benchmarks.savings_table import rows, verdicts
+from fixres.recipe import recipe_text
 from fixres.report import aligned, embed, render_page
 
 
@@ -45,7 +45,7 @@ def page(record: dict[str, Any]) -> str:
         sweep=_sweep(record),
         seeds=_seeds(record),
         comparisons=comparisons,
-        recipe=json.dumps(record["runs"][0]["recipe"], indent=1),
+        recipe=recipe_text(record["runs"][0]["recipe"]),
     )
 
 

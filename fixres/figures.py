@@ -100,7 +100,7 @@ def stages(arms: list[ArmResult]) -> bytes:
         "tests": np.array([arm.evaluate_seconds for arm in arms]),
     }
     parts["other"] = np.array([arm.program_seconds for arm in arms]) - sum(parts.values())
-    with picture("Time by stage", "seconds", "") as (axes, png):
+    with picture("Time by stage", "seconds", "", below=True) as (axes, png):
         left = np.zeros(len(arms))
         for (label, seconds), colour in zip(parts.items(), plot_colours(), strict=True):
             axes.barh(names, seconds, left=left, label=label, color=colour, height=0.55)

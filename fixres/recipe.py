@@ -122,6 +122,13 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(yaml.safe_dump(as_plain(recipe), sort_keys=False))
 
 
+def recipe_text(recipe: Any) -> str:
+    """A recipe that `as_plain` made plain, as YAML for people: a line for each group of settings."""
+    import yaml
+
+    return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes what `as_plain` gives as JSON; `path` appears only when the file is complete."""
     with atomic_file(path, overwrite=True) as partial:

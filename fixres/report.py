@@ -14,7 +14,7 @@ import numpy as np
 
 from fixres import figures
 from fixres.config import Recipe
-from fixres.recipe import as_plain
+from fixres.recipe import as_plain, recipe_text
 from fixres.results import ArmResult, at
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
@@ -149,7 +149,7 @@ def _html(report: Report, folder: Path) -> str:
         crops=[(name, kind, embed(figures.contact_sheet(images)))
                for name, kinds in report.crops.items() for kind, images in kinds.items()],
         sweep=_sweep_rows(report.arms),
-        recipe=json.dumps(as_plain(report.recipe), indent=1),
+        recipe=recipe_text(as_plain(report.recipe)),
     )  # fmt: skip
 
 
