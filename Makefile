@@ -5,8 +5,7 @@
 PYTHON ?= python3
 FFCV ?= 1
 PYTEST_ARGS ?=
-# One more than cores at least: many tests wait, for processes that they start and kill.
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test check requirements clean

@@ -52,7 +52,10 @@ def record(
         "note": note + (" Interrupted, so incomplete." if partial else ""),
         "partial": partial,
         **fields,
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in options.items()},
+        # Where the machine keeps its files is of no use on another one.
+        "settings": {
+            key: str(value) if isinstance(value, Path) else value for key, value in options.items() if key != "work_dir"
+        },
         "environment": {**environment, "load_average_at_end": os.getloadavg()},
     }
 

@@ -45,9 +45,17 @@ FORBIDDEN = {
 }
 
 
+def _parsed(text: str) -> ast.AST:
+    """Python 3.11 now and then fails here when another thread parses at the same time (its issue 106905)."""
+    try:
+        return ast.parse(text)
+    except SystemError:
+        return ast.parse(text)
+
+
 def offences(code: str) -> Iterator[str]:
     """The dangerous calls in a module, by line number and name."""
-    tree = ast.parse(code)
+    tree = _parsed(code)
     names = dict(_imported(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and (name := _dotted(node, names)) in FORBIDDEN:
