@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fixres.meeting import meet
 from pipelines.console import EXIT_LOST_PEER, leave
 from pipelines.spec import InputError, Loader, OpenLoader
 
@@ -124,14 +125,10 @@ def _meet(device: str) -> None:
 
 
 def _store() -> dist.Store:
-    """Where processes find each other.
-
-    torchrun keeps one store over all restarts. What a process that died had left in it is what another one may read
-    before it is written anew, and then waits for somebody who is gone; so each start has a corner of its own.
-    """
-    found, _, _ = next(dist.rendezvous("env://", timeout=timedelta(minutes=_MINUTES_FOR_PEERS)))
-    start = "-".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE"))
-    return dist.PrefixStore(f"start-{start}", found)
+    """Where processes tell each other their addresses, those of this start alone."""
+    patience = timedelta(minutes=_MINUTES_FOR_PEERS)
+    found, own_rank, number = next(dist.rendezvous("env://", timeout=patience))
+    return meet(found, own_rank, number, patience.total_seconds())
 
 
 def _part() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from pipelines.spec import InputError
+from pipelines.writing import lock
 
 # A killed process with much memory holds its locks until that is given back, and whoever restarts it is quick.
 _SECONDS_TO_DIE = 5.0
@@ -39,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
     _held.add(descriptor)
     try:
         try:
-            _lock(descriptor)
+            lock(descriptor, _SECONDS_TO_DIE)
         except BlockingIOError:
             raise InputError(
                 f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
@@ -52,17 +51,6 @@ def locked(folder: Path) -> Iterator[None]:
         if descriptor in _held:  # not in a child, where that number may be another file by now
             _held.discard(descriptor)
             os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    give_up = time.monotonic() + _SECONDS_TO_DIE
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise
-        time.sleep(0.05)
 
 
 def _sign(descriptor: int) -> None:

@@ -164,7 +164,7 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
     descriptor = os.open(partial, os.O_RDONLY)
     try:
         try:
-            _lock(descriptor)
+            lock(descriptor)
         except BlockingIOError:
             raise InputError(f"another process is writing {target}; wait for it or choose another name") from None
         except OSError:
@@ -174,9 +174,14 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    """Takes the lock. The forked workers of a killed process hold it until they notice, which takes a moment."""
-    give_up = time.monotonic() + _SECONDS_FOR_ORPHANS
+def lock(descriptor: int, seconds: float = _SECONDS_FOR_ORPHANS) -> None:
+    """Takes a file's lock. A killed process and its forked workers hold it for a moment longer, so it is waited for.
+
+    Raises:
+        BlockingIOError: it is still held after `seconds`.
+        OSError: the file system has no locks.
+    """
+    give_up = time.monotonic() + seconds
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
