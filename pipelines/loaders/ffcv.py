@@ -69,6 +69,7 @@ class FFCVLoader(BaseLoader):
         from ffcv.reader import Reader
         from ffcv.transforms import RandomHorizontalFlip
 
+        _leave_numbas_types_alone()
         crop, config, side = self.config.crop, self.config, (self.resolution, self.resolution)
         if isinstance(crop, TrainCrop):
             decoder = RandomResizedCropRGBImageDecoder(side, scale=crop.scale, ratio=crop.ratio)
@@ -161,6 +162,29 @@ class FFCVLoader(BaseLoader):
 
     def _release(self) -> None:
         del self._engine, self._decoder
+
+
+def _leave_numbas_types_alone() -> None:
+    """Has FFCV say by a type of its own that file memory is read-only.
+
+    It sets `mutable` of numba's one type for uint8 arrays instead, and from then on kernels of this process that write
+    to such arrays may fail to compile ("Cannot modify readonly array").
+    """
+    from ffcv.memory_managers import OSCacheManager
+    from ffcv.pipeline.compiler import Compiler
+    from numba import types
+
+    data, numbers = types.Array(types.uint8, 1, "C", readonly=True), types.uint64[::1]
+    state = types.Tuple([data, numbers, numbers])
+
+    def compile_reader(_: Any) -> Any:
+        def read(address, mem_state):
+            size = mem_state[2][np.searchsorted(mem_state[1], address)]
+            return mem_state[0][address : address + size]
+
+        return Compiler.compile(read, data(types.uint64, state))
+
+    OSCacheManager.compile_reader = compile_reader
 
 
 @contextmanager

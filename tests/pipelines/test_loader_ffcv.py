@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from numba import types
 
 from pipelines.beton import BetonReader
 from pipelines.beton_writer import write_beton
@@ -23,6 +24,7 @@ from tests.pipelines.loading import TRAIN, check_boxes, check_codes, collect, co
 
 pytest.importorskip("ffcv", reason="FFCV is not installed")
 NUM, BAD = 24, 12
+KIND = types.uint8[::1]  # held, so that everyone in this process gets the same object
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,12 @@ def test_training(training: Loader, sizes: list) -> None:
     assert 16 < sum(flips) < 64  # 80 coins: 5 standard deviations
     assert len({(y, x) for _, index, y, x in crops if index == crops[0][1]}) > 1
     assert torch.get_num_threads() == num_threads
+
+
+@pytest.mark.slow
+def test_other_kernels_still_write_to_arrays(training: Loader) -> None:  # noqa: ARG001 (opened is enough)
+    """Stock FFCV makes numba's type of uint8 arrays read-only for the whole process."""
+    assert KIND.mutable and KIND is types.uint8[::1]
 
 
 @pytest.mark.slow
