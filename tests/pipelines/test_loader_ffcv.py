@@ -89,7 +89,7 @@ def test_training(training: Loader, sizes: list) -> None:
 
 
 @pytest.mark.slow
-def test_other_kernels_still_write_to_arrays(training: Loader) -> None:  # noqa: ARG001 (opened is enough)
+def test_other_kernels_still_write_to_arrays(training: Loader) -> None:
     """Stock FFCV makes numba's type of uint8 arrays read-only for the whole process."""
     assert KIND.mutable and KIND is types.uint8[::1]
 
