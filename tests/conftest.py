@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from tests.coded import write_coded_folder
 
 # Small networks only lose by threads, and a busy machine makes torch's thread barriers many times slower.
 torch.set_num_threads(1)
+
+# A shell's background jobs ignore Ctrl-C, and so would all processes that tests start and then interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

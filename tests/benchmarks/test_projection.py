@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.projection import Machine, at_resolution, loaders_of, phases
 from benchmarks.tables import train_step_table
 from pipelines.spec import InputError
+from tools import estimate
 
 STEP = {128: 1000.0, 224: 300.0}
 LOADER = {128: 100.0, 224: 50.0}
@@ -64,16 +63,19 @@ def test_feeding_table() -> None:
     assert table.splitlines()[-1] == "| m | 128 | 50 | 1.0 | 0.50 | 0.5 |"
 
 
+def _estimate(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["estimate.py", "--model", "resnet10t", "--images", "1000", *words])
+    estimate.main()
+
+
 @pytest.mark.slow
-def test_command_line() -> None:
-    root = Path(__file__).parents[2]
+def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _estimate(monkeypatch, "--gpus", "1", "--cores", "2")
+    told = capsys.readouterr().out
+    assert told.startswith("Projected, not measured") and told.count("projected") >= 5
 
-    def run(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "tools/estimate.py", "--model", "resnet10t", "--images", "1000", *words]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
 
-    done = run("--gpus", "1", "--cores", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Projected, not measured") and done.stdout.count("projected") >= 5
-    done = run("--small", "128x3")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "resolution:epochs" in done.stderr
+def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="resolution:epochs") as caught:
+        _estimate(monkeypatch, "--small", "128x3")
+    assert "\n" not in str(caught.value)

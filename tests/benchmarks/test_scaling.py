@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch.distributed as dist
 from torch import nn
@@ -149,17 +146,24 @@ def test_a_job_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_an_interrupted_job_leaves_no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place = tmp_path / "pid"
-    parent = os.getpid()
-    command(
-        monkeypatch,
-        f"import os, signal, time; open({str(place)!r}, 'w').write(str(os.getpid())); "
-        f"os.kill({parent}, signal.SIGINT); time.sleep(100)",
+    """Launched by torchrun, whose processes have sessions of their own."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, signal, time\n"
+        f"place = pathlib.Path({str(tmp_path)!r})\n"
+        "(place / ('rank' + os.environ['RANK'])).write_text(str(os.getpid()))\n"
+        "while len(list(place.glob('rank*'))) < 2:\n"
+        "    time.sleep(0.01)\n"
+        "if os.environ['RANK'] == '0':\n"
+        f"    os.kill({os.getpid()}, signal.SIGINT)\n"
+        "time.sleep(100)\n"
     )
+    launcher = scaling_job._command(2, tmp_path)[:-3]
+    monkeypatch.setattr(scaling_job, "_command", lambda *_: [*launcher, str(program)])
     with pytest.raises(KeyboardInterrupt):
         scaling_job.run_job(spec(), 2, 1)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(place.read_text()), 0)
+    ranks = [int(file.read_text()) for file in tmp_path.glob("rank?")]
+    assert len(ranks) == 2 and not any(psutil.pid_exists(rank) for rank in ranks)
 
 
 def test_leaving_the_exchange_out_reaches_ddp(tmp_path: Path) -> None:
@@ -177,34 +181,20 @@ def test_leaving_the_exchange_out_reaches_ddp(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_measured_and_a_signal_keeps_the_first_jobs(coded_folder: Path, tmp_path: Path) -> None:
-    """The third job of many is cut short; no process of it stays."""
+def test_two_processes_are_measured(
+    coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "scaling.json"
-    words = ["--data", coded_folder, "--work-dir", tmp_path / "work", "--json", target, "--model", "resnet10t"]
-    words += ["--device", "cpu", "--num-images", 24, "--batch-size", 4, "--res", 32, "--rounds", 9, "--turns", 2]
-    words += ["--seconds", 0.02, "--mode", "strong", "--engine", "torch", "--threads", 0]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.scaling", *map(str, words)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    specs: set[Path] = set()
-    give_up = time.monotonic() + 200
-    while len(specs) < 3 and process.poll() is None and time.monotonic() < give_up:
-        specs |= set(tmp_path.glob("scaling-*/spec.json"))
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "marked partial" in err, err
-    content = json.loads(target.read_text())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    words = ["--num-images", 24, "--rounds", 1, "--turns", 2, "--seconds", 0.02, "--mode", "strong"]
+    call(monkeypatch, coded_folder, target, *words, "--engine", "torch", "--threads", 0)
+    content = read_record(target, "scaling")
     assert {one["processes"]: one["batch_of_each"] for one in content["results"]} == {1: 4, 2: 2}
+    assert content["partial"] is False
     two = content["results"][1]
     assert len(two["alone"]["rounds"]) == 2 and all(min(two[kind]["rounds"]) > 0 for kind in ("alone", "fed"))
     assert two["lost_to_exchange"]["value"] < 1 and two["efficiency_fed"]["value"] > 0
     assert content["gradient_bytes"] == content["interconnect"][-1]["bytes"] > 4e6
-    assert "| strong | 2 | 2 |" in out
+    assert "| strong | 2 | 2 |" in capsys.readouterr().out
     assert not list(tmp_path.glob("scaling-*"))
