@@ -3,7 +3,7 @@
 Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
-number; a process number waits for its end and prints its exit code. An argument
+number; a process number waits for its end and prints its exit code. $ERRORS is the file of its stderr. An argument
 --fault=... before the others makes that happen to it, see `tests.fixres.faults`.
 """
 
@@ -84,6 +84,7 @@ def _fork(tool: str, arguments: list[str], environment: dict[str, str]) -> int:
     child = os.fork()
     if child == 0:
         os.environ.update(environment)
+        os.dup2(os.open(environment["ERRORS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         _run(tool, arguments)
         os._exit(0)
     return child

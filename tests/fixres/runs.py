@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -52,26 +54,31 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
+@functools.cache
+def _server_process() -> subprocess.Popen:
+    """One for all tests, since its imports take seconds; it ends when its stdin does."""
+    command = [sys.executable, "-m", "tests.fixres.run_script"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT)
+
+
 class Server:
-    """Starts runs quickly, one at a time; see `tests.fixres.run_script`.
+    """Starts runs quickly; see `tests.fixres.run_script`.
 
     Args:
-        notes: file of what they train on, without the rank.
-        errors: file of their stderr.
+        folder: of the files `notes.0`, what they train on, and `errors`, their stderr.
     """
 
-    def __init__(self, notes: Path, errors: Path) -> None:
-        self._notes, self._errors, self._child = notes.with_name(f"{notes.name}.0"), errors, 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fixres.run_script"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(errors, "a"), text=True,
-            env=_ENVIRONMENT | {"NOTES": str(notes)},
-        )  # fmt: skip
+    def __init__(self, folder: Path) -> None:
+        self._notes, self._errors = folder / "notes", folder / "errors"
+        self._running: set[int] = set()
+        self._child = 0
 
     def start(self, *arguments: object, tool: str = "train_fast", **environment: object) -> int:
         """Starts a run; returns its process number."""
+        environment = {"NOTES": self._notes, "ERRORS": self._errors} | environment
         told = [tool, [str(argument) for argument in arguments], {k: str(value) for k, value in environment.items()}]
         self._child = self._ask(told)
+        self._running.add(self._child)
         return self._child
 
     def start_all(self, number: int, *arguments: object, tool: str = "train_fast", **environment: object) -> list[int]:
@@ -81,13 +88,17 @@ class Server:
 
     def end(self, child: int | None = None) -> int:
         """Waits for a run's end, the last one's if none is named; returns its exit code, negative for a signal."""
-        return self._ask(self._child if child is None else child)
+        child = self._child if child is None else child
+        code = self._ask(child)
+        self._running.remove(child)
+        return code
 
     def _ask(self, order: object) -> int:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        while (line := self._process.stdout.readline()) and not line.strip().lstrip("-").isdigit():
+        process = _server_process()
+        assert process.stdin and process.stdout
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        while (line := process.stdout.readline()) and not line.strip().lstrip("-").isdigit():
             pass  # what the runs print
         return int(line)
 
@@ -97,19 +108,20 @@ class Server:
 
     def wait_for_batches(self, number: int, child: int) -> None:
         """Returns when the run has noted so many batches, or has ended."""
-        while len(batches_of(self._notes, child)) < number and _lives(child):
+        while len(batches_of(self._notes.with_name("notes.0"), child)) < number and _lives(child):
             time.sleep(0.002)
 
     def close(self) -> None:
-        """Ends the server."""
-        self._process.kill()
-        self._process.wait()
+        """Ends the runs that a failed test has left."""
+        for child in list(self._running):
+            os.kill(child, signal.SIGKILL)
+            self.end(child)
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     """A server whose notes are FOLDER/notes.0 and whose runs' stderr is FOLDER/errors."""
-    server = Server(folder / "notes", folder / "errors")
+    server = Server(folder)
     try:
         yield server
     finally:

@@ -79,14 +79,12 @@ def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
     process = runs.start("two", faults=("step:6:SIGSTOP",))
     wait_until_stopped(process)
     had = {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}
-    server = Server(runs.folder / "others-notes", runs.folder / "others-errors")
-    try:
-        server.start("--config", runs.recipe, "--run_dir", runs.folder / "two")
-        assert server.end() == EXIT_INPUT
-        last = (runs.folder / "others-errors").read_text().splitlines()[-1]
-        assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last
-    finally:
-        server.close()
+    other = Server(runs.folder / "other")
+    (runs.folder / "other").mkdir()
+    other.start("--config", runs.recipe, "--run_dir", runs.folder / "two")
+    assert other.end() == EXIT_INPUT
+    last = other.errors().splitlines()[-1]
+    assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last
     assert had == {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}
     os.kill(process, signal.SIGCONT)
     assert runs.end().code == 0 and _same_as_whole(runs, runs.folder / "two")
