@@ -9,20 +9,22 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext, ForkServerContext
 
 
-def fork_server(module: str) -> ForkServerContext:
-    """Starts workers as forks of a server process.
+def fork_server() -> ForkServerContext:
+    """Starts workers as forks of a server process, of which a process has but one.
 
-    Args:
-        module: what the server imports once, for all workers; no effect if it runs already.
+    What our workers need the server imports once, for all of them, when it starts. That includes torch, which takes
+    seconds, in processes that have it: a worker for conversion does without, but the server may be asked for those of a
+    loader later.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    loaders = ["pipelines.loaders.torch"] if "torch" in sys.modules else []
+    context.set_forkserver_preload(["pipelines.parallel", *loaders])
     return context
 
 
-def safe_context(module: str) -> BaseContext:
+def safe_context() -> BaseContext:
     """Forks of this process, or of a server's once DALI was loaded: forks with its threads hung now and then."""
-    return fork_server(module) if "nvidia.dali" in sys.modules else multiprocessing.get_context("fork")
+    return fork_server() if "nvidia.dali" in sys.modules else multiprocessing.get_context("fork")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def map_chunks(
         yield from map(function, chunks)
         return
     # Forking hands the function over without pickling it, with the kernels it has loaded.
-    context = safe_context(__name__)
+    context = safe_context()
     with ProcessPoolExecutor(num_workers, context, initializer=_init_worker, initargs=(function,)) as pool:
         waiting: deque[Future] = deque()
         try:

@@ -168,7 +168,7 @@ class TorchLoader(BaseLoader):
         super().__init__(config, source.classes, len(source))
         self._jobs = _Jobs(self)
         workers = {
-            "multiprocessing_context": fork_server(__name__),
+            "multiprocessing_context": fork_server(),
             "persistent_workers": True,
             "prefetch_factor": _PREFETCH,
         }
