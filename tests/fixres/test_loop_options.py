@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,20 @@ def test_an_epoch_too_short_to_trace_leaves_nothing(open_coded: OpenCoded, tmp_p
     profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cpu"))
     trainer.epoch(open_coded(crop=TrainCrop(), shuffle=True, batch_size=12), lambda _: 0.02, "train", profiler)
     assert profiler.summary == "" and not list(tmp_path.iterdir())
+
+
+def test_the_gpus_share_counts_each_moment_once(tmp_path: Path) -> None:
+    """A copy beside a kernel, and an annotation around both, as torch.profiler lists them."""
+
+    def event(start: float, end: float, kind: str = "CUDA", annotation: bool = False) -> SimpleNamespace:
+        device = SimpleNamespace(name=kind)
+        return SimpleNamespace(
+            time_range=SimpleNamespace(start=start, end=end), device_type=device, is_user_annotation=annotation
+        )
+
+    events = [event(0, 9e5, annotation=True), event(3e5, 5e5), event(1e5, 4e5), event(0, 9e5, "CPU"), event(2e5, 3e5)]
+    profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cuda"))
+    assert profiler._busy(SimpleNamespace(events=lambda: events), 1.0) == ", the GPU at work 40%"
 
 
 def test_a_negative_number_of_steps_is_refused() -> None:
