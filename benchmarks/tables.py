@@ -101,7 +101,7 @@ def fidelity_table(record: dict[str, Any]) -> str:
         full = [one["full_level_mean_difference"], one["full_level_worst_mean_difference"]]
         half = [one["coarse_mean_psnr"], one["coarse_psnr_5th_percentile"], one["coarse_worst_psnr"]]
         cells = [str(one["res"]), str(one["num_crops"]), *(f"{value:.2f}" for value in full)]
-        cells += [f"{100 * one['coarse_share']:.0f}", *(f"{value:.1f}" for value in half)]
+        cells += [f"{100 * one['coarse_share']:.0f}", *("-" if value is None else f"{value:.1f}" for value in half)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
