@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,23 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(InputError, match=r"needs a C\+\+ compiler .*; install g\+\+, or choose compile=no"):
         compiled(create_model(TINY, 2), "yes", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("which", "told"), [("", "a C compiler; install gcc"), ("gcc", "Python's headers; install")])
+def test_on_a_gpu_what_triton_builds_with_is_looked_for(
+    which: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == which else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
+    net, gpu = create_model(TINY, 2), torch.device("cuda")
+    assert compiled(net, "auto", gpu) is net
+    assert f"the network is not compiled, which needs {told}" in capfd.readouterr().err
+    with pytest.raises(InputError, match=f"compile=yes needs {told}.*, or choose compile=no"):
+        compiled(net, "yes", gpu)
+    (tmp_path / "Python.h").touch()
+    if which:
+        assert compiled(net, "auto", gpu) is not net
 
 
 def test_a_trace_holds_the_steps_that_were_asked_for(open_coded: OpenCoded, tmp_path: Path) -> None:
