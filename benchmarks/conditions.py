@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,23 @@ def conditions(data: Path | None = None, page_cache: str | None = None) -> dict[
     return capture() | more | {"written": time.strftime("%Y-%m-%d %H:%M")}
 
 
-def gpu_driver() -> str | None:
-    """Version of NVIDIA's kernel driver, or None without one."""
+def gpu_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Version of NVIDIA's kernel driver, or None without one; nvidia-smi is asked where containers hide the file."""
     try:
-        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+        first = version.read_text().splitlines()[0]
     except (OSError, IndexError):
-        return None
+        return _asked_driver()
     found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", first)
     return found.group(1) if found else None
+
+
+def _asked_driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (said.split() or [None])[0]
 
 
 def storage(path: Path, mounts: str | None = None) -> dict[str, str]:

@@ -86,13 +86,13 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Agreement
                 chosen[resolution] = at_will | {"full_mean": full["mean"]}
                 bar.update()
                 for engine in options.engines:
-                    found += agreement(engine, files.path(KINDS[engine]), resolution, options.min_zoom)
+                    found += agreement(engine, files.path(KINDS[engine]), resolution, options.min_zoom, options.device)
                     bar.update()
     except KeyboardInterrupt:
         interrupted = True
     content = record(
         "fidelity",
-        target=options.out / "fidelity.json",
+        target=options.json,
         note=f"{options.num_images} photographs at most 500 px, quality 90; min_zoom {options.min_zoom}.",
         settings=options,
         environment=environment,
@@ -131,6 +131,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--engines", help="of pipelines.loaders (all that are installed)")
     parser.add_argument("--res", default="128,160,224", help="output sides in pixels (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
+    parser.add_argument("--json", type=Path, help="where the record goes (fidelity.json in that folder)")
+    parser.add_argument("--device", default="cpu", help="where the engines' batches arrive (%(default)s)")
     parser.add_argument("--num-images", type=int, default=500)
     parser.add_argument("--num-epochs", type=int, default=1, help="crops of each image (%(default)s)")
     parser.add_argument("--min-zoom", type=float, default=MIN_ZOOM, help="the quality knob (%(default)s)")
@@ -140,7 +142,7 @@ def _parse() -> argparse.Namespace:
     options.engines = check_engines(options.engines.split(",") if options.engines else usual)
     if not set(options.engines) <= set(ENGINES) - {"torch"}:
         raise InputError(f"engines={','.join(options.engines)}: choose from {', '.join(ENGINES[:2] + ENGINES[3:])}")
-    options.res = sides(options.res)
+    options.res, options.json = sides(options.res), options.json or options.out / "fidelity.json"
     if options.num_images < 1 or options.num_epochs < 1:
         raise InputError("num_images and num_epochs must be at least 1")
     return options
@@ -150,12 +152,11 @@ def main() -> None:
     """Parses the command line, compares, writes page and record."""
     options = _parse()
     content, found, chosen = measure(options)
-    target = options.out / "fidelity.json"
-    write_record(content, target)
+    write_record(content, options.json)
     write_fidelity_report(content, found, chosen, options.out / "report.html")
     print(as_text(content))
     print(f"\n{options.out / 'report.html'}")
-    leave_if_partial(content, target)
+    leave_if_partial(content, options.json)
 
 
 if __name__ == "__main__":

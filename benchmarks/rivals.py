@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from pipelines.fork_server import main_program_hidden, safe_context
 from pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
@@ -36,6 +37,8 @@ class Rival(ABC):
     def _shuffled(self, data: torch.utils.data.Dataset, **more: Any) -> torch.utils.data.DataLoader:
         """torch's own loader over samples with random access."""
         num_workers = self._config.num_workers
+        if num_workers:  # its default forks this process, where DALI may run
+            more["multiprocessing_context"] = safe_context(__name__)
         return torch.utils.data.DataLoader(
             data,
             self._config.batch_size,
@@ -45,6 +48,11 @@ class Rival(ABC):
             persistent_workers=num_workers > 0,
             **more,
         )
+
+    def _batches(self) -> Iterator[Any]:
+        """An epoch of the rival's own loader."""
+        with main_program_hidden():  # from new workers, as in engine torch
+            return iter(self._loader)
 
     def set_epoch(self, epoch: int) -> None:
         torch.manual_seed(epoch)
@@ -57,7 +65,7 @@ class Rival(ABC):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         device = self._config.device
-        for images, labels in self._loader:
+        for images, labels in self._batches():
             yield images.to(device), labels.to(device)
 
     def close(self) -> None:
@@ -83,21 +91,22 @@ class StockDataLoader(Rival):
 class BatchedDecodeLoader(Rival):
     """torchvision's decoding of a batch of JPEG files on the GPU (nvJPEG), then each crop resized and flipped there.
 
-    Workers only read files. On the CPU the same calls decode one file after the other.
+    Workers only read files; a batch of them travels as one tensor, for each tensor takes a file descriptor. On the CPU
+    the same calls decode one file after the other.
     """
 
     def _build(self, resolution: int) -> Any:  # noqa: ARG002 (crops are made outside the loader)
         from torchvision import datasets, io
 
         data = datasets.ImageFolder(str(self._config.path), loader=io.read_file)
-        return self._shuffled(data, collate_fn=_as_lists)
+        return self._shuffled(data, collate_fn=_end_to_end)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         from torchvision import io
 
         device = self._config.device
-        for files, labels in self._loader:
-            pictures = io.decode_jpeg(files, mode=io.ImageReadMode.RGB, device=device)
+        for files, sizes, labels in self._batches():
+            pictures = io.decode_jpeg(list(files.split(sizes)), mode=io.ImageReadMode.RGB, device=device)
             crops = torch.stack([self._crop(picture) for picture in pictures])
             yield crops.permute(0, 2, 3, 1).contiguous(), torch.tensor(labels).to(device)
 
@@ -202,7 +211,7 @@ def to_bytes(image: Image.Image) -> torch.Tensor:
     return transforms.functional.pil_to_tensor(image.convert("RGB"))
 
 
-def _as_lists(samples: list[tuple[torch.Tensor, int]]) -> tuple[list[torch.Tensor], list[int]]:
-    """Files have different lengths and cannot be stacked."""
+def _end_to_end(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, list[int], list[int]]:
+    """Files one behind the other, uint8 (n,), their sizes and labels; of different lengths, they cannot be stacked."""
     files, labels = zip(*samples, strict=True)
-    return list(files), list(labels)
+    return torch.cat(files), [len(file) for file in files], list(labels)

@@ -101,7 +101,7 @@ def fidelity_table(record: dict[str, Any]) -> str:
         full = [one["full_level_mean_difference"], one["full_level_worst_mean_difference"]]
         half = [one["coarse_mean_psnr"], one["coarse_psnr_5th_percentile"], one["coarse_worst_psnr"]]
         cells = [str(one["res"]), str(one["num_crops"]), *(f"{value:.2f}" for value in full)]
-        cells += [f"{100 * one['coarse_share']:.0f}", *(f"{value:.1f}" for value in half)]
+        cells += [f"{100 * one['coarse_share']:.0f}", *("-" if value is None else f"{value:.1f}" for value in half)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -157,6 +157,20 @@ def feeding_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def jpeg_backends_table(record: dict[str, Any]) -> str:
+    """How many files of each kind every JPEG decoder takes, how far from Pillow's pixels, how fast."""
+    lines = ["| decoder | files | taken | mean difference | largest | images/s |", "|---|---|---|---|---|---|"]
+    for one in record["results"]:
+        cells = [one["backend"], one["files"], f"{one['num_taken']} of {one['num']}"]
+        if one["num_taken"]:
+            cells += [f"{one['mean_difference']:.2f}", str(one["largest_difference"])]
+            cells.append(f"{one['images_per_second']:.0f}")
+        else:
+            cells += [one["reason"], "-", "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "training": training_table,
     "throughput": throughput_table,
@@ -167,6 +181,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fix": fix_table,
     "fed_step": fed_step_table,
     "feeding": feeding_table,
+    "jpeg_backends": jpeg_backends_table,
     "tricks": tricks_table,
     "tricks_speed": tricks_speed_table,
     "scaling": scaling_table,

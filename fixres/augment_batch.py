@@ -111,6 +111,8 @@ class BatchTransform:
         matrices = colour_matrices(draw_factors(self._config.colour, len(images), random))
         shifts = pca_shifts(self._config.pca * random.standard_normal((len(images), 3)))
         both = torch.from_numpy(np.concatenate([matrices.reshape(-1, 9), shifts], axis=1).astype(np.float32))
+        if images.is_cuda:  # from other memory the host would wait for the steps before
+            both = both.pin_memory()
         both = both.to(images.device, non_blocking=True)  # one transfer
         return recoloured(images, both[:, :9].reshape(-1, 3, 3), both[:, 9:])
 

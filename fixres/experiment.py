@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from fixres.arm import Arm
 from fixres.arm_end import finish
 from fixres.config import Recipe
@@ -50,7 +48,6 @@ def run_experiment(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device)
     environment = capture() | {"precision": precision.name, "device": str(device), "num_processes": num_processes()}
-    torch.backends.cudnn.benchmark = True
     with ExitStack() as stack:
         stack.enter_context(locked(recipe.folder) if is_main() else nullcontext())
         run = _Run(_for_processes(recipe), data, check_data)

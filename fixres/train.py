@@ -117,6 +117,7 @@ class Trainer:
         self._forward = compiled(self._parallel, compile, precision.device)
         self._transform, self._loss = transform, loss or CrossEntropy(label_smoothing)
         self._seed, self._epoch = seed, 0
+        torch.backends.cudnn.benchmark = True  # batches come in few sizes: worth trying which algorithm is the fastest
 
     def set_epoch(self, epoch: int) -> None:
         """Tells of what epoch the chance comes; the loader is told by the caller."""

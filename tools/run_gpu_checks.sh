@@ -1,38 +1,74 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go, without network: tests, speeds, a run of the demo. Records go to
-# benchmarks/results/*_gpu.json, a summary to the terminal. One part that fails does not keep the others from running.
-#   tools/run_gpu_checks.sh PHOTOS       PHOTOS: a folder of photographs for the speeds
-#   PYTHON=python3 THREADS=16 tools/run_gpu_checks.sh PHOTOS
+# Everything that needs a GPU, without network: tests, what the decoders take, speeds, a run of the demo. Records go to
+# benchmarks/results/*_gpu.json, a summary to the terminal. One part that fails does not keep the others from running,
+# nor does an engine that does not work keep the other engines from being measured.
+#   tools/run_gpu_checks.sh PHOTOS [PART ...]     PHOTOS: a folder of photographs for the speeds; no PART: all of them
+#   PYTHON=python3 THREADS=16 RESULTS=folder LIMIT=500 tools/run_gpu_checks.sh PHOTOS throughput fed_step
+# Parts: tests jpeg_backends fidelity throughput feeding train_step fed_step scaling survival demo. One that takes
+# longer than LIMIT seconds is ended as by Ctrl-C, with which the benchmarks keep what they have measured.
 set -uo pipefail
+stop() { echo "run_gpu_checks: $*" >&2; exit 2; }
+[ $# -ge 1 ] && [ -d "$1" ] || stop "give a folder of photographs"
+photos=$(cd "$1" && pwd)
+shift
 cd "$(dirname "$0")/.."
-[ $# = 1 ] && [ -d "$1" ] || { echo "run_gpu_checks: give a folder of photographs" >&2; exit 2; }
 python=${PYTHON:-.venv/bin/python}
 threads=${THREADS:-$(nproc)}
-results=benchmarks/results
+results=${RESULTS:-benchmarks/results}
+limit=${LIMIT:-1800}
+all="tests jpeg_backends fidelity throughput feeding train_step fed_step scaling survival demo"
+wanted=${*:-$all}
 failed=()
+engines=
+
+for name in $wanted; do [[ " $all " = *" $name "* ]] || stop "there is no part $name; choose from $all"; done
+
+limited() { timeout --foreground --signal=INT --kill-after=60 "$limit" "$@"; }
 
 part() {
   local name=$1
   shift
+  [[ " $wanted " = *" $name "* ]] || return 0
   echo "=== $name: $*"
-  "$@" || failed+=("$name")
+  limited "$@" || failed+=("$name")
 }
 
-"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-  { echo "run_gpu_checks: torch sees no GPU here" >&2; exit 2; }
+# Makes an engine's files as well.
+try_engines() {
+  local engine found=()
+  for engine in roc-dali dali roc ffcv torchvision-gpu; do
+    echo "=== trying engine $engine"
+    if limited "$python" -m benchmarks.throughput "${data[@]}" --engines $engine --res 128 --rounds 1; then
+      found+=("$engine")
+    else
+      failed+=("engine-$engine")
+    fi
+  done
+  engines=$(IFS=,; echo "${found[*]}")
+}
+
+"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || stop "torch sees no GPU here"
+mkdir -p "$results"
+# 200 batches an epoch: engine dali makes a pipeline for each epoch, which must not count as much as in a short one.
+data=(--data "$photos" --device cuda --threads "$threads" --batch-size 256 --num-images 51200)
 part tests "$python" -m pytest -m gpu -q
-part throughput "$python" -m benchmarks.throughput --data "$1" --device cuda --engines roc-dali,dali,roc,ffcv,torchvision-gpu \
-  --res 128,160,224 --threads "$threads" --batch-size 256 --num-images 12800 --json $results/throughput_gpu.json
-part feeding "$python" -m benchmarks.feeding --data "$1" --device cuda --threads "$threads" --json $results/feeding_gpu.json
+part jpeg_backends "$python" -m benchmarks.jpeg_backends --data "$photos" --json "$results/jpeg_backends_gpu.json"
+# At full levels, so that only decoder and resize differ from the reference.
+part fidelity "$python" -m benchmarks.fidelity --data "$photos" --device cuda --engines roc-dali,dali-slice \
+  --min-zoom 1000 --out runs/fidelity_gpu --json "$results/fidelity_gpu.json"
+[[ " $wanted " = *" throughput "* || " $wanted " = *" fed_step "* ]] && try_engines
+part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --res 128,160,224 --rounds 20 \
+  --json "$results/throughput_gpu.json"
+part feeding "$python" -m benchmarks.feeding --data "$photos" --device cuda --threads "$threads" \
+  --json "$results/feeding_gpu.json"
 part train_step "$python" -m benchmarks.train_step --device cuda --models resnet50 --batch-size 256 --res 128,160,224 \
-  --json $results/train_step_gpu.json
-part fed_step "$python" -m benchmarks.fed_step --data "$1" --device cuda --model resnet50 --batch-size 256 \
-  --engines roc-dali,dali,roc,ffcv,torchvision-gpu --res 128,160,224 --threads "$threads" --num-images 12800 \
-  --json $results/fed_step_gpu.json
-part scaling "$python" -m benchmarks.scaling --data "$1" --device cuda --processes all --model resnet50 --engine roc-dali \
-  --batch-size 256 --num-images 12800 --json $results/scaling_gpu.json
-part survival "$python" -m benchmarks.survival_overhead --device cuda --networks small:64:32,resnet18:128:256,resnet50:128:256 \
-  --json $results/survival_gpu.json
+  --json "$results/train_step_gpu.json"
+part fed_step "$python" -m benchmarks.fed_step "${data[@]}" --model resnet50 --engines "$engines" --res 128,160,224 \
+  --json "$results/fed_step_gpu.json"
+part scaling "$python" -m benchmarks.scaling --data "$photos" --device cuda --processes all --model resnet50 \
+  --engine roc-dali --batch-size 256 --num-images 51200 --json "$results/scaling_gpu.json"
+part survival "$python" -m benchmarks.survival_overhead --device cuda \
+  --networks small:64:32,resnet18:128:256,resnet50:128:256 --json "$results/survival_gpu.json"
 part demo "$python" tools/train_fast.py --run_dir runs/demo_gpu --profile 20
 if [ ${#failed[@]} -gt 0 ]; then
   echo "run_gpu_checks: failed: ${failed[*]}" >&2

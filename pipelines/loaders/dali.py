@@ -64,7 +64,7 @@ class DALILoader(BaseLoader):
             random_area=list(self.config.crop.scale),
             random_aspect_ratio=list(self.config.crop.ratio),
             num_attempts=_NUM_ATTEMPTS,
-            **dali.decoder_arguments(self.config),
+            **dali.decoder_arguments(self.config, part=True),
         )
         side = fn.cast(side, dtype=types.FLOAT)
         return pixels, fn.resize(pixels, resize_x=side, resize_y=side, interp_type=types.INTERP_TRIANGULAR)

@@ -48,15 +48,22 @@ def device_id(config: LoaderConfig) -> int | None:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def decoder_arguments(config: LoaderConfig) -> dict[str, Any]:
-    """Arguments of all decoders: GPU if there is one, pixels as Pillow and libjpeg-turbo give them."""
+def decoder_arguments(config: LoaderConfig, part: bool = False) -> dict[str, Any]:
+    """Arguments of all decoders: GPU if there is one, pixels as Pillow and libjpeg-turbo give them.
+
+    Args:
+        config: the device.
+        part: whether the decoder gives a part of each image. On a GPU its chroma then is DALI's own default: nvJPEG
+            before 13.2 is wrong by a pixel at the edges of parts in the other way of upsampling, so nvImageCodec has
+            the CPU decode them, without a word.
+    """
     device = "cpu" if device_id(config) is None else "mixed"
     # Pillow and torchvision leave EXIF orientation alone; fancy upsampling is what libjpeg-turbo does with chroma.
     return {
         "device": device,
         "output_type": types.RGB,
         "adjust_orientation": False,
-        "jpeg_fancy_upsampling": True,
+        "jpeg_fancy_upsampling": device == "cpu" or not part,
     }
 
 

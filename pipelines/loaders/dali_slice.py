@@ -70,8 +70,9 @@ class DALISliceLoader(BaseLoader):
             dtype=[types.UINT8, *self._corner_types(), types.FLOAT, types.INT32],
             ndim=[1, 1, 1, 1, 0],
         )
-        arguments = dali.decoder_arguments(self.config)
-        if isinstance(self.config.crop, TrainCrop):
+        inside = isinstance(self.config.crop, TrainCrop)
+        arguments = dali.decoder_arguments(self.config, part=inside)
+        if inside:
             pixels = fn.decoders.image_slice(encoded, start=corner, shape=extent, axis_names="HW", **arguments)
             images = fn.resize(pixels, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.conditions import conditions, storage
+from benchmarks.conditions import conditions, gpu_driver, storage
 from benchmarks.page_cache import evict, files_below, load, release_pages, resident_share
 
 MOUNTS = """21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -73,3 +73,14 @@ def test_conditions_hold_what_a_record_must_say(tmp_path: Path) -> None:
     found = conditions(tmp_path, "cold")
     assert {"cpu", "num_cores", "gpu", "gpu_driver", "load_average", "commit", "commit_clean", "versions"} <= set(found)
     assert found["page_cache"] == "cold" and set(found["storage"]) == {"file_system", "device"}
+
+
+def test_the_driver_is_read_from_the_file_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, tool = tmp_path / "version", tmp_path / "nvidia-smi"
+    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC 12.1\n")
+    assert gpu_driver(version) == "580.159.04"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_driver(tmp_path / "none") is None
+    tool.write_text("#!/bin/sh\necho 570.86.15\necho 570.86.15\n")
+    tool.chmod(0o755)
+    assert gpu_driver(tmp_path / "none") == "570.86.15"

@@ -71,3 +71,20 @@ def test_the_batched_decoder_gives_crops_of_the_pictures(coded_folder: Path) -> 
     assert (np.diff(images.numpy().astype(float).mean(axis=2)[..., 1], axis=1).mean(axis=1) > 0).all()
     assert (np.abs(slopes) > 0).all()
     loader.close()
+
+
+@pytest.mark.parametrize(("dali", "method"), [(True, "forkserver"), (False, "fork")])
+def test_the_batched_decoders_workers_are_started_safely_and_send_one_tensor_a_batch(
+    coded_folder: Path, monkeypatch: pytest.MonkeyPatch, dali: bool, method: str
+) -> None:
+    """A tensor for each file would take a file descriptor each: 8192 for 16 workers and batches of 256."""
+    monkeypatch.delitem(sys.modules, "nvidia.dali", raising=False)
+    if dali:  # forks of a process with DALI's threads hang now and then
+        monkeypatch.setitem(sys.modules, "nvidia.dali", object())
+    loader = Contender("torchvision-gpu", coded_folder, 6, 1, "cpu").open()
+    loader.set_resolution(64)
+    assert loader._loader.multiprocessing_context.get_start_method() == method
+    if dali:
+        assert [isinstance(part, torch.Tensor) for part in next(iter(loader._batches()))] == [True, False, False]
+        assert next(iter(loader))[0].shape == (6, 64, 64, 3)
+    loader.close()

@@ -13,9 +13,11 @@ from jinja2 import UndefinedError
 
 from benchmarks import fidelity_report
 from benchmarks.agreement import _compare, agreement
+from benchmarks.fidelity import summary
 from benchmarks.fidelity_report import difference_image, worst_part, write_fidelity_report
 from benchmarks.pages import write_page
 from benchmarks.records import record
+from benchmarks.tables import fidelity_table
 from pipelines.convert import convert
 from pipelines.spec import Batch
 
@@ -86,3 +88,9 @@ def test_a_value_that_a_template_misses_is_an_error(tmp_path: Path) -> None:
     assert (
         fidelity_report.difference_image(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3), np.uint8))[0, 0, 0] == 128
     )
+
+
+def test_where_no_crop_is_from_a_coarser_level_the_table_has_dashes() -> None:
+    crops = {"mean": np.ones(3), "largest": np.ones(3), "psnr": np.full(3, 40.0), "coarse": np.zeros(3, bool)}
+    content = {"figures": [summary(64, crops, crops)]}
+    assert fidelity_table(content).endswith("| 64 | 3 | 1.00 | 1.00 | 0 | - | - | - |")

@@ -40,6 +40,7 @@ def test_steps_draw_their_own_and_the_same_again() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_a_gpu_draws_the_same_again() -> None:
     device = torch.device("cuda:0")
+    torch.cuda.init()  # as a network on the device has done; without it there are no generators yet
     draws = []
     for _ in range(2):
         seed_step(device, 1, 2, 3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,6 +64,23 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatc
         compiled(create_model(TINY, 2), "yes", torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("which", "told"), [("", "a C compiler; install gcc"), ("gcc", "Python's headers; install")])
+def test_on_a_gpu_what_triton_builds_with_is_looked_for(
+    which: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == which else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
+    net, gpu = create_model(TINY, 2), torch.device("cuda")
+    assert compiled(net, "auto", gpu) is net
+    assert f"the network is not compiled, which needs {told}" in capfd.readouterr().err
+    with pytest.raises(InputError, match=f"compile=yes needs {told}.*, or choose compile=no"):
+        compiled(net, "yes", gpu)
+    (tmp_path / "Python.h").touch()
+    if which:
+        assert compiled(net, "auto", gpu) is not net
+
+
 def test_a_trace_holds_the_steps_that_were_asked_for(open_coded: OpenCoded, tmp_path: Path) -> None:
     net = create_model(TINY, 2).train()
     trainer = Trainer(net, Normalise(), Stepper(create_optimizer(net, OptimConfig()), CPU), CPU, 0.1)
@@ -80,6 +99,20 @@ def test_an_epoch_too_short_to_trace_leaves_nothing(open_coded: OpenCoded, tmp_p
     profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cpu"))
     trainer.epoch(open_coded(crop=TrainCrop(), shuffle=True, batch_size=12), lambda _: 0.02, "train", profiler)
     assert profiler.summary == "" and not list(tmp_path.iterdir())
+
+
+def test_the_gpus_share_counts_each_moment_once(tmp_path: Path) -> None:
+    """A copy beside a kernel, and an annotation around both, as torch.profiler lists them."""
+
+    def event(start: float, end: float, kind: str = "CUDA", annotation: bool = False) -> SimpleNamespace:
+        device = SimpleNamespace(name=kind)
+        return SimpleNamespace(
+            time_range=SimpleNamespace(start=start, end=end), device_type=device, is_user_annotation=annotation
+        )
+
+    events = [event(0, 9e5, annotation=True), event(3e5, 5e5), event(1e5, 4e5), event(0, 9e5, "CPU"), event(2e5, 3e5)]
+    profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cuda"))
+    assert profiler._busy(SimpleNamespace(events=lambda: events), 1.0) == ", the GPU at work 40%"
 
 
 def test_a_negative_number_of_steps_is_refused() -> None:

@@ -129,6 +129,9 @@ def test_batches_on_a_side_stream_arrive_whole() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_small_tensors_are_sent_without_waiting() -> None:
     busy = torch.randn(8192, 8192, device="cuda")
+    to_device(torch.arange(256), "cuda")  # the first time memory is made and kernels are loaded, which may wait
+    busy @ busy
+    torch.cuda.synchronize()
     done = torch.cuda.Event()
     for _ in range(20):
         busy = busy @ busy

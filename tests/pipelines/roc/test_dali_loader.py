@@ -238,3 +238,13 @@ def test_batches_arrive_on_the_gpu_and_options_are_taken(photos):
             assert all(part.device.type == "cuda" for part in batch)
             assert batch.images.dtype == torch.uint8 and batch.images.is_contiguous()
             assert batch.images.permute(0, 3, 1, 2).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("load", [0.0, 1.0])
+def test_pixels_are_the_references_with_and_without_the_jpeg_engine(photos, load):
+    changes = {"crop": EvalCrop(), "min_zoom": INF, "resolution": 80}
+    ours = epoch_of("roc-dali", photos, device="cuda", dali=DALIOptions(hw_decoder_load=load), **changes)
+    for got, wanted in zip(ours, epoch_of("torch", photos, **changes), strict=True):
+        assert np.array_equal(got[2], wanted[2]) and np.abs(got[0].astype(int) - wanted[0]).mean() < 2

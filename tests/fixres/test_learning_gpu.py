@@ -1,0 +1,86 @@
+"""The training loop in the number formats of GPUs, compiled and with all that is done on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixres.augment_batch import BatchTransform
+from fixres.averaging import Average
+from fixres.config import OptimConfig
+from fixres.evaluate import evaluate
+from fixres.hardware import Precision
+from fixres.models import Normalise, create_model
+from fixres.nonfinite import LossGuard
+from fixres.optim import Stepper, create_optimizer
+from fixres.profiling import StepProfiler
+from fixres.state_files import StateFiles
+from fixres.train import Trainer
+from fixres.tricks_config import AugmentConfig
+from pipelines.spec import Loader, TrainCrop
+from tests.fixres.conftest import TINY
+
+OpenCoded = Callable[..., Loader]
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+FORMATS = [
+    ("cpu", "fp32", "no"),  # tests the test
+    pytest.param("cuda", "bf16", "yes", marks=GPU),
+    pytest.param("cuda", "fp16", "no", marks=GPU),
+    pytest.param("cuda", "fp32", "no", marks=GPU),
+]
+
+
+class Guarded:
+    """A watch that looks at losses only."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.guard = LossGuard(folder, device)
+
+    def loss(self, loss: torch.Tensor, batch: object, title: str, step: int) -> None:
+        self.guard.add(loss, batch.indices, title, step)  # type: ignore[attr-defined]
+
+    def updated(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(("device", "precision", "compile"), FORMATS)
+def test_every_format_learns_the_same_and_goes_on_from_its_state(
+    device: str, precision: str, compile: str, open_coded: OpenCoded, tmp_path: Path
+) -> None:
+    def course(place: Precision, compile: str) -> tuple[list[float], Trainer, Average]:
+        torch.manual_seed(3)
+        net = create_model(TINY, 2).to(place.device).train()
+        average = Average(net, 0.9)
+        stepper = Stepper(create_optimizer(net, OptimConfig()), place, 1, average)
+        transform = BatchTransform(AugmentConfig(colour=0.2, pca=0.1, mixup=0.2), 2, 0)
+        trainer = Trainer(net, Normalise().to(place.device), stepper, place, 0.1, compile, transform)
+        loader, losses = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=4), []
+        profiler = StepProfiler(tmp_path / f"{place.name}.json", 2, place.device)
+        watch = Guarded(tmp_path, place.device)
+        for epoch, resolution in enumerate((32, 48)):
+            loader.set_epoch(epoch)
+            loader.set_resolution(resolution)
+            trainer.set_epoch(epoch)
+            losses.append(trainer.epoch(loader, lambda _: 0.02, "train", profiler, watch=watch).loss)
+        watch.guard.drain()
+        assert (", the GPU at work" in profiler.summary) == (place.device.type == "cuda")
+        return losses, trainer, average
+
+    place = Precision(precision, torch.device(device))
+    losses, trainer, average = course(place, compile)
+    plain, *_ = course(Precision("fp32", torch.device("cpu")), "no")
+    assert losses == pytest.approx(plain, rel=0.1)
+    for net in (trainer.net, average.net):
+        result = evaluate(net, trainer.normalise, open_coded(), place)
+        assert result.num_images == 24 and 0 <= result.top1 <= 1
+    content = {"net": trainer.net.state_dict(), "stepper": trainer.stepper.state_dict()}
+    StateFiles(tmp_path / "states").write(1, content)
+    step, state, _ = StateFiles(tmp_path / "states").newest()
+    trainer.net.load_state_dict(state["net"])
+    trainer.stepper.load_state_dict(state["stepper"])
+    loader = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True)
+    trainer.net.train()
+    assert step == 1 and trainer.epoch(loader, lambda _: 0.02, "again").loss < 2
