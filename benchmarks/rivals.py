@@ -38,7 +38,7 @@ class Rival(ABC):
         """torch's own loader over samples with random access."""
         num_workers = self._config.num_workers
         if num_workers:  # its default forks this process, where DALI may run
-            more["multiprocessing_context"] = safe_context(__name__)
+            more["multiprocessing_context"] = safe_context()
         return torch.utils.data.DataLoader(
             data,
             self._config.batch_size,
