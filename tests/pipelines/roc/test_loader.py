@@ -163,7 +163,7 @@ def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path
     fields = pytest.importorskip("ffcv.fields")
     from ffcv.writer import DatasetWriter
 
-    from tests.pipelines.test_beton import Coded
+    from tests.pipelines.beton_files import Coded
 
     path = tmp_path / "raw.beton"
     columns = {"image": fields.RGBImageField(), "label": fields.IntField()}
