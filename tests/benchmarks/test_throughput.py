@@ -98,6 +98,19 @@ def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Pa
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # killed; their new parent has not looked yet
 
 
+def test_an_engine_that_rests_has_nothing_left_to_do(coded_folder: Path) -> None:
+    """Workers go on with batches of an epoch that was left; a cold window would wait for them and not count them."""
+    with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 2048) as remote:
+        remote.window(0.01)
+        remote.rest()
+        family = [psutil.Process(remote._process.pid), *psutil.Process(remote._process.pid).children(recursive=True)]
+        before = [sum(process.cpu_times()[:2]) for process in family]
+        remote._signal(signal.SIGCONT)
+        time.sleep(0.5)
+        assert sum(sum(process.cpu_times()[:2]) for process in family) - sum(before) < 0.1
+        assert remote.epoch(20.0).num_images == 24
+
+
 def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.beton").write_bytes(b"x" * 5000)
     with pytest.raises(InputError, match=r"broken\.beton"):
