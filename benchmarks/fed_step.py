@@ -40,7 +40,7 @@ _NOTE = (
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All engines and resolutions; Ctrl-C keeps the resolutions that are finished."""
     device = choose_device(options.device)
-    precision, environment = choose_precision(options.precision, device), conditions(options.data)
+    precision, environment = choose_precision(options.precision, device), conditions(options.work_dir)
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     steps = Steps(options.model, options.batch_size, precision, options.compile)

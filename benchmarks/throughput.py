@@ -42,7 +42,7 @@ _NOTE = (
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All engines, resolutions and rounds; returns the record."""
-    environment = conditions(options.data, options.cache)
+    environment = conditions(options.work_dir, options.cache)  # where the engines' files are
     files = _files(options)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     results, ratios, cold, interrupted = [], [], [], False

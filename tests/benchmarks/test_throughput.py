@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import throughput
 from benchmarks.contenders import FLOOR, Contender, check_engines
 from benchmarks.files import BenchmarkFiles, RepeatedSource
 from benchmarks.loader_report import write_loader_report
@@ -109,6 +110,17 @@ def test_an_engine_that_rests_has_nothing_left_to_do(coded_folder: Path) -> None
         time.sleep(0.5)
         assert sum(sum(process.cpu_times()[:2]) for process in family) - sum(before) < 0.1
         assert remote.epoch(20.0).num_images == 24
+
+
+def test_the_storage_of_a_record_is_that_of_what_engines_read(
+    coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(throughput, "conditions", lambda data, _: asked.append(data) or {})
+    words = ["--data", coded_folder, "--work-dir", tmp_path / "work", *QUICK, "--engines", "roc", "--rounds", 1]
+    monkeypatch.setattr(sys, "argv", ["throughput", *map(str, words)])
+    throughput.main()
+    assert asked == [tmp_path / "work"] and list((tmp_path / "work").rglob("roc.beton"))
 
 
 def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
