@@ -18,6 +18,7 @@ from benchmarks.files import BenchmarkFiles, RepeatedSource
 from benchmarks.loader_report import write_loader_report
 from benchmarks.records import read_record
 from benchmarks.remote import Remote
+from benchmarks.rivals import _Shuffled
 from benchmarks.tables import section
 from benchmarks.throughput_text import as_text
 from pipelines.convert import convert
@@ -121,6 +122,12 @@ def test_the_storage_of_a_record_is_that_of_what_engines_read(
     monkeypatch.setattr(sys, "argv", ["throughput", *map(str, words)])
     throughput.main()
     assert asked == [tmp_path / "work"] and list((tmp_path / "work").rglob("roc.beton"))
+
+
+def test_spdl_is_not_asked_for_pictures_that_nobody_counts() -> None:
+    samples = [(Path(str(k)), 0) for k in range(23)]
+    drawn = [list(_Shuffled(samples, 5)) for _ in range(2)]
+    assert [len(set(one)) for one in drawn] == [20, 20] and drawn[0] != drawn[1]
 
 
 def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
