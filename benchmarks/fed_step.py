@@ -30,7 +30,8 @@ from pipelines.console import run
 from pipelines.spec import InputError
 
 CEILING = "data at hand"
-_WARM_UP = 6  # batches: more than the engines make ahead
+# Batches that are not counted: more than the engines make ahead, which is a few, and for torch 4 for each worker.
+_WARM_UP, _WARM_UP_A_WORKER = 6, 4
 _NOTE = (
     "{model}, batches of {batch_size}, {precision}; photographs of at most {max_side} px, quality {quality}; {threads} "
     "threads or workers each; {rounds} rounds in turns."
@@ -75,12 +76,12 @@ def _turns(steps: Steps, streams: dict[str, Stream], resolution: int, options: a
     runs = {CEILING: partial(steps.window, resolution, options.seconds)}
     for name, stream in streams.items():
         stream.set_resolution(resolution)
-        runs[name] = partial(_fed, steps, stream, options.seconds)
+        runs[name] = partial(_fed, steps, stream, options.seconds, options.threads)
     return take_turns(runs, options.rounds, there_and_back=False, progress=bar.update)
 
 
-def _fed(steps: Steps, stream: Stream, seconds: float) -> Window:
-    for _ in range(_WARM_UP):
+def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Window:
+    for _ in range(_WARM_UP + _WARM_UP_A_WORKER * num_workers):
         stream.next_batch()
     return steps.fed_window(stream.batch, seconds)
 
