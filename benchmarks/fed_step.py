@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.conditions import conditions
-from benchmarks.contenders import KINDS, Contender, Stream, check_engines
+from benchmarks.contenders import KINDS, Contender, Stream, batches_ahead, check_engines
 from benchmarks.files import BenchmarkFiles
 from benchmarks.measure import Turns, Window, take_turns
 from benchmarks.options import sides
@@ -30,8 +30,6 @@ from pipelines.console import run
 from pipelines.spec import InputError
 
 CEILING = "data at hand"
-# Batches that are not counted: more than the engines make ahead, which is a few, and for torch 4 for each worker.
-_WARM_UP, _WARM_UP_A_WORKER = 6, 4
 _NOTE = (
     "{model}, batches of {batch_size}, {precision}; photographs of at most {max_side} px, quality {quality}; {threads} "
     "threads or workers each; {rounds} rounds in turns."
@@ -81,7 +79,7 @@ def _turns(steps: Steps, streams: dict[str, Stream], resolution: int, options: a
 
 
 def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Window:
-    for _ in range(_WARM_UP + _WARM_UP_A_WORKER * num_workers):
+    for _ in range(batches_ahead(num_workers)):
         stream.next_batch()
     return steps.fed_window(stream.batch, seconds)
 
