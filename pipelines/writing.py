@@ -46,6 +46,12 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
+def keep_source(source: Path, target: Path) -> None:
+    """Raises InputError if making `target`, overwriting what is there, would remove what it is made of."""
+    if source.resolve().is_relative_to(target.resolve()):
+        raise InputError(f"{target} is or holds {source}, which would be lost; choose another place to write to")
+
+
 def put_in_place(partial: Path, target: Path) -> None:
     """Gives a finished file its final name; a power cut leaves the old file or the new one, never a part."""
     sync(partial)

@@ -169,6 +169,23 @@ def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tm
     assert open_source(tmp_path / "x").read(0) != kept
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tmp_path: Path) -> None:
+    """Overwriting a folder removes all that is in it, the photographs that the shards are made of as well."""
+    shutil.copytree(coded_folder, tmp_path / "data" / "train")
+    convert(coded_folder, tmp_path / "data" / "x", format, num_workers=0, progress=False)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "train", target_is_directory=True)
+    classes = tmp_path / "data" / "train"
+    before = sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file())
+    pairs = [("data/train", "data/train"), ("data/train", "data"), ("link", "data/train"), ("data/x", "data/x")]
+    for source, dest in pairs:
+        for opened in (tmp_path / source, open_source(tmp_path / source, classes_from=classes)):
+            with pytest.raises(InputError, match="would be lost"):
+                convert(opened, tmp_path / dest, format, num_workers=0, overwrite=True, progress=False)
+    assert sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file()) == before
+    convert(tmp_path / "data" / "train", tmp_path / "data" / "train" / "inside", format, num_workers=0, progress=False)
+
+
 def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path: Path) -> None:
     for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
         with held(tmp_path / "x", overwrite=True):
