@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -20,6 +21,8 @@ import psutil
 from benchmarks.contenders import Contender, Stream
 from benchmarks.page_cache import release_pages
 from pipelines.spec import InputError
+
+_QUIET_LOOKS = 10  # of 0.02 s each
 
 
 class Server:
@@ -71,8 +74,9 @@ class Server:
         return {"memory_bytes": memory_bytes()}
 
     def rest(self) -> dict[str, Any]:
-        """Ends the running epoch and lets go of the files' pages; the loader stays open."""
+        """Ends the running epoch, and what was begun for it, and lets go of the files' pages; the loader stays open."""
         self._stream.rest()
+        wait_for_quiet(family())
         release_pages(self._contender.path)
         return {}
 
@@ -81,6 +85,29 @@ class Server:
             import torch
 
             torch.cuda.synchronize(self._contender.device)
+
+
+def wait_for_quiet(processes: list[psutil.Process], most_seconds: float = 20.0) -> None:
+    """Returns when no thread but the calling one has worked or waited for storage for a moment.
+
+    Workers finish what they were asked for: torch's up to 4 batches each, which nobody gets any more. That belongs
+    into no measurement that begins here.
+    """
+    quiet, until = 0, time.monotonic() + most_seconds
+    while quiet < _QUIET_LOOKS and time.monotonic() < until:
+        time.sleep(0.02)
+        quiet = 0 if any(_has_busy_thread(process.pid) for process in processes) else quiet + 1
+
+
+def _has_busy_thread(pid: int) -> bool:
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            state = task.read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it ended
+            continue
+        if state in "RD" and task.parent.name != str(threading.get_native_id()):
+            return True
+    return False
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:

@@ -133,6 +133,11 @@ class Stream:
         return counters.num_images, counters.bytes_read, counters.pixels_decoded
 
 
+def batches_ahead(num_workers: int) -> int:
+    """More batches than any engine makes ahead: a few, and for torch 4 for each worker."""
+    return 6 + 4 * num_workers
+
+
 def check_engines(engines: list[str]) -> list[str]:
     """Returns `engines` if all are known and installed, else raises InputError."""
     for engine in engines:

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.conditions import conditions
-from benchmarks.contenders import KINDS, Contender, Stream, check_engines
+from benchmarks.contenders import KINDS, Contender, Stream, batches_ahead, check_engines
 from benchmarks.files import BenchmarkFiles
 from benchmarks.measure import Turns, Window, take_turns
 from benchmarks.options import sides
@@ -30,7 +30,6 @@ from pipelines.console import run
 from pipelines.spec import InputError
 
 CEILING = "data at hand"
-_WARM_UP = 6  # batches: more than the engines make ahead
 _NOTE = (
     "{model}, batches of {batch_size}, {precision}; photographs of at most {max_side} px, quality {quality}; {threads} "
     "threads or workers each; {rounds} rounds in turns."
@@ -40,7 +39,7 @@ _NOTE = (
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All engines and resolutions; Ctrl-C keeps the resolutions that are finished."""
     device = choose_device(options.device)
-    precision, environment = choose_precision(options.precision, device), conditions(options.data)
+    precision, environment = choose_precision(options.precision, device), conditions(options.work_dir)
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     steps = Steps(options.model, options.batch_size, precision, options.compile)
@@ -75,12 +74,12 @@ def _turns(steps: Steps, streams: dict[str, Stream], resolution: int, options: a
     runs = {CEILING: partial(steps.window, resolution, options.seconds)}
     for name, stream in streams.items():
         stream.set_resolution(resolution)
-        runs[name] = partial(_fed, steps, stream, options.seconds)
+        runs[name] = partial(_fed, steps, stream, options.seconds, options.threads)
     return take_turns(runs, options.rounds, there_and_back=False, progress=bar.update)
 
 
-def _fed(steps: Steps, stream: Stream, seconds: float) -> Window:
-    for _ in range(_WARM_UP):
+def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Window:
+    for _ in range(batches_ahead(num_workers)):
         stream.next_batch()
     return steps.fed_window(stream.batch, seconds)
 

@@ -82,7 +82,7 @@ class BenchmarkFiles:
     def __init__(self, data: Path, work_dir: Path, num_samples: int, max_side: int, quality: int) -> None:
         self._source = RepeatedSource(data, num_samples)
         self.num_different = self._source.num_different
-        place = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:8]  # many folders are called train
+        place = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:8]  # many folders are called train
         self._dir = work_dir / f"{data.name}-{place}_{num_samples}_{max_side}px_q{quality}"
         self._max_side, self._quality = max_side, quality
         self._dir.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ def ask(backend: str, files: list[np.ndarray], device: torch.device, rounds: int
         "num_taken": len(found),
         "mean_difference": float(np.mean([one.mean() for one in found])),
         "largest_difference": int(max(one.max() for one in found)),
-        "images_per_second": len(files) / statistics.median(_seconds(decode, files, device) for _ in range(rounds)),
+        "images_per_second": len(found) / statistics.median(_seconds(decode, files, device) for _ in range(rounds)),
     }
 
 

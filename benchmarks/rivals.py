@@ -6,6 +6,7 @@ iterated. Workers live on from epoch to epoch where the rival can do that.
 
 from __future__ import annotations
 
+import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 from torchvision import transforms
 
 from pipelines.fork_server import main_program_hidden, safe_context
+from pipelines.sources.tars import TABLE_NAME
 from pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
@@ -130,6 +132,9 @@ class WebDatasetLoader(Rival):
             raise InputError(
                 f"{config.path} has {len(shards)} shards for {config.num_workers} workers; use fewer threads"
             )
+        # Else each worker's epoch would end with a batch that is decoded and, being short, dropped.
+        num_samples = json.loads((config.path / TABLE_NAME).read_text())["num_samples"]
+        num_batches = max(1, num_samples // config.batch_size // max(1, config.num_workers))
         data = (
             webdataset.WebDataset(shards, shardshuffle=len(shards), select_files=_is_picture_or_label)
             .shuffle(_SHUFFLE_BUFFER)
@@ -137,6 +142,7 @@ class WebDatasetLoader(Rival):
             .to_tuple("jpg", "cls")
             .map_tuple(transforms.Compose(_transforms(resolution)))
             .batched(config.batch_size, partial=False)
+            .with_epoch(nbatches=num_batches)
         )
         workers = config.num_workers
         return torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
@@ -163,7 +169,7 @@ class SPDLLoader(Rival):
         from spdl.dataloader import DataLoader
 
         return DataLoader(
-            _Shuffled(self._samples),
+            _Shuffled(self._samples, self._config.batch_size),
             preprocessor=lambda sample: (self._decode(sample[0], resolution), sample[1]),
             batch_size=self._config.batch_size,
             drop_last=True,
@@ -188,13 +194,16 @@ class SPDLLoader(Rival):
 
 
 class _Shuffled:
-    """A source for SPDL, in another order each time it is iterated."""
+    """A source for SPDL, in another order each time it is iterated: as many as fill whole batches.
 
-    def __init__(self, samples: list[tuple[Path, int]]) -> None:
-        self._samples = samples
+    SPDL drops a short last batch only when its pictures are decoded; other loaders never decode them.
+    """
+
+    def __init__(self, samples: list[tuple[Path, int]], batch_size: int) -> None:
+        self._samples, self._num = samples, len(samples) // batch_size * batch_size
 
     def __iter__(self) -> Iterator[tuple[Path, int]]:
-        return iter(random.sample(self._samples, len(self._samples)))
+        return iter(random.sample(self._samples, self._num))
 
 
 def _is_picture_or_label(name: str) -> bool:

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from benchmarks.contenders import batches_ahead
 from benchmarks.measure import Window, take_turns
 from fixres.config import ModelConfig, OptimConfig
 from fixres.distributed import from_main, gathered, is_main, joined, num_processes, rank, sharded, wait_for_all
@@ -38,7 +39,6 @@ from pipelines.writing import atomic_file
 NUM_CLASSES = 1000
 KINDS = ("alone", "exchange", "fed")
 """Steps without any exchange, with it, and with it on batches of an engine."""
-_WARM_UP = 6  # batches: more than the engines make ahead
 _STEPS_QUEUED = 8  # the device is waited for every few steps, as in benchmarks.train_step
 _NUM_REDUCED = 5  # all-reduces in a window
 Feed = Callable[[], tuple[Tensor, Tensor]]
@@ -121,9 +121,9 @@ class _Steps:
         wait(self._device)
         return Window(num_images * num_steps, max(gathered(time.perf_counter() - start)))
 
-    def fed_window(self, feed: Feed, num_images: int, num_steps: int) -> Window:
+    def fed_window(self, feed: Feed, num_images: int, num_steps: int, num_ahead: int) -> Window:
         """The same, after the batches that the engine has made while others worked."""
-        for _ in range(_WARM_UP):
+        for _ in range(num_ahead):
             feed()
         return self.window(feed, num_images, num_steps, exchanges=True)
 
@@ -184,7 +184,7 @@ def _turns(spec: Spec, steps: _Steps, mode: str, batch_size: int, fed: Feed) -> 
     runs = {
         "alone": partial(steps.window, resident, batch_size, num, exchanges=False),
         "exchange": partial(steps.window, resident, batch_size, num, exchanges=True),
-        "fed": partial(steps.fed_window, fed, batch_size, num),
+        "fed": partial(steps.fed_window, fed, batch_size, num, batches_ahead(spec.threads)),
     }
     if num_processes() == 1:
         del runs["exchange"]  # there is none

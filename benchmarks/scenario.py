@@ -14,7 +14,7 @@ from benchmarks.projection import Machine, Phase, as_text, loaders_of, phases, s
 from benchmarks.tables import RESULTS
 from benchmarks.train_step import quick_steps
 from fixres.environment import capture
-from pipelines.spec import InputError
+from pipelines.spec import InputError, check_resolution
 
 FORMULA = (
     "epoch(r) = images / min(devices * step(r), cores * loader(r)); "
@@ -47,6 +47,10 @@ class Scenario:
     small: tuple[tuple[int, int], ...] = ((128, 12), (160, 4))
     test_res: int = 224
     fix_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        for side in (*(side for side, _ in (*self.large, *self.small)), self.test_res):
+            check_resolution(side)
 
 
 @dataclass(frozen=True)

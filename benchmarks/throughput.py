@@ -42,7 +42,7 @@ _NOTE = (
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All engines, resolutions and rounds; returns the record."""
-    environment = conditions(options.data, options.cache)
+    environment = conditions(options.work_dir, options.cache)  # where the engines' files are
     files = _files(options)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     results, ratios, cold, interrupted = [], [], [], False
@@ -192,7 +192,7 @@ def check(options: argparse.Namespace) -> argparse.Namespace:
         raise InputError(
             f"num_images={options.num_images} do not fill a batch of {options.batch_size}; use more images"
         )
-    if options.seconds <= 0 or options.cold_seconds <= 0:
+    if not (options.seconds > 0 and options.cold_seconds > 0):  # a NaN fails
         raise InputError("seconds and cold_seconds must be above 0")
     return options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def run(main: Callable[[], None]) -> None:
     A user's mistake (`InputError`), a failing disk (`OSError`) and Ctrl-C end in one line on stderr. Anything else is
     a defect of ours and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     # `timeout` and job schedulers send SIGTERM; taking it like Ctrl-C lets `finally` clauses remove temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -36,7 +36,7 @@ from pipelines.sources import open_source
 from pipelines.sources.synsets import class_names_of
 from pipelines.spec import BadSampleError, InputError, Source
 from pipelines.webdataset import MAX_SAMPLES, ShardWriter, num_in_whole_shards
-from pipelines.writing import Unfinished, resumable
+from pipelines.writing import Unfinished, keep_source, resumable
 
 Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
@@ -160,6 +160,8 @@ def convert(
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
     task = _Task(source, format, max_side, quality, exif, part or Part(), fingerprint)
     start, result = time.perf_counter(), Conversion(task.part.place(Path(dest)))
+    if (place := getattr(source, "path", None)) is not None:
+        keep_source(Path(place), result.dest)
     num_workers = num_processes(num_workers, -(-len(task.order) // _CHUNK))
     with resumable(result.dest, overwrite, folder=format == "webdataset") as unfinished:
         journal = Journal(unfinished.journal, task.header(), restart)

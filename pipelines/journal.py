@@ -100,7 +100,7 @@ def _line(entry: Entry) -> str:
 def _read(path: Path, header: dict[str, Any], refuse: bool) -> list[Entry]:
     """Entries of an existing journal. One of another conversion is an error, or as good as none."""
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")  # bytes that are no text are damage as well
     except FileNotFoundError:
         return []
     lines = text.split("\n")[:-1]  # what stands behind the last line end was cut off
@@ -124,9 +124,10 @@ def _entries(path: Path, lines: Sequence[str]) -> Iterable[Entry]:
     for number, line in enumerate(lines):
         try:
             index, label, height, width, passed, sizes, problem = json.loads(line)
-        except ValueError:
+            entry = Entry(index, label, height, width, passed, tuple(sizes), problem)
+        except (ValueError, TypeError):
             raise InputError(f"{path}: line {number + 2} is damaged; start afresh with --restart") from None
-        yield Entry(index, label, height, width, passed, tuple(sizes), problem)
+        yield entry
 
 
 def _differences(found: Any, wanted: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pipelines.parts import check_complete
 from pipelines.sources.tars import TarSource
 from pipelines.spec import InputError
 from pipelines.webdataset import ShardWriter
-from pipelines.writing import atomic_file, atomic_folder
+from pipelines.writing import atomic_file, atomic_folder, keep_source
 
 
 def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool = True) -> int:
@@ -32,6 +32,8 @@ def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool
         Number of samples.
     """
     files = check_complete(parts)
+    for file in files:
+        keep_source(file, dest)
     readers = [BetonReader(file) if file.is_file() else TarSource(file) for file in files]
     about = _common(readers, files)
     total = sum(map(len, readers))

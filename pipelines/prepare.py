@@ -345,7 +345,7 @@ def read_json(path: Path) -> object:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
 def _one_line(error: Exception) -> str:

@@ -46,6 +46,12 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
                 partial.unlink(missing_ok=True)
 
 
+def keep_source(source: Path, target: Path) -> None:
+    """Raises InputError if making `target`, overwriting what is there, would remove what it is made of."""
+    if source.resolve().is_relative_to(target.resolve()):
+        raise InputError(f"{target} is or holds {source}, which would be lost; choose another place to write to")
+
+
 def put_in_place(partial: Path, target: Path) -> None:
     """Gives a finished file its final name; a power cut leaves the old file or the new one, never a part."""
     sync(partial)
@@ -169,9 +175,19 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
             raise InputError(f"another process is writing {target}; wait for it or choose another name") from None
         except OSError:
             pass  # some cluster file systems have no locks; there, two runs to one target are the user's to avoid
+        if not _is_at(descriptor, partial):  # who held the lock gave the file its final name, or removed it
+            raise InputError(f"another process was writing {target} until now; look what it made, or run this again")
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has the name by which it was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock(descriptor: int, seconds: float = _SECONDS_FOR_ORPHANS) -> None:

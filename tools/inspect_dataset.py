@@ -17,7 +17,7 @@ from pipelines.contact_sheet import contact_sheet, save, stored_images
 from pipelines.inspection import inspect_source
 from pipelines.inspection_text import as_text
 from pipelines.sources import open_source
-from pipelines.spec import InputError, Source, one_line
+from pipelines.spec import MAX_RESOLUTION, InputError, Source, one_line
 
 _COLUMNS = 8
 
@@ -36,8 +36,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise InputError(f"--out {options.out} must be a .png file")
-    if options.num < 1 or options.side < 16:
-        raise InputError(f"--num {options.num} --side {options.side}: draw at least one image of 16 pixels")
+    if options.num < 1 or not 16 <= options.side <= MAX_RESOLUTION:
+        raise InputError(
+            f"--num {options.num} --side {options.side}: draw at least one image, of 16 to {MAX_RESOLUTION} pixels"
+        )
     # Class names may be bytes that are no text.
     sys.stdout.reconfigure(errors="backslashreplace")
     source = open_source(options.data)

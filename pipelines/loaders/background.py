@@ -53,4 +53,5 @@ class Background(Generic[T]):
     def close(self) -> None:
         """Stops the thread. Idempotent."""
         self._stop.set()
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # where a garbage collection may find the last reference
+            self._thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self, TypeVar
@@ -36,7 +37,9 @@ class BaseLoader(ABC):
         self._num_batches = num_batches(config, num_samples)
         self._position = 0  # samples over all ranks that this epoch has handed out
         self._resume_at: int | None = None  # set by load_state_dict until the next iteration
-        self._running: Generator[Batch, None, None] | None = None
+        # Weak, so that an iteration left early ends there. Its threads hold the loader: while they run, one that nobody
+        # closes lives on.
+        self._running: weakref.ref[Generator[Delivery, None, None]] | None = None
         self._closed = False
         on_gpu = torch.device(config.device).type == "cuda"
         self._sender = SideStream(config.device) if on_gpu and self.decodes_on_host else None
@@ -60,8 +63,9 @@ class BaseLoader(ABC):
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start
-        self._running = self._count(self._on_device(self._deliveries(start)))
-        return self._running
+        deliveries = self._on_device(self._deliveries(start))
+        self._running = weakref.ref(deliveries)
+        return self._count(deliveries, self._running)
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
         if self._sender is not None:
@@ -73,17 +77,22 @@ class BaseLoader(ABC):
     def index_batches(self) -> Iterator[np.ndarray]:
         return batches(self.config, self.num_samples, self.epoch)
 
-    def _count(self, deliveries: Generator[Delivery, None, None]) -> Generator[Batch, None, None]:
+    def _count(
+        self, deliveries: Generator[Delivery, None, None], mine: weakref.ref[Generator[Delivery, None, None]]
+    ) -> Generator[Batch, None, None]:
         """Hands batches out, keeps the position and the counters."""
-        step = self.config.batch_size * self.config.world_size
+        step, epoch = self.config.batch_size * self.config.world_size, self.epoch
         try:
             while True:
+                if self._running is not mine and not self._closed:
+                    raise RuntimeError("a later iteration or load_state_dict ended this one; open another loader")
                 began = time.perf_counter()
                 delivery = next(deliveries, None)
                 self.counters.wait_seconds += time.perf_counter() - began
                 if delivery is None:
                     return
-                self._position = min(self._position + step, self.num_samples)
+                if self.epoch == epoch:  # else the next epoch was chosen already, whose position is 0
+                    self._position = min(self._position + step, self.num_samples)
                 self._add(delivery)
                 yield delivery.batch
         finally:
@@ -99,8 +108,8 @@ class BaseLoader(ABC):
 
     def _stop_running(self) -> None:
         running, self._running = self._running, None
-        if running is not None:
-            running.close()
+        if running is not None and (deliveries := running()) is not None:
+            deliveries.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch of the next iteration; naming the epoch that was just loaded keeps its position."""

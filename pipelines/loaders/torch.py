@@ -147,8 +147,9 @@ class _Jobs(Sampler):
 
     def __iter__(self) -> Iterator[_Job]:
         loader = self._loader
-        for indices in batches(loader.config, loader.num_samples, loader.epoch, self.start):
-            yield _Job(loader.epoch, loader.resolution, indices)
+        epoch, resolution = loader.epoch, loader.resolution  # those of now: workers ask again while the epoch runs
+        for indices in batches(loader.config, loader.num_samples, epoch, self.start):
+            yield _Job(epoch, resolution, indices)
 
 
 class TorchLoader(BaseLoader):

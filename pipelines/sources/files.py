@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -58,10 +58,14 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     Args:
         path: the folder with a subfolder for each class.
         classes: the subfolders' names in label order; each must hold an image.
+
+    Raises:
+        InputError: a class folder without images, or a link to a folder that it lies in.
+        OSError: a folder that cannot be read; torchvision passes over its images.
     """
     samples = []
     for number, name in enumerate(classes):
-        for root, _, files in sorted(os.walk(path / name, followlinks=True)):
+        for root, _, files in sorted(_walk(path / name)):
             images = (file for file in sorted(files) if file.lower().endswith(IMAGE_ENDINGS))
             samples += [(os.path.join(root, image), number) for image in images]
     empty = sorted(set(classes) - {classes[label] for _, label in samples})
@@ -71,6 +75,19 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
             f" {', '.join(ending[1:] for ending in IMAGE_ENDINGS)} files or remove the folder"
         )
     return samples
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, links followed, but nothing is passed over and nothing comes twice for a link that leads back up."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        for link in (os.path.join(root, name) for name in folders):
+            if os.path.islink(link) and os.path.realpath(link) in map(os.path.realpath, (root, *Path(root).parents)):
+                raise InputError(f"{link} leads back to a folder that it lies in; remove the link")
+        yield root, folders, files
 
 
 def subfolders(path: Path) -> list[str]:

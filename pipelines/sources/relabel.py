@@ -22,6 +22,7 @@ class RelabelledSource:
 
     Attributes:
         source: what is read.
+        path: of the source.
         classes: the given list.
         class_names: what a person calls them.
         labels: int64 (N,).
@@ -38,7 +39,7 @@ class RelabelledSource:
             path: of the source, for errors.
             place: where the list comes from, for errors.
         """
-        self.source, self.classes = source, tuple(classes)
+        self.source, self.path, self.classes = source, Path(path), tuple(classes)
         new = {name: number for number, name in enumerate(self.classes)}
         if len(new) < len(self.classes):
             twice = next(name for number, name in enumerate(self.classes) if new[name] != number)

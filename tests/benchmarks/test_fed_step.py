@@ -15,6 +15,7 @@ from benchmarks.contenders import Contender
 from benchmarks.records import read_record
 from benchmarks.tables import section
 from benchmarks.train_step import Steps
+from pipelines.loaders.torch import _PREFETCH
 
 
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
@@ -40,6 +41,25 @@ def test_every_engine_is_compared_with_the_ceiling(
     assert all(found[side, fed_step.CEILING]["share"] == 1 for side in (32, 64))
     assert all(one["share"] > 0 for one in found.values())
     assert "| 64 | torch |" in section(content)
+
+
+def test_what_workers_made_ahead_is_not_counted() -> None:
+    """While others have their turn an engine fills its queues."""
+
+    class Counting:
+        taken = 0
+
+        def next_batch(self) -> None:
+            self.taken += 1
+
+        batch = next_batch
+
+        def fed_window(self, *_: object) -> int:
+            return self.taken
+
+    for num_workers in (1, 2, 16):
+        stream = Counting()
+        assert fed_step._fed(stream, stream, 1.0, num_workers) > _PREFETCH * num_workers
 
 
 def test_ctrl_c_keeps_the_resolutions_that_are_finished(

@@ -83,12 +83,14 @@ def test_what_is_refused_is_counted(roc: Path, monkeypatch: pytest.MonkeyPatch, 
     asked: list[Any] = []
     monkeypatch.setattr("nvidia.nvimgcodec", _codec(taken, asked), raising=False)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(jpeg_backends, "_seconds", lambda *_: 0.5)
     files = jpeg_backends.made_files(roc, 4, 64)["plain"]
     answer = jpeg_backends.ask("kernels, Huffman on GPU", files, CUDA, 1)
     assert asked[0]["backends"] == ["kernels"] and asked[0]["device_id"] == 0
     assert asked[0]["options"] == ":fancy_upsampling=1 nvjpeg_cuda_decoder:hybrid_huffman_threshold=0"
     assert answer["num_taken"] == len(taken)
     if taken:
+        assert answer["images_per_second"] == 4  # of those that were decoded
         assert answer["mean_difference"] == 3 and answer["largest_difference"] == 3
     else:
         assert answer["reason"] == "refuses them all"

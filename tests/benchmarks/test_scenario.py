@@ -76,3 +76,10 @@ def test_sums_by_hand(results: Path) -> None:
 def test_without_loader_speeds_the_remedy_is_named(results: Path) -> None:
     with pytest.raises(InputError, match=r"no throughput record .*python -m benchmarks\.throughput"):
         project(Scenario("net"), Speeds({224: 1.0}, "made"))
+
+
+@pytest.mark.parametrize("sides", [{"large": ((0, 4),)}, {"small": ((128, 4), (-1, 2))}, {"test_res": 0}])
+def test_sizes_that_no_loader_delivers_are_named(sides: dict[str, Any]) -> None:
+    """Before anything is measured; a side of 0 would end in a division by it."""
+    with pytest.raises(InputError, match=r"resolution=(0|-1) is impossible"):
+        Scenario("net", **sides)

@@ -12,11 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import throughput
 from benchmarks.contenders import FLOOR, Contender, check_engines
 from benchmarks.files import BenchmarkFiles, RepeatedSource
 from benchmarks.loader_report import write_loader_report
 from benchmarks.records import read_record
 from benchmarks.remote import Remote
+from benchmarks.rivals import _Shuffled
 from benchmarks.tables import section
 from benchmarks.throughput_text import as_text
 from pipelines.convert import convert
@@ -96,6 +98,36 @@ def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Pa
         processes = [psutil.Process(pid) for pid in family]
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # killed; their new parent has not looked yet
+
+
+def test_an_engine_that_rests_has_nothing_left_to_do(coded_folder: Path) -> None:
+    """Workers go on with batches of an epoch that was left; a cold window would wait for them and not count them."""
+    with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 2048) as remote:
+        remote.window(0.01)
+        remote.rest()
+        family = [psutil.Process(remote._process.pid), *psutil.Process(remote._process.pid).children(recursive=True)]
+        before = [sum(process.cpu_times()[:2]) for process in family]
+        remote._signal(signal.SIGCONT)
+        time.sleep(0.5)
+        assert sum(sum(process.cpu_times()[:2]) for process in family) - sum(before) < 0.1
+        assert remote.epoch(20.0).num_images == 24
+
+
+def test_the_storage_of_a_record_is_that_of_what_engines_read(
+    coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(throughput, "conditions", lambda data, _: asked.append(data) or {})
+    words = ["--data", coded_folder, "--work-dir", tmp_path / "work", *QUICK, "--engines", "roc", "--rounds", 1]
+    monkeypatch.setattr(sys, "argv", ["throughput", *map(str, words)])
+    throughput.main()
+    assert asked == [tmp_path / "work"] and list((tmp_path / "work").rglob("roc.beton"))
+
+
+def test_spdl_is_not_asked_for_pictures_that_nobody_counts() -> None:
+    samples = [(Path(str(k)), 0) for k in range(23)]
+    drawn = [list(_Shuffled(samples, 5)) for _ in range(2)]
+    assert [len(set(one)) for one in drawn] == [20, 20] and drawn[0] != drawn[1]
 
 
 def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:

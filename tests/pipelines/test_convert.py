@@ -7,11 +7,14 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +22,14 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipelines import beton_writer
+from pipelines import beton_writer, writing
 from pipelines.beton import BetonReader
 from pipelines.convert import convert
 from pipelines.images import decode_rgb, image_size
 from pipelines.sources import open_source
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
-from pipelines.writing import atomic_file, atomic_folder
+from pipelines.writing import atomic_file, atomic_folder, resumable
 from tests.coded import coded_image, jpeg, read_box, write_coded_folder
 
 ROOT = Path(__file__).parents[2]
@@ -166,12 +169,52 @@ def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tm
     assert open_source(tmp_path / "x").read(0) != kept
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tmp_path: Path) -> None:
+    """Overwriting a folder removes all that is in it, the photographs that the shards are made of as well."""
+    shutil.copytree(coded_folder, tmp_path / "data" / "train")
+    convert(coded_folder, tmp_path / "data" / "x", format, num_workers=0, progress=False)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "train", target_is_directory=True)
+    classes = tmp_path / "data" / "train"
+    before = sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file())
+    pairs = [("data/train", "data/train"), ("data/train", "data"), ("link", "data/train"), ("data/x", "data/x")]
+    for source, dest in pairs:
+        for opened in (tmp_path / source, open_source(tmp_path / source, classes_from=classes)):
+            with pytest.raises(InputError, match="would be lost"):
+                convert(opened, tmp_path / dest, format, num_workers=0, overwrite=True, progress=False)
+    assert sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file()) == before
+    convert(tmp_path / "data" / "train", tmp_path / "data" / "train" / "inside", format, num_workers=0, progress=False)
+
+
 def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path: Path) -> None:
     for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
         with held(tmp_path / "x", overwrite=True):
             with pytest.raises(InputError, match=r"another process is writing .*x; wait"):
                 convert(coded_folder, tmp_path / "x", format, num_workers=0, overwrite=True, progress=False)
         (tmp_path / "x").unlink() if format == "ffcv" else None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_who_waited_for_another_run_does_not_write_over_what_it_made(
+    format: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run begins before the first one's result has its name, and gets the lock when it has."""
+    waiting, target = threading.Event(), tmp_path / "x"
+    lock = writing.lock
+    monkeypatch.setattr(writing, "lock", lambda descriptor: (waiting.set(), lock(descriptor)))
+    convert(coded_folder, tmp_path / "first", format, num_workers=0, progress=False)
+    with ThreadPoolExecutor(1) as pool:
+        with resumable(target, folder=format == "webdataset") as unfinished:
+            waiting.clear()
+            second = pool.submit(convert, coded_folder, target, format, num_workers=0, progress=False)
+            assert waiting.wait(5)
+            copy = shutil.copytree if format == "webdataset" else shutil.copy
+            copy(tmp_path / "first", unfinished.data, **({"dirs_exist_ok": True} if format == "webdataset" else {}))
+        made = target.stat().st_ino
+        with pytest.raises(InputError, match=r"another process was writing .*x until now"):
+            second.result()
+    assert target.stat().st_ino == made and len(open_source(target)) == len(open_source(coded_folder))
+    assert not list(tmp_path.glob(".*"))
 
 
 class Deadly(FolderSource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -46,6 +47,40 @@ def test_wrong_folders_are_named(made: list[str], message: str, tmp_path: Path) 
     with pytest.raises(InputError, match=message) as caught:
         open_source(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_links_that_lead_back_up_are_named(tmp_path: Path) -> None:
+    """torchvision lists the images of such a folder forty times."""
+    for name in ("a/deep/er/1.jpg", "b/2.jpg", "other/deep/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(jpeg(coded_image(16, 16)))
+    (tmp_path / "b" / "aside").symlink_to(tmp_path / "other" / "deep", target_is_directory=True)
+    assert len(FolderSource(tmp_path)) == 4  # a link to elsewhere is followed
+    for target in (tmp_path / "a" / "deep", tmp_path):
+        (tmp_path / "a" / "deep" / "er" / "up").symlink_to(target, target_is_directory=True)
+        with pytest.raises(InputError, match="/a/deep/er/up leads back"):
+            FolderSource(tmp_path)
+        (tmp_path / "a" / "deep" / "er" / "up").unlink()
+    (tmp_path / "a" / "across").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "b" / "back").symlink_to(tmp_path / "a", target_is_directory=True)
+    with pytest.raises(InputError, match="/a/across/back leads back"):
+        FolderSource(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.jpg", "a/secret/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(coded_image(16, 16)))
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read everything, so permissions would not do
+        if str(path).endswith("secret"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="secret"):
+        FolderSource(tmp_path)
 
 
 def test_missing_path_is_named(tmp_path: Path) -> None:

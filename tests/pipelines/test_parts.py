@@ -76,6 +76,14 @@ def test_merged_parts_are_byte_for_byte_the_whole(made: tuple, tmp_path: Path) -
     assert parts_beside(parts[0].parent / whole.name) == parts
 
 
+def test_parts_are_never_merged_into_their_own_place(made: tuple) -> None:
+    _, parts, _ = made
+    before = [files_of(part) for part in parts]
+    with pytest.raises(InputError, match="would be lost"):
+        merge(parts, parts[1], overwrite=True, progress=False)
+    assert [files_of(part) for part in parts] == before
+
+
 def test_a_folder_of_parts_is_read_as_one(made: tuple) -> None:
     format, parts, whole = made
     if format == "webdataset":

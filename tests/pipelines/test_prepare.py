@@ -286,6 +286,16 @@ def test_two_folders_of_one_name_are_stored_apart(tmp_path: Path) -> None:
     assert [len(TarSource(path)) for path in stored] == [1, 2]
 
 
+def test_folders_whose_names_are_no_text(tmp_path: Path) -> None:
+    """A path may hold bytes that are not UTF-8, such as those of an archive packed on an older system."""
+    root = photos(tmp_path / os.fsdecode(b"caf\xe9") / "train", {"ant": 3, os.fsdecode(b"gu\xeape"): 2})
+    stored = stored_for("ffcv", root, tmp_path / "work", 500, 90, 0)
+    assert BetonReader(stored).classes == FolderSource(root).classes
+    assert stored_for("ffcv", root, tmp_path / "work", 500, 90, 0) == stored
+    data = find_data(str(root), tmp_path / "work")
+    assert len(FolderSource(data.train)) + len(FolderSource(data.val)) == 5
+
+
 def test_bad_image_stops_or_is_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = photos(tmp_path / "data", {"ant": 3, "bee": 2})
     (root / "bee" / "001.jpg").write_bytes(b"no image")

@@ -246,6 +246,13 @@ def test_a_torn_line_does_not_count_and_a_damaged_one_is_named(tmp_path: Path) -
     path.write_text(whole.replace("[3,", "{3,"))
     with pytest.raises(InputError, match="j: line 2 is damaged"):
         Journal(path, header, restart=False)
+    for damaged in (b"7", b"[3, 1, 20, 30, true, 5, 6]", b"\xff\xfe"):
+        path.write_bytes(whole.splitlines()[0].encode() + b"\n" + damaged + b"\n")
+        with pytest.raises(InputError, match="j: line 2 is damaged"):
+            Journal(path, header, restart=False)
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match="j is no journal"):
+        Journal(path, header, restart=False)
     path.write_text("nonsense\n")
     with pytest.raises(InputError, match="j is no journal"):
         Journal(path, header, restart=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from pipelines.console import run
 from pipelines.sources import open_source
+from tests.coded import coded_image, jpeg
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, contents, expected
 from tools.convert_imagenet import main
@@ -65,3 +68,15 @@ def test_mistakes_end_in_one_line(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "y.beton").exists()
+
+
+def test_names_that_are_no_text_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As escapes; most locales let Python print no others."""
+    folder = tmp_path / "photos" / os.fsdecode(b"caf\xe9")
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(jpeg(coded_image(20, 30)))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True))
+    options = ("--format", "ffcv", "--num-workers", 0, "--verify")
+    assert call(monkeypatch, tmp_path / "photos", tmp_path / os.fsdecode(b"d\xe9.beton"), *options) == 0
+    printed = sys.stdout.buffer.getvalue()
+    assert rb"caf\udce9" in printed and rb"d\udce9.beton: all 1 images decode" in printed

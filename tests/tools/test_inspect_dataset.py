@@ -246,6 +246,7 @@ def test_mistakes_are_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ((tmp_path / "nowhere",), "does not exist"),
         ((mixed, "--out", tmp_path / "x.beton"), r"must be a \.png file"),
         ((mixed, "--num", 0), "--num 0"),
+        ((mixed, "--side", 70_000), "of 16 to 2048 pixels"),  # 15 GB a picture
         ((mixed, "--sample", 0), "0 samples to look at"),
     ):
         with pytest.raises(InputError, match=word):
