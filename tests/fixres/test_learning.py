@@ -160,3 +160,6 @@ def test_bad_names_are_refused() -> None:
         choose_device("tpu")
     with pytest.raises(InputError, match="precision=fp16 needs a GPU"):
         choose_precision("fp16", torch.device("cpu"))
+    for name in ("float32", "FP32", "fp61", ""):
+        with pytest.raises(InputError, match=f"precision='{name}' is unknown; use auto, fp32, bf16, fp16"):
+            choose_precision(name, torch.device("cpu"))
