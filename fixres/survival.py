@@ -103,7 +103,11 @@ class Survival:
     def _is_due(self) -> bool:
         if self._config.steps and self._num_updates % self._config.steps == 0:
             return True
-        return time.monotonic() - self._saved > max(60 * self._config.minutes, self._pause)
+        now = time.monotonic()
+        if now - self._saved <= max(60 * self._config.minutes, self._pause):
+            return False
+        self._saved = now  # asked for: processes that train together save one update later, and once
+        return True
 
     def save(self) -> None:
         """Writes a state. One that cannot be written is said and tried again later: the run is worth more."""

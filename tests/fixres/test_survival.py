@@ -1,0 +1,47 @@
+"""When a long run saves, what counts as a sign of life, and what a signal does to data that comes no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fixres import survival as module
+from fixres.survival import Preempted, Survival
+from fixres.survival_config import SurvivalConfig
+from pipelines.spec import InputError, Loader
+from tests.fixres.conftest import CPU
+
+
+class _Lagging:
+    """What `Agreement` is among several processes: a wish is heard at the next call."""
+
+    def __init__(self) -> None:
+        self._before = (False, False)
+
+    def __call__(self, *wishes: bool) -> tuple[bool, ...]:
+        heard, self._before = self._before, wishes
+        return heard
+
+
+@pytest.mark.parametrize(("lags", "steps"), [(False, 0), (True, 0), (False, 3), (True, 3)])
+def test_a_state_that_is_due_is_saved_once(
+    lags: bool, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update takes ten seconds, so with a minute between states seven of them lie between two."""
+    seconds = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: seconds[0], perf_counter=lambda: seconds[0])
+    monkeypatch.setattr(module, "time", clock)
+    config = SurvivalConfig(minutes=1, steps=steps, stall_seconds=0)
+    survival, saved = Survival(tmp_path, config, CPU, lambda: None), []
+    monkeypatch.setattr(survival, "save", lambda: (saved.append(update), setattr(survival, "_saved", seconds[0])))
+    if lags:
+        monkeypatch.setattr(survival, "_agreement", _Lagging())
+    for update in range(1, 31):
+        seconds[0] += 10
+        survival.updated()
+    every, late = steps or 7, int(lags)
+    first = [every + late + k * (every + (late if not steps else 0)) for k in range(30)]
+    assert saved == [update for update in first if update <= 30]
