@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from fixres.distributed import Agreement, from_main, is_main, rank, wait_for_all
@@ -22,6 +23,7 @@ from fixres.survival_config import SurvivalConfig
 from fixres.watchdog import Watchdog
 from pipelines.spec import Batch, Loader, OpenLoader
 
+T = TypeVar("T")
 _SHARE = 0.01  # of the time may go into writing states
 
 
@@ -178,10 +180,17 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self._told(self._loader)
+
+    def index_batches(self) -> Iterator[np.ndarray]:
+        """As the loader's; what is kept of the images is trained on in these batches."""
+        return self._told(self._loader.index_batches())
+
+    def _told(self, batches: Iterable[T]) -> Iterator[T]:
         survival, size = self._survival, self._loader.resolution
         waiting, working = f"waiting for data at {size} px", f"working on a batch at {size} px"
         survival.doing(waiting)
-        for batch in self._loader:
+        for batch in batches:
             survival.doing(working)
             yield batch
             if self._interruptible():

@@ -45,3 +45,27 @@ def test_a_state_that_is_due_is_saved_once(
     every, late = steps or 7, int(lags)
     first = [every + late + k * (every + (late if not steps else 0)) for k in range(30)]
     assert saved == [update for update in first if update <= 30]
+
+
+def _watched(survival: Survival, open_coded: Callable[..., Loader], interruptible: bool = False) -> Loader:
+    return survival.watched(open_coded, lambda: interruptible)("train")
+
+
+@pytest.mark.parametrize("kind", ["images", "indices"])
+def test_each_batch_is_a_sign_of_life_and_may_be_the_last(
+    kind: str, open_coded: Callable[..., Loader], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images, and of indices alone: a fix whose frozen layers are evaluated once asks for nothing else."""
+    survival, signs = Survival(tmp_path, SurvivalConfig(), CPU, lambda: None), []
+    monkeypatch.setattr(survival, "doing", signs.append)
+
+    def batches(loader: Loader) -> Iterator[object]:
+        return iter(loader) if kind == "images" else loader.index_batches()
+
+    loader = _watched(survival, open_coded, interruptible=True)
+    for number, _ in enumerate(batches(loader), start=1):
+        assert len(signs) == 2 * number
+    assert number == len(loader)
+    survival._stop.name = "SIGTERM"
+    with pytest.raises(Preempted, match="SIGTERM"):
+        list(batches(loader))
