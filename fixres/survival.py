@@ -21,7 +21,7 @@ from fixres.state_files import StateFiles
 from fixres.stop_signal import StopSignal
 from fixres.survival_config import SurvivalConfig
 from fixres.watchdog import Watchdog
-from pipelines.spec import Batch, Loader, OpenLoader
+from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
 T = TypeVar("T")
 _SHARE = 0.01  # of the time may go into writing states
@@ -190,9 +190,13 @@ class _Watched:
         survival, size = self._survival, self._loader.resolution
         waiting, working = f"waiting for data at {size} px", f"working on a batch at {size} px"
         survival.doing(waiting)
-        for batch in batches:
-            survival.doing(working)
-            yield batch
-            if self._interruptible():
-                survival.give_way()
-            survival.doing(waiting)
+        try:
+            for batch in batches:
+                survival.doing(working)
+                yield batch
+                if self._interruptible():
+                    survival.give_way()
+                survival.doing(waiting)
+        except InputError:
+            survival.give_way()  # a signal to the whole group of processes ends the loader's workers, too
+            raise

@@ -69,3 +69,22 @@ def test_each_batch_is_a_sign_of_life_and_may_be_the_last(
     survival._stop.name = "SIGTERM"
     with pytest.raises(Preempted, match="SIGTERM"):
         list(batches(loader))
+
+
+def test_workers_that_the_signal_ended_with_the_run_are_no_mistake_of_the_users(
+    open_coded: Callable[..., Loader], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` and some schedulers signal the whole group of processes."""
+
+    def ended(_: Loader, start: int) -> Iterator[object]:
+        raise InputError("a worker process died")
+        yield
+
+    survival = Survival(tmp_path, SurvivalConfig(), CPU, lambda: None)
+    loader = _watched(survival, open_coded)
+    monkeypatch.setattr(type(loader._loader), "_deliveries", ended)
+    with pytest.raises(InputError, match="a worker process died"):
+        next(iter(loader))
+    survival._stop.name = "SIGTERM"
+    with pytest.raises(Preempted, match="SIGTERM"):
+        next(iter(loader))
