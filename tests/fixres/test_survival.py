@@ -36,10 +36,12 @@ def test_a_state_that_is_due_is_saved_once(
     monkeypatch.setattr(module, "time", clock)
     config = SurvivalConfig(minutes=1, steps=steps, stall_seconds=0)
     survival, saved = Survival(tmp_path, config, CPU, lambda: None), []
-    monkeypatch.setattr(survival, "save", lambda: (saved.append(update), setattr(survival, "_saved", seconds[0])))
+    monkeypatch.setattr(
+        survival, "save", lambda: (saved.append(survival._num_updates), setattr(survival, "_saved", seconds[0]))
+    )
     if lags:
         monkeypatch.setattr(survival, "_agreement", _Lagging())
-    for update in range(1, 31):
+    for _ in range(30):
         seconds[0] += 10
         survival.updated()
     every, late = steps or 7, int(lags)
