@@ -16,6 +16,7 @@ from fixres.distributed import gathered, is_main, num_processes, summed
 from fixres.evaluate import EvalResult, evaluate
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
+from fixres.probing import check_takes
 from fixres.profiling import StepProfiler
 from fixres.progress import say
 from fixres.results import ArmResult, CurvePoint, arm_result
@@ -66,6 +67,8 @@ class Arm:
             torch.manual_seed(recipe.seed)
             net = create_model(recipe.model, len(test_loader.classes))
             self.net = (synchronised(net) if recipe.model.sync_bn else net).to(precision.device)
+            for resolution in sorted({*self.resolutions, *recipe.sweep_resolutions()}):
+                check_takes(self.net, resolution)  # now, and not after the training
             self.normalise = Normalise().to(precision.device)
             self._average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
             self.tested = self.net if self._average is None else self._average.net
