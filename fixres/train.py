@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -211,7 +212,7 @@ class Trainer:
         if self._transform is not None:
             images, targets = self._transform(images, labels, number)
         with self.stepper.context(self._parallel):
-            with self.precision.autocast():
+            with self.precision.autocast(), _naming_small_batches(images):
                 loss = self._loss(self._forward(self.normalise(images)), targets, images)
             self.stepper.step(loss)
         return loss.detach()
@@ -261,6 +262,19 @@ class _Course:
             self._watch.loss(loss, batch, self.title, step)
             if updated:
                 self._start += self._watch.updated()
+
+
+@contextmanager
+def _naming_small_batches(images: Tensor) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"BatchNorm cannot learn from {len(images)} image at a time; raise optim.batch_size, in a fix "
+            "fix.batch_size, or lower optim.accumulate"
+        ) from error
 
 
 def _num_updates(loader: Loader, num_micro: int, title: str) -> int:

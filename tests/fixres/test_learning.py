@@ -92,6 +92,12 @@ def test_an_exploding_loss_ends_in_one_line(open_coded: OpenCoded) -> None:
         _trainer(net).epoch(open_coded(crop=TrainCrop()), _constant(0.1), "train")
 
 
+def test_a_batch_too_small_for_batchnorm_ends_in_one_line(open_coded: OpenCoded) -> None:
+    trainer, loader = _trainer(create_model(TINY, 2).train()), open_coded(crop=TrainCrop(), batch_size=1)
+    with pytest.raises(InputError, match=r"cannot learn from 1 image at a time; raise optim\.batch_size"):
+        trainer.epoch(loader, _constant(0.1), "train")
+
+
 class _InfiniteAt(CrossEntropy):
     """Cross entropy, but for one step of which it is infinite; keeps what it gave."""
 
