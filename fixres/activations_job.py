@@ -10,6 +10,7 @@ from fixres.activations import ActivationStatistics, activation_statistics
 from fixres.checkpoint import CheckpointInfo
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import choose_device, choose_precision
+from fixres.probing import check_takes
 from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
 
 
@@ -55,6 +56,8 @@ def network_activations(
     net, info, normalise = job.open(classes)
     device = choose_device(job.device)
     resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
+    for resolution in {info.train_res, *resolutions}:
+        check_takes(net, resolution)
     # Shuffled, because the stored order is by class.
     settings = {"resolution": resolutions[0], "batch_size": job.batch_size, "shuffle": True}
     with closing(open_loader("val", crop=EvalCrop(info.crop_pct), **settings)) as loader:

@@ -16,6 +16,7 @@ from fixres.distributed import gathered, is_main, num_processes, summed
 from fixres.evaluate import EvalResult, evaluate
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
+from fixres.probing import check_takes
 from fixres.profiling import StepProfiler
 from fixres.progress import say
 from fixres.results import ArmResult, CurvePoint, arm_result
@@ -66,6 +67,8 @@ class Arm:
             torch.manual_seed(recipe.seed)
             net = create_model(recipe.model, len(test_loader.classes))
             self.net = (synchronised(net) if recipe.model.sync_bn else net).to(precision.device)
+            for resolution in sorted({*self.resolutions, *recipe.sweep_resolutions()}):
+                check_takes(self.net, resolution)  # now, and not after the training
             self.normalise = Normalise().to(precision.device)
             self._average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
             self.tested = self.net if self._average is None else self._average.net
@@ -231,7 +234,7 @@ class Arm:
 
     def _go_on(self, progress: Progress) -> None:
         if not is_main():  # sums over all processes go on in one of them
-            progress.num_images, progress.loss_sum = 0, 0.0
+            progress.num_images, progress.loss_sum, progress.num_skipped = 0, 0.0, 0.0
         self._progress = progress
         position = self.loader.state_dict() | {"epoch": len(self.epochs), "position": progress.position}
         self.loader.load_state_dict(position)
@@ -251,9 +254,9 @@ class _Aside:
 def _over_processes(progress: Progress, precision: Precision) -> dict[str, float]:
     if num_processes() == 1:
         return {}
-    sums = torch.tensor([progress.num_images, progress.loss_sum], dtype=torch.float64, device=precision.device)
-    num_images, loss_sum = summed(sums).tolist()
-    return {"num_images": int(num_images), "loss_sum": loss_sum}
+    sums = [progress.num_images, progress.loss_sum, progress.num_skipped]
+    summed_up = summed(torch.tensor(sums, dtype=torch.float64, device=precision.device)).tolist()
+    return {"num_images": int(summed_up[0]), "loss_sum": summed_up[1], "num_skipped": summed_up[2]}
 
 
 def _rates(optim: OptimConfig) -> str:

@@ -282,6 +282,8 @@ class Recipe:
             raise InputError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it names a folder")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        if self.eval_every < 0:
+            raise InputError(f"eval_every={self.eval_every} must be a number of epochs, or 0")
         if self.profile < 0:
             raise InputError(f"profile={self.profile} must be a number of steps, or 0")
         for resolution in self.sweep:

@@ -11,6 +11,7 @@ from fixres.evaluate import EvalResult, measure
 from fixres.flops import forward_flops
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import choose_device, choose_precision
+from fixres.probing import check_takes
 from fixres.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.scoring import Scores, wilson
 from fixres.softmax_files import open_softmax, score_softmax
@@ -101,6 +102,8 @@ def evaluate_network(
     net, normalise = opened.net.to(device), opened.normalise.to(device)
     precision = choose_precision(job.precision, device)
     resolutions = job.test_res or [opened.info.test_res]
+    for resolution in resolutions:
+        check_takes(net, resolution)
     crop = EvalCrop(opened.info.crop_pct)
     loader = open_loader("val", crop=crop, resolution=resolutions[0], batch_size=job.batch_size)
     evaluations = []

@@ -25,6 +25,7 @@ from fixres.evaluate import forward
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise
+from fixres.probing import check_takes
 from fixres.softmax_files import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 from pipelines.writing import resumable
@@ -101,6 +102,7 @@ def extract(
     precision = choose_precision(job.precision, device)
     info, net, normalise = opened.info, opened.net.to(device), opened.normalise.to(device)
     resolution = job.test_res or info.test_res
+    check_takes(net, resolution)
     loader = open_loader(job.split, crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=job.batch_size)
     record = {
         "version": VERSION,

@@ -73,6 +73,10 @@ class FixJob(NetworkChoice):
         for name in ("ema", "accumulate", "steps"):
             if getattr(self.optim, name) is not None:
                 raise InputError(f"optim.{name} is for training; a fix has its own schedule (--fix.schedule), omit it")
+        if self.optim.per_process is not None:
+            raise InputError(
+                "optim.per_process is for training; give a fix the images of all processes, optim.batch_size"
+            )
         self.check_free(self.wanted)
 
     @property

@@ -48,7 +48,7 @@ def check_takes(net: nn.Module, resolution: int) -> None:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(
             f"{type(net).__name__} does not take {resolution} px ({' '.join(str(error).split())[:120]}); "
-            "choose another test_res, or give the network this input size"
+            "choose another resolution, or give the network this input size"
         ) from error
 
 

@@ -35,13 +35,14 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
     """
     from jsonargparse import ArgumentParser, set_parsing_settings
 
+    arguments = [part for argument in arguments for part in _split_config(argument)]
     _refuse_classes(arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
     parser.add_class_arguments(kind)
     try:
-        values = vars(parser.instantiate(parser.parse_args(list(arguments))))
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
         return kind(**{key: value for key, value in values.items() if key != "config"})
     except InputError:
         raise

@@ -79,9 +79,14 @@ class RunLog:
 
 
 def _cut(metrics: Path, num_bytes: int) -> None:
-    """Takes back what was written after the state from which the run goes on; it will be written again."""
-    with open(metrics, "a") as file:
-        file.truncate(num_bytes)
+    """Takes back what was written after the state from which the run goes on; it will be written again.
+
+    States wait for the disk and metrics do not, so after a power cut lines may be missing, the last one in part.
+    """
+    with open(metrics, "ab+") as file:
+        file.seek(0)
+        kept = file.read(num_bytes)
+        file.truncate(len(kept) if len(kept) == num_bytes else kept.rfind(b"\n") + 1)
 
 
 def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from fixres.distributed import Agreement, from_main, is_main, rank, wait_for_all
@@ -20,8 +21,9 @@ from fixres.state_files import StateFiles
 from fixres.stop_signal import StopSignal
 from fixres.survival_config import SurvivalConfig
 from fixres.watchdog import Watchdog
-from pipelines.spec import Batch, Loader, OpenLoader
+from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
+T = TypeVar("T")
 _SHARE = 0.01  # of the time may go into writing states
 
 
@@ -103,7 +105,11 @@ class Survival:
     def _is_due(self) -> bool:
         if self._config.steps and self._num_updates % self._config.steps == 0:
             return True
-        return time.monotonic() - self._saved > max(60 * self._config.minutes, self._pause)
+        now = time.monotonic()
+        if now - self._saved <= max(60 * self._config.minutes, self._pause):
+            return False
+        self._saved = now  # asked for: processes that train together save one update later, and once
+        return True
 
     def save(self) -> None:
         """Writes a state. One that cannot be written is said and tried again later: the run is worth more."""
@@ -174,12 +180,23 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self._told(self._loader)
+
+    def index_batches(self) -> Iterator[np.ndarray]:
+        """As the loader's; what is kept of the images is trained on in these batches."""
+        return self._told(self._loader.index_batches())
+
+    def _told(self, batches: Iterable[T]) -> Iterator[T]:
         survival, size = self._survival, self._loader.resolution
         waiting, working = f"waiting for data at {size} px", f"working on a batch at {size} px"
         survival.doing(waiting)
-        for batch in self._loader:
-            survival.doing(working)
-            yield batch
-            if self._interruptible():
-                survival.give_way()
-            survival.doing(waiting)
+        try:
+            for batch in batches:
+                survival.doing(working)
+                yield batch
+                if self._interruptible():
+                    survival.give_way()
+                survival.doing(waiting)
+        except InputError:
+            survival.give_way()  # a signal to the whole group of processes ends the loader's workers, too
+            raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -58,6 +59,7 @@ class Progress:
         position: images handed out so far, over all processes.
         num_images: trained on by this process.
         loss_sum: of their losses; a tensor on the device while the epoch runs.
+        num_skipped: images of steps that loss scaling left out, not in `loss_sum`; likewise.
         seconds: wall time so far.
         wait_seconds: part of it spent waiting for the loader.
     """
@@ -65,12 +67,27 @@ class Progress:
     position: int = 0
     num_images: int = 0
     loss_sum: Tensor | float = 0.0
+    num_skipped: Tensor | float = 0.0
     seconds: float = 0.0
     wait_seconds: float = 0.0
 
+    def add(self, loss: Tensor, num_images: int, may_skip: bool) -> None:
+        """Counts a step; summed on the device, for asking for the number here would stop the host at every step.
+
+        Args:
+            loss: scalar, on the device.
+            num_images: of its batch.
+            may_skip: a loss that is not finite does not count: its step is left out, and a watch ends long rows.
+        """
+        if may_skip:
+            self.num_skipped += ~loss.isfinite() * num_images
+            loss = loss.nan_to_num(0.0, 0.0, 0.0)
+        self.loss_sum += loss * num_images
+        self.num_images += num_images
+
     def state_dict(self) -> dict[str, Any]:
         """As plain numbers; waits for the device."""
-        return vars(self) | {"loss_sum": float(self.loss_sum)}
+        return vars(self) | {name: float(getattr(self, name)) for name in ("loss_sum", "num_skipped")}
 
 
 class Watch(Protocol):
@@ -150,15 +167,18 @@ class Trainer:
             InputError: the loss is no longer a finite number.
         """
         progress = Progress() if progress is None else progress
-        progress.loss_sum = torch.as_tensor(progress.loss_sum, dtype=torch.float32, device=self.precision.device)
+        for name in ("loss_sum", "num_skipped"):
+            held = torch.as_tensor(getattr(progress, name), dtype=torch.float32, device=self.precision.device)
+            setattr(progress, name, held)
         with bar(_images_ahead(loader), title) as shown:
             shown.update(progress.position)
             course = _Course(loader, progress, title, profiler, watch, shown)
             self._run(loader, lr, progress, course)
         if profiler is not None:
             profiler.finish(loader.counters.wait_seconds)
-        sums = summed(torch.stack([progress.loss_sum, progress.loss_sum.new_tensor(progress.num_images)]))
-        mean, num_images = (sums[0] / sums[1].clamp(min=1)).item(), int(sums[1])
+        num_images = progress.loss_sum.new_tensor(progress.num_images)
+        loss_sum, num_skipped, num_images = summed(torch.stack([progress.loss_sum, progress.num_skipped, num_images]))
+        mean, num_images = (loss_sum / (num_images - num_skipped)).item(), int(num_images)
         if not math.isfinite(mean):
             raise InputError(f"{title}: the loss is {mean}; lower optim.lr or lengthen optim.warmup_epochs")
         course.note_time()  # once more, for on a GPU the last steps have only now been computed
@@ -176,9 +196,7 @@ class Trainer:
             seed_step(device, self._seed, self._epoch, step)
             images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
             loss = self.step(images, labels, step)
-            # Summed on the device: asking for the number here would stop the host at every step.
-            progress.loss_sum += loss * len(batch.labels)
-            progress.num_images += len(batch.labels)
+            progress.add(loss, len(batch.labels), self.precision.name == "fp16" and course.is_watched)
             progress.position = min(progress.position + micro, loader.num_samples)
             course.stepped(loss, batch, step, (step + 1) % num_micro == 0)
 
@@ -194,7 +212,7 @@ class Trainer:
         if self._transform is not None:
             images, targets = self._transform(images, labels, number)
         with self.stepper.context(self._parallel):
-            with self.precision.autocast():
+            with self.precision.autocast(), _naming_small_batches(images):
                 loss = self._loss(self._forward(self.normalise(images)), targets, images)
             self.stepper.step(loss)
         return loss.detach()
@@ -216,6 +234,11 @@ class _Course:
         self._profiler, self._watch, self._shown = profiler, watch, shown
         self._start = time.perf_counter() - progress.seconds
         self._waited = self._counters.wait_seconds - progress.wait_seconds
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at each loss."""
+        return self._watch is not None
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Hands them on."""
@@ -239,6 +262,19 @@ class _Course:
             self._watch.loss(loss, batch, self.title, step)
             if updated:
                 self._start += self._watch.updated()
+
+
+@contextmanager
+def _naming_small_batches(images: Tensor) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"BatchNorm cannot learn from {len(images)} image at a time; raise optim.batch_size, in a fix "
+            "fix.batch_size, or lower optim.accumulate"
+        ) from error
 
 
 def _num_updates(loader: Loader, num_micro: int, title: str) -> int:

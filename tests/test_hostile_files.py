@@ -21,9 +21,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.evaluation import EvaluateJob
 from fixres.models import create_model
 from fixres.real_labels import read_real
-from fixres.recipe import parse_recipe, save_recipe
+from fixres.recipe import parse, parse_recipe, save_recipe
 from fixres.softmax_files import open_softmax, score_softmax
 from fixres.state_files import StateFiles
 from fixres.weight_files import read_weights
@@ -253,6 +254,10 @@ def test_a_recipe_runs_nothing(tmp_path: Path) -> None:
             path.write_text(text)
             with pytest.raises(InputError, match="class_path is no setting"):
                 parse_recipe([f"--config={path}"])
+    path.write_text(yaml.safe_dump({"data": imported}))
+    for arguments in ([f"--config={path}"], ["--config", str(path)]):
+        with pytest.raises(InputError, match="class_path is no setting"):
+            parse(EvaluateJob, arguments, "a job without recipes of its own")
     assert "antigravity" not in sys.modules
     path.write_text(f"model: !!python/object/apply:os.system ['touch {mark}']\n")
     with pytest.raises(InputError, match="could not determine a constructor"):

@@ -78,4 +78,8 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="resolution:epochs") as caught:
         _estimate(monkeypatch, "--small", "128x3")
+    with pytest.raises(InputError, match="resolution=0 is impossible"):
+        _estimate(monkeypatch, "--large", "0:5")
+    with pytest.raises(InputError, match="-2 epochs at 224 px; give at least 1"):
+        _estimate(monkeypatch, "--large", "224:-2")
     assert "\n" not in str(caught.value)

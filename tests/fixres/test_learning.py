@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torchvision.transforms import v2
 from fixres.config import FixConfig, ModelConfig, OptimConfig
 from fixres.evaluate import evaluate, sweep
 from fixres.finetune import finetune
-from fixres.hardware import choose_device, choose_precision
+from fixres.hardware import Precision, choose_device, choose_precision
+from fixres.losses import CrossEntropy
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
 from fixres.train import Trainer
@@ -90,6 +92,42 @@ def test_an_exploding_loss_ends_in_one_line(open_coded: OpenCoded) -> None:
         _trainer(net).epoch(open_coded(crop=TrainCrop()), _constant(0.1), "train")
 
 
+def test_a_batch_too_small_for_batchnorm_ends_in_one_line(open_coded: OpenCoded) -> None:
+    trainer, loader = _trainer(create_model(TINY, 2).train()), open_coded(crop=TrainCrop(), batch_size=1)
+    with pytest.raises(InputError, match=r"cannot learn from 1 image at a time; raise optim\.batch_size"):
+        trainer.epoch(loader, _constant(0.1), "train")
+
+
+class _InfiniteAt(CrossEntropy):
+    """Cross entropy, but for one step of which it is infinite; keeps what it gave."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(0.1)
+        self.step, self.given = step, []
+
+    def __call__(self, *arguments: torch.Tensor) -> torch.Tensor:
+        loss = super().__call__(*arguments) * (float("inf") if len(self.given) == self.step else 1)
+        self.given.append(float(loss))
+        return loss
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_with_loss_scaling_an_infinite_loss_costs_a_step_and_not_the_epoch(step: int, open_coded: OpenCoded) -> None:
+    """Only if somebody counts such losses; see `LossGuard`."""
+    loader, half = open_coded(crop=TrainCrop(), batch_size=6), Precision("fp16", torch.device("cpu"))
+    watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: 0.0)
+    net, loss = create_model(TINY, 2).train(), _InfiniteAt(step)
+    stepper = Stepper(create_optimizer(net, OptimConfig()), half)
+    trainer = Trainer(net, Normalise(), stepper, half, 0.1, loss=loss)
+    result = trainer.epoch(loader, _constant(0.001), "train", watch=watch)
+    finite = [value for value in loss.given if value < float("inf")]
+    assert len(finite) == 3 and all(weight.isfinite().all() for weight in net.parameters())
+    assert result.loss == pytest.approx(sum(finite) / 3, rel=1e-5) and result.num_images == 24
+    loss.given.clear()
+    with pytest.raises(InputError, match="the loss is inf"):
+        trainer.epoch(loader, _constant(0.001), "train")
+
+
 class _ByBlue(nn.Module):
     """Scores class k by how near the image's blue lies to what sample number k has: an oracle with known answers."""
 
@@ -160,3 +198,6 @@ def test_bad_names_are_refused() -> None:
         choose_device("tpu")
     with pytest.raises(InputError, match="precision=fp16 needs a GPU"):
         choose_precision("fp16", torch.device("cpu"))
+    for name in ("float32", "FP32", "fp61", ""):
+        with pytest.raises(InputError, match=f"precision='{name}' is unknown; use auto, fp32, bf16, fp16"):
+            choose_precision(name, torch.device("cpu"))

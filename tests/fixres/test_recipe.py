@@ -84,6 +84,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--config", "nowhere"], "--config nowhere: no such file, and no recipe of that name; there are .*demo"),
         (["--config=nowhere"], "no such file"),
         (["--seed", "-3"], "seed=-3"),
+        (["--eval_every", "-4"], "eval_every=-4 must be"),
         (["--name", "../up"], "it names a folder"),
         (["--eval_crop.crop_pct", "1.5"], "crop_pct=1.5"),
         (["--train_crop.scale", "[0.5, 0.2]"], "scale="),

@@ -213,6 +213,11 @@ def test_class_folders_alone_are_tested_whole(tool: Tool, val: Path, tmp_path: P
             "wrong classifier size, 2 classes for .* 3",
         ),
         (("--model", "{net}", "--images", "{val}/val", "--test_res", "[3]"), "resolution=3 is impossible"),
+        (
+            ("--model", "{levit}", "--arch", "levit_128s", "--images", "{val}/val", "--test_res", "[160]"),
+            "not take 160",
+        ),
+        (("--model", "{net}", "--images", "{val}/val", "--precision", "fp23"), "precision='fp23' is unknown"),
         (("--model", "{net}", "--images", "{val}/val", "--real", "{val}/no.json"), r"no\.json is no file"),
     ],
 )
@@ -223,7 +228,15 @@ def test_mistakes_end_in_one_line(
 
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
     torch.save(timm.create_model("resnet18", num_classes=2).state_dict(), tmp_path / "bare.pth")
-    places = {"net": net, "val": val, "bare": tmp_path / "bare.pth", "other": tmp_path / "other"}
+    if "{levit}" in arguments:
+        torch.save(timm.create_model("levit_128s", num_classes=2).state_dict(), tmp_path / "levit.pth")
+    places = {
+        "net": net,
+        "val": val,
+        "bare": tmp_path / "bare.pth",
+        "levit": tmp_path / "levit.pth",
+        "other": tmp_path / "other",
+    }
     write_coded_folder(tmp_path / "other", [(40, 40)] * 6, num_classes=3)
     code, _, line = tool("evaluate", *(argument.format(**places) for argument in arguments))
     assert code == 2 and re.search(message, line), line

@@ -170,6 +170,7 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
         ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
         ((net, "48", "--fix.epochs", 0), "fix.epochs=0 must be above 0"),
         ((net, "48", "--optim.ema", 0.99), "optim.ema is for training"),
+        ((net, "48", "--optim.per_process", 4), "optim.per_process is for training; .* optim.batch_size"),
     ]:
         done = fix("--checkpoint", arguments[0], "--test-res", *arguments[1:])
         assert done.code == 2 and re.search(word, done.last), (word, done.err)

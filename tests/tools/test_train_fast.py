@@ -171,6 +171,12 @@ def _corrupt(photos: Path) -> None:
     (photos / "train" / "class_00" / "00004.jpg").write_bytes(jpeg(coded_image(50, 50))[:300])
 
 
+def _of_size(side: int) -> list[str]:
+    """A network that takes images of one size only."""
+    kwargs = {"img_size": side, "depth": 1, "embed_dim": 12, "num_heads": 3}
+    return ["--model.name", "vit_tiny_patch16_224", "--model.kwargs", json.dumps(kwargs)]
+
+
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [
@@ -183,6 +189,8 @@ def _corrupt(photos: Path) -> None:
         (None, ["--model.name", "resnet999"], "not a timm model"),
         (None, ["--colour", "red"], "--colour"),
         (None, ["--device", "cuda:7"], "cuda"),
+        (None, [*_of_size(32)], "VisionTransformer does not take 48 px"),
+        (None, [*_of_size(64), "--arms.fast", "null"], "VisionTransformer does not take 32 px"),
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_no_report(
@@ -194,6 +202,8 @@ def test_mistakes_end_in_one_line_and_leave_no_report(
     assert code == 2
     assert re.match("train_fast.py: ", line) and re.search(message, line)
     assert not (tmp_path / "run" / "report.json").exists()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    assert not metrics.exists() or metrics.read_text() == ""  # it is told before anything is trained
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
