@@ -49,8 +49,11 @@ class Scenario:
     fix_epochs: int = 1
 
     def __post_init__(self) -> None:
-        for side in (*(side for side, _ in (*self.large, *self.small)), self.test_res):
+        check_resolution(self.test_res)
+        for side, epochs in (*self.large, *self.small):
             check_resolution(side)
+            if epochs < 1:
+                raise InputError(f"{epochs} epochs at {side} px; give at least 1")
 
 
 @dataclass(frozen=True)

@@ -109,17 +109,19 @@ class Arm:
 
     @property
     def has_finite_weights(self) -> bool:
-        """Whether all weights are numbers; the same in all processes. Always so once the arm is finished."""
+        """Whether all weights and statistics are numbers, in all processes. Always so once the arm is finished."""
         if self.result is not None:
             return True
-        return bool(torch.stack([weight.detach().isfinite().all() for weight in self.net.parameters()]).all())
+        # A forward pass that overflows in 16 bits spoils BatchNorm's statistics, which no training loss tells.
+        values = [value for value in self.net.state_dict().values() if value.is_floating_point()]
+        return all(gathered(bool(torch.stack([value.isfinite().all() for value in values]).all())))
 
     def check_weights(self) -> None:
-        """Raises InputError if a weight is not finite: after the last step no loss would tell."""
+        """Raises InputError if a weight or statistic is not finite, which no loss may tell. In all processes."""
         if not self.has_finite_weights:
             raise InputError(
-                f"{self.name}: after {len(self.epochs)} epochs its weights are not finite; lower optim.lr or lengthen "
-                "optim.warmup_epochs; --resume auto goes on from the last state"
+                f"{self.name}: after epoch {len(self.epochs)} its weights or BatchNorm statistics are not finite; "
+                "lower optim.lr or lengthen optim.warmup_epochs; --resume auto goes on from the last state"
             )
 
     def train_epoch(self, watch: Any = None) -> None:

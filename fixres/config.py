@@ -223,10 +223,6 @@ class ArmsConfig:
     progressive: ArmConfig | None = None
     """Small at first, larger later."""
 
-    def __post_init__(self) -> None:
-        if not self.present():
-            raise InputError("arms: all are null; nothing to train")
-
     def present(self) -> dict[str, ArmConfig]:
         """The arms to train, by name."""
         arms = {arm.name: getattr(self, arm.name) for arm in fields(self)}
@@ -274,7 +270,7 @@ class Recipe:
     """RandomResizedCrop of the training images."""
     eval_crop: EvalCrop = field(default_factory=EvalCrop)
     """Centre crop of the test images."""
-    arms: ArmsConfig = field(default_factory=lambda: ArmsConfig(baseline=ArmConfig()))
+    arms: ArmsConfig = field(default_factory=ArmsConfig)
     """The arms that are compared."""
 
     def __post_init__(self) -> None:

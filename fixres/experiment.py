@@ -135,6 +135,7 @@ class _Run:
                 if len(arm.epochs) == epoch < arm.config.epochs and arm.result is None:
                     self._check_data()
                     arm.train_epoch(self.survival)
+                    arm.check_weights()
                     self.survival.end_of_epoch()
 
     def finish(self) -> list[Any]:

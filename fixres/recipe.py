@@ -24,7 +24,10 @@ def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
         InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
     """
     description = "Trains the arms of a recipe and writes a report. Without --config: the demo."
-    return parse(Recipe, named_recipes(arguments, RECIPES, default), description)
+    recipe = parse(Recipe, named_recipes(arguments, RECIPES, default), description)
+    if not recipe.arms.present():
+        raise InputError("arms: none is named, or all are null; nothing to train")
+    return recipe
 
 
 def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:

@@ -68,7 +68,7 @@ def _after(module: str, function: str, sent: str) -> None:
 
 
 def _step(number: str, event: str, after: bool = False) -> None:
-    """A signal before, or after, a training step, counted from 0; or weights that are no numbers ("poison")."""
+    """A signal before, or after, a training step, counted from 0; or weights ("poison") or statistics ("spoil") of NaN."""
     count = -1
 
     def made(old: Any) -> Any:
@@ -92,6 +92,8 @@ def _happen(event: str, net: torch.nn.Module) -> None:
     if event == "poison":
         with torch.no_grad():
             next(net.parameters()).fill_(torch.nan)
+    elif event == "spoil":
+        next(value for name, value in net.named_buffers() if name.endswith("running_var")).fill_(torch.nan)
     else:
         _send(event)
 

@@ -163,6 +163,16 @@ def test_a_learning_rate_that_is_far_too_large(runs: Runs) -> None:
 def test_weights_that_break_in_the_last_step_are_not_tested(runs: Runs) -> None:
     """No loss comes after it that could tell."""
     ended = runs("last", faults=("after-step:9:poison",))
-    assert ended.code == EXIT_INPUT and ended.names("fast: after 2 epochs its weights are not finite", "--resume auto")
+    assert ended.code == EXIT_INPUT and ended.names(
+        "fast: after epoch 2 its weights or BatchNorm statistics are not", "--resume auto"
+    )
     assert _finite(runs.folder / "last") and not (runs.folder / "last" / "fast" / "trained.pt").exists()
     assert runs.go_on("last").code == 0 and same_weights(runs.folder / "last", runs.folder / "whole")
+
+
+def test_statistics_that_break_end_the_run_after_the_epoch(runs: Runs) -> None:
+    """Losses do not feel them: in training BatchNorm takes the batch's own."""
+    ended = runs("statistics", faults=("after-step:3:spoil",))
+    assert ended.code == EXIT_INPUT and ended.names("fast: after epoch 1", "BatchNorm statistics are not finite")
+    assert runs.go_on("statistics").code == 0
+    assert same_weights(runs.folder / "statistics", runs.folder / "whole")

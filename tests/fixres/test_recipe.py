@@ -118,3 +118,11 @@ def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path
     with pytest.raises(InputError, match=message) as caught:
         parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_trains_the_arms_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("arms: {fast: {epochs: 3}}")
+    assert list(parse_recipe(["--config", str(tmp_path / "own.yaml")]).arms.present()) == ["fast"]
+    (tmp_path / "none.yaml").write_text("seed: 3")
+    with pytest.raises(InputError, match="arms: none is named, or all are null"):
+        parse_recipe(["--config", str(tmp_path / "none.yaml")])
