@@ -68,7 +68,7 @@ def _after(module: str, function: str, sent: str) -> None:
 
 
 def _step(number: str, event: str, after: bool = False) -> None:
-    """A signal before, or after, a training step, counted from 0; or NaN as weights ("poison"), statistics ("spoil")."""
+    """A signal before or after a training step, counted from 0; or NaN as weights ("poison"), statistics ("spoil")."""
     count = -1
 
     def made(old: Any) -> Any:
