@@ -66,11 +66,12 @@ def parse_options() -> argparse.Namespace:
 
 def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
     """Training resolution and both crops: the recipe's, where the command line does not say otherwise."""
-    from fixres.config import Recipe
+    from fixres.config import ArmConfig, ArmsConfig, Recipe
     from fixres.recipe import parse_recipe
     from fixres.schedule import resolution_at
 
-    recipe = parse_recipe(["--config", options.config]) if options.config else Recipe()
+    usual = Recipe(arms=ArmsConfig(baseline=ArmConfig()))
+    recipe = parse_recipe(["--config", options.config]) if options.config else usual
     arms = recipe.arms.present()
     name = options.arm or ("fast" if "fast" in arms else "baseline")
     if name not in arms:
