@@ -96,7 +96,9 @@ def _bars(content: dict[str, Any], key: str, label: str, factor: float) -> bytes
     with axes(label, "", "", legend=False) as (plot, png):
         names = [one["engine"] for one in rows]
         bars = plot.barh(names, [factor * one[key] for one in rows], color=[colour(name) for name in names])
-        plot.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        plot.bar_label(
+            bars, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", padding=3, fontsize=8
+        )
         plot.invert_yaxis()
         plot.margins(x=0.12)
     return png.getvalue()

@@ -14,6 +14,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.contenders import KINDS, can_run
 from benchmarks.loader_report import write_loader_report
 from benchmarks.records import leave_if_partial, read_record, write_record
@@ -69,7 +71,10 @@ def _parse() -> argparse.Namespace:
 
 def _usual() -> list[str]:
     """Engines for photographs as they are; spdl finds out only when it is opened whether there is an FFmpeg."""
-    return [engine for engine in KINDS if engine not in ("ffcv-raw", "dali-slice", "roc-dali", "spdl")]
+    unusual = {"ffcv-raw", "dali-slice", "roc-dali", "spdl"}
+    if not torch.cuda.is_available():
+        unusual.add("torchvision-gpu")
+    return [engine for engine in KINDS if engine not in unusual]
 
 
 if __name__ == "__main__":
