@@ -144,7 +144,6 @@ class _Run:
         for arm in self.arms:
             if arm.result is None:
                 self._check_data()
-                arm.check_weights()
                 # What a signal may now cut short is done again from here.
                 self.survival.save()
                 self.is_finishing = True
