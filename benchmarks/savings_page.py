@@ -50,7 +50,7 @@ def page(record: dict[str, Any]) -> str:
 
 
 def _commit(environment: dict[str, Any]) -> str:
-    return f"{str(environment['commit'])[:7]}{'' if environment['commit_clean'] else ', with changes'}"
+    return f"{str(environment['commit'])[:7]}{', with changes' if environment['commit_clean'] is False else ''}"
 
 
 def _sweep_titles(record: dict[str, Any]) -> list[str]:

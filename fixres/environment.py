@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+_ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -36,8 +37,7 @@ def capture() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "commit": _git("rev-parse", "HEAD"),
-        "commit_clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+        **_commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -57,9 +57,21 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _commit() -> dict[str, Any]:
+    """The commit and whether the checkout is that, without changes; None where nobody knows.
+
+    What `git archive` unpacked is asked first: git would take an enclosing checkout of something else for ours.
+    """
+    archived = (_ROOT / ".git_archival.txt").read_text().strip() if (_ROOT / ".git_archival.txt").exists() else "$"
+    if not archived.startswith("$"):
+        return {"commit": archived, "commit_clean": None}
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git("rev-parse", "HEAD"), "commit_clean": None if changed is None else changed == ""}
+
+
 def _git(*arguments: str) -> str | None:
     """A git command's output in the project's checkout, or None where there is none."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+    command = ["git", "-C", str(_ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

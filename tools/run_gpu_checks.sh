@@ -4,6 +4,7 @@
 # nor does an engine that does not work keep the other engines from being measured.
 #   tools/run_gpu_checks.sh PHOTOS [PART ...]     PHOTOS: a folder of photographs for the speeds; no PART: all of them
 #   PYTHON=python3 THREADS=16 RESULTS=folder LIMIT=500 tools/run_gpu_checks.sh PHOTOS throughput fed_step
+#   DEVICE=cpu RESULTS=folder tools/run_gpu_checks.sh PHOTOS     a rehearsal where there is no GPU: the same calls, small
 # Parts: tests jpeg_backends fidelity throughput feeding train_step fed_step scaling survival demo. One that takes
 # longer than LIMIT seconds is ended as by Ctrl-C, with which the benchmarks keep what they have measured.
 set -uo pipefail
@@ -11,15 +12,26 @@ stop() { echo "run_gpu_checks: $*" >&2; exit 2; }
 [ $# -ge 1 ] && [ -d "$1" ] || stop "give a folder of photographs"
 photos=$(cd "$1" && pwd)
 shift
+results=$(realpath -m "${RESULTS:-$(dirname "$0")/../benchmarks/results}")
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 threads=${THREADS:-$(nproc)}
-results=${RESULTS:-benchmarks/results}
+runs=${RESULTS:+$results}
+runs=${runs:-runs}
 limit=${LIMIT:-1800}
 all="tests jpeg_backends fidelity throughput feeding train_step fed_step scaling survival demo"
 wanted=${*:-$all}
+device=${DEVICE:-cuda}
 failed=()
 engines=
+# 200 batches an epoch: engine dali makes a pipeline for each epoch, which must not count as much as in a short one.
+model=resnet50 batch=256 images=51200 rounds=20 processes=all rivals="roc-dali dali roc ffcv torchvision-gpu" demo=()
+networks=small:64:32,resnet18:128:256,resnet50:128:256
+if [ "$device" = cpu ]; then
+  model=resnet10t batch=16 images=512 rounds=1 processes=1 rivals="roc-dali dali roc ffcv" networks=small:64:8
+  demo=(--arms.baseline.epochs 2 --arms.fast.epochs 2 --arms.fast.fix.epochs 1)
+  [ -n "${RESULTS:-}" ] || stop "a rehearsal measures nothing of worth; name a folder for its records: RESULTS=..."
+fi
 
 for name in $wanted; do [[ " $all " = *" $name "* ]] || stop "there is no part $name; choose from $all"; done
 
@@ -36,7 +48,7 @@ part() {
 # Makes an engine's files as well.
 try_engines() {
   local engine found=()
-  for engine in roc-dali dali roc ffcv torchvision-gpu; do
+  for engine in $rivals; do
     echo "=== trying engine $engine"
     if limited "$python" -m benchmarks.throughput "${data[@]}" --engines $engine --res 128 --rounds 1; then
       found+=("$engine")
@@ -47,29 +59,30 @@ try_engines() {
   engines=$(IFS=,; echo "${found[*]}")
 }
 
-"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || stop "torch sees no GPU here"
+[ "$device" = cpu ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+  stop "torch sees no GPU here; DEVICE=cpu rehearses without"
 mkdir -p "$results"
-# 200 batches an epoch: engine dali makes a pipeline for each epoch, which must not count as much as in a short one.
-data=(--data "$photos" --device cuda --threads "$threads" --batch-size 256 --num-images 51200)
+data=(--data "$photos" --device "$device" --threads "$threads" --batch-size $batch --num-images $images)
 part tests "$python" -m pytest -m gpu -q
-part jpeg_backends "$python" -m benchmarks.jpeg_backends --data "$photos" --json "$results/jpeg_backends_gpu.json"
+part jpeg_backends "$python" -m benchmarks.jpeg_backends --data "$photos" --device "$device" \
+  --json "$results/jpeg_backends_gpu.json"
 # At full levels, so that only decoder and resize differ from the reference.
-part fidelity "$python" -m benchmarks.fidelity --data "$photos" --device cuda --engines roc-dali,dali-slice \
-  --min-zoom 1000 --out runs/fidelity_gpu --json "$results/fidelity_gpu.json"
+part fidelity "$python" -m benchmarks.fidelity --data "$photos" --device "$device" --engines roc-dali,dali-slice \
+  --min-zoom 1000 --out "$runs/fidelity_gpu" --json "$results/fidelity_gpu.json"
 [[ " $wanted " = *" throughput "* || " $wanted " = *" fed_step "* ]] && try_engines
-part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --res 128,160,224 --rounds 20 \
-  --json "$results/throughput_gpu.json"
-part feeding "$python" -m benchmarks.feeding --data "$photos" --device cuda --threads "$threads" \
+part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --res 128,160,224 \
+  --rounds $rounds --json "$results/throughput_gpu.json"
+part feeding "$python" -m benchmarks.feeding --data "$photos" --device "$device" --threads "$threads" \
   --json "$results/feeding_gpu.json"
-part train_step "$python" -m benchmarks.train_step --device cuda --models resnet50 --batch-size 256 --res 128,160,224 \
-  --json "$results/train_step_gpu.json"
-part fed_step "$python" -m benchmarks.fed_step "${data[@]}" --model resnet50 --engines "$engines" --res 128,160,224 \
+part train_step "$python" -m benchmarks.train_step --device "$device" --models $model --batch-size $batch \
+  --res 128,160,224 --json "$results/train_step_gpu.json"
+part fed_step "$python" -m benchmarks.fed_step "${data[@]}" --model $model --engines "$engines" --res 128,160,224 \
   --json "$results/fed_step_gpu.json"
-part scaling "$python" -m benchmarks.scaling --data "$photos" --device cuda --processes all --model resnet50 \
-  --engine roc-dali --batch-size 256 --num-images 51200 --json "$results/scaling_gpu.json"
-part survival "$python" -m benchmarks.survival_overhead --device cuda \
-  --networks small:64:32,resnet18:128:256,resnet50:128:256 --json "$results/survival_gpu.json"
-part demo "$python" tools/train_fast.py --run_dir runs/demo_gpu --profile 20
+part scaling "$python" -m benchmarks.scaling --data "$photos" --device "$device" --processes "$processes" \
+  --model $model --engine roc-dali --batch-size $batch --num-images $images --json "$results/scaling_gpu.json"
+part survival "$python" -m benchmarks.survival_overhead --device "$device" --networks $networks \
+  --json "$results/survival_gpu.json"
+part demo "$python" tools/train_fast.py --run_dir "$runs/demo_gpu" --device "$device" --profile 20 "${demo[@]}"
 if [ ${#failed[@]} -gt 0 ]; then
   echo "run_gpu_checks: failed: ${failed[*]}" >&2
   exit 1
