@@ -75,7 +75,8 @@ def make(options: argparse.Namespace, work: Path, target: Path) -> None:
     _write_sums(bundle)
     room = options.limit_mib * _MIB - sum(path.stat().st_size for path in bundle.iterdir()) - 64 * 1024
     photos = _choose_photos(options.photos, room)
-    with tarfile.open(target, "w") as archive:
+    # In Python's own format times with fractions of a second take a kilobyte for each file.
+    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as archive:
         archive.add(bundle, "gpu_bundle")
         for path in photos:
             archive.add(path, f"gpu_bundle/photos/{path.relative_to(options.photos)}")
@@ -113,7 +114,7 @@ def _write_sums(bundle: Path) -> None:
 def _choose_photos(folder: Path, room: float) -> list[Path]:
     """As many as fit into `room` bytes, evenly over the folder's names."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
-    sizes = {path: -path.stat().st_size // 512 * -512 + 1024 for path in found}  # tar: whole blocks and a head
+    sizes = {path: -path.stat().st_size // 512 * -512 + 1024 for path in found}  # in tar: whole blocks behind a head
     for every in range(1, len(found) // _FEWEST_PHOTOS + 1):
         if sum(sizes[path] for path in found[::every]) <= room:
             return found[::every]
