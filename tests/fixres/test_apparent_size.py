@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, Resize
@@ -155,15 +155,17 @@ def test_sizes_in_testing_against_torchvision_and_the_pipeline(test_res: int, cr
     sides=st.lists(st.tuples(st.integers(40, 900), st.integers(40, 900)), min_size=1, max_size=5),
     train_res=st.integers(32, 400),
 )
+@example(scale=(0.8203125, 0.875), sides=[(193, 314)], train_res=32)
 def test_what_must_rise_rises(scale: tuple[float, float], sides: list[tuple[int, int]], train_res: int) -> None:
     crop, test = TrainCrop(scale=tuple(sorted(scale))), EvalCrop()
     at = [apparent_ratio(crop, test, sides, train_res, res).mean for res in (96, 128, 224, 320)]
     assert at == sorted(at) and at[0] < at[-1]
     match = matching_test_res(crop, test, sides, train_res)
     assert matching_test_res(crop, test, sides, 2 * train_res) == pytest.approx(2 * match)
-    # The wider a crop is opened, the larger sigma, and the smaller the test resolution that matches.
-    wider = TrainCrop(scale=(crop.scale[0], 1.0))
-    assert matching_test_res(wider, test, sides, train_res) <= match * (1 + 1e-6)
+    # The wider a crop is opened, the larger sigma, and the smaller the test resolution that matches. But for whole
+    # pixels: of long images more tries fail then, and what torchvision falls back to may be a pixel narrower than a box.
+    wider, pixel = TrainCrop(scale=(crop.scale[0], 1.0)), 1 / min(map(min, sides))
+    assert matching_test_res(wider, test, sides, train_res) <= match * (1 + pixel)
     res = int(np.clip(round(match), 8, 2048))
     # Rounding to pixels, of the resolution and of the resized sides, is all that keeps the ratio from 1.
     assert match > 2048 or match < 32 or abs(apparent_ratio(crop, test, sides, train_res, res).mean - 1) < 3 / res
