@@ -163,7 +163,7 @@ def test_what_must_rise_rises(scale: tuple[float, float], sides: list[tuple[int,
     match = matching_test_res(crop, test, sides, train_res)
     assert matching_test_res(crop, test, sides, 2 * train_res) == pytest.approx(2 * match)
     # The wider a crop is opened, the larger sigma, and the smaller the test resolution that matches. But for whole
-    # pixels: of long images more tries fail then, and what torchvision falls back to may be a pixel narrower than a box.
+    # pixels: of long images more tries fail then, and what torchvision falls back to may be a pixel narrower.
     wider, pixel = TrainCrop(scale=(crop.scale[0], 1.0)), 1 / min(map(min, sides))
     assert matching_test_res(wider, test, sides, train_res) <= match * (1 + pixel)
     res = int(np.clip(round(match), 8, 2048))
