@@ -5,8 +5,8 @@ image gets one 3 x 3 matrix and one shift, and a batch one pass, rounded and cut
 differs: it has FixRes's contrast, which needs the mean of the image, and rounds after each of its three.
 
 Chance is drawn on the host, as a function of (seed, epoch, step) and an image's place in the batch of all processes: a
-run repeats, and is the same on every device. Images get the same colours from any number of processes. Mixing has the
-same weight and box in all of them, as one process has for the whole batch; who is mixed with whom depends on who has it.
+run repeats, and is the same on every device. Colours do not depend on the number of processes. Mixing has one weight
+and box for the whole batch, in all processes; images are mixed with others of their process.
 """
 
 from __future__ import annotations
