@@ -17,7 +17,8 @@ import torch
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.distributed import Agreement, _from_slurm, first_main, gathered, joined, num_processes, sharded
 from fixres.sync_batchnorm import SyncBatchNorm2d
-from pipelines.console import EXIT_PREEMPTED
+from pipelines.console import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
+from pipelines.order import epoch_order
 from pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe
@@ -110,6 +111,27 @@ def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
     trained = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert [line["num_images"] for line in trained] == [NUM_TRAIN] * 4
     assert json.loads((tmp_path / "run" / "report.json").read_text())["arms"][1]["fix_epochs"][1]["num_images"] == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, number: int, server: Server) -> None:
+    """A damaged image that process `number` meets: that one says so, the other that it was left."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    recipe = write_recipe(folder, **_SYNC, arms={"baseline": _ARMS["baseline"]})
+    call = ("--config", recipe, "--run_dir")
+    index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
+    broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
+    broken.write_bytes(b"no picture")
+    children = server.start_all(2, *call, tmp_path / "run", ERRORS=tmp_path / "errors")
+    codes = [server.end(child) for child in children]
+    errors = (tmp_path / "errors").read_text()
+    assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
+    said = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
+    assert len(said) == 2 and sum(str(broken) in line for line in said) == 1
+    assert sum("another process of the run has gone" in line for line in said) == 1
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow
