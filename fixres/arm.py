@@ -67,7 +67,8 @@ class Arm:
         with self.clock.stage("open"):
             torch.manual_seed(recipe.seed)
             net = create_model(recipe.model, len(test_loader.classes))
-            self.net = (synchronised(net) if recipe.model.sync_bn else net).to(precision.device)
+            net = synchronised(net, precision.device) if recipe.model.sync_bn else net
+            self.net = net.to(precision.device)
             for resolution in sorted({*self.resolutions, *recipe.sweep_resolutions()}):
                 check_takes(self.net, resolution)  # now, and not after the training
             self.normalise = Normalise().to(precision.device)

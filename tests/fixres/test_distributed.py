@@ -8,19 +8,25 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 
+from fixres.arm import Arm
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.distributed import Agreement, _from_slurm, first_main, gathered, joined, num_processes, sharded
-from fixres.sync_batchnorm import SyncBatchNorm2d
+from fixres.recipe import parse_recipe
+from fixres.runlog import RunLog
+from fixres.sync_batchnorm import SyncBatchNorm2d, synchronised
 from pipelines.console import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
+from pipelines.opening import PreparedData
 from pipelines.order import epoch_order
 from pipelines.spec import InputError
-from tests.fixres.conftest import TINY
+from tests.fixres.conftest import CPU, TINY
 from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe
 
 _SYNC = {
@@ -211,6 +217,34 @@ def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path)
         torch.testing.assert_close(parts[0][name], layer.state_dict()[name])
     assert parts[0]["told"] == [0, 1]
     assert parts[0]["wishes"] == parts[1]["wishes"] == [(False, False), (True, False), (False, False), (False, True)]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_synchronised_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: torch.dtype) -> None:
+    """Of channels far from 0, where shift and factor in 16 bits would be far off."""
+    generator = torch.Generator().manual_seed(3)
+    values = (torch.randn(8, 3, 4, 4, generator=generator) + torch.tensor([5.3, -41, 200]).view(3, 1, 1)).to(kind)
+    exact = torch.nn.BatchNorm2d(3).double()(values.double())
+    ours, torchs = SyncBatchNorm2d(3)(values), torch.nn.BatchNorm2d(3)(values)
+    assert ours.dtype == kind
+    assert (ours - exact).abs().max() <= 1.5 * (torchs - exact).abs().max()
+
+
+def test_on_a_gpu_torchs_synchronised_batchnorm_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever device the network is made on: ours adds in double precision, and refuses BatchNorms of other kinds."""
+    seen: list[torch.device] = []
+    monkeypatch.setattr("fixres.arm.synchronised", lambda net, device: seen.append(device) or net)
+    recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--run_dir", str(tmp_path / "run")])
+    data = PreparedData(recipe.data, "cpu")
+    test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
+    with closing(RunLog(recipe.folder, recipe, {})) as log:
+        Arm("fast", recipe.arms.present()["fast"], recipe, data, test_loader, CPU, log)
+    assert seen == [CPU.device]
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    net = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))
+    assert all(isinstance(layer, torch.nn.SyncBatchNorm) for layer in net)
+    (ours,) = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.device("cpu"))
+    assert isinstance(ours, SyncBatchNorm2d)
 
 
 def test_a_process_alone_is_asked_nothing() -> None:
