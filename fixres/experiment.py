@@ -144,7 +144,7 @@ class _Run:
             self.survival.save()
         for arm in self.arms:
             if arm.result is None:
-                # A signal may now cut short what it would do again after the last state.
+                # What a signal now cuts short is done again from the last state, which is of the stage before.
                 self.is_finishing = True
                 finish(arm, self.survival.save)
                 self.is_finishing = False

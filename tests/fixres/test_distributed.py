@@ -126,11 +126,10 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     folder = tmp_path / "data"
     folder.mkdir()
     recipe = write_recipe(folder, **_SYNC, arms={"baseline": _ARMS["baseline"]})
-    call = ("--config", recipe, "--run_dir")
     index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
     broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
     broken.write_bytes(b"no picture")
-    children = server.start_all(2, *call, tmp_path / "run", ERRORS=tmp_path / "errors")
+    children = server.start_all(2, "--config", recipe, "--run_dir", tmp_path / "run", ERRORS=tmp_path / "errors")
     codes = [server.end(child) for child in children]
     errors = (tmp_path / "errors").read_text()
     assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
