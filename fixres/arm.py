@@ -19,7 +19,7 @@ from fixres.models import Normalise, create_model
 from fixres.probing import check_takes
 from fixres.profiling import StepProfiler
 from fixres.progress import say
-from fixres.results import ArmResult, CurvePoint, arm_result
+from fixres.results import ArmResult, CurvePoint, Ending, arm_result, ending
 from fixres.runlog import RunLog
 from fixres.schedule import resolution_at, scaled_lr, training_lr
 from fixres.sync_batchnorm import synchronised
@@ -46,6 +46,7 @@ class Arm:
         tested: what is tested, fixed and saved: the network, or the average of its weights.
         epochs: results of the epochs done.
         curve: tests so far.
+        ending: what of its end is done.
         result: once the arm is finished.
     """
 
@@ -66,7 +67,8 @@ class Arm:
         with self.clock.stage("open"):
             torch.manual_seed(recipe.seed)
             net = create_model(recipe.model, len(test_loader.classes))
-            self.net = (synchronised(net) if recipe.model.sync_bn else net).to(precision.device)
+            net = synchronised(net, precision.device) if recipe.model.sync_bn else net
+            self.net = net.to(precision.device)
             for resolution in sorted({*self.resolutions, *recipe.sweep_resolutions()}):
                 check_takes(self.net, resolution)  # now, and not after the training
             self.normalise = Normalise().to(precision.device)
@@ -80,6 +82,7 @@ class Arm:
         say(f"{name}: {_rates(recipe.optim)}")
         self.epochs: list[EpochResult] = []
         self.curve: list[CurvePoint] = []
+        self.ending = Ending()
         self.result: ArmResult | None = None
         self._progress, self._num_bad_before = Progress(), 0
 
@@ -206,14 +209,14 @@ class Arm:
         """All that the arm needs to go on; its result alone once it is finished. To be asked for in all processes."""
         if self.result is not None:
             return {"result": asdict(self.result)}
-        assert self.trainer is not None
         return {
             "net": self.net.state_dict(),
-            "stepper": self.trainer.stepper.state_dict(),
+            "stepper": None if self.trainer is None else self.trainer.stepper.state_dict(),  # None once it is tested
             "average": None if self._average is None else self._average.state_dict(),
             "progress": self._progress.state_dict() | _over_processes(self._progress, self.precision),
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "curve": [asdict(point) for point in self.curve],
+            "ending": asdict(self.ending),
             "clock": self.clock.state_dict(),
             "num_bad_samples": self.num_bad_samples,
         }
@@ -223,13 +226,15 @@ class Arm:
         if "result" in state:
             self.result = arm_result(state["result"])
             return
-        assert self.trainer is not None
         self.net.load_state_dict(state["net"])
-        self.trainer.stepper.load_state_dict(state["stepper"])
+        if state["stepper"] is not None:
+            assert self.trainer is not None
+            self.trainer.stepper.load_state_dict(state["stepper"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self.epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
         self.curve = [CurvePoint(**point) for point in state["curve"]]
+        self.ending = ending(state.get("ending", asdict(Ending())))
         self.clock.load_state_dict(state["clock"])
         self._num_bad_before += state["num_bad_samples"]
         self._go_on(Progress(**state["progress"]))

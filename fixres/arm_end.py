@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 
 from fixres.adapt import adapt
@@ -16,25 +17,36 @@ from fixres.train import EpochResult
 from pipelines.spec import EvalCrop
 
 
-def finish(arm: Arm) -> ArmResult:
+def finish(arm: Arm, keep: Callable[[], None] = lambda: None) -> ArmResult:
     """Tests over the sweep, fixes, tests again, saves the weights before and after the fix.
 
     Args:
         arm: with all its epochs done. Its training loader is closed, and it cannot be trained any more.
+        keep: writes the run's state, in all processes; called when the arm is tested, and when it is fixed.
     """
+    done, config = arm.ending, arm.config
+    if done.before is None:
+        done.before = _test_trained(arm)
+        keep()
+    arm.loader.close()
+    arm.trainer = None  # two trainers of one network would both ask other processes for its gradients
+    after: list[EvalResult] = []
+    if config.fix is not None:
+        if done.fix_epochs is None:
+            done.fix_epochs = _fix(arm, config.fix)
+            keep()
+        after = _sweep(arm, "after the fix")
+        arm.log.write(arm.name, "test", config.epochs + len(done.fix_epochs), at(after, config.test_res))
+        arm.save("fixed.pt", fixed=True)
+    arm.result = _result(arm, done.before, after, done.fix_epochs or [])
+    return arm.result
+
+
+def _test_trained(arm: Arm) -> list[EvalResult]:
     before = _sweep(arm, "after training")
     arm.add_to_curve(arm.config.epochs, at(before, arm.config.test_res))
     arm.save("trained.pt", fixed=False)
-    arm.loader.close()
-    arm.trainer = None  # two trainers of one network would both ask other processes for its gradients
-    fix_epochs, after = [], []
-    if arm.config.fix is not None:
-        fix_epochs = _fix(arm, arm.config.fix)
-        after = _sweep(arm, "after the fix")
-        arm.log.write(arm.name, "test", arm.config.epochs + len(fix_epochs), at(after, arm.config.test_res))
-        arm.save("fixed.pt", fixed=True)
-    arm.result = _result(arm, before, after, fix_epochs)
-    return arm.result
+    return before
 
 
 def _sweep(arm: Arm, when: str) -> list[EvalResult]:

@@ -4,7 +4,9 @@ Brightness, saturation, hue and the noise along the principal colours are all af
 image gets one 3 x 3 matrix and one shift, and a batch one pass, rounded and cut to [0, 255] once, at its end. `jitter`
 differs: it has FixRes's contrast, which needs the mean of the image, and rounds after each of its three.
 
-Chance is drawn on the host, as a function of (seed, epoch, step): a run repeats, and is the same on every device.
+Chance is drawn on the host, as a function of (seed, epoch, step) and an image's place in the batch of all processes: a
+run repeats, and is the same on every device. Colours do not depend on the number of processes. Mixing has one weight
+and box for the whole batch, in all processes; images are mixed with others of their process.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fixres.batch_kernels import recoloured_on_cpu
+from fixres.distributed import num_processes, rank
 from fixres.mixing import draw_mix, mixed
 from fixres.tricks_config import AugmentConfig
 
@@ -93,7 +96,7 @@ class BatchTransform:
         """The batch of a step with other pixels and, if images are mixed, soft labels.
 
         Args:
-            images: uint8 (B, H, W, 3) on the device.
+            images: uint8 (B, H, W, 3) on the device; of several processes all have as many.
             labels: int64 (B,) likewise.
             step: number of the batch in its epoch.
 
@@ -108,8 +111,10 @@ class BatchTransform:
         return mixed(images, labels, mix, self._num_classes)
 
     def _recolour(self, images: Tensor, random: np.random.Generator) -> Tensor:
-        matrices = colour_matrices(draw_factors(self._config.colour, len(images), random))
-        shifts = pca_shifts(self._config.pca * random.standard_normal((len(images), 3)))
+        # Those of the images of all processes, of which this one has an equal part; 8192 take a millisecond.
+        num, own = len(images) * num_processes(), slice(len(images) * rank(), len(images) * (rank() + 1))
+        matrices = colour_matrices(draw_factors(self._config.colour, num, random)[own])
+        shifts = pca_shifts(self._config.pca * random.standard_normal((num, 3))[own])
         both = torch.from_numpy(np.concatenate([matrices.reshape(-1, 9), shifts], axis=1).astype(np.float32))
         if images.is_cuda:  # from other memory the host would wait for the steps before
             both = both.pin_memory()

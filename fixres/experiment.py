@@ -139,22 +139,19 @@ class _Run:
                     self.survival.end_of_epoch()
 
     def finish(self) -> list[Any]:
-        """The arms' ends; each that is done is kept."""
-        results, was_finished = [], all(arm.result is not None for arm in self.arms)
+        """The arms' ends; what is done of each is kept."""
+        if any(arm.result is None for arm in self.arms):
+            self.survival.save()
         for arm in self.arms:
             if arm.result is None:
-                self._check_data()
-                # What a signal may now cut short is done again from here.
-                self.survival.save()
+                # What a signal now cuts short is done again from the last state, which is of the stage before.
                 self.is_finishing = True
-                finish(arm)
+                finish(arm, self.survival.save)
                 self.is_finishing = False
+                self.survival.save()
                 self.survival.give_way()
-            results.append(arm.result)
         wait_for_all()
-        if not was_finished:
-            self.survival.save()
-        return results
+        return [arm.result for arm in self.arms]
 
     def state_dict(self) -> dict[str, Any] | None:
         """All that is needed to go on; None if it is not worth keeping. To be asked for in all processes.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,11 @@ class Extraction:
 
 
 def extract(
-    job: ExtractJob, open_loader: OpenLoader, classes: tuple[str, ...], names: list[str] | None = None
+    job: ExtractJob,
+    open_loader: OpenLoader,
+    classes: tuple[str, ...],
+    names: list[str] | None = None,
+    stored: Mapping[str, str | float] | None = None,
 ) -> Extraction:
     """Runs the job.
 
@@ -96,6 +100,8 @@ def extract(
         open_loader: the data.
         classes: its class names in label order.
         names: its images' names in order, if they are known; they are kept beside the arrays.
+        stored: by what is known that an unfinished extraction goes on over the same pixels: the "engine" that makes
+            them, the "fingerprint" of the stored images.
     """
     device = choose_device(job.device)
     opened = job.open(classes)
@@ -115,6 +121,7 @@ def extract(
         "mean": list(info.mean),
         "std": list(info.std),
         "data": str(job.images or job.data.path),
+        **(stored or {}),
         "split": job.split,
         "num_images": loader.num_samples,
         "classes": list(classes),
@@ -162,10 +169,7 @@ class _Journal:
         if not lines:
             return 0
         if lines[0] != self._header:
-            raise InputError(
-                f"{self.path} belongs to an extraction with other settings{_difference(lines[0], self._header)}; "
-                "finish that one, or start afresh with --restart true"
-            )
+            raise InputError(f"{self.path} {_refusal(lines[0], self._header)}, or start afresh with --restart true")
         return int(lines[-1]) if len(lines) > 1 and lines[-1].isdecimal() else 0
 
     def note(self, num_done: int) -> None:
@@ -176,13 +180,18 @@ class _Journal:
             os.fsync(file.fileno())
 
 
-def _difference(found: str, wanted: str) -> str:
+def _refusal(found: str, wanted: str) -> str:
+    """What differs between two records, and what would mend it."""
     try:
         old, new = json.loads(found), json.loads(wanted)
-        key = next(key for key in new if old.get(key) != new[key])
-    except (ValueError, AttributeError, StopIteration):
-        return ""
-    return f" ({key}: {str(old.get(key))[:60]} instead of {str(new[key])[:60]})"
+        differing = [key for key in new if old.get(key) != new[key]]
+        which = "fingerprint" if "fingerprint" in differing else differing[0]
+    except (ValueError, AttributeError, IndexError):
+        return "belongs to an extraction with other settings; finish that one"
+    values = f"{which}: {str(old.get(which))[:60]} instead of {str(new[which])[:60]}"
+    if which == "fingerprint":
+        return f"belongs to an extraction of other images ({values}); bring those back"
+    return f"belongs to an extraction with other settings ({values}); finish that one"
 
 
 def _run(

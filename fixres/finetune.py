@@ -63,7 +63,7 @@ def finetune(
         config: what learns, how long and on what.
         optim: momentum, weight decay and label smoothing, as in training.
         precision: as in training.
-        seed: the run's, for the colour jitter.
+        seed: the run's, for the colour jitter and what layers draw by chance.
         open_plain: opens the same images in stored order, each once, cropped by the same `fix_crop`; without it nothing
             is cached.
 
@@ -80,10 +80,11 @@ def finetune(
         cached = _cached(net, chosen.modules, normalise, loader, config, precision, open_plain)
         if cached is None:
             source = _augmented(loader, config, precision, seed)
-            trainer = Trainer(net, normalise, stepper, precision, smoothing)
+            trainer = Trainer(net, normalise, stepper, precision, smoothing, seed=seed)
             return _epochs(trainer, source, config)
         halves, cache, seconds, waited = cached
-        results = _epochs(Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing), cache, config)
+        trainer = Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing, seed=seed)
+        results = _epochs(trainer, cache, config)
         first = replace(results[0], seconds=results[0].seconds + seconds, wait_seconds=waited)
         return [first, *results[1:]]
     finally:
@@ -96,6 +97,7 @@ def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FixConfig) 
     results = []
     for epoch in range(config.epochs):
         loader.set_epoch(epoch)
+        trainer.set_epoch(epoch)
         title = f"fix at {loader.resolution} px, epoch {epoch + 1}/{config.epochs}"
         results.append(trainer.epoch(loader, lambda done, epoch=epoch: _lr(epoch + done, config, peak), title))
     return results

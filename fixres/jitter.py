@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fixres.distributed import num_processes, rank
 from pipelines.spec import Batch, Loader
 
 _GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
@@ -84,8 +85,9 @@ class Jittered:
         done = 0
         for batch in self._loader:
             indices = batch.indices.cpu().numpy()
-            # An engine that cannot tell indices gets numbers by position.
-            indices = np.where(indices < 0, done + np.arange(len(indices)), indices)
+            # An engine that cannot tell indices gets numbers by position, over all processes.
+            first = done * num_processes() + len(indices) * rank()
+            indices = np.where(indices < 0, first + np.arange(len(indices)), indices)
             by = torch.from_numpy(factors(self._amount, self._seed, self._epoch, indices)).to(self._device)
             done += len(indices)
             yield batch._replace(images=jittered(batch.images.to(self._device, non_blocking=True), by))

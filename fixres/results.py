@@ -77,6 +77,19 @@ class ArmResult:
     fix_epochs: list[EpochResult]
 
 
+@dataclass
+class Ending:
+    """What of an arm's end is done, so that a run that goes on does not do it again.
+
+    Attributes:
+        before: tests over resolutions after training; None before they are done.
+        fix_epochs: losses and speeds of the fix; likewise.
+    """
+
+    before: list[EvalResult] | None = None
+    fix_epochs: list[EpochResult] | None = None
+
+
 def at(sweep: list[EvalResult], resolution: int) -> EvalResult:
     """The sweep's result at one test resolution (pixels)."""
     return next(result for result in sweep if result.test_res == resolution)
@@ -86,3 +99,11 @@ def arm_result(values: dict[str, Any]) -> ArmResult:
     """The result that `dataclasses.asdict` took apart."""
     kinds = {"sweep_before": EvalResult, "sweep_after": EvalResult, "curve": CurvePoint, "fix_epochs": EpochResult}
     return ArmResult(**values | {name: [kind(**one) for one in values[name]] for name, kind in kinds.items()})
+
+
+def ending(values: dict[str, Any]) -> Ending:
+    """The ending that `dataclasses.asdict` took apart."""
+    kinds = {"before": EvalResult, "fix_epochs": EpochResult}
+    return Ending(
+        **{name: [kind(**one) for one in values[name]] for name, kind in kinds.items() if values[name] is not None}
+    )

@@ -1,4 +1,7 @@
-"""One process trains in one folder: a lock that the kernel takes back when its holder dies, however it dies."""
+"""One process trains in one folder: a lock that the kernel takes back when its holder dies, however it dies.
+
+`take` and `give_back` are the lock itself, for whoever else has a file that belongs to one process.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +38,38 @@ def locked(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS grants an exclusive lock only to those who may write.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    _held.add(descriptor)
     try:
-        try:
-            lock(descriptor, _SECONDS_TO_DIE)
-        except BlockingIOError:
+        if not take(descriptor):
             raise InputError(
                 f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
-            ) from None
-        except OSError:
-            pass  # no locks here; two runs in one folder are the user's to avoid
+            )
         _sign(descriptor)
         yield
     finally:
-        if descriptor in _held:  # not in a child, where that number may be another file by now
-            _held.discard(descriptor)
-            os.close(descriptor)
+        give_back(descriptor)
+
+
+def take(descriptor: int) -> bool:
+    """Whether nobody else holds the lock of an open file, now or after some seconds; then it is ours.
+
+    True as well where the file system knows no locks: two runs are then the user's to avoid. The descriptor is for
+    `give_back` to close in any case, and forked processes close it by themselves.
+    """
+    _held.add(descriptor)
+    try:
+        lock(descriptor, _SECONDS_TO_DIE)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def give_back(descriptor: int) -> None:
+    """Closes a descriptor given to `take`, and with it gives the lock back."""
+    if descriptor in _held:  # not in a child, where that number may be another file by now
+        _held.discard(descriptor)
+        os.close(descriptor)
 
 
 def _sign(descriptor: int) -> None:

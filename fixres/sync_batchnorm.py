@@ -14,11 +14,16 @@ from fixres.distributed import summed
 from pipelines.spec import InputError
 
 
-def synchronised(net: nn.Module) -> nn.Module:
-    """The network with its BatchNorms synchronised in training; itself in a process that is alone."""
+def synchronised(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network with its BatchNorms synchronised in training; itself in a process that is alone.
+
+    Args:
+        net: may be on another device still.
+        device: where it will train.
+    """
     if not dist.is_initialized():
         return net
-    if next(net.parameters()).is_cuda:
+    if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm
 
         return convert_sync_batchnorm(net)
@@ -64,7 +69,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         shift = -mean * factor
         if self.affine:
             factor, shift = factor * self.weight, shift * self.weight + self.bias
-        return values * factor.to(values.dtype).view(1, -1, 1, 1) + shift.to(values.dtype).view(1, -1, 1, 1)
+        # 16 bits would round the shift of a channel that is far from 0 by more than the channel varies.
+        kind = torch.promote_types(values.dtype, torch.float32)
+        normalised = values.to(kind) * factor.to(kind).view(1, -1, 1, 1) + shift.to(kind).view(1, -1, 1, 1)
+        return normalised.to(values.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:

@@ -10,16 +10,16 @@ off, and the file goes on from there.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Literal
-from weakref import WeakValueDictionary
+from typing import Literal
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from fixres.config import ArmConfig, Recipe
 from fixres.distill import Teacher
 from fixres.distributed import num_processes, rank
+from fixres.run_lock import give_back, take
 from pipelines.spec import InputError, Loader
 from pipelines.writing import atomic_file
 
@@ -68,7 +69,7 @@ class CachedTeacher:
 
 
 class LogitStore:
-    """A file of logits by digest. One process at a time writes to it.
+    """A file of logits by digest. One process at a time uses it; one that was killed may take a moment to go.
 
     Args:
         path: the file; it is made if it does not exist.
@@ -84,13 +85,19 @@ class LogitStore:
         if not path.exists():
             with atomic_file(path) as partial:
                 partial.write_text(head)
-        self._file = _locked(path)
+        # A descriptor of its own, which forked workers close: they would keep the lock of a process that was killed.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._give_back = finalize(self, give_back, descriptor)
+        if not take(descriptor):
+            self._give_back()
+            raise InputError(f"another run is using {path}; wait for it, or give another distill.cache")
+        self._file = open(path, "r+b")
         try:
             if self._file.readline() != head.encode():
                 raise InputError(f"{path} holds the outputs of another teacher; remove it or choose another folder")
             self._end = self._read_entries(self._file.tell())
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _read_entries(self, offset: int) -> int:
@@ -156,18 +163,7 @@ class LogitStore:
     def close(self) -> None:
         """Gives the file back to other runs."""
         self._file.close()
-
-
-def _locked(path: Path) -> BinaryIO:
-    file = open(path, "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise InputError(f"another run is using {path}; wait for it, or give another distill.cache") from None
-    except OSError:
-        pass  # a file system without locks; two runs at once are the user's to avoid
-    return file
+        self._give_back()
 
 
 _STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # arms of one run share a file

@@ -190,6 +190,10 @@ class Trainer:
         # An update that would lack micro-batches is left out, as a short last batch is.
         num_updates = _num_updates(loader, num_micro, course.title)
         first, last = progress.position // micro, num_updates * num_micro
+        if first % num_micro or progress.position % micro:
+            # Batches of another size came before, of another number of processes: no update may begin in the middle.
+            first = first // num_micro * num_micro
+            last = first + (loader.num_samples - progress.position) // micro // num_micro * num_micro
         ahead = loader if last == len(loader) else islice(loader, last - first)
         for step, batch in enumerate(course.batches(ahead), start=first):
             set_lr(self.stepper.optimizer, lr(step // num_micro / num_updates))

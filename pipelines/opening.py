@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -52,6 +53,17 @@ def _has_records(data: DataFolders) -> bool:
     return all(split.is_dir() or "roc" in BetonReader(split).field_names for split in (data.train, data.val))
 
 
+def stored_as(engine: str, config: DataConfig, stored: Path) -> dict[str, Any]:
+    """What decides the pixels of a split beside its crop: "engine", "min_zoom", "fingerprint" of what is stored.
+
+    Args:
+        engine: that reads it.
+        config: with which.
+        stored: file or folder.
+    """
+    return {"engine": engine, "min_zoom": config.min_zoom, "fingerprint": fingerprint([stored])}
+
+
 class PreparedData:
     """Images found and stored as one engine reads them; calling it opens a loader of a split.
 
@@ -95,6 +107,10 @@ class PreparedData:
     def check_unchanged(self) -> None:
         """Raises InputError if the stored files are not those that were found at the start."""
         self._unchanged.check()
+
+    def stored(self, split: Literal["train", "val"]) -> dict[str, Any]:
+        """What decides the pixels of `split` beside its crop, see `stored_as`."""
+        return stored_as(self.engine, self.config, self._stored[split])
 
     def train_sizes(self) -> np.ndarray:
         """int64 (N, 2): heights and widths of training images; of some, chosen by chance, if no table has all."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.beton import BetonReader
 from pipelines.loaders import open_loader
-from pipelines.opening import PreparedData, choose_engine
+from pipelines.opening import PreparedData, choose_engine, stored_as
 from pipelines.prepare import files_digest, read_json, stored_for
 from pipelines.sources import open_source
 from pipelines.sources.files import FilesSource
@@ -46,6 +46,10 @@ class TestData(Protocol):
 
     def labels(self, split: Literal["train", "val"]) -> np.ndarray:
         """int64 (N,)."""
+        ...
+
+    def stored(self, split: Literal["train", "val"]) -> dict[str, Any]:
+        """What decides the pixels beside the crop, see `pipelines.opening.stored_as`."""
         ...
 
 
@@ -110,6 +114,11 @@ class SingleSplit:
         """int64 (N,)."""
         self._check(split)
         return np.asarray(self._source.labels)
+
+    def stored(self, split: Literal["train", "val"]) -> dict[str, Any]:
+        """What decides the pixels beside the crop, see `pipelines.opening.stored_as`."""
+        self._check(split)
+        return stored_as(self.engine, self.config, self._stored)
 
     def _check(self, split: str) -> None:
         if split != "val":

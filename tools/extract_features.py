@@ -19,7 +19,7 @@ def main() -> None:
 
     job = parse(ExtractJob, sys.argv[1:], "Writes embeddings, softmax and labels of all images of a split.")
     data = open_test_data(job.data, str(choose_device(job.device)), job.images)
-    done = extract(job, data, data.classes, data.image_names(job.split))
+    done = extract(job, data, data.classes, data.image_names(job.split), data.stored(job.split))
     print(
         f"{done.folder}: {done.num_images} images, {done.num_kept} of them from before; {done.seconds:.1f} s, "
         f"{(done.num_images - done.num_kept) / max(done.seconds, 1e-9):.0f} images/s"

@@ -131,6 +131,31 @@ def test_the_colours_do_not_depend_on_whether_images_are_mixed() -> None:
     assert 0 < (cut == plain).all(-1).float().mean() < 1  # outside the box
 
 
+@pytest.mark.parametrize("number", [2, 4])
+def test_processes_recolour_a_batch_as_one_does(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal images show the draws: each place of the batch has its own, whichever process has it."""
+    images, labels = _images(1).repeat(8, 1, 1, 1), torch.arange(8)
+    transform = BatchTransform(AugmentConfig(colour=0.4, pca=0.1), 8, 7)
+    whole = transform(images, labels, 5)[0]
+    assert len({image.numpy().tobytes() for image in whole}) == 8
+    monkeypatch.setattr("fixres.augment_batch.num_processes", lambda: number)
+    parts = []
+    for rank, part in enumerate(images.chunk(number)):
+        monkeypatch.setattr("fixres.augment_batch.rank", lambda rank=rank: rank)
+        parts.append(transform(part, labels[: len(part)], 5)[0])
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_draws_of_a_process_alone_are_pinned() -> None:
+    """Records in benchmarks/results are of these; other draws make other trainings."""
+    shades = torch.tensor([[200, 100, 50]], dtype=torch.uint8).expand(3, 1, 1, 3).contiguous()
+    transform = BatchTransform(AugmentConfig(colour=0.4, pca=0.1), 2, 7)
+    transform.set_epoch(3)
+    assert transform(shades, torch.zeros(3, dtype=torch.int64), 5)[0].view(3, 3).tolist() == [
+        [195, 160, 35], [212, 62, 156], [163, 62, 149],
+    ]  # fmt: skip
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 @pytest.mark.parametrize("config", [{"colour": 0.4, "pca": 0.1}, {"mixup": 0.2}, {"cutmix": 1.0}])

@@ -8,18 +8,25 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 
+from fixres.arm import Arm
 from fixres.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.distributed import Agreement, _from_slurm, first_main, gathered, joined, num_processes, sharded
-from fixres.sync_batchnorm import SyncBatchNorm2d
-from pipelines.console import EXIT_PREEMPTED
+from fixres.recipe import parse_recipe
+from fixres.runlog import RunLog
+from fixres.sync_batchnorm import SyncBatchNorm2d, synchronised
+from pipelines.console import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
+from pipelines.opening import PreparedData
+from pipelines.order import epoch_order
 from pipelines.spec import InputError
-from tests.fixres.conftest import TINY
+from tests.fixres.conftest import CPU, TINY
 from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe
 
 _SYNC = {
@@ -113,6 +120,26 @@ def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, number: int, server: Server) -> None:
+    """A damaged image that process `number` meets: that one says so, the other that it was left."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    recipe = write_recipe(folder, **_SYNC, arms={"baseline": _ARMS["baseline"]})
+    index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
+    broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
+    broken.write_bytes(b"no picture")
+    children = server.start_all(2, "--config", recipe, "--run_dir", tmp_path / "run", ERRORS=tmp_path / "errors")
+    codes = [server.end(child) for child in children]
+    errors = (tmp_path / "errors").read_text()
+    assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
+    said = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
+    assert len(said) == 2 and sum(str(broken) in line for line in said) == 1
+    assert sum("another process of the run has gone" in line for line in said) == 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_with_another_number_the_epoch_goes_on(tmp_path: Path, before: int, after: int, server: Server) -> None:
     """Each index exactly once, before or after."""
@@ -189,6 +216,34 @@ def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path)
         torch.testing.assert_close(parts[0][name], layer.state_dict()[name])
     assert parts[0]["told"] == [0, 1]
     assert parts[0]["wishes"] == parts[1]["wishes"] == [(False, False), (True, False), (False, False), (False, True)]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_synchronised_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: torch.dtype) -> None:
+    """Of channels far from 0, where shift and factor in 16 bits would be far off."""
+    generator = torch.Generator().manual_seed(3)
+    values = (torch.randn(8, 3, 4, 4, generator=generator) + torch.tensor([5.3, -41, 200]).view(3, 1, 1)).to(kind)
+    exact = torch.nn.BatchNorm2d(3).double()(values.double())
+    ours, torchs = SyncBatchNorm2d(3)(values), torch.nn.BatchNorm2d(3)(values)
+    assert ours.dtype == kind
+    assert (ours - exact).abs().max() <= 1.5 * (torchs - exact).abs().max()
+
+
+def test_on_a_gpu_torchs_synchronised_batchnorm_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever device the network is made on: ours adds in double precision, and refuses BatchNorms of other kinds."""
+    seen: list[torch.device] = []
+    monkeypatch.setattr("fixres.arm.synchronised", lambda net, device: seen.append(device) or net)
+    recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--run_dir", str(tmp_path / "run")])
+    data = PreparedData(recipe.data, "cpu")
+    test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
+    with closing(RunLog(recipe.folder, recipe, {})) as log:
+        Arm("fast", recipe.arms.present()["fast"], recipe, data, test_loader, CPU, log)
+    assert seen == [CPU.device]
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    net = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))
+    assert all(isinstance(layer, torch.nn.SyncBatchNorm) for layer in net)
+    (ours,) = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.device("cpu"))
+    assert isinstance(ours, SyncBatchNorm2d)
 
 
 def test_a_process_alone_is_asked_nothing() -> None:

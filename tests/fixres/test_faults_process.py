@@ -52,6 +52,23 @@ def test_asked_to_stop_while_testing_or_fixing(runs: Runs, moment: str) -> None:
     assert len(batches_of(runs.folder / "notes.0")) == num
 
 
+@pytest.mark.parametrize(
+    ("moment", "not_again"),
+    [
+        ("before:fixres.arm_end:_fix", "_test_trained"),  # trained and tested
+        ("after:fixres.arm_end:_fix", "finetune"),  # fixed, not yet tested
+        ("before:fixres.arm_end:_result", "_sweep"),  # all done
+    ],
+)
+def test_what_of_an_arms_end_is_done_is_not_done_again(runs: Runs, moment: str, not_again: str) -> None:
+    """Whoever began it again would be killed at once."""
+    run = runs.folder / re.sub(r"\W", "-", f"done-{moment}")
+    ended = runs(run.name, faults=(f"{moment}:SIGTERM",))
+    assert ended.code == EXIT_PREEMPTED and ended.names("ended by SIGTERM", "--resume auto")
+    assert runs.go_on(run.name, faults=(f"before:fixres.arm_end:{not_again}:SIGKILL",)).code == 0
+    assert _same_as_whole(runs, run)
+
+
 def test_the_clock_may_go_back(runs: Runs) -> None:
     """States are ordered by their numbers, not by any time; files may be of the future, too."""
     faults = ("clock:3",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
@@ -81,3 +82,16 @@ def test_without_indices_the_position_counts(open_coded: Callable[..., Loader]) 
     got = list(Jittered(_Unnumbered(open_coded()), 0.3, 3, torch.device("cpu")))  # type: ignore[arg-type]
     wanted = list(Jittered(open_coded(), 0.3, 3, torch.device("cpu")))  # in stored order these are the indices
     assert all(torch.equal(a.images, b.images) for a, b in zip(got, wanted, strict=True))
+
+
+def test_without_indices_processes_jitter_as_one_does(
+    open_coded: Callable[..., Loader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def images(rank: int, number: int) -> list[torch.Tensor]:
+        monkeypatch.setattr("fixres.jitter.rank", lambda: rank)
+        monkeypatch.setattr("fixres.jitter.num_processes", lambda: number)
+        loader = _Unnumbered(open_coded(batch_size=8 // number, rank=rank, world_size=number))
+        return [batch.images for batch in Jittered(loader, 0.3, 3, torch.device("cpu"))]  # type: ignore[arg-type]
+
+    halves = zip(images(0, 2), images(1, 2), strict=True)
+    assert all(torch.equal(a, torch.cat(b)) for a, b in zip(images(0, 1), halves, strict=True))

@@ -18,7 +18,7 @@ from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.losses import CrossEntropy
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
-from fixres.train import Trainer
+from fixres.train import Progress, Trainer
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
 
@@ -82,6 +82,24 @@ def test_an_epoch_counts_what_it_saw(open_coded: OpenCoded) -> None:
     assert (result.num_images, result.resolution) == (20, 32)
     assert seen == [0.0, 0.5]
     assert 0 <= result.wait_seconds <= result.seconds
+
+
+@pytest.mark.parametrize(("position", "updates", "rates"), [(0, 3, [0, 0, 1, 1, 2, 2]), (8, 2, [1, 1, 2, 2]),
+                                                           (12, 1, [1, 1]), (20, 0, [])])  # fmt: skip
+def test_an_epoch_goes_on_with_whole_updates_only(
+    position: int, updates: int, rates: list[int], open_coded: OpenCoded
+) -> None:
+    """Two batches of 4 make an update here; batches of 6, of another number of processes, made those before."""
+    loader = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=4)
+    loader.load_state_dict(loader.state_dict() | {"position": position})
+    net, seen, done = create_model(TINY, 2).train(), [], []
+    stepper = Stepper(create_optimizer(net, OptimConfig()), CPU, accumulate=2)
+    trainer = Trainer(net, Normalise(), stepper, CPU, 0.1)
+    watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: done.append(stepper.state_dict()) or 0.0)
+    progress = Progress(position, position, float(position))
+    trainer.epoch(loader, lambda share: seen.append(share) or 0.01, "train", progress=progress, watch=watch)
+    assert len(done) == updates and seen == pytest.approx([rate / 3 for rate in rates])
+    stepper.state_dict()  # no update is left half done
 
 
 def test_an_exploding_loss_ends_in_one_line(open_coded: OpenCoded) -> None:
@@ -187,6 +205,15 @@ def test_the_fix_changes_the_last_layers_and_nothing_else(
     assert len(results) == 2
     assert all(parameter.requires_grad for parameter in tiny_net.parameters())
     assert not any(module.training for module in tiny_net.modules())
+
+
+def test_each_epoch_of_a_fix_draws_its_own_chance(
+    tiny_net: nn.Module, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, ...]] = []
+    monkeypatch.setattr("fixres.train.seed_step", lambda _, *words: drawn.append(words))
+    finetune(tiny_net, Normalise(), open_coded(batch_size=12), FixConfig(epochs=2), OptimConfig(), CPU, seed=5)
+    assert drawn == [(5, 0, 0), (5, 0, 1), (5, 1, 0), (5, 1, 1)]
 
 
 def test_bad_names_are_refused() -> None:

@@ -22,7 +22,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixres.run_lock._SECONDS_TO_DIE", 0.2)
 
 
-def _forked(work: Callable[[int], object]) -> tuple[int, int]:
+def forked(work: Callable[[int], object]) -> tuple[int, int]:
     """Runs `work` in a child until it is killed; it writes to the pipe when it is ready. Child and what it wrote."""
     ready, tell = os.pipe()
     child = os.fork()
@@ -58,14 +58,14 @@ def _hold_with_worker(folder: Path) -> Callable[[int], None]:
     return work
 
 
-def _end(child: int) -> None:
+def end(child: int) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "a"
-    child, ready = _forked(_hold(folder))
+    child, ready = forked(_hold(folder))
     assert os.read(ready, 9) == b"held"
     host = socket.gethostname()
     with pytest.raises(InputError) as caught, locked(folder):
@@ -75,7 +75,7 @@ def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
     assert line.endswith(") is training there; wait for it, stop it, or choose another --run_dir")
     with locked(tmp_path / "runs" / "b"):
         pass
-    _end(child)
+    end(child)
     with locked(folder):
         pass
 
@@ -90,11 +90,11 @@ def test_it_is_given_back_and_can_be_taken_again(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_outlives_its_killed_process_does_not_hold_it(tmp_path: Path) -> None:
-    child, ready = _forked(_hold_with_worker(tmp_path))
+    child, ready = forked(_hold_with_worker(tmp_path))
     worker = int(os.read(ready, 20))
     with pytest.raises(InputError), locked(tmp_path):
         pass
-    _end(child)
+    end(child)
     try:
         os.kill(worker, 0)  # it is alive
         with locked(tmp_path):
@@ -109,14 +109,14 @@ def test_a_worker_that_ends_first_does_not_give_it_up(tmp_path: Path) -> None:
         if worker == 0:
             os._exit(0)
         os.waitpid(worker, 0)
-        child, ready = _forked(_hold(tmp_path))
+        child, ready = forked(_hold(tmp_path))
         assert os.read(ready, 9) == b""  # it was refused
         os.waitpid(child, 0)
 
 
 def test_whoever_dies_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixres.run_lock._SECONDS_TO_DIE", 20.0)
-    child, ready = _forked(_hold(tmp_path))
+    child, ready = forked(_hold(tmp_path))
     os.read(ready, 9)
     killer = os.fork()
     if killer == 0:

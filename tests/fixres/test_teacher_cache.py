@@ -25,6 +25,7 @@ from fixres.teacher_cache import LogitStore, teacher_digest, with_cache
 from fixres.tricks_config import DistillConfig
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU, TINY
+from tests.fixres.test_run_lock import end, forked
 from tests.fixres.test_tricks_run import _all_on, _run, _same
 
 ROOT = Path(__file__).parents[2]
@@ -142,11 +143,16 @@ def test_a_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
         assert (store.get(bytes([k % 256, k // 256]) * 16) == k).all()
 
 
-def test_files_of_others_and_files_in_use_are_one_line(tmp_path: Path) -> None:
+def test_files_of_others_and_files_in_use_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixres.run_lock._SECONDS_TO_DIE", 0.2)
     path = tmp_path / "store"
     store = _store(path)
-    with pytest.raises(InputError, match="another run is using"):
+    num_open = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(InputError) as caught:
         _store(path)
+    assert str(caught.value) == f"another run is using {path}; wait for it, or give another distill.cache"
+    caught.value.with_traceback(None)
+    assert len(os.listdir("/proc/self/fd")) == num_open
     store.close()
     with pytest.raises(InputError, match="outputs of another teacher"):
         _store(path, of="u")
@@ -154,6 +160,51 @@ def test_files_of_others_and_files_in_use_are_one_line(tmp_path: Path) -> None:
         _store(path, classes=4)
     with pytest.raises(InputError, match="cache_dtype fp32"):
         LogitStore(tmp_path / "half", "t", 1, "fp16").put(_digest(0), np.array([[1e6]], np.float32))
+
+
+def _holding(path: Path, with_worker: bool) -> Callable[[int], None]:
+    def work(tell: int) -> None:
+        store = _store(path)
+        store.put(_digest(1), _values(1))
+        if not with_worker or os.fork() == 0:
+            os.write(tell, b"%d" % os.getpid())
+        time.sleep(60)
+
+    return work
+
+
+def test_a_run_that_dies_slowly_is_waited_for(tmp_path: Path) -> None:
+    """As a run folder is: whoever starts a killed run again is quick."""
+    child, ready = forked(_holding(tmp_path / "store", with_worker=False))
+    os.read(ready, 9)
+    killer = os.fork()
+    if killer == 0:
+        time.sleep(0.3)
+        os.kill(child, signal.SIGKILL)
+        os._exit(0)
+    store = _store(tmp_path / "store")
+    assert np.array_equal(store.get(_digest(1)), _values(1))
+    os.waitpid(child, 0), os.waitpid(killer, 0)
+
+
+def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixres.run_lock._SECONDS_TO_DIE", 0.2)
+    child, ready = forked(_holding(tmp_path / "store", with_worker=True))
+    worker = int(os.read(ready, 20))
+    end(child)
+    try:
+        os.kill(worker, 0)  # it is alive
+        assert len(_store(tmp_path / "store")) == 1
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_store_that_is_gone_holds_no_file(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    del store
+    _store(tmp_path / "store").close()
 
 
 def _teacher(weight: float = 1.0, resolution: int = 8, mean: float = 0.5) -> Teacher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -45,12 +46,37 @@ def _all_on(folder: Path, teacher: Path) -> Recipe:
 
 def _train(recipe: Recipe, open_coded: OpenCoded) -> ArmResult:
     """The recipe's arm from the first epoch to the fix."""
-    log = RunLog(recipe.folder, recipe, {})
-    arm = Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
-    with closing(log):
+    arm = _opened(recipe, open_coded)
+    with closing(arm.log):
         while not arm.is_trained:
             arm.train_epoch()
         return finish(arm)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_an_end_that_goes_on_from_the_middle_is_the_whole_one(
+    stage: int, tmp_path: Path, teacher: Path, open_coded: OpenCoded
+) -> None:
+    """With an average of the weights, which is what is fixed: gone on with when tested, and when fixed."""
+    whole, kept = _opened(_all_on(tmp_path / "whole", teacher), open_coded), []
+    while not whole.is_trained:
+        whole.train_epoch()
+    wanted = finish(whole, lambda: kept.append(copy.deepcopy(whole.state_dict())))
+    whole.log.close()
+    other = _opened(_all_on(tmp_path / "other", teacher), open_coded)
+    other.load_state_dict(kept[stage])
+    got = finish(other)
+    other.log.close()
+    assert len(kept) == 2 and _same(_saved(whole.recipe, "fixed.pt"), _saved(other.recipe, "fixed.pt"))
+    assert got.sweep_before == wanted.sweep_before and (got.fix_epochs == wanted.fix_epochs) == (stage == 1)
+    for name in ("top1", "top5", "top1_before_fix", "num_bad_samples", "train_seconds"):
+        assert getattr(got, name) == getattr(wanted, name)
+    assert [point.top1 for point in got.curve] == [point.top1 for point in wanted.curve]
+
+
+def _opened(recipe: Recipe, open_coded: OpenCoded) -> Arm:
+    log = RunLog(recipe.folder, recipe, {})
+    return Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
 
 
 def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import re
@@ -106,6 +107,43 @@ def test_files_and_images_give_the_same_lines(tool: Tool, val: Path, tmp_path: P
     mean = (np.load(tmp_path / "a" / "softmax.npy") + np.load(tmp_path / "b" / "softmax.npy")) / 2
     right = (mean.argmax(1) == np.load(tmp_path / "a" / "labels.npy")).mean()
     assert code == 0 and out.startswith(f"softmax: top1 {right:.2%}, [")
+
+
+def test_an_extraction_goes_on_over_the_same_images_by_the_same_engine_only(
+    tool: Tool, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored(folder: Path) -> None:
+        convert(folder, tmp_path / "val.beton", "roc", num_workers=0, progress=False, overwrite=True)
+
+    def interrupt(*_: object, seen: list[int] = []) -> None:  # noqa: B006
+        seen.append(0)
+        if len(seen) == 3:
+            raise OSError(errno.EIO, "the disk")
+
+    stored(val / "val")
+    call = ["extract_features", "--model", checkpoint(tmp_path / "net.pt", _SYNSETS), "--images",
+            tmp_path / "val.beton", "--output", tmp_path / "a"]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("fixres.extraction._SECONDS_BETWEEN_NOTES", 0.0)
+        patch.setattr("fixres.extraction._check_order", interrupt)
+        assert tool(*call)[0] == 3
+    code, _, error = tool(*call, "--data.engine", "roc")
+    assert code == 2 and "other settings (engine: torch instead of roc)" in error and "--restart true" in error
+    first = (tmp_path / "val.beton").read_bytes()
+    other = next((val / "val").glob("*/*"))
+    Image.new("RGB", (40, 40), (9, 99, 199)).save(other)
+    stored(val / "val")
+    code, _, error = tool(*call)
+    assert code == 2 and re.search(
+        r"\.a\.journal belongs to an extraction of other images \(fingerprint: \w{16} instead of \w{16}\); "
+        r"bring those back, or start afresh with --restart true$",
+        error,
+    )
+    (tmp_path / "val.beton").write_bytes(first)
+    code, out, _ = tool(*call)
+    assert code == 0 and "12 images, 10 of them from before" in out
+    record = json.loads((tmp_path / "a" / "extraction.json").read_text())
+    assert record["engine"] == "torch" and len(record["fingerprint"]) == 16
 
 
 def test_real_labels_find_their_images(tool: Tool, val: Path, tmp_path: Path) -> None:
