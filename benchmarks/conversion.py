@@ -22,6 +22,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import RepeatedSource
 from benchmarks.measure import Turns, Window, take_turns
 from benchmarks.records import finish, record
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.convert import convert
 from pipelines.spec import InputError
@@ -127,7 +128,7 @@ def _table(content: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, prints the table, writes the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8)

@@ -25,6 +25,7 @@ from fixres.activations_job import ActivationsJob, network_activations
 from fixres.config import FixConfig, OptimConfig
 from fixres.fix_job import FixJob, fix_network
 from fixres.hardware import choose_device
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.opening import PreparedData
 from pipelines.spec import DataConfig, InputError
@@ -127,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="trained weights, one for each seed")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument(

@@ -29,6 +29,7 @@ from fixres.config import Recipe
 from fixres.recipe import parse_recipe
 from fixres.report import read_report
 from fixres.schedule import resolution_at
+from pipelines.arguments import Parser
 from pipelines.console import EXIT_PREEMPTED, leave, run
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
@@ -154,9 +155,7 @@ def _earlier_projection(folder: Path, scenario: Scenario | None) -> dict[str, An
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe that all others describe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of all arms (%(default)s)")
     parser.add_argument("--target", type=float, help="accuracy, as a fraction, that times are measured to (what large "
                         "reaches in its worst seed, in whole points)")  # fmt: skip

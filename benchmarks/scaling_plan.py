@@ -24,6 +24,7 @@ from benchmarks.records import RESULTS, finish, read_record, record
 from benchmarks.scaling import gradient_bytes
 from benchmarks.scaling_model import Inputs, breaks, project
 from benchmarks.scaling_plan_table import scaling_plan_table
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -201,7 +202,7 @@ def _file_bytes(throughput: dict[str, Any], engine: str, images: int) -> Found:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--gpus", default="8,64,256,1024", help="%(default)s")
     parser.add_argument("--model", default="resnet50", help="timm name (%(default)s)")
     parser.add_argument("--res", default="128", help="side in pixels (%(default)s)")

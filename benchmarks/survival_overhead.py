@@ -45,6 +45,7 @@ from fixres.optim import Stepper, create_optimizer
 from fixres.survival import STATES, Survival
 from fixres.survival_config import SurvivalConfig
 from fixres.train import Trainer
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import Batch, Counters, InputError, Loader, check_resolution
 
@@ -234,7 +235,7 @@ def _cases(text: str) -> list[Case]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     default = "small:64:8,resnet18:128:16,resnet50:128:16"
     parser.add_argument("--networks", default=default, help="name:resolution:batch, ... (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8)

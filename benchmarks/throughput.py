@@ -29,6 +29,7 @@ from benchmarks.page_cache import files_below, load
 from benchmarks.records import finish, record
 from benchmarks.remote import Remote
 from benchmarks.throughput_text import as_text
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -199,7 +200,7 @@ def check(options: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     """Measures, prints the tables, writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="photographs, a .beton file, or .tar shards")
     add_arguments(parser)
     options = check(parser.parse_args())

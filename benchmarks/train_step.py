@@ -30,6 +30,7 @@ from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
 from fixres.train import Trainer
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -180,7 +181,7 @@ def _result(steps: Steps, resolution: int, turns: Turns, peak: float) -> dict[st
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", default="resnet18,resnet50", help="timm names (%(default)s)")
     parser.add_argument("--res", default="128,160,192,224", help="sides in pixels (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16)

@@ -29,6 +29,7 @@ from fixres.models import Normalise, create_model
 from fixres.recipe import parse_recipe
 from fixres.training import create_trainer
 from fixres.tricks_config import AugmentConfig
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import InputError, check_resolution
 
@@ -152,7 +153,7 @@ def _switches(text: str) -> list[str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--loads", default="small:64:64,resnet50:32:128", help="network:batch:pixels (%(default)s)")
     parser.add_argument("--switches", default="each", help="names with semicolons, beside plain (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="each loop has two windows in a round (%(default)s)")

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.image_sizes import image_sizes
 from pipelines.sources import open_source
 from pipelines.spec import EvalCrop, InputError, TrainCrop
@@ -42,7 +43,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line's values, with None for those that the recipe shall say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
     parser.add_argument("--config", help="recipe, a name or a file, for what is not given below")
     parser.add_argument("--arm", choices=("baseline", "fast"), help="the recipe's arm (fast if there is one)")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.scenario import Scenario, project, step_speeds
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
 
@@ -47,7 +48,7 @@ def _schedule(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model", default="resnet50", help="a timm name (%(default)s)")
     parser.add_argument("--gpus", type=int, default=1, help="devices (%(default)s)")
     parser.add_argument("--cores", type=int, help="for loading, in all (12 for each device)")

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.contact_sheet import contact_sheet, save, stored_images
 from pipelines.inspection import inspect_source
 from pipelines.inspection_text import as_text
@@ -24,7 +25,7 @@ _COLUMNS = 8
 
 def main() -> None:
     """Parses the command line, prints and draws."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
     parser.add_argument("--out", type=Path, help="PNG file to make, with images chosen by chance and their classes")
     parser.add_argument("--json", action="store_true", help="print JSON")

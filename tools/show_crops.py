@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.contact_sheet import contact_sheet, first_crops, save
 from pipelines.loaders import ENGINES, open_loader
 from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
@@ -16,7 +17,7 @@ from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 
 def main() -> None:
     """Parses the command line, draws and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
     parser.add_argument("dest", type=Path, help="PNG file to make")
     parser.add_argument("--engine", default="torch", help=f"one of {', '.join(ENGINES)} (%(default)s)")
