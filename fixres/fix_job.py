@@ -20,6 +20,7 @@ from fixres.distributed import is_main, sharded, share_state
 from fixres.environment import capture
 from fixres.evaluate import EvalResult, sweep
 from fixres.finetune import finetune, fix_crop
+from fixres.fix_check import check_fix
 from fixres.fix_report import Fixed, FixReport, write_fix_report
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
@@ -145,6 +146,7 @@ def fix_network(
     test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **test)) as test_loader:
         fixer = _Fixer(job, net, info, normalise, precision, open_loader)
+        fixer.check(resolutions)
 
         def test(when: str) -> list[EvalResult]:
             return sweep(net, normalise, test_loader, precision, _swept(job, info, resolutions, net), when)
@@ -183,6 +185,14 @@ class _Fixer:
     ) -> None:
         self._job, self._net, self._info, self._normalise = job, net, info, normalise
         self._precision, self._open_loader = precision, open_loader
+
+    def check(self, resolutions: list[int]) -> None:
+        """Raises InputError if one of the fixes could not be gone through with."""
+        job = self._job
+        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        with closing(self._open(crop, resolutions[0], shuffle=True)) as loader:
+            for resolution in resolutions:
+                check_fix(self._net, loader, job.fix, job.optim, resolution)
 
     def fix(self, resolution: int) -> Fixed:
         """Adapts and fine-tunes the network, which must have the original weights."""

@@ -30,9 +30,7 @@ def first_cause(error: BaseException) -> str:
     if unknown := re.search(r"Option '([^']+)' is not accepted", text):
         return f"unknown key {'.'.join(filter(None, [setting, unknown[1]]))}; see --help"
     kinds = [_named(kind) for kind in re.findall(r"Expected an? (<class '\w+'>|typing\.Literal\[[^\]]*\])", text)]
-    value = re.search(r"Got value: (.*?)(?: - Expected a | Given value|$)", text) or re.search(
-        r"Given value: (.*)$", text
-    )
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: - Expected a | Given value|$)", text)
     wanted = " or ".join(dict.fromkeys(filter(None, kinds)))
     if setting and value and wanted:
         return f"{setting}={value[1]} must be {wanted}; see --help"
