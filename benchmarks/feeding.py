@@ -24,7 +24,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
 from benchmarks.options import sides
 from benchmarks.records import finish, record
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, output_file
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
 from pipelines.console import run
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of DALI (%(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the record goes")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
     options = parser.parse_args()
     options.res = sides(options.res)
     config = LoaderConfig(

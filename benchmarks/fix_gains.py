@@ -25,7 +25,7 @@ from fixres.activations_job import ActivationsJob, network_activations
 from fixres.config import FixConfig, OptimConfig
 from fixres.fix_job import FixJob, fix_network
 from fixres.hardware import choose_device
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.opening import PreparedData
 from pipelines.spec import DataConfig, InputError
@@ -140,7 +140,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.04, help="peak rate for a batch of 256 (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--note", default="", help="a sentence of conditions for below the table")
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/fix.json")
+    parser.add_argument("--json", type=output_file, help="where the figures go, such as benchmarks/results/fix.json")
     options = parser.parse_args()
     for name in ("test_res", "sweep"):
         setattr(options, name, sides(getattr(options, name), name))

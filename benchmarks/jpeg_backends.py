@@ -25,7 +25,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
 from benchmarks.records import finish, record
 from benchmarks.tables import jpeg_backends_table
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, output_file
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
 from pipelines.console import run
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
-    parser.add_argument("--json", type=Path, help="where the record goes")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
     options = parser.parse_args()
     if options.num_images < 1 or options.rounds < 1:
         raise InputError("num-images and rounds must be at least 1")

@@ -24,7 +24,7 @@ from benchmarks.records import RESULTS, finish, read_record, record
 from benchmarks.scaling import gradient_bytes
 from benchmarks.scaling_model import Inputs, breaks, project
 from benchmarks.scaling_plan_table import scaling_plan_table
-from pipelines.arguments import Parser
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -215,7 +215,7 @@ def _parse() -> argparse.Namespace:
             origin = "{:g}, {}".format(*_ASSUMED[name]) if name in _ASSUMED else "recorded"
             unit = f"in {UNITS[name][0]} " if name in UNITS else ""
             parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"{unit}({origin})")
-    parser.add_argument("--json", type=Path, help="such as benchmarks/results/scaling_plan.json")
+    parser.add_argument("--json", type=output_file, help="such as benchmarks/results/scaling_plan.json")
     options = parser.parse_args()
     try:
         options.gpus = [int(number) for number in options.gpus.split(",")]

@@ -30,6 +30,7 @@ from fixres.probing import check_takes, stride_of
 from fixres.progress import say
 from fixres.resolution_advice import advise, explanation
 from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+from pipelines.writing import check_target
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class FixJob(NetworkChoice):
         return self.target(resolutions[0]).with_name(name)
 
     def check_free(self, resolutions: list[int]) -> None:
-        """Raises InputError if a fixed checkpoint or the report would overwrite a file."""
+        """Raises InputError if a fixed checkpoint or the report would overwrite a file, or has no place."""
+        if self.output is not None:
+            check_target(self.output, folder=self.output.suffix != ".pt")
         paths = [self.target(resolution) for resolution in resolutions]
         if resolutions:
             report = self.report(resolutions)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pipelines.spec import InputError
+from pipelines.writing import check_target
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +26,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises InputError with what argparse found."""
         raise InputError(f"{message}; see --help")
+
+
+def output_file(text: str) -> Path:
+    """A type for files to make: looks whether they can be made before the work that fills them."""
+    try:
+        check_target(Path(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
+def output_folder(text: str) -> Path:
+    """Likewise for folders; one that is there may be written into."""
+    try:
+        check_target(Path(text), folder=True)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def number_or_inf(text: str) -> float:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipelines.arguments import Parser, number_or_inf
+from pipelines.arguments import Parser, number_or_inf, output_file, output_folder
 from pipelines.console import EXIT_INPUT, run
 from pipelines.spec import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 _CHILDREN = {"contender_process", "scaling_worker", "training_process"}  # started by programs, not by people
+
+
+def source(name: str) -> str:
+    return (ROOT / f"{name.replace('.', '/')}.py").read_text()
+
+
 COMMANDS = sorted(
     f"{folder}.{path.stem}"
     for folder in ("tools", "benchmarks")
@@ -53,6 +61,40 @@ def test_an_unknown_flag_is_one_line(
 def test_help_is_clean(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, error = call(monkeypatch, capsys, name, "--help")
     assert (code, error) == (0, "") and out.startswith("usage: ") and "--help" in out
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if '"--json", type=' in source(name)])
+def test_a_record_that_cannot_be_written_is_told_before_the_measurement(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for place, message in ((tmp_path, "is a folder; choose a file name"), (tmp_path / "file" / "x.json", "no folder")):
+        code, out, error = call(monkeypatch, capsys, name, "--json", place)
+        assert (code, out, len(error.splitlines())) == (EXIT_INPUT, "", 1), error
+        assert "argument --json: " in error and message in error
+
+
+def test_an_output_is_looked_at_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert output_file(str(tmp_path / "new" / "x.json")) == tmp_path / "new" / "x.json"
+    assert output_file(str(tmp_path / "file")) == tmp_path / "file"
+    assert output_folder(str(tmp_path)) == tmp_path and output_folder(str(tmp_path / "a" / "b")).name == "b"
+    for kind, place in (
+        (output_file, "."),
+        (output_folder, "file"),
+        (output_folder, "file/b"),
+        (output_file, "file/b"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match="folder"):
+            kind(str(tmp_path / place))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_takes_no_files_is_the_systems_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError) as caught:
+        output_file(str(tmp_path / "x.json"))
+    assert caught.value.filename == str(tmp_path)
 
 
 @pytest.mark.parametrize(
