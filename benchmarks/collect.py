@@ -6,13 +6,13 @@ each run, and prints the table as Markdown. Runs that differ in their seed only 
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import RESULTS, section
 from fixres.report import read_report
+from pipelines.arguments import Parser
 from pipelines.console import run
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
@@ -49,7 +49,7 @@ def collect(name: str, folders: list[Path], note: str) -> dict[str, Any]:
 
 def main() -> None:
     """Collects, writes, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--note", default="", help="what the data was and anything odd about the machine")

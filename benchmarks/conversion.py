@@ -22,6 +22,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import RepeatedSource
 from benchmarks.measure import Turns, Window, take_turns
 from benchmarks.records import finish, record
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.convert import convert
 from pipelines.spec import InputError
@@ -127,14 +128,14 @@ def _table(content: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, prints the table, writes the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--num-images", type=int, default=1500, help="the photographs are repeated (%(default)s)")
     parser.add_argument("--max-side", type=int, default=500)
     parser.add_argument("--work-dir", type=Path, help="where files are made and removed (the system's)")
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=output_file, help="where the figures go")
     options = parser.parse_args()
     if options.rounds < 1 or options.num_images < 1:
         raise InputError("rounds and num-images must be at least 1")

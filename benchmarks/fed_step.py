@@ -26,6 +26,7 @@ from benchmarks.records import finish, record
 from benchmarks.tables import fed_step_table
 from benchmarks.train_step import Steps
 from fixres.hardware import choose_device, choose_precision
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -102,7 +103,7 @@ def _results(turns: Turns, resolution: int) -> list[dict[str, Any]]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--model", default="resnet18", help="timm name (%(default)s)")
     parser.add_argument("--engines", default="roc,torch", help="%(default)s; those of benchmarks.throughput")
@@ -118,7 +119,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--max-side", type=int, default=500)
     parser.add_argument("--quality", type=int, default=90)
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/fed_step.json")
+    parser.add_argument(
+        "--json", type=output_file, help="where the figures go, such as benchmarks/results/fed_step.json"
+    )
     options = parser.parse_args()
     options.engines = check_engines(list(dict.fromkeys(options.engines.split(","))))
     options.res = sides(options.res)

@@ -10,7 +10,6 @@ scale (0.08, 1). All steps take turns, round by round; medians and the range are
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
 from benchmarks.options import sides
 from benchmarks.records import finish, record
+from pipelines.arguments import Parser, output_file
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
 from pipelines.console import run
@@ -149,14 +149,14 @@ def _line(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Parses the command line, measures, prints a line for each resolution, writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
     parser.add_argument("--res", default="128,160,224", help="%(default)s")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1, help="threads of DALI (%(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where the record goes")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
     options = parser.parse_args()
     options.res = sides(options.res)
     config = LoaderConfig(

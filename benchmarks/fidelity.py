@@ -25,6 +25,7 @@ from benchmarks.options import sides
 from benchmarks.records import leave_if_partial, record, write_record
 from benchmarks.tables import fidelity_table
 from benchmarks.throughput_text import columns
+from pipelines.arguments import Parser, number_or_inf, output_file, output_folder
 from pipelines.console import run
 from pipelines.loaders import ENGINES, is_installed
 from pipelines.loaders.roc import RocLoader
@@ -126,16 +127,16 @@ def as_text(content: dict[str, Any]) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="photographs, a .beton file, or .tar shards")
     parser.add_argument("--engines", help="of pipelines.loaders (all that are installed)")
     parser.add_argument("--res", default="128,160,224", help="output sides in pixels (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the report")
-    parser.add_argument("--json", type=Path, help="where the record goes (fidelity.json in that folder)")
+    parser.add_argument("--out", type=output_folder, required=True, help="folder for the report")
+    parser.add_argument("--json", type=output_file, help="where the record goes (fidelity.json in that folder)")
     parser.add_argument("--device", default="cpu", help="where the engines' batches arrive (%(default)s)")
     parser.add_argument("--num-images", type=int, default=500)
     parser.add_argument("--num-epochs", type=int, default=1, help="crops of each image (%(default)s)")
-    parser.add_argument("--min-zoom", type=float, default=MIN_ZOOM, help="the quality knob (%(default)s)")
+    parser.add_argument("--min-zoom", type=number_or_inf, default=MIN_ZOOM, help="the quality knob (%(default)s)")
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
     options = parser.parse_args()
     usual = [engine for engine in ENGINES if engine != "torch" and is_installed(engine)]

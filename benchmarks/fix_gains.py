@@ -25,6 +25,7 @@ from fixres.activations_job import ActivationsJob, network_activations
 from fixres.config import FixConfig, OptimConfig
 from fixres.fix_job import FixJob, fix_network
 from fixres.hardware import choose_device
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.opening import PreparedData
 from pipelines.spec import DataConfig, InputError
@@ -127,7 +128,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="trained weights, one for each seed")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument(
@@ -139,7 +140,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.04, help="peak rate for a batch of 256 (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--note", default="", help="a sentence of conditions for below the table")
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/fix.json")
+    parser.add_argument("--json", type=output_file, help="where the figures go, such as benchmarks/results/fix.json")
     options = parser.parse_args()
     for name in ("test_res", "sweep"):
         setattr(options, name, sides(getattr(options, name), name))

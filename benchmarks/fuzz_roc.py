@@ -9,7 +9,6 @@ the bytes around it change (so that it was read outside its fields), end it with
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import io
 import time
@@ -18,6 +17,8 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+from pipelines.arguments import Parser
+from pipelines.console import run
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.decode import decode_samples
 from pipelines.roc.encode import RocQuality, encode
@@ -190,7 +191,7 @@ def _check_cut(jpeg: bytes, num_pixels: int, used: np.ndarray) -> None:
 
 def main() -> None:
     """Parses the command line, fuzzes, prints what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--num", type=int, default=100_000, help="mutants (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -205,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -25,6 +25,7 @@ from benchmarks.conditions import conditions
 from benchmarks.files import BenchmarkFiles
 from benchmarks.records import finish, record
 from benchmarks.tables import jpeg_backends_table
+from pipelines.arguments import Parser, output_file
 from pipelines.beton_parts import open_beton
 from pipelines.boxes import boxes
 from pipelines.console import run
@@ -146,14 +147,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Parses the command line, measures, prints the table, writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
     parser.add_argument("--res", type=int, default=160, help="side that cuts are made for, in pixels (%(default)s)")
     parser.add_argument("--num-images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
-    parser.add_argument("--json", type=Path, help="where the record goes")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
     options = parser.parse_args()
     if options.num_images < 1 or options.rounds < 1:
         raise InputError("num-images and rounds must be at least 1")

@@ -29,6 +29,7 @@ from fixres.config import Recipe
 from fixres.recipe import parse_recipe
 from fixres.report import read_report
 from fixres.schedule import resolution_at
+from pipelines.arguments import Parser, output_file
 from pipelines.console import EXIT_PREEMPTED, leave, run
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
@@ -154,15 +155,13 @@ def _earlier_projection(folder: Path, scenario: Scenario | None) -> dict[str, An
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe that all others describe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of all arms (%(default)s)")
     parser.add_argument("--target", type=float, help="accuracy, as a fraction, that times are measured to (what large "
                         "reaches in its worst seed, in whole points)")  # fmt: skip
     parser.add_argument("--project", default="resnet50", help="network to project ImageNet for, or none (%(default)s)")
     parser.add_argument("--gpus", type=int, default=8, help="devices of that projection (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the record there, too: benchmarks/results/savings.json")
+    parser.add_argument("--json", type=output_file, help="write the record there, too: benchmarks/results/savings.json")
     parser.add_argument("--note", default="", help="what the data was and anything odd about the machine")
     options, rest = parser.parse_known_args(list(arguments))
     options.seeds = seeds_of(options.seeds, rest)

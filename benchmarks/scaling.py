@@ -32,6 +32,7 @@ from benchmarks.scaling_worker import NUM_CLASSES, Spec
 from fixres.config import ModelConfig
 from fixres.hardware import choose_device, choose_precision
 from fixres.models import create_model
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.loaders import ENGINES
 from pipelines.spec import InputError
@@ -123,7 +124,7 @@ def _of(spec: Spec, batches: dict[str, dict[int, int]], processes: int) -> Spec:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--processes", default="1,2", help="numbers of processes (%(default)s); all: 1, 2, 4, ... GPUs")
     parser.add_argument("--mode", default="weak,strong", help="%(default)s")
@@ -142,7 +143,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--max-side", type=int, default=500, help="of a stored picture in pixels (%(default)s)")
     parser.add_argument("--quality", type=int, default=90, help="of a stored picture (%(default)s)")
     parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"))
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/scaling.json")
+    parser.add_argument(
+        "--json", type=output_file, help="where the figures go, such as benchmarks/results/scaling.json"
+    )
     return _checked(parser.parse_args())
 
 

@@ -24,6 +24,7 @@ from benchmarks.records import RESULTS, finish, read_record, record
 from benchmarks.scaling import gradient_bytes
 from benchmarks.scaling_model import Inputs, breaks, project
 from benchmarks.scaling_plan_table import scaling_plan_table
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -201,7 +202,7 @@ def _file_bytes(throughput: dict[str, Any], engine: str, images: int) -> Found:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--gpus", default="8,64,256,1024", help="%(default)s")
     parser.add_argument("--model", default="resnet50", help="timm name (%(default)s)")
     parser.add_argument("--res", default="128", help="side in pixels (%(default)s)")
@@ -214,7 +215,7 @@ def _parse() -> argparse.Namespace:
             origin = "{:g}, {}".format(*_ASSUMED[name]) if name in _ASSUMED else "recorded"
             unit = f"in {UNITS[name][0]} " if name in UNITS else ""
             parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"{unit}({origin})")
-    parser.add_argument("--json", type=Path, help="such as benchmarks/results/scaling_plan.json")
+    parser.add_argument("--json", type=output_file, help="such as benchmarks/results/scaling_plan.json")
     options = parser.parse_args()
     try:
         options.gpus = [int(number) for number in options.gpus.split(",")]

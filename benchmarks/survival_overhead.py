@@ -45,6 +45,7 @@ from fixres.optim import Stepper, create_optimizer
 from fixres.survival import STATES, Survival
 from fixres.survival_config import SurvivalConfig
 from fixres.train import Trainer
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import Batch, Counters, InputError, Loader, check_resolution
 
@@ -234,7 +235,7 @@ def _cases(text: str) -> list[Case]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     default = "small:64:8,resnet18:128:16,resnet50:128:16"
     parser.add_argument("--networks", default=default, help="name:resolution:batch, ... (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8)
@@ -245,7 +246,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="states are written below it, then removed")
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/survival.json")
+    parser.add_argument(
+        "--json", type=output_file, help="where the figures go, such as benchmarks/results/survival.json"
+    )
     options = parser.parse_args()
     options.networks = _cases(options.networks)
     if options.rounds < 1 or options.writes < 1 or any(case.batch_size < 2 for case in options.networks):

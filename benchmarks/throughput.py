@@ -29,6 +29,7 @@ from benchmarks.page_cache import files_below, load
 from benchmarks.records import finish, record
 from benchmarks.remote import Remote
 from benchmarks.throughput_text import as_text
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -169,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads or workers of each engine (%(default)s)")
     parser.add_argument("--device", default="cpu", help="where batches arrive, cpu or cuda[:n] (%(default)s)")
     parser.add_argument("--cache", choices=CACHES, default="warm", help="page cache (%(default)s)")
-    parser.add_argument("--json", type=Path, help="where the record goes")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
     parser.add_argument("--rounds", type=int, default=40, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.15, help="least length of a window (%(default)s)")
     parser.add_argument("--cold-rounds", type=int, default=3, help="rounds with a cold page cache (%(default)s)")
@@ -199,7 +200,7 @@ def check(options: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     """Measures, prints the tables, writes the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="photographs, a .beton file, or .tar shards")
     add_arguments(parser)
     options = check(parser.parse_args())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from fixres.hardware import Precision, choose_device, choose_precision
 from fixres.models import Normalise, create_model
 from fixres.optim import Stepper, create_optimizer
 from fixres.train import Trainer
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -180,7 +180,7 @@ def _result(steps: Steps, resolution: int, turns: Turns, peak: float) -> dict[st
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--models", default="resnet18,resnet50", help="timm names (%(default)s)")
     parser.add_argument("--res", default="128,160,192,224", help="sides in pixels (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -189,7 +189,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--compile", choices=("auto", "yes", "no"), default="auto", help="torch.compile (on GPUs)")
-    parser.add_argument("--json", type=Path, help="where the figures go, such as benchmarks/results/train_step.json")
+    parser.add_argument(
+        "--json", type=output_file, help="where the figures go, such as benchmarks/results/train_step.json"
+    )
     options = parser.parse_args()
     options.models = options.models.split(",")
     options.res = sides(options.res)

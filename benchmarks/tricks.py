@@ -31,6 +31,7 @@ from benchmarks.tricks_table import text
 from benchmarks.tricks_variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
 from fixres.config import Recipe
 from fixres.recipe import parse_recipe
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError
 
@@ -151,14 +152,12 @@ def _train_missing(ablation: Ablation, recipe: Recipe) -> None:
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe that all others describe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of every variant (%(default)s)")
     parser.add_argument("--variants", default="all", help="all, stack, less, or names with commas: baseline, a trick's "
                         "for the stack up to it, less-TRICK for all but it (%(default)s)")  # fmt: skip
     parser.add_argument("--teacher", type=Path, help="weights of a trained network: distillation is stacked on all")
-    parser.add_argument("--json", type=Path, help="write the record there, too: benchmarks/results/tricks.json")
+    parser.add_argument("--json", type=output_file, help="write the record there, too: benchmarks/results/tricks.json")
     parser.add_argument("--note", default="", help="what the data was and anything odd about the machine")
     options, rest = parser.parse_known_args(list(arguments))
     options.seeds = seeds_of(options.seeds, rest)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from fixres.models import Normalise, create_model
 from fixres.recipe import parse_recipe
 from fixres.training import create_trainer
 from fixres.tricks_config import AugmentConfig
+from pipelines.arguments import Parser, output_file
 from pipelines.console import run
 from pipelines.spec import InputError, check_resolution
 
@@ -152,14 +152,14 @@ def _switches(text: str) -> list[str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--loads", default="small:64:64,resnet50:32:128", help="network:batch:pixels (%(default)s)")
     parser.add_argument("--switches", default="each", help="names with semicolons, beside plain (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="each loop has two windows in a round (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.5, help="least length of a window (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:n]")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=output_file, help="where the figures go")
     options = parser.parse_args()
     options.loads, options.switches = [_load(one) for one in options.loads.split(",")], _switches(options.switches)
     if options.rounds < 1:

@@ -12,6 +12,7 @@ from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import choose_device, choose_precision
 from fixres.probing import check_takes
 from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
+from pipelines.writing import check_target
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class ActivationsJob(NetworkChoice):
             raise InputError(f"num_images={self.num_images} must be at least 1")
         if self.plot is not None and self.plot.suffix.lower() != ".png":
             raise InputError(f"plot={self.plot} must be a .png file")
+        if self.plot is not None:
+            check_target(self.plot)
 
 
 def network_activations(

@@ -14,6 +14,7 @@ from fixres.clock import Clock
 from fixres.config import ArmConfig, OptimConfig, Recipe
 from fixres.distributed import gathered, is_main, num_processes, summed
 from fixres.evaluate import EvalResult, evaluate
+from fixres.fix_check import check_fix
 from fixres.hardware import Precision
 from fixres.models import Normalise, create_model
 from fixres.probing import check_takes
@@ -79,6 +80,8 @@ class Arm:
             )
             self.loader = self.open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
             check_cache(recipe, config, self.loader)
+            if config.fix is not None:
+                check_fix(self.tested, self.loader, config.fix, recipe.optim, config.test_res)
         say(f"{name}: {_rates(recipe.optim)}")
         self.epochs: list[EpochResult] = []
         self.curve: list[CurvePoint] = []

@@ -16,6 +16,7 @@ from fixres.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.scoring import Scores, wilson
 from fixres.softmax_files import open_softmax, score_softmax
 from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
+from pipelines.writing import check_target
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class EvaluateJob(NetworkChoice):
             raise InputError(f"give one of --model, --checkpoint and --softmax, not {given or 'none'} of them")
         if self.softmax_files and (self.test_res or self.images):
             raise InputError("softmax files are scored as they are; omit --test_res and --images")
+        if self.json is not None:
+            check_target(self.json)
 
     @property
     def softmax_files(self) -> list[Path]:

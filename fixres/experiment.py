@@ -13,12 +13,21 @@ from fixres.config import Recipe
 from fixres.distributed import is_main, num_processes, sharded, wait_for_all
 from fixres.environment import capture
 from fixres.hardware import choose_device, choose_precision
+from fixres.models import check_name
 from fixres.report import Report, write_report
 from fixres.run_lock import locked
 from fixres.run_state import check_fits, description
 from fixres.runlog import ENVIRONMENT, RunLog
 from fixres.survival import Survival
 from pipelines.spec import InputError, Loader, OpenLoader
+from pipelines.writing import check_target
+
+
+def check_place(recipe: Recipe) -> None:
+    """Raises what `run_experiment` would raise of device, precision, network and run folder; it needs no data."""
+    choose_precision(recipe.precision, choose_device(recipe.device))
+    check_name(recipe.model)
+    check_target(recipe.folder, folder=True)
 
 
 def run_experiment(

@@ -28,7 +28,7 @@ from fixres.models import Normalise
 from fixres.probing import check_takes
 from fixres.softmax_files import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
-from pipelines.writing import resumable
+from pipelines.writing import check_target, resumable
 
 VERSION = 1
 _SECONDS_BETWEEN_NOTES = 2.0  # about so much work is lost when an extraction is killed
@@ -67,6 +67,7 @@ class ExtractJob(NetworkChoice):
             check_resolution(self.test_res)
         if self.images is not None and self.split != "val":
             raise InputError("images are a test split of their own; omit --split")
+        check_target(self.output, folder=True)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from fixres.distributed import is_main, sharded, share_state
 from fixres.environment import capture
 from fixres.evaluate import EvalResult, sweep
 from fixres.finetune import finetune, fix_crop
+from fixres.fix_check import check_fix
 from fixres.fix_report import Fixed, FixReport, write_fix_report
 from fixres.foreign_checkpoint import NetworkChoice
 from fixres.hardware import Precision, choose_device, choose_precision
@@ -29,6 +30,7 @@ from fixres.probing import check_takes, stride_of
 from fixres.progress import say
 from fixres.resolution_advice import advise, explanation
 from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+from pipelines.writing import check_target
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class FixJob(NetworkChoice):
         return self.target(resolutions[0]).with_name(name)
 
     def check_free(self, resolutions: list[int]) -> None:
-        """Raises InputError if a fixed checkpoint or the report would overwrite a file."""
+        """Raises InputError if a fixed checkpoint or the report would overwrite a file, or has no place."""
+        if self.output is not None:
+            check_target(self.output, folder=self.output.suffix != ".pt")
         paths = [self.target(resolution) for resolution in resolutions]
         if resolutions:
             report = self.report(resolutions)
@@ -145,6 +149,7 @@ def fix_network(
     test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **test)) as test_loader:
         fixer = _Fixer(job, net, info, normalise, precision, open_loader)
+        fixer.check(resolutions)
 
         def test(when: str) -> list[EvalResult]:
             return sweep(net, normalise, test_loader, precision, _swept(job, info, resolutions, net), when)
@@ -183,6 +188,14 @@ class _Fixer:
     ) -> None:
         self._job, self._net, self._info, self._normalise = job, net, info, normalise
         self._precision, self._open_loader = precision, open_loader
+
+    def check(self, resolutions: list[int]) -> None:
+        """Raises InputError if one of the fixes could not be gone through with."""
+        job = self._job
+        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        with closing(self._open(crop, resolutions[0], shuffle=True)) as loader:
+            for resolution in resolutions:
+                check_fix(self._net, loader, job.fix, job.optim, resolution)
 
     def fix(self, resolution: int) -> Fixed:
         """Adapts and fine-tunes the network, which must have the original weights."""

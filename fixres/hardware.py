@@ -22,6 +22,9 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"device={name!r} is unknown; use auto, cpu or cuda[:n]") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={name!r}: no CUDA device is visible; use --device cpu, or check nvidia-smi")
+    if device.type == "cuda" and (device.index or 0) >= (number := torch.cuda.device_count()):
+        last = f"cuda:{number - 1}" if number > 1 else "cuda"
+        raise InputError(f"device={name!r}: this machine shows {number} GPUs, the last is {last}; use another")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device={name!r} is not supported; use auto, cpu or cuda[:n]")
     return device

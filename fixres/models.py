@@ -11,13 +11,20 @@ from fixres.config import ModelConfig
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 
 
-def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """A timm network with random weights, in channels_last memory format."""
+def check_name(config: ModelConfig) -> None:
+    """Raises InputError if timm has no such network."""
     import timm
 
     if not timm.is_model(config.name):
         near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "see timm.list_models()"
         raise InputError(f"model.name={config.name!r} is not a timm model; near: {near}")
+
+
+def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """A timm network with random weights, in channels_last memory format."""
+    import timm
+
+    check_name(config)
     try:
         net = timm.create_model(config.name, num_classes=num_classes, **_with_classes(config.kwargs))
     except TypeError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fixres.config import Recipe
+from fixres.recipe_checks import check_call, check_numbers
+from fixres.recipe_errors import first_cause
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
 
@@ -39,84 +39,54 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     arguments = [part for argument in arguments for part in _split_config(argument)]
-    _refuse_classes(arguments)
+    check_call(kind, arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
     parser.add_class_arguments(kind)
     try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        settings = parser.parse_args(arguments)
+        check_numbers(settings.as_dict())
+        values = vars(parser.instantiate(settings))
         return kind(**{key: value for key, value in values.items() if key != "config"})
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_first_cause(error)) from error
-
-
-def _refuse_classes(arguments: Sequence[str]) -> None:
-    """Raises InputError for a file that names a class: the parser imports what stands under `class_path`."""
-    import yaml
-
-    for option, name in pairwise(arguments):
-        if option != "--config" or not Path(name).is_file():
-            continue
-        try:
-            content = yaml.safe_load(Path(name).read_bytes())
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
-            continue  # the parser says what is wrong with it
-        if _has_key(content, "class_path"):
-            raise InputError(f"{name}: class_path is no setting; a recipe names no classes")
-
-
-def _has_key(content: Any, key: str) -> bool:
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen or not isinstance(value, dict | list):
-            continue
-        seen.add(id(value))  # YAML can make a value its own part
-        if isinstance(value, dict) and key in value:
-            return True
-        waiting.extend(value.values() if isinstance(value, dict) else value)
-    return False
+        raise InputError(first_cause(error)) from error
 
 
 def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:
-    """Puts the default recipe first if none is named, and replaces a recipe's name by its file in `folder`."""
+    """Puts the default recipe first if none is named, and replaces a recipe's name by its file in or below `folder`."""
     arguments = [part for argument in arguments for part in _split_config(argument)]
     if "--config" not in arguments and default is not None:
         arguments = ["--config", default, *arguments]
     for i, argument in enumerate(arguments[:-1]):
-        named = folder / f"{arguments[i + 1]}.yaml"
-        if argument != "--config" or Path(arguments[i + 1]).is_file():
-            continue
-        if not named.is_file():
-            files = (*folder.glob("*.yaml"), *folder.glob("tricks/*.yaml"))
-            known = ", ".join(sorted(str(file.relative_to(folder).with_suffix("")) for file in files))
-            raise InputError(
-                f"--config {arguments[i + 1]}: no such file, and no recipe of that name; there are {known}"
-            )
-        arguments[i + 1] = str(named)
+        if argument == "--config" and not Path(arguments[i + 1]).is_file():
+            arguments[i + 1] = str(_recipe_file(arguments[i + 1], folder))
     return arguments
+
+
+def _recipe_file(name: str, folder: Path) -> Path:
+    """The recipe of that name; the folder it lies in need not be named."""
+    # Fixes have recipes of their own, and both tools would refuse the other's settings.
+    files = sorted(file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "fix")
+    known = {str(file.relative_to(folder).with_suffix("")): file for file in files}
+    bare = name.removesuffix(".yaml")
+    found = [known[bare]] if bare in known else [file for file in files if file.stem == bare]
+    if len(found) == 1:
+        return found[0]
+    what = "no such file, and no recipe of that name"
+    if found:
+        what = "the name of several recipes"
+    elif any(file.stem == bare for file in RECIPES.rglob("*.yaml")):
+        what = "a recipe of another tool (tools/finetune_fixres.py has those in fix/, tools/train_fast.py all others)"
+    elif Path(name).is_dir():
+        what = "a folder, not a recipe's file"
+    raise InputError(f"--config {name}: {what}; there are {', '.join(known)}")
 
 
 def _split_config(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--config=") else [argument]
-
-
-def _first_cause(error: BaseException) -> str:
-    """The message of the refusal at the bottom of a parser's nested errors, on one line."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    # Inside an optional group the parser lists every alternative it tried; the refused key says it all.
-    if unknown := re.search(r"Option '([^']+)' is not accepted", text):
-        groups = re.findall(r'Parser key "([^"]+)"', text)
-        return f"unknown key {'.'.join([*groups, unknown[1]])}; see --help"
-    return f"{text}; see --help"
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -15,6 +15,17 @@ from pipelines.writing import atomic_file
 _GAP = 4  # pixels between crops
 _CAPTION_HEIGHT = 14
 _SEED = 0
+MAX_PIXELS = 1 << 27
+"""Of a picture: 400 MB while it is made."""
+
+
+def check_size(num: int, side: int) -> None:
+    """Raises InputError for a picture of `num` images of `side` pixels that no memory holds and nobody can look at."""
+    if num * (side + _GAP) ** 2 > MAX_PIXELS:
+        raise InputError(
+            f"a picture of {num} images of {side} px is too large; ask for {MAX_PIXELS // (side + _GAP) ** 2} images "
+            "at most, or for smaller ones"
+        )
 
 
 def first_crops(loader: Loader, num: int) -> tuple[list[np.ndarray], list[str]]:

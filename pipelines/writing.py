@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +33,9 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
         target: the final name; its folder is made if need be.
         overwrite: replace an existing file instead of refusing.
     """
-    partial = _prepare(target, overwrite)
     if target.is_dir():
         raise InputError(f"{target} is a folder; choose a file name")
+    partial = _prepare(target, overwrite)
     with naming(target):
         partial.touch()
         with _locked(partial, target):
@@ -44,6 +44,32 @@ def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
                 put_in_place(partial, target)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+def check_target(target: Path, folder: bool = False) -> None:
+    """Looks, before any work, whether `target` can be written.
+
+    Args:
+        target: the final name; it may exist.
+        folder: a folder is to be made there.
+
+    Raises:
+        InputError: something of the other kind is there, or a file stands where a folder must.
+        PermissionError: the folder in which it is to be made takes no files.
+    """
+    if target.exists() and target.is_dir() != folder:
+        wanted = "a file; choose another name for the folder" if folder else "a folder; choose a file name"
+        raise InputError(f"{target} is {wanted}")
+    _check_holder([target, *target.absolute().parents] if folder else target.absolute().parents)
+
+
+def _check_holder(places: Sequence[Path]) -> None:
+    """The first of them that exists must be a folder that takes files; the others would be made in it."""
+    holder = next(place for place in places if place.exists())
+    if not holder.is_dir():
+        raise InputError(f"{holder} is a file, no folder; choose another place to write to")
+    if not os.access(holder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(holder))
 
 
 def keep_source(source: Path, target: Path) -> None:
@@ -149,6 +175,7 @@ def verify(source: Source, labels: np.ndarray, sizes: np.ndarray) -> None:
 def _prepare(target: Path, overwrite: bool) -> Path:
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
+    _check_holder(target.absolute().parents)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.name}.partial")
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser, output_file
 from pipelines.image_sizes import image_sizes
 from pipelines.sources import open_source
 from pipelines.spec import EvalCrop, InputError, TrainCrop
@@ -42,7 +43,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line's values, with None for those that the recipe shall say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
     parser.add_argument("--config", help="recipe, a name or a file, for what is not given below")
     parser.add_argument("--arm", choices=("baseline", "fast"), help="the recipe's arm (fast if there is one)")
@@ -55,7 +56,7 @@ def parse_options() -> argparse.Namespace:
         "--sample", type=int, default=2000, help="images to look at where no table has all sizes (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", type=Path, help="PNG file to make, with the distributions of apparent sizes")
+    parser.add_argument("--plot", type=output_file, help="PNG file to make, with the distributions of apparent sizes")
     options = parser.parse_args()
     if options.plot is not None and options.plot.suffix.lower() != ".png":
         raise InputError(f"--plot {options.plot} must be a .png file")

@@ -24,6 +24,7 @@ from benchmarks.throughput import add_arguments, check, measure
 from benchmarks.throughput_text import as_text
 from benchmarks.train_step import quick_record
 from pipelines import console
+from pipelines.arguments import Parser, output_folder
 from pipelines.prepare import prepare_scenes
 from pipelines.sources.scenes import SceneConfig
 
@@ -52,9 +53,11 @@ def _steps(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, help="photographs, a .beton file, or .tar shards (scenes are drawn)")
-    parser.add_argument("--out", type=Path, default=Path("runs/loaders"), help="folder of the report (%(default)s)")
+    parser.add_argument(
+        "--out", type=output_folder, default=Path("runs/loaders"), help="folder of the report (%(default)s)"
+    )
     parser.add_argument(
         "--model", default="resnet18", help='a timm name for the table of cores, "" for none (%(default)s)'
     )

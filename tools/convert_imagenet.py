@@ -9,10 +9,10 @@ python tools/convert_imagenet.py /data/imagenet roc/val.beton --format roc --spl
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.convert import convert
 from pipelines.parts import Part
 from pipelines.sources import KINDS, SPLITS, open_source
@@ -23,7 +23,7 @@ from pipelines.verify import verify_data
 
 def main() -> None:
     """Parses the command line and converts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source", type=Path, help="where the images are: a folder, an archive or a file")
     parser.add_argument("dest", type=Path, help="file (roc, ffcv) or folder (webdataset) to make")
     parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from benchmarks.scenario import Scenario, project, step_speeds
 from pipelines import console
+from pipelines.arguments import Parser, output_file
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
 
@@ -47,7 +47,7 @@ def _schedule(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model", default="resnet50", help="a timm name (%(default)s)")
     parser.add_argument("--gpus", type=int, default=1, help="devices (%(default)s)")
     parser.add_argument("--cores", type=int, help="for loading, in all (12 for each device)")
@@ -58,7 +58,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--fix-epochs", type=int, default=1)
     parser.add_argument("--recorded", action="store_true", help="take recorded step speeds of another machine")
     parser.add_argument("--measure", action="store_true", help="measure step speeds here even if they are recorded")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=output_file, help="write the figures there")
     return parser.parse_args()
 
 

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipelines import console
-from pipelines.contact_sheet import contact_sheet, save, stored_images
+from pipelines.arguments import Parser, output_file
+from pipelines.contact_sheet import check_size, contact_sheet, save, stored_images
 from pipelines.inspection import inspect_source
 from pipelines.inspection_text import as_text
 from pipelines.sources import open_source
@@ -24,9 +25,11 @@ _COLUMNS = 8
 
 def main() -> None:
     """Parses the command line, prints and draws."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
-    parser.add_argument("--out", type=Path, help="PNG file to make, with images chosen by chance and their classes")
+    parser.add_argument(
+        "--out", type=output_file, help="PNG file to make, with images chosen by chance and their classes"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--num", type=int, default=32, help="images to draw (%(default)s)")
     parser.add_argument("--side", type=int, default=128, help="pixels of a drawn image (%(default)s)")
@@ -52,6 +55,7 @@ def main() -> None:
 
 def draw(source: Source, options: argparse.Namespace) -> list[str]:
     """Makes the picture; returns a line for each image that could not be decoded."""
+    check_size(min(options.num, len(source)), options.side)
     images, captions, bad = stored_images(source, options.num, options.side)
     heading = one_line(f"{options.data}: {len(images)} of {len(source)} images")
     save(contact_sheet([(heading, images, captions)], _COLUMNS), options.out)

@@ -6,17 +6,17 @@ python tools/merge_parts.py /data/train.beton PART...  # of these
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser
 from pipelines.merge import merge, parts_beside
 from pipelines.spec import InputError
 
 
 def main() -> None:
     """Parses the command line and merges."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("dest", type=Path, help="file or folder to make")
     parser.add_argument("parts", type=Path, nargs="*", help="all parts (those beside DEST)")
     parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")

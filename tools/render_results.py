@@ -6,16 +6,16 @@ python tools/render_results.py --check   # only tells, exit code 1
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from benchmarks.tables import documents, render
 from pipelines import console
+from pipelines.arguments import Parser
 
 
 def main() -> None:
     """Parses the command line and renders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []

@@ -9,16 +9,19 @@ import argparse
 from pathlib import Path
 
 from pipelines import console
-from pipelines.contact_sheet import contact_sheet, first_crops, save
+from pipelines.arguments import Parser, output_file
+from pipelines.contact_sheet import check_size, contact_sheet, first_crops, save
 from pipelines.loaders import ENGINES, open_loader
 from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
+
+_COLUMNS = 32  # crops side by side; more of a kind go on below
 
 
 def main() -> None:
     """Parses the command line, draws and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
-    parser.add_argument("dest", type=Path, help="PNG file to make")
+    parser.add_argument("dest", type=output_file, help="PNG file to make")
     parser.add_argument("--engine", default="torch", help=f"one of {', '.join(ENGINES)} (%(default)s)")
     parser.add_argument("--resolution", type=int, default=128, help="training crop in pixels (%(default)s)")
     parser.add_argument("--test-resolution", type=int, help="testing crop in pixels (as --resolution)")
@@ -30,25 +33,30 @@ def main() -> None:
     options = parser.parse_args()
     if options.num < 1 or options.epochs < 0:
         raise InputError(f"--num {options.num} --epochs {options.epochs}: there must be at least one sample")
-    save(contact_sheet(draw(options), options.num), options.dest)
+    if options.dest.suffix.lower() != ".png":
+        raise InputError(f"DEST {options.dest} must be a .png file")
+    if options.test_resolution is None:
+        options.test_resolution = options.resolution
+    rows = draw(options)
+    columns = min(_COLUMNS, *(len(images) for _, images, _ in rows))
+    save(contact_sheet(rows, columns), options.dest)
     print(options.dest)
 
 
 def draw(options: argparse.Namespace) -> list:
     """Rows of crops: training once per epoch, then testing."""
-    rows, size = [], {"path": options.data, "batch_size": options.num, "seed": options.seed}
-    if options.epochs:
-        crop = TrainCrop(scale=tuple(options.scale))
-        with open_loader(options.engine, LoaderConfig(crop=crop, resolution=options.resolution, **size)) as loader:
-            for epoch in range(options.epochs):
-                loader.set_epoch(epoch)
-                heading = f"{options.engine}, training at {options.resolution} px, epoch {epoch}"
-                rows.append((heading, *first_crops(loader, options.num)))
-    resolution = options.test_resolution or options.resolution
-    with open_loader(
-        options.engine, LoaderConfig(crop=EvalCrop(options.crop_pct), resolution=resolution, **size)
-    ) as loader:
-        heading = f"{options.engine}, testing at {resolution} px, crop_pct {options.crop_pct}"
+    rows, most = [], max(options.resolution, options.test_resolution)
+    common = {"path": options.data, "batch_size": min(options.num, _COLUMNS), "seed": options.seed}
+    test = LoaderConfig(crop=EvalCrop(options.crop_pct), resolution=options.test_resolution, **common)
+    train = LoaderConfig(crop=TrainCrop(scale=tuple(options.scale)), resolution=options.resolution, **common)
+    with open_loader(options.engine, train) as loader:
+        check_size(min(options.num, loader.num_samples) * (options.epochs + 1), most)
+        for epoch in range(options.epochs):
+            loader.set_epoch(epoch)
+            heading = f"{options.engine}, training at {options.resolution} px, epoch {epoch}"
+            rows.append((heading, *first_crops(loader, options.num)))
+    with open_loader(options.engine, test) as loader:
+        heading = f"{options.engine}, testing at {options.test_resolution} px, crop_pct {options.crop_pct}"
         rows.append((heading, *first_crops(loader, options.num)))
     return rows
 

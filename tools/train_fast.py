@@ -19,11 +19,12 @@ def main() -> None:
     """Parses the recipe, meets the other processes if there are any, and trains."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _leave_early)
-    from fixres.distributed import joined
     from fixres.recipe import parse_recipe
+
+    recipe = parse_recipe(sys.argv[1:])  # before the imports that take seconds, for --help and mistakes
+    from fixres.distributed import joined
     from fixres.survival import Preempted
 
-    recipe = parse_recipe(sys.argv[1:])
     with joined(recipe.device) as device:
         try:
             _train(replace(recipe, device=device))
@@ -40,11 +41,12 @@ def _leave_early(number: int, _: object) -> None:
 def _train(recipe: Recipe) -> None:
     """Prepares the data, runs the arms, prints the table."""
     from fixres.distributed import first_main
-    from fixres.experiment import run_experiment
+    from fixres.experiment import check_place, run_experiment
     from fixres.hardware import choose_device
     from fixres.progress import say
     from pipelines.opening import PreparedData
 
+    check_place(recipe)  # now, for the data may take hours to convert
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
     say(data.engine_why)
     report = run_experiment(recipe, data, data.describe(), data.check_unchanged)

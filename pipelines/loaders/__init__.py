@@ -7,7 +7,6 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.loaders.base import check_device
 from pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
@@ -60,6 +59,8 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     Raises:
         InputError: unknown engine, missing package, or a path that the engine cannot read.
     """
+    from pipelines.loaders.base import check_device  # torch takes seconds; who only asks for names need not wait
+
     if engine not in _ENGINES:
         raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(ENGINES)}")
     entry = _ENGINES[engine]

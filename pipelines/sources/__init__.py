@@ -78,6 +78,8 @@ def class_list(path: str | Path) -> tuple[str, ...]:
 def _existing(path: str | Path) -> Path:
     if not Path(path).exists():
         raise InputError(f"{path} does not exist; give an image folder, a .beton file or a folder of .tar shards")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise InputError(f"{path} is neither a file nor a folder; give an image folder, a .beton file or .tar shards")
     return Path(path)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from fixres.config import StepDecay
-from fixres.recipe import RECIPES, parse_recipe, save_recipe
+from fixres.recipe import RECIPES, named_recipes, parse_recipe, save_recipe
 from fixres.schedule import resolution_at, training_lr
 from fixres.tricks_config import AugmentConfig, DistillConfig
 from pipelines.spec import InputError
@@ -79,7 +81,13 @@ def test_the_sweep_contains_every_test_resolution() -> None:
     ("arguments", "message"),
     [
         (["--optim.lrr", "3"], "--optim.lrr"),
-        (["--optim.lr", "fast"], 'optim.lr".*fast'),
+        (["--optim.lr", "fast"], "^optim.lr=fast must be a number"),
+        (["--arms.fast.fix.lr", "x"], "^arms.fast.fix.lr=x must be a number"),
+        (["--arms.fast.fix.layers", "all"], "^arms.fast.fix.layers=all must be one of classifier, classifier_bn"),
+        (["--train_crop.scale", "3"], r"^train_crop.scale=3 must be a pair"),
+        (["--data", "photos"], "^the command line: data='photos' is no value, .* such as data.path"),
+        (["--config", "/"], "a folder, not a recipe's file"),
+        (["--config", "fixresnet50"], "a recipe of another tool"),
         (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),
         (["--config", "nowhere"], "--config nowhere: no such file, and no recipe of that name; there are .*demo"),
         (["--config=nowhere"], "no such file"),
@@ -118,6 +126,94 @@ def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path
     with pytest.raises(InputError, match=message) as caught:
         parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_found_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parse_recipe(["--config", "tricks/paper_tricks"])
+    assert parse_recipe(["--config", "paper_tricks"]) == parse_recipe(["--config=paper_tricks.yaml"]) == whole
+    fix = named_recipes(["--config", "fixresnet50"], RECIPES / "fix")
+    assert fix == ["--config", str(RECIPES / "fix" / "fixresnet50.yaml")]
+    for name in ("here/one", "there/one", "two"):
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("seed: 1")
+    with pytest.raises(InputError, match="--config one: the name of several recipes; there are here/one, there/one"):
+        named_recipes(["--config", "one"], tmp_path)
+    assert named_recipes(["--config", "there/one"], tmp_path)[1] == str(tmp_path / "there" / "one.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper_tricks").write_text("seed: 5")  # a file of that name goes before
+    assert named_recipes(["--config", "paper_tricks"], RECIPES) == ["--config", "paper_tricks"]
+
+
+_NO_NUMBERS = [
+    "optim: {lr: .nan}",
+    "optim: {lr: .inf}",
+    "optim: {warmup_epochs: .nan}",
+    "optim: {weight_decay: .nan}",
+    "survival: {stall_seconds: .nan}",
+    "survival: {stall_seconds: .inf}",
+    "survival: {minutes: .nan}",
+    "data: {min_zoom: .nan}",
+    "train_crop: {scale: [0.5, .nan]}",
+    "model: {kwargs: {drop_rate: .nan}}",
+    "augment: {mixup: .nan}",
+    "arms: {fast: {fix: {lr: .nan}}}",
+    "arms: {fast: {fix: {cache_memory: .nan}}}",
+    "arms: {fast: {epochs: .nan}}",
+    "arms: {fast: {resolution: {points: [[0, .nan]]}}}",
+]
+
+
+@pytest.mark.parametrize("text", _NO_NUMBERS)
+def test_what_is_no_number_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text if text.startswith("arms") else f"{text}\narms: {{fast: {{}}}}")
+    with pytest.raises(InputError, match=r"\b(nan|inf)\b") as caught:
+        parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    setting = text.translate(str.maketrans("{[:", "   ")).split()[1]
+    assert setting in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_infinity_where_it_says_something(tmp_path: Path) -> None:
+    text = "data: {min_zoom: .inf}\nsurvival: {minutes: .inf}\narms: {fast: {fix: {cache_memory: .inf}}}"
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    assert recipe.data.min_zoom == recipe.survival.minutes == recipe.arms.present()["fast"].fix.cache_memory == math.inf
+
+
+_STRANGE = [
+    "data: sub.yaml",
+    "data: stranger_module.Class",
+    "data: {dali: stranger_module.Class}",
+    "data.dali: stranger_module.Class",
+    "data.class_path: stranger_module.Class",
+    "arms: {fast: stranger_module.Class}",
+    "arms: {fast.fix: stranger_module.Class}",
+    "arms: {fast: {fix: sub.yaml}}",
+    "optim: {steps: stranger_module.Class}",
+    "augment: {class_path: stranger_module.Class}",
+    "name: 2020-99-99\ndata: {class_path: stranger_module.Class}",
+    "model: {kwargs: &a {fix: stranger_module.Class}}\narms: {fast: *a}",
+    "base: &a {data: stranger_module.Class}\n<<: *a",
+    "config: sub.yaml",
+]
+
+
+@pytest.mark.parametrize("text", _STRANGE)
+def test_a_strangers_recipe_imports_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module leaves a mark when it is imported; the file of settings beside the recipe names it, too."""
+    (tmp_path / "stranger_module.py").write_text("import pathlib\npathlib.Path(__file__).with_name('mark').touch()")
+    (tmp_path / "sub.yaml").write_text("class_path: stranger_module.Class")
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger_module", raising=False)
+    for arguments in (["--config", "recipe.yaml"], ["--data", "sub.yaml", "--config=recipe.yaml"]):
+        with pytest.raises(InputError) as caught:
+            parse_recipe(arguments)
+        assert not (tmp_path / "mark").exists() and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="unrecognized arguments: --conf"):  # an abbreviation would not be looked into
+        parse_recipe(["--conf", "recipe.yaml"])
+    assert not (tmp_path / "mark").exists()
 
 
 def test_a_recipe_trains_the_arms_that_it_names(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_bad_images_are_told_after_the_advice(
         (("--config", "nowhere"), "no recipe of that name"),
         (("--train-res", "4"), "resolution=4 is impossible"),
         (("--scale", "0.5", "0.2"), "scale="),
-        (("--scale", "nan", "1"), "scale="),
+        (("--scale", "nan", "1"), "argument --scale: invalid float value"),
         (("--ratio", "0", "1"), "ratio="),
         (("--crop-pct", "1.5"), "crop_pct=1.5"),
         (("--stride", "0"), "stride=0"),

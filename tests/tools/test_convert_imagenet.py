@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.console import run
 from pipelines.sources import open_source
-from tests.coded import coded_image, jpeg
+from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, contents, expected
 from tools.convert_imagenet import main
@@ -68,6 +68,18 @@ def test_mistakes_end_in_one_line(
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "y.beton").exists()
+
+
+def test_what_is_no_file_is_no_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(monkeypatch, "/dev/null", tmp_path / "y.beton", "--format", "roc") == 2
+    assert "/dev/null is neither a file nor a folder" in capsys.readouterr().err
+    folder = write_coded_folder(tmp_path / "photos", [(20, 30), (30, 20)])
+    (tmp_path / "file").write_text("no folder")
+    assert call(monkeypatch, folder, tmp_path / "file" / "y.beton", "--format", "roc") == 2
+    assert "file is a file, no folder" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.beton"))
 
 
 def test_names_that_are_no_text_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

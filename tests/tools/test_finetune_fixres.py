@@ -164,6 +164,8 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
         ((net, "4"), "resolution=4 is impossible"),
         ((net, "many"), "test_res"),
         ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),
+        ((net, "48", "--fix.batch_size", 17), "16 samples do not fill .* lower batch_size"),
+        ((net, "48", "--fix.layers", "last_blocks", "--fix.num_blocks", 99), "fix.num_blocks=99"),
         ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
         ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
         ((tmp_path / "none.pt", "48"), "no such file"),
@@ -174,6 +176,7 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
     ]:
         done = fix("--checkpoint", arguments[0], "--test-res", *arguments[1:])
         assert done.code == 2 and re.search(word, done.last), (word, done.err)
+        assert "before the fix" not in done.err  # nor is a test paid for
     assert not list(tmp_path.glob("*_fix48*"))
 
 

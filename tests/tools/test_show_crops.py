@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,14 +39,28 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     call(monkeypatch, coded_folder, tmp_path / "crops.png", "--num", 4, "--epochs", 2, "--test-resolution", 160)
     with Image.open(tmp_path / "crops.png") as sheet:
         assert sheet.width == 4 * 164 + 4
+    os.mkfifo(tmp_path / "fifo")
     for arguments, word in (
         ((coded_folder, tmp_path / "x.png", "--engine", "no"), "dali-slice"),
         ((tmp_path / "nowhere", tmp_path / "x.png"), "does not exist"),
         ((coded_folder, tmp_path / "x.png", "--num", 0), "--num 0"),
+        ((coded_folder, tmp_path / "x.jpg"), r"x\.jpg must be a \.png file"),
+        ((coded_folder, tmp_path / "x.png", "--test-resolution", 0), "resolution=0 is impossible"),
+        ((coded_folder, tmp_path / "x.png", "--epochs", 10**6), "images of 128 px is too large; ask for"),
+        ((coded_folder, tmp_path), "is a folder; choose a file name"),
+        ((tmp_path / "fifo", tmp_path / "x.png"), "neither a file nor a folder"),
     ):
         with pytest.raises(InputError, match=word):
             call(monkeypatch, *arguments)
-    assert not (tmp_path / "x.png").exists()
+    assert not (tmp_path / "x.png").exists() and not (tmp_path / "x.jpg").exists()
+
+
+def test_more_samples_than_there_are(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, beside one another and then below, in a picture that is no wider for those that are missing."""
+    num = len(list(coded_folder.rglob("*.jpg")))
+    call(monkeypatch, coded_folder, tmp_path / "x.png", "--num", 10**12, "--epochs", 0, "--resolution", 32)
+    with Image.open(tmp_path / "x.png") as sheet:
+        assert sheet.width == min(num, 32) * 36 + 4
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 from pipelines import console
+from pipelines.arguments import Parser, output_file
 from pipelines.sources.files import IMAGE_ENDINGS
 from pipelines.spec import InputError
 from pipelines.writing import atomic_file
@@ -33,10 +34,10 @@ _MIB = 2**20
 
 def main() -> None:
     """Parses the command line and makes the bundle."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--have", type=Path, required=True, help="what `python3 -m pip freeze` prints over there")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs for the speeds")
-    parser.add_argument("--out", type=Path, required=True, help="file to make, .tar")
+    parser.add_argument("--out", type=output_file, required=True, help="file to make, .tar")
     parser.add_argument("--python", default="3.12", help="version over there (%(default)s)")
     parser.add_argument("--cuda", type=int, choices=(12, 13), default=13, help="of DALI (%(default)s)")
     parser.add_argument("--arch", default="90", help="compute capability without its point, or all (%(default)s)")
