@@ -92,8 +92,7 @@ class DALISliceLoader(BaseLoader):
         self._in_flight.append(job)
         return job.feed
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        epoch, resolution = self.epoch, self.resolution
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = list(batches(self.config, self.num_samples, epoch, start))
         background = Background((self._job(w, epoch, resolution) for w in wanted if len(w)), _AHEAD)
         jobs = iter(background)
