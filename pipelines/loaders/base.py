@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -40,7 +41,7 @@ class BaseLoader(ABC):
         # Weak, so that an iteration left early ends there. Its threads hold the loader: while they run, one that nobody
         # closes lives on.
         self._running: weakref.ref[Generator[Delivery, None, None]] | None = None
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
         on_gpu = torch.device(config.device).type == "cuda"
         self._sender = SideStream(config.device) if on_gpu and self.decodes_on_host else None
 
@@ -60,6 +61,8 @@ class BaseLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         if self._closed:
             raise RuntimeError("this loader is closed; open another one")
+        if os.getpid() != self._process:  # its threads are not here, and who hands them work waits for ever
+            raise RuntimeError("this loader was opened in another process, before a fork; open one here")
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start

@@ -154,6 +154,9 @@ class DALILoader(BaseLoader):
                 return candidate
         raise BadSampleError(f"{found[index]}; no sample near it can stand in", index)
 
+    def _release(self) -> None:
+        self._kept = None  # with its threads and its memory on the device
+
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()
         if isinstance(self._source, TarSource):  # DALI's order over shards depends on these, too

@@ -143,6 +143,9 @@ class DALISliceLoader(BaseLoader):
                 self._pipeline = dali.build(self.config, self._graph)
             self._in_flight.clear()
 
+    def _release(self) -> None:
+        del self._pipeline  # with its threads and its memory on the device
+
     def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> _Job:
         bad_samples: list[str] = []
         config = self.config

@@ -126,6 +126,10 @@ class RocDALILoader(RocBase):
                 self._pipeline = self._build()
             self._feed.in_flight.clear()
 
+    def _release(self) -> None:
+        super()._release()
+        self._pipeline, self._failed = None, []  # with its threads and its memory on the device
+
     def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[_Job]:
         """Batches cut one after the other; the next one's bytes are announced before."""
         drawn = self._draw(iter(wanted), epoch, resolution)

@@ -198,8 +198,8 @@ class TorchLoader(BaseLoader):
             yield from iterator
         # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise  # "Caught RuntimeError in DataLoader worker process 0" is one of ours
             raise InputError(
                 f"{self.config.path}: a worker process died, most often for lack of memory; "
                 "lower num_workers or batch_size"

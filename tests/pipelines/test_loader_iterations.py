@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import threading
+import time
 import weakref
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import torch
 
 from pipelines.loaders import is_installed, open_loader
+from pipelines.spec import Loader
 from tests.coded import write_coded_folder
 from tests.pipelines.loading import TRAIN, collect, config, write_coded_beton, write_coded_roc
 
@@ -181,6 +186,58 @@ def test_a_loader_that_another_thread_waits_for_is_neither_closed_nor_begun_anew
     other.join()
     assert sum(len(batch.labels) for batch in seen) == NUM
     loader.close()
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("engine", ["roc", *map(needs, ("roc-dali", "dali-slice", "dali"))])
+def test_closing_ends_all_threads(engine: str, early: bool, stored_for: dict[str, Path]) -> None:
+    """At once, and with the threads an engine's memory, not when garbage happens to be collected."""
+
+    def num_threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def use() -> None:
+        with open_loader(engine, config(stored_for[engine], num_workers=2)) as loader:
+            for _ in loader:
+                assert num_threads() > before
+                if early:
+                    break
+
+    before = 0
+    use()  # what libraries start once
+    gc.collect()
+    before = num_threads()
+    gc.disable()
+    try:
+        use()
+        give_up = time.monotonic() + 10
+        while num_threads() > before:  # a thread that was joined is still listed for a moment
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("engine", ["roc", "torch"])
+def test_a_forked_process_does_not_wait_for_workers_that_it_has_not(engine: str, stored: Path) -> None:
+    """Threads do not come along in a fork: whoever hands them work waits for ever."""
+
+    def use(loader: Loader, pipe: Connection) -> None:
+        try:
+            pipe.send(len(next(iter(loader)).labels))
+        except Exception as error:
+            pipe.send(str(error))
+
+    context = multiprocessing.get_context("fork")
+    with open_loader(engine, config(stored)) as loader:
+        collect(loader)
+        here, there = context.Pipe()
+        child = context.Process(target=use, args=(loader, there), daemon=True)
+        child.start()
+        assert here.poll(20), "it hangs"
+        assert "in another process" in here.recv()
+        child.join()
+        assert len(collect(loader).labels) == NUM
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
