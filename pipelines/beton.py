@@ -7,7 +7,6 @@ later accesses need no checks: 0.3 s for 1.28 million samples.
 from __future__ import annotations
 
 import json
-import mmap
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from pipelines import beton_format as layout
 from pipelines.images import decode_rgb
+from pipelines.mapping import map_file
 from pipelines.spec import BadSampleError, InputError
 
 _MAX_CLASSES = 1 << 20  # a label beyond this is damage, and would make us build a list of that many names
@@ -72,7 +72,7 @@ class BetonReader:
     def image_bytes(self, index: int) -> memoryview:
         """The stored bytes of an image without a copy: a JPEG file, or raw RGB pixels (see `modes`)."""
         offset, size = self.image_spans[index]
-        return memoryview(self._map)[offset : offset + size]
+        return self._map[offset : offset + size]
 
     def read(self, index: int) -> bytes:
         """An image file: the stored JPEG, or for raw pixels a PPM, which costs a header of a few bytes."""
@@ -110,20 +110,19 @@ class BetonReader:
     def field_bytes(self, name: str, index: int) -> memoryview:
         """A sample's bytes in the BytesField or JSONField `name`, without a copy."""
         offset, size = self.field_spans(name)[index]
-        return memoryview(self._map)[offset : offset + size]
+        return self._map[offset : offset + size]
 
     def _fail(self, what: str) -> NoReturn:
         raise InputError(f"{self.path}: {what}; the file is damaged or no .beton file, convert the data again")
 
-    def _open(self) -> mmap.mmap:
+    def _open(self) -> memoryview:
         try:
-            with open(self.path, "rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return map_file(self.path)
         except FileNotFoundError:
             raise InputError(f"{self.path} does not exist; give a .beton file") from None
         except IsADirectoryError:
             raise InputError(f"{self.path} is a folder; give a .beton file") from None
-        except ValueError:  # mmap refuses empty files
+        except ValueError:
             self._fail("the file is empty")
 
     def _read(self, dtype: np.dtype, count: int, offset: int, what: str) -> np.ndarray:

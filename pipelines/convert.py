@@ -8,43 +8,35 @@ beside the unfinished file lets the same command go on where it was ended, by wh
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from PIL import features
 from tqdm import tqdm
 
 from pipelines.beton_writer import BetonWriter, finish_beton
 from pipelines.checkpoints import Checkpoints
+from pipelines.conversion import Format, Task, fit_for, prepare_samples
 from pipelines.image_files import ExifOption
-from pipelines.images import EncodedSample, check_fit, fit_jpeg
+from pipelines.images import check_fit
 from pipelines.journal import Entry, Journal
-from pipelines.order import epoch_order
 from pipelines.parallel import map_chunks, num_processes
 from pipelines.parts import Part
 from pipelines.sources import open_source
-from pipelines.sources.synsets import class_names_of
-from pipelines.spec import BadSampleError, InputError, Source
+from pipelines.spec import InputError, Source
 from pipelines.webdataset import MAX_SAMPLES, ShardWriter, num_in_whole_shards
 from pipelines.writing import Unfinished, keep_source, resumable
 
-Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
-_SHUFFLE_SEED = 0
 _SECONDS_BETWEEN_NOTES = 2.0  # about so much work is lost when a conversion is killed
-_VERSION = 1  # raise it when the same source and options come to give other bytes
 _log = logging.getLogger(__name__)
 
 
@@ -66,51 +58,6 @@ class Conversion:
     """Of this attempt."""
     bad_samples: list[str] = field(default_factory=list)
     """A line for each sample that was left out."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is converted into what; everything that decides a byte of the result."""
-
-    source: Source
-    format: Format
-    max_side: int
-    quality: int
-    exif: ExifOption
-    part: Part
-    fingerprint: str
-
-    @property
-    def order(self) -> np.ndarray:
-        """int64: the samples to convert, in the order of writing."""
-        order = epoch_order(len(self.source), _SHUFFLE_SEED, 0, shuffle=self.format == "webdataset")
-        return order[self.part.span(len(order))]
-
-    def header(self) -> dict[str, Any]:
-        """What a journal must say for an unfinished file to be continued."""
-        versions = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo")}
-        return {
-            "version": _VERSION,
-            "format": self.format,
-            "max_side": self.max_side,
-            "quality": self.quality,
-            "exif": self.exif,
-            "part": self.part.describe(),
-            "source": source_digest(self.source) + self.fingerprint,
-            "encoder": versions,
-        }
-
-    def about(self) -> dict[str, Any]:
-        """What the data itself tells beside its classes."""
-        names = class_names_of(self.source)
-        about: dict[str, Any] = {"class_names": list(names)} if names != tuple(self.source.classes) else {}
-        if self.part.count > 1:
-            about["part"] = self.part.describe() | {
-                "source_samples": len(self.source),
-                "source": source_digest(self.source),
-                "options": [self.format, self.max_side, self.quality, self.exif],
-            }
-        return about
 
 
 def convert(
@@ -158,7 +105,7 @@ def convert(
     source = open_source(source) if isinstance(source, (str, Path)) else source
     if len(source) > MAX_SAMPLES:
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
-    task = _Task(source, format, max_side, quality, exif, part or Part(), fingerprint)
+    task = Task(source, format, max_side, quality, exif, part or Part(), fingerprint)
     start, result = time.perf_counter(), Conversion(task.part.place(Path(dest)))
     if (place := getattr(source, "path", None)) is not None:
         keep_source(Path(place), result.dest)
@@ -171,17 +118,8 @@ def convert(
     return result
 
 
-def source_digest(source: Source) -> str:
-    """Digest of what a source holds, as far as it tells without reading images: classes, labels, names."""
-    digest = hashlib.sha256(json.dumps(list(source.classes)).encode())
-    digest.update(np.asarray(source.labels, np.int64).tobytes())
-    for index in range(len(source)):
-        digest.update(source.name(index).encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()[:16]
-
-
 def _continue(
-    task: _Task,
+    task: Task,
     unfinished: Unfinished,
     journal: Journal,
     result: Conversion,
@@ -219,7 +157,7 @@ def _continue(
             raise
 
 
-def _open_writer(task: _Task, path: Path, kept: list[Entry]) -> BetonWriter | ShardWriter:
+def _open_writer(task: Task, path: Path, kept: list[Entry]) -> BetonWriter | ShardWriter:
     classes, about = task.source.classes, task.about()
     if task.format == "webdataset":
         return ShardWriter(path, classes, about=about, keep=kept)
@@ -227,7 +165,7 @@ def _open_writer(task: _Task, path: Path, kept: list[Entry]) -> BetonWriter | Sh
     return BetonWriter(path, len(task.order), classes, extra, about=about, keep=kept)
 
 
-def _finish(task: _Task, writer: BetonWriter | ShardWriter) -> None:
+def _finish(task: Task, writer: BetonWriter | ShardWriter) -> None:
     if isinstance(writer, ShardWriter):
         writer.finish()
         writer.verify()
@@ -239,7 +177,7 @@ def _finish(task: _Task, writer: BetonWriter | ShardWriter) -> None:
 
 
 def _write_rest(
-    task: _Task,
+    task: Task,
     order: np.ndarray,
     num_workers: int,
     writer: BetonWriter | ShardWriter,
@@ -248,7 +186,7 @@ def _write_rest(
     bad: list[Entry],
     bar: tqdm,
 ) -> None:
-    work = partial(_prepare, task, _fit(task.format))
+    work = partial(prepare_samples, task, fit_for(task.format))
     with closing(map_chunks(work, order, _CHUNK, num_workers)) as prepared:
         for chunk in prepared:
             for entry, sample in chunk:
@@ -308,32 +246,3 @@ def _report(bad: list[Entry], num_samples: int, result: Conversion, on_bad: OnBa
             f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists all;"
             f" repair them, or leave them out with on_bad=skip"
         )
-
-
-def _fit(format: Format) -> Callable:
-    """What makes a stored image of an image file."""
-    if format != "roc":
-        return fit_jpeg
-    from PIL import Image
-
-    from pipelines.roc.encode import encode, fit_roc  # numba takes 0.5 s, here once and not in each worker
-
-    encode(Image.new("RGB", (256, 256)))  # two levels: loads the machine code likewise
-    return fit_roc
-
-
-def _prepare(task: _Task, fit: Callable, indices: np.ndarray) -> list[tuple[Entry, EncodedSample | None]]:
-    """In a worker: what a chunk of samples becomes."""
-    return [_prepare_one(task, fit, int(index)) for index in indices]
-
-
-def _prepare_one(task: _Task, fit: Callable, index: int) -> tuple[Entry, EncodedSample | None]:
-    source, label = task.source, int(task.source.labels[index])
-    try:
-        data = source.read(index)
-        image, height, width, *extra = fit(data, source.name(index), index, task.max_side, task.quality, exif=task.exif)
-    except BadSampleError as error:
-        return Entry(index, label, 0, 0, False, (), str(error)), None
-    sizes = tuple(map(len, (image, *extra)))
-    entry = Entry(index, label, height, width, image is data, sizes, "")
-    return entry, EncodedSample(image, height, width, label, index, tuple(extra))

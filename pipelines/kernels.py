@@ -8,11 +8,15 @@ folder bears a digest of all files that kernels are made of.
 from __future__ import annotations
 
 import ast
+import atexit
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,8 @@ from typing import Any
 from numba import config, njit
 
 _PACKAGE = Path(__file__).parent
-_OURS = _PACKAGE / "__pycache__"
 _PREFIX = "kernels-"
+_DAYS_KEPT = 14  # since its last use, for other branches, and for processes that still run from sources of before
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -38,15 +42,26 @@ def kernel(function: Callable[..., Any]) -> Any:
 def cache_folder() -> Path:
     """Where compiled kernels are kept: below NUMBA_CACHE_DIR if that is set, else with Python's own compiled files.
 
-    With Python's compiled files, folders of older sources are removed when a new one is made.
+    Outside of NUMBA_CACHE_DIR, folders that no process has used for two weeks are removed when a new one is made.
     """
     parent = Path(config.CACHE_DIR) if config.CACHE_DIR else _writable_parent()
     folder = parent / (_PREFIX + sources_digest(_PACKAGE))
     if not folder.is_dir():
-        for old in parent.glob(_PREFIX + "*") if parent == _OURS else ():
-            shutil.rmtree(old, ignore_errors=True)
+        if not config.CACHE_DIR:
+            _remove_unused(parent)
         folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # made by somebody else for all to use
+        os.utime(folder)
     return folder
+
+
+def _remove_unused(parent: Path) -> None:
+    """Removes caches whose last use, which is their modification time, is long ago."""
+    oldest = time.time() - _DAYS_KEPT * 86400
+    for folder in parent.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def sources_digest(package: Path) -> str:
@@ -79,11 +94,24 @@ def _imported(source: str) -> list[Path]:
 def _writable_parent() -> Path:
     """The package's __pycache__, or the user's cache folder if the package is somebody else's, or a temporary one."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres"
-    for folder in (_OURS, home):
+    for folder in (_PACKAGE / "__pycache__", home):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
-    return Path(tempfile.mkdtemp(prefix="roc-fixres-"))
+    return _temporary()
+
+
+def _temporary() -> Path:
+    """The user's own temporary folder, one for all processes; if that name is taken, one that goes with the process."""
+    shared = Path(tempfile.gettempdir(), f"roc-fixres-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        shared.mkdir(0o700)
+    found = shared.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return shared  # what lies there is run, so nobody else may have put it there
+    own = tempfile.mkdtemp(prefix="roc-fixres-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return Path(own)

@@ -13,10 +13,11 @@ from pipelines.beton import BetonReader
 from pipelines.fingerprint import Unchanged, fingerprint
 from pipelines.image_sizes import image_sizes
 from pipelines.loaders import is_installed, open_loader
-from pipelines.prepare import DataFolders, find_data, stored_for
+from pipelines.prepare import DataFolders, find_data
 from pipelines.sources import open_stored
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import DataConfig, Loader, LoaderConfig
+from pipelines.stored import stored_for
 
 
 class Choice(NamedTuple):

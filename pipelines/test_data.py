@@ -16,13 +16,13 @@ import numpy as np
 from pipelines.beton import BetonReader
 from pipelines.loaders import open_loader
 from pipelines.opening import PreparedData, choose_engine, stored_as
-from pipelines.prepare import files_digest, read_json, stored_for
 from pipelines.sources import open_source
 from pipelines.sources.files import FilesSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.kinds import recognise
 from pipelines.sources.val_labels import labels_for, read_labels
 from pipelines.spec import DataConfig, InputError, Loader, LoaderConfig
+from pipelines.stored import files_digest, read_json, stored_for
 from pipelines.writing import atomic_file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -40,13 +41,13 @@ class BaseLoader(ABC):
         # Weak, so that an iteration left early ends there. Its threads hold the loader: while they run, one that nobody
         # closes lives on.
         self._running: weakref.ref[Generator[Delivery, None, None]] | None = None
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
         on_gpu = torch.device(config.device).type == "cuda"
         self._sender = SideStream(config.device) if on_gpu and self.decodes_on_host else None
 
     @abstractmethod
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        """This rank's batches of the current epoch at the current resolution, from global position `start` on.
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        """This rank's batches of `epoch` at `resolution`, from global position `start` on.
 
         Closing the generator must leave the engine ready for another call.
         """
@@ -60,12 +61,15 @@ class BaseLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         if self._closed:
             raise RuntimeError("this loader is closed; open another one")
+        if os.getpid() != self._process:  # its threads are not here, and who hands them work waits for ever
+            raise RuntimeError("this loader was opened in another process, before a fork; open one here")
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start
-        deliveries = self._on_device(self._deliveries(start))
+        # Told now: generators begin when they are first asked, and other settings may hold by then.
+        deliveries = self._on_device(self._deliveries(start, self.epoch, self.resolution))
         self._running = weakref.ref(deliveries)
-        return self._count(deliveries, self._running)
+        return self._count(deliveries, self._running, self.epoch)
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
         if self._sender is not None:
@@ -78,13 +82,18 @@ class BaseLoader(ABC):
         return batches(self.config, self.num_samples, self.epoch)
 
     def _count(
-        self, deliveries: Generator[Delivery, None, None], mine: weakref.ref[Generator[Delivery, None, None]]
+        self,
+        deliveries: Generator[Delivery, None, None],
+        mine: weakref.ref[Generator[Delivery, None, None]],
+        epoch: int,
     ) -> Generator[Batch, None, None]:
         """Hands batches out, keeps the position and the counters."""
-        step, epoch = self.config.batch_size * self.config.world_size, self.epoch
+        step = self.config.batch_size * self.config.world_size
         try:
             while True:
-                if self._running is not mine and not self._closed:
+                if self._closed:  # to end here would look like the end of the epoch
+                    raise RuntimeError("this loader was closed while its epoch ran")
+                if self._running is not mine:
                     raise RuntimeError("a later iteration or load_state_dict ended this one; open another loader")
                 began = time.perf_counter()
                 delivery = next(deliveries, None)
@@ -107,9 +116,12 @@ class BaseLoader(ABC):
         counters.bad_samples += delivery.bad_samples
 
     def _stop_running(self) -> None:
-        running, self._running = self._running, None
-        if running is not None and (deliveries := running()) is not None:
+        deliveries = None if self._running is None else self._running()
+        if deliveries is not None:
+            if deliveries.gi_running:
+                raise RuntimeError("another thread waits for this loader's next batch; end its iteration first")
             deliveries.close()
+        self._running = None
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch of the next iteration; naming the epoch that was just loaded keeps its position."""
@@ -145,8 +157,8 @@ class BaseLoader(ABC):
 
     def close(self) -> None:
         if not self._closed:
-            self._closed = True
             self._stop_running()
+            self._closed = True
             self._release()
 
     def __enter__(self) -> Self:

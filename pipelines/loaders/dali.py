@@ -99,14 +99,14 @@ class DALILoader(BaseLoader):
             return (side,)
         return side, np.full(num, resized_short_side(crop, r), np.int64)
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        self._running_resolution = self.resolution
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        self._running_resolution = resolution
         handed_out, bad_samples = 0, []
         while True:
-            reading = plan(self._source, self.config, self.epoch, start, self._stand_ins)
+            reading = plan(self._source, self.config, epoch, start, self._stand_ins)
             run, first = 0, max(handed_out, reading.num_skipped)
             try:
-                for outputs in self._outputs(reading, start) if first < reading.num_runs else ():
+                for outputs in self._outputs(reading, start, epoch) if first < reading.num_runs else ():
                     run += 1
                     if run > first:
                         handed_out = run
@@ -116,14 +116,14 @@ class DALILoader(BaseLoader):
             except RuntimeError as error:
                 bad_samples = bad_samples + self._after_failure(error, reading.suspects(run))
         for _ in range(reading.num_empty):
-            yield Delivery(empty_batch(self._running_resolution, self.config.device), 0, 0, [])
+            yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
 
-    def _outputs(self, reading: Reading, start: int) -> Iterator[tuple]:
+    def _outputs(self, reading: Reading, start: int, epoch: int) -> Iterator[tuple]:
         """The runs of an epoch; keeps the pipeline for the next one if the order will be the same."""
         same_again = start == 0 and not self.config.shuffle
         kept, self._kept = self._kept, None
         if not (kept and same_again):
-            seed = random_words(self.config.seed, _STREAM_PIPELINE, self.epoch, np.array([self.config.rank]), 1)
+            seed = random_words(self.config.seed, _STREAM_PIPELINE, epoch, np.array([self.config.rank]), 1)
             kept = dali.build(self.config, lambda: self._graph(reading), int(seed[0, 0]) & 0x7FFFFFFF)
         self._runs_left = reading.num_runs
         yield from dali.runs(kept)
@@ -153,6 +153,9 @@ class DALILoader(BaseLoader):
             if candidate not in found and candidate not in self._stand_ins and dali.is_good(self._source, candidate):
                 return candidate
         raise BadSampleError(f"{found[index]}; no sample near it can stand in", index)
+
+    def _release(self) -> None:
+        self._kept = None  # with its threads and its memory on the device
 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()

@@ -92,8 +92,7 @@ class DALISliceLoader(BaseLoader):
         self._in_flight.append(job)
         return job.feed
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        epoch, resolution = self.epoch, self.resolution
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = list(batches(self.config, self.num_samples, epoch, start))
         background = Background((self._job(w, epoch, resolution) for w in wanted if len(w)), _AHEAD)
         jobs = iter(background)
@@ -143,6 +142,9 @@ class DALISliceLoader(BaseLoader):
             except RuntimeError:
                 self._pipeline = dali.build(self.config, self._graph)
             self._in_flight.clear()
+
+    def _release(self) -> None:
+        del self._pipeline  # with its threads and its memory on the device
 
     def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> _Job:
         bad_samples: list[str] = []

@@ -97,32 +97,31 @@ class FFCVLoader(BaseLoader):
 
         return min(max(self.config.num_workers, 1), numba_config.NUMBA_NUM_THREADS)
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        wanted = list(batches(self.config, self.num_samples, self.epoch, start))
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        wanted = list(batches(self.config, self.num_samples, epoch, start))
         # FFCV cuts the order into batches itself; only the last of ours can be short, so the cuts are the same.
         order = np.concatenate([*wanted, np.empty(0, np.int64)])
         # Read when an epoch begins: buffers are allocated anew then, and the compiled code takes any size.
-        self._decoder.output_size = (self.resolution, self.resolution)
-        resolution = self.resolution
-        with _Epoch(self._engine, order) as epoch:
+        self._decoder.output_size = (resolution, resolution)
+        with _Epoch(self._engine, order) as buffers:
             for indices in wanted:
                 if len(indices):
-                    yield self._delivery(indices, next(epoch))
+                    yield self._delivery(indices, next(buffers), epoch)
                 else:
                     yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
 
-    def _delivery(self, indices: np.ndarray, buffer: np.ndarray) -> Delivery:
+    def _delivery(self, indices: np.ndarray, buffer: np.ndarray, epoch: int) -> Delivery:
         # A copy, since FFCV writes into its buffers again while the consumer may still hold the batch.
         images = self._staging.take(len(buffer), buffer.shape[1]).numpy()
         images[:] = buffer
-        used, bad_samples = self._replace_bad(indices, images)
+        used, bad_samples = self._replace_bad(indices, images, epoch)
         labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))
         batch = Batch(torch.from_numpy(images), labels, torch.from_numpy(used))
         num_bytes = int(self._reader.image_spans[indices, 1].sum())
         pixels = int(self._reader.sizes[indices].prod(axis=1).sum())
         return Delivery(batch, num_bytes, pixels, bad_samples)
 
-    def _replace_bad(self, indices: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    def _replace_bad(self, indices: np.ndarray, images: np.ndarray, epoch: int) -> tuple[np.ndarray, list[str]]:
         """Finds images that FFCV could not decode; by the policy stops, or puts stand-ins into `images`."""
         used, bad_samples = indices.copy(), []
         black = ~images[:, ::_LOOK_EVERY, ::_LOOK_EVERY].any(axis=(1, 2, 3))
@@ -131,7 +130,7 @@ class FFCVLoader(BaseLoader):
                 self._decode, int(indices[slot]), self.num_samples, self.config.on_bad, bad_samples
             )
             if stand_in != indices[slot]:
-                used[slot], images[slot] = stand_in, self._crop(stand_in, pixels, images.shape[1])
+                used[slot], images[slot] = stand_in, self._crop(stand_in, pixels, images.shape[1], epoch)
         return used, bad_samples
 
     def _ends_well(self, indices: np.ndarray) -> np.ndarray:
@@ -149,13 +148,13 @@ class FFCVLoader(BaseLoader):
             raise BadSampleError(f"{self._reader.name(index)}: the JPEG is cut off; convert the data again", index)
         return index, self._reader.pixels(index)
 
-    def _crop(self, index: int, pixels: np.ndarray, resolution: int) -> np.ndarray:
+    def _crop(self, index: int, pixels: np.ndarray, resolution: int, epoch: int) -> np.ndarray:
         """A stand-in's crop: FFCV cannot be asked for a single image, so it is the reference engine's."""
         from pipelines.boxes import boxes
         from pipelines.loaders.torch import eval_crop, train_crop
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
-        chosen = boxes(crop, self.config.seed, self.epoch, np.array([index]), sizes, resolution)
+        chosen = boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)
         cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
         image = cut(pixels, chosen.yxhw[0], resolution)
         return image[:, ::-1] if chosen.flip[0] else image

@@ -65,8 +65,7 @@ class RocLoader(RocBase):
         self._staging = Staging(config.device)
         self._decode = _kernel(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        epoch, resolution = self.epoch, self.resolution
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = batches(self.config, self.num_samples, epoch, start)
         works = (self._start(*drawn, resolution) for drawn in self._draw(wanted, epoch, resolution))
         if self._pool is None:

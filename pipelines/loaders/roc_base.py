@@ -40,7 +40,8 @@ class RocBase(BaseLoader):
         super().__init__(config, self._reader.classes, len(self._reader))
         self.counters: RocCounters = RocCounters()
         self.last_shifts = np.empty(0, np.int64)
-        """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was."""
+        """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was. On a
+        GPU that is the batch to come, which is on its way already."""
         self._places = places_of(self._reader)
         self._read_ahead = ReadAhead(self._reader.data)
         self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None

@@ -80,8 +80,7 @@ class RocDALILoader(RocBase):
         encoded, *numbers = roc_graph.sources(self._feed, self._inside)
         return (roc_graph.resized(roc_graph.decoded(encoded, self.config), numbers, self._inside),)
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        epoch, resolution = self.epoch, self.resolution
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = list(batches(self.config, self.num_samples, epoch, start))
         jobs = self._jobs([indices for indices in wanted if len(indices)], epoch, resolution)
         background = Background(jobs, self.config.dali.batches_ahead) if self._pool else None
@@ -126,6 +125,10 @@ class RocDALILoader(RocBase):
                 self._failed = list(self._feed.in_flight)
                 self._pipeline = self._build()
             self._feed.in_flight.clear()
+
+    def _release(self) -> None:
+        super()._release()
+        self._pipeline, self._failed = None, []  # with its threads and its memory on the device
 
     def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[_Job]:
         """Batches cut one after the other; the next one's bytes are announced before."""

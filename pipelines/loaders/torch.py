@@ -136,18 +136,17 @@ def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarr
 
 
 class _Jobs(Sampler):
-    """The jobs of the epoch that the loader is at; read in the parent process when an iteration begins."""
+    """The jobs of the iteration that begins next; read in the parent process."""
 
     def __init__(self, loader: TorchLoader) -> None:
         self._loader = loader
-        self.start = 0
+        self.start, self.epoch, self.resolution = 0, 0, 0
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[_Job]:
-        loader = self._loader
-        epoch, resolution = loader.epoch, loader.resolution  # those of now: workers ask again while the epoch runs
+        loader, epoch, resolution = self._loader, self.epoch, self.resolution
         for indices in batches(loader.config, loader.num_samples, epoch, self.start):
             yield _Job(epoch, resolution, indices)
 
@@ -179,12 +178,13 @@ class TorchLoader(BaseLoader):
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=config.num_workers,
+            generator=torch.Generator(),  # of numbers that nobody uses; by default torch's own is drawn from
             pin_memory=torch.device(config.device).type == "cuda",
             **(workers if config.num_workers else {}),
         )
 
-    def _deliveries(self, start: int) -> Generator[Delivery, None, None]:
-        self._jobs.start = start
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        self._jobs.start, self._jobs.epoch, self._jobs.resolution = start, epoch, resolution
         for made in self._received():
             if made.error is not None:
                 raise made.error
@@ -198,8 +198,8 @@ class TorchLoader(BaseLoader):
             yield from iterator
         # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise  # "Caught RuntimeError in DataLoader worker process 0" is one of ours
             raise InputError(
                 f"{self.config.path}: a worker process died, most often for lack of memory; "
                 "lower num_workers or batch_size"

@@ -17,6 +17,9 @@ from pipelines.roc.colour import ycc_to_rgb
 from pipelines.roc.combine import GROUP, combine_bytes, combine_words, whole_groups
 from pipelines.roc.transpose import transpose
 
+# libjpeg's fancy upsampling asks for three chroma samples a row; to a narrower image it repeats them, along both axes.
+_MAX_PLAIN_WIDTH = 4
+
 
 @kernel
 def used_range(start: float, length: float, extent: int, resolution: int, inside: bool) -> tuple[int, int]:
@@ -51,7 +54,7 @@ def luma_taps(
 
 @kernel
 def chroma_taps(
-    first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int
+    first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int, fancy: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weights of chroma samples that make the same output pixels as `weights` of pixels do.
 
@@ -62,6 +65,7 @@ def chroma_taps(
         first, weights: from `luma_taps`.
         factor: pixels that share one chroma sample along this axis: 1, 2 or 4.
         low, high: the chroma samples [low, high) there are; those beyond repeat the outermost.
+        fancy: False lets two pixels take all of their sample as well.
 
     Returns:
         First sample, int32 (r,), and weights, uint16 (r, taps).
@@ -81,7 +85,7 @@ def chroma_taps(
             if weight == 0:  # such a tap may need a sample that the cut does not have
                 continue
             near = pixel // factor
-            far = near - 1 + 2 * (pixel & 1) if factor == 2 else near
+            far = near - 1 + 2 * (pixel & 1) if factor == 2 and fancy else near
             quarters[min(max(near, low), high - 1) - position] += 3 * weight
             quarters[min(max(far, low), high - 1) - position] += weight
         rest, largest = WEIGHT_ONE, 0
@@ -179,8 +183,9 @@ def planes_to_crop(
     y_low, x_low = window[0] // factor_y, window[1] // factor_x
     y_high = (window[0] + window[2] + factor_y - 1) // factor_y
     x_high = (window[1] + window[3] + factor_x - 1) // factor_x
-    chroma_first_y, chroma_weights_y = chroma_taps(first_y, weights_y, factor_y, y_low, y_high)
-    chroma_first_x, chroma_weights_x = chroma_taps(first_x, weights_x, factor_x, x_low, x_high)
+    fancy = factor_x != 2 or window[1] + window[3] > _MAX_PLAIN_WIDTH
+    chroma_first_y, chroma_weights_y = chroma_taps(first_y, weights_y, factor_y, y_low, y_high, fancy)
+    chroma_first_x, chroma_weights_x = chroma_taps(first_x, weights_x, factor_x, x_low, x_high, fancy)
     luma_start = starts[0] - window[0] * strides[0] - window[1]
     chroma_start = -y_low * strides[1] - x_low
     strips = np.empty((3, GROUP, whole_groups(resolution)), np.uint16)

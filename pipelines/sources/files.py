@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -60,13 +62,13 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
         classes: the subfolders' names in label order; each must hold an image.
 
     Raises:
-        InputError: a class folder without images, or a link to a folder that it lies in.
+        InputError: a class folder without images, a link that leads nowhere or to a folder that it lies in.
         OSError: a folder that cannot be read; torchvision passes over its images.
     """
     samples = []
     for number, name in enumerate(classes):
-        for root, _, files in sorted(_walk(path / name)):
-            images = (file for file in sorted(files) if file.lower().endswith(IMAGE_ENDINGS))
+        for root, files in sorted(_walk(str(path / name))):
+            images = (file for file in files if file.lower().endswith(IMAGE_ENDINGS))
             samples += [(os.path.join(root, image), number) for image in images]
     empty = sorted(set(classes) - {classes[label] for _, label in samples})
     if empty:
@@ -77,19 +79,52 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
     return samples
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As os.walk, links followed, but nothing is passed over and nothing comes twice for a link that leads back up."""
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders from `folder` down and the files in each, links followed; nothing is passed over or comes twice.
 
-    def fail(error: OSError) -> None:
-        raise error
-
-    for root, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        for link in (os.path.join(root, name) for name in folders):
-            if os.path.islink(link) and os.path.realpath(link) in map(os.path.realpath, (root, *Path(root).parents)):
-                raise InputError(f"{link} leads back to a folder that it lies in; remove the link")
-        yield root, folders, files
+    os.walk would take a link that leads nowhere for a file.
+    """
+    folders, files = _listed(folder)
+    yield folder, files
+    for inner in (os.path.join(folder, name) for name in folders):
+        if os.path.islink(inner) and os.path.realpath(inner) in map(os.path.realpath, (folder, *Path(folder).parents)):
+            raise InputError(f"{inner} leads back to a folder that it lies in; remove the link")
+        yield from _walk(inner)
 
 
 def subfolders(path: Path) -> list[str]:
-    """Names of the folders in `path`, sorted; links to folders count."""
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    """Names of the folders in `path`, sorted; links to folders count.
+
+    Raises:
+        InputError: a link that leads nowhere: it may have been a class, without which labels count otherwise.
+    """
+    return _listed(path)[0]
+
+
+def _listed(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Names of the folders, and of all else, in a folder, sorted; links are what they lead to."""
+    folders: list[str] = []
+    files: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            (folders if _leads_to_folder(entry) else files).append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one, and no error for any other link."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink():
+        return entry.is_dir()
+    try:
+        return stat.S_ISDIR(entry.stat().st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        target = os.readlink(entry.path)
+        raise InputError(
+            f"{entry.path} is a link to {target}, which is not there; bring it back or remove the link"
+        ) from None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.sources.files import IMAGE_ENDINGS
+from pipelines.sources.files import IMAGE_ENDINGS, is_folder
 from pipelines.sources.flat import has_val_images
 from pipelines.sources.ilsvrc import ARCHIVES, archive_split
 from pipelines.sources.kaggle import kaggle_root
@@ -76,7 +76,7 @@ def _in_it_or_its_splits(path: Path, pattern: str) -> Iterator[Path]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    return (Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
+    return (Path(entry.path) for entry in os.scandir(path) if is_folder(entry))
 
 
 _MATCHES = {

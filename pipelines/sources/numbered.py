@@ -5,9 +5,10 @@ As names "10" would come before "2", and 988 of ImageNet-V2's 1000 classes would
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from pipelines.sources.files import FilesSource, find_images, subfolders
+from pipelines.sources.files import FilesSource, find_images, is_folder, subfolders
 from pipelines.sources.synsets import numbered_classes
 from pipelines.spec import InputError
 
@@ -41,5 +42,5 @@ class NumberedSource(FilesSource):
 
 def has_numbered_folders(path: Path) -> bool:
     """Whether the folders in `path` are 0, 1, 2, ... without gaps, and so many that the order matters."""
-    names = subfolders(path)
+    names = [entry.name for entry in os.scandir(path) if is_folder(entry)]
     return len(names) >= _MIN_CLASSES and set(names) == {str(number) for number in range(len(names))}

@@ -67,6 +67,56 @@ def test_links_that_lead_back_up_are_named(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
+@pytest.mark.parametrize("link", ["c", "a/more", "a/deep/er/2.jpg", "b/notes.txt"])
+@pytest.mark.parametrize("target", ["gone", "a/1.jpg/inside", "itself"])
+def test_links_that_lead_nowhere_are_named(link: str, target: str, tmp_path: Path) -> None:
+    """torchvision passes over such a class, and its labels count otherwise from there on."""
+    for name in ("a/1.jpg", "a/deep/er/1.jpg", "b/2.jpg", "d/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(coded_image(16, 16)))
+    (tmp_path / link).symlink_to(tmp_path / (link if target == "itself" else target))
+    for opened in (open_source, FolderSource):
+        with pytest.raises(InputError, match=f"{link} is a link to .*, which is not there; bring") as caught:
+            opened(tmp_path)
+        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_link_of_a_numbered_class_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "1.jpg").write_bytes(b"x")
+    assert open_source(tmp_path).classes[2] == "2"
+    (tmp_path / "12").symlink_to(tmp_path / "gone")
+    for kind in ("auto", "imagenet_v2"):
+        with pytest.raises(InputError, match="/12 is a link to"):
+            open_source(tmp_path, kind)
+
+
+def test_links_elsewhere_are_no_matter_of_the_folder(tmp_path: Path) -> None:
+    """Only what the data is made of is looked at; a file beside the class folders may be a link, too."""
+    for name in ("data/a/1.jpg", "list.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "data" / "list.txt").symlink_to(tmp_path / "list.txt")
+    (tmp_path / "data" / "a" / "linked.jpg").symlink_to("1.jpg")
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    assert len(FolderSource(tmp_path / "data")) == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", ["a", "a/secret"])
+def test_folders_without_permission_are_named(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "a" / "secret").mkdir(parents=True)
+    for name in ("a/1.jpg", "a/secret/2.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(PermissionError, match=closed):
+            FolderSource(tmp_path)
+    finally:
+        (tmp_path / closed).chmod(0o700)
+
+
 def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/1.jpg", "a/secret/2.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 import pipelines.kernels as kernels
 
@@ -46,7 +49,58 @@ def test_a_constant_changed_in_another_file_is_noticed(tmp_path):
     assert _run(tmp_path) == (5, 1)
     _package(tmp_path, 7)  # outer.py, which numba looks at, is as it was
     assert _run(tmp_path) == (7, 0)
-    assert len(list((tmp_path / "pipelines" / "__pycache__").glob("kernels-*"))) == 1
+    _package(tmp_path, 5)  # as after a look at another branch
+    assert _run(tmp_path) == (5, 1)
+
+
+def _caches(root: Path) -> list[Path]:
+    return sorted((root / "pipelines" / "__pycache__").glob("kernels-*"))
+
+
+def test_caches_that_nobody_used_for_weeks_are_removed(tmp_path):
+    _package(tmp_path, 5)
+    assert _run(tmp_path) == (5, 0)
+    (used,) = _caches(tmp_path)
+    old = used.with_name("kernels-of-long-ago")
+    old.mkdir()
+    month_ago = time.time() - 30 * 86400
+    for folder in (used, old):
+        os.utime(folder, (month_ago, month_ago))
+    assert _run(tmp_path) == (5, 1)  # which is a use
+    _package(tmp_path, 7)
+    assert _run(tmp_path) == (7, 0)
+    assert used in _caches(tmp_path) and old not in _caches(tmp_path)
+
+
+def _nowhere_else(root: Path) -> dict[str, str]:
+    """Variables for a process that can write neither beside the sources nor at home."""
+    (root / "pipelines" / "__pycache__").write_text("in the way")
+    (root / "temporary").mkdir()
+    return {"XDG_CACHE_HOME": str(root / "pipelines" / "__init__.py"), "TMPDIR": str(root / "temporary")}
+
+
+def test_processes_share_one_temporary_cache(tmp_path):
+    _package(tmp_path, 5)
+    variables = _nowhere_else(tmp_path)
+    assert [_run(tmp_path, **variables) for _ in range(3)] == [(5, 0), (5, 1), (5, 1)]
+    (folder,) = (tmp_path / "temporary").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["open to all", "link"])
+def test_a_temporary_cache_that_others_can_write_to_is_not_believed(kind, tmp_path):
+    """What lies there is run as machine code."""
+    _package(tmp_path, 5)
+    variables = _nowhere_else(tmp_path)
+    (tmp_path / "elsewhere").mkdir(0o700)
+    planted = tmp_path / "temporary" / f"roc-fixres-{os.getuid()}"
+    if kind == "link":
+        planted.symlink_to(tmp_path / "elsewhere")
+    else:
+        planted.mkdir()
+        planted.chmod(0o777)
+    assert _run(tmp_path, **variables) == (5, 0)
+    assert list((tmp_path / "temporary").iterdir()) == [planted] and list(planted.iterdir()) == []
 
 
 def test_what_no_kernel_imports_changes_nothing(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.loaders import open_loader
-from pipelines.spec import BadSampleError
+from pipelines.spec import BadSampleError, Source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.loading import TRAIN, collect, config, encoded
 
@@ -97,6 +97,27 @@ def test_all_bad(tmp_path: Path) -> None:
     with open_loader("torch", config(folder.parent, on_bad="replace")) as loader:
         with pytest.raises(BadSampleError, match="5 samples in a row are bad"):
             collect(loader)
+
+
+class Odd:
+    """A source with a defect."""
+
+    def __init__(self, source: Source) -> None:
+        self.labels, self.name = source.labels, source.name
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, _: int) -> bytes:
+        raise RuntimeError("a defect of ours")
+
+
+def test_a_defect_in_a_worker_is_not_taken_for_its_death(tmp_path: Path) -> None:
+    folder = write_coded_folder(tmp_path / "coded", SIZES)
+    with open_loader("torch", config(folder, num_workers=1)) as loader:
+        loader._engine.dataset._source = Odd(loader._engine.dataset._source)
+        with pytest.raises(RuntimeError, match="a defect of ours"):
+            next(iter(loader))
 
 
 def test_a_dead_worker(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from pipelines.convert import convert
 from pipelines.opening import PreparedData
-from pipelines.prepare import find_data, stored_for
+from pipelines.prepare import find_data
 from pipelines.sources import open_source
 from pipelines.spec import DataConfig, EvalCrop, InputError
+from pipelines.stored import stored_for
 from tests.coded import coded_image, jpeg
 
 

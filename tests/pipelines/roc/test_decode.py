@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.resample import fill_taps, num_taps, resize_box
 from pipelines.roc.combine import MAX_FAST_TAPS, combine_bytes
 from pipelines.roc.decode import decode_samples
-from pipelines.roc.encode import encode
+from pipelines.roc.encode import RocQuality, encode
 from pipelines.roc.layout import BAD_BOX, NOT_DECODABLE, OK, OUTSIDE_FILE, WRONG_SIZE
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
 from pipelines.roc.turbojpeg import Decompressor, load
@@ -61,6 +61,26 @@ def test_full_level_crops_are_pillows(size, subsampling, resolution, flip, data)
     # Pillow clamps and rounds colours before it resizes, we after: saturated noise differs by more than a level.
     assert difference(ours, theirs).mean() <= 1.0
     assert np.percentile(difference(ours, theirs), 99) <= 8
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=needs_turbojpeg)])
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 6)),
+    st.booleans(),
+    st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]),
+    st.integers(0, 2**31),
+)
+def test_images_of_a_few_pixels_are_pillows(whole, size, turned, subsampling, seed):
+    """libjpeg does not interpolate the chroma of images of at most four columns, in neither direction."""
+    size = size[::-1] if turned else size
+    noise = np.random.default_rng(seed).integers(70, 187, (*size, 3), np.uint8)
+    image, field = encode(noise, RocQuality(subsampling=subsampling))
+    decoded = pillow(image)
+    assume(decoded.min() > 0 and decoded.max() < 255)  # what Pillow clamps before it resizes is another matter
+    ours, code, _ = decode(image, b"" if whole else field, size, (0, 0, *size), 32)
+    theirs = np.asarray(Image.fromarray(decoded).resize((32, 32), Image.Resampling.BILINEAR))
+    assert code == OK and difference(ours, theirs).max() <= 2
 
 
 @settings(max_examples=50, deadline=None)

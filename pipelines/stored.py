@@ -1,0 +1,114 @@
+"""The images of a folder as an engine reads them: converted once, and again only when something changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+from pipelines.sources.files import FilesSource
+from pipelines.sources.folder import FolderSource
+from pipelines.spec import InputError
+from pipelines.writing import atomic_file
+
+# What each engine reads: a format of pipelines.convert, or None for the image folder itself.
+_STORED_AS = {"torch": None, "dali-slice": None, "roc": "roc", "roc-dali": "roc", "ffcv": "ffcv", "dali": "webdataset"}
+_STORED_VERSION = 1  # raise it when the same images and options come to be stored otherwise
+# Engines that read .beton files as they are.
+_READ_BETON = ("roc", "roc-dali", "ffcv", "torch", "dali-slice")
+_log = logging.getLogger(__name__)
+
+
+def stored_for(
+    engine: str,
+    folder: Path,
+    work_dir: Path,
+    max_side: int,
+    quality: int,
+    num_workers: int,
+    on_bad: Literal["stop", "replace"] = "stop",
+) -> Path:
+    """The images of `folder` as `engine` reads them: the folder itself, or a file converted once into `work_dir`.
+
+    A converted file is used again while names, sizes and times of the images and all options are those of its record.
+
+    Args:
+        engine: one of pipelines.loaders.ENGINES.
+        folder: an ImageFolder, or a .beton file, which is never converted again.
+        work_dir: where converted files are kept.
+        max_side: longest side of a stored image in pixels.
+        quality: JPEG quality of images that are encoded again.
+        num_workers: processes that convert.
+        on_bad: a bad image stops the conversion, or is left out and logged.
+    """
+    if engine not in _STORED_AS:
+        raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(_STORED_AS)}")
+    format = _STORED_AS[engine]
+    if folder.is_file():
+        if engine not in _READ_BETON:
+            raise InputError(f"engine={engine!r} cannot read {folder}; choose one of {', '.join(_READ_BETON)}")
+        return folder
+    if format is None:
+        return folder
+    options = {"format": format, "max_side": max_side, "quality": quality, "on_bad": on_bad}
+    place = short_digest(f"{folder.resolve()} {json.dumps(options)}")
+    ending = "" if format == "webdataset" else ".beton"
+    stored = work_dir / f"{folder.resolve().parent.name}-{folder.name}-{place}{ending}"
+    record = stored.with_name(stored.name + ".json")
+    source = FolderSource(folder)
+    fingerprint = {
+        "version": _STORED_VERSION,
+        "source": str(folder.resolve()),
+        **options,
+        "files": files_digest(source),
+    }
+    if stored.exists() and read_json(record) == fingerprint:
+        return stored
+    from pipelines.convert import convert
+
+    record.unlink(
+        missing_ok=True
+    )  # so that a crash between the two writes leaves a file without a record, not with an old one
+    done = convert(
+        source,
+        stored,
+        format,
+        max_side=max_side,
+        quality=quality,
+        num_workers=num_workers,
+        on_bad="skip" if on_bad == "replace" else "stop",
+        overwrite=True,
+        restart=None,
+        fingerprint=fingerprint["files"],
+    )
+    for line in done.bad_samples:
+        _log.warning("left out: %s", line)
+    with atomic_file(record) as partial:
+        partial.write_text(json.dumps(fingerprint, indent=1) + "\n")
+    return stored
+
+
+def files_digest(source: FilesSource) -> str:
+    """Digest of names (relative to the folder), sizes and modification times of all images."""
+    digest = hashlib.sha256()
+    for file in source.files:
+        status = os.stat(file)
+        name = os.path.relpath(file, source.path)
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> object:
+    """What `path` holds, or None if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def short_digest(text: str) -> str:
+    """10 hex digits that tell apart what is made here of different things."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
