@@ -1,8 +1,4 @@
-"""The words that data and learning share: crops, batches, the loader protocol.
-
-Nothing here decodes, trains or opens a file. `fixres` imports this module of `pipelines` and no other, so whatever
-both sides must agree on stands here.
-"""
+"""The words on which data and learning agree: crops, batches, the loader protocol. Nothing here decodes or trains."""
 
 from __future__ import annotations
 
@@ -37,10 +33,7 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """`text` with escapes for what cannot be printed, except for lone surrogates.
-
-    Those stand for bytes of file names that are not UTF-8, and whoever writes such a name to a file wants them back.
-    """
+    """`text` with escapes for what cannot be printed; lone surrogates, bytes of names that are not UTF-8, stay."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
@@ -193,6 +186,9 @@ class DataConfig:
     dali: DALIOptions = DALIOptions()
     """Settings of engine roc-dali."""
 
+    def __post_init__(self) -> None:
+        _check_reading(self)  # before the data is prepared
+
 
 @dataclass(frozen=True)
 class LoaderConfig:
@@ -234,16 +230,20 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_resolution(self.resolution)
-        if not self.min_zoom > 0:
-            raise InputError(f"min_zoom={self.min_zoom} must be above 0; {MIN_ZOOM} is the default")
+        _check_reading(self)
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size} must be at least 1")
-        if self.num_workers < 0:
-            raise InputError(f"num_workers={self.num_workers} must not be negative")
         if not 0 <= self.rank < self.world_size:
             raise InputError(f"rank={self.rank} must be in [0, world_size={self.world_size})")
-        if self.on_bad not in ("stop", "replace"):
-            raise InputError(f"on_bad={self.on_bad!r} must be 'stop' or 'replace'")
+
+
+def _check_reading(config: DataConfig | LoaderConfig) -> None:
+    if not config.min_zoom > 0:
+        raise InputError(f"min_zoom={config.min_zoom} must be above 0; {MIN_ZOOM} is the default")
+    if config.num_workers < 0:
+        raise InputError(f"num_workers={config.num_workers} must not be negative")
+    if config.on_bad not in ("stop", "replace"):
+        raise InputError(f"on_bad={config.on_bad!r} must be 'stop' or 'replace'")
 
 
 class Batch(NamedTuple):
