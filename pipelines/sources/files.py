@@ -62,7 +62,8 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
         classes: the subfolders' names in label order; each must hold an image.
 
     Raises:
-        InputError: a class folder without images, a link that leads nowhere or to a folder that it lies in.
+        InputError: no images in a class folder, a link to a folder that it lies in, or one that leads nowhere and is
+            not named like an image.
         OSError: a folder that cannot be read; torchvision passes over its images.
     """
     samples = []
@@ -124,6 +125,8 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
+        if entry.name.lower().endswith(IMAGE_ENDINGS):
+            return False  # an image that cannot be read: `on_bad` decides
         target = os.readlink(entry.path)
         raise InputError(
             f"{entry.path} is a link to {target}, which is not there; bring it back or remove the link"

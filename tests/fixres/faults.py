@@ -130,9 +130,9 @@ def _silent(number: str) -> None:
     count = 0
 
     def made(old: Any) -> Any:
-        def deliveries(loader: Any, start: int) -> Iterator[Any]:
+        def deliveries(loader: Any, *iteration: int) -> Iterator[Any]:
             nonlocal count
-            for delivery in old(loader, start):
+            for delivery in old(loader, *iteration):
                 count += 1
                 while count > int(number):
                     time.sleep(1)

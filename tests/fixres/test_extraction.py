@@ -47,8 +47,8 @@ def run(checkpoint: Path, folder: Path, output: Path, on_batch: Callable | None 
         if on_batch is not None:
             original = loader._deliveries
 
-            def watched(start: int) -> Iterator:
-                for count, delivery in enumerate(original(start)):
+            def watched(*iteration: int) -> Iterator:
+                for count, delivery in enumerate(original(*iteration)):
                     on_batch(count)
                     yield delivery
 

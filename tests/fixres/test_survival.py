@@ -78,7 +78,7 @@ def test_workers_that_the_signal_ended_with_the_run_are_no_mistake_of_the_users(
 ) -> None:
     """`timeout` and some schedulers signal the whole group of processes."""
 
-    def ended(_: Loader, start: int) -> Iterator[object]:
+    def ended(_: Loader, *iteration: int) -> Iterator[object]:
         raise InputError("a worker process died")
         yield
 

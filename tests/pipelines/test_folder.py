@@ -67,7 +67,7 @@ def test_links_that_lead_back_up_are_named(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-@pytest.mark.parametrize("link", ["c", "a/more", "a/deep/er/2.jpg", "b/notes.txt"])
+@pytest.mark.parametrize("link", ["c", "a/more", "a/deep/er/2", "b/notes.txt"])
 @pytest.mark.parametrize("target", ["gone", "a/1.jpg/inside", "itself"])
 def test_links_that_lead_nowhere_are_named(link: str, target: str, tmp_path: Path) -> None:
     """torchvision passes over such a class, and its labels count otherwise from there on."""
