@@ -82,6 +82,22 @@ def start(bundle: Path, *parts: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _head() -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _answer(path: str) -> list[str]:
+    """Which packages a process there finds, and which commit its records name."""
+    code = (
+        "import carried, fixres.environment as e; one = e.capture();"
+        "print(carried.VERSION, e.__file__, one['commit'], one['commit_clean'])"
+    )
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 def test_what_is_unpacked_runs_the_checks_with_the_packages_it_brought(bundle: Path) -> None:
     done = start(bundle, "train_step")
     assert done.returncode == 0, done.stderr
@@ -90,23 +106,9 @@ def test_what_is_unpacked_runs_the_checks_with_the_packages_it_brought(bundle: P
     assert path.split(":") == [str(work / "project"), str(work / "site")] and folder == str(work / "project")
     assert words[:2] == ["-m", "benchmarks.train_step"]
     assert words[-1] == str(bundle.parent / "records" / "train_step_gpu.json")
-    code = "import carried, fixres; print(carried.VERSION, fixres.__file__)"
-    answer = subprocess.run(
-        [sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert answer.stdout.split() == ["1.0", str(work / "project" / "fixres" / "__init__.py")]
+    assert _answer(path) == ["1.0", str(work / "project" / "fixres" / "environment.py"), _head(), "None"]
     assert os.readlink(work / "site" / "carried" / "libtwin.so.1") == "libone.so"
     assert len(list((bundle / "photos").rglob("*.jpg"))) == 40
-
-
-def test_records_made_there_name_the_commit(bundle: Path) -> None:
-    start(bundle, "train_step")
-    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    code = "from fixres.environment import capture; one = capture(); print(one['commit'], one['commit_clean'])"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], cwd=bundle / "work" / "project", capture_output=True, text=True
-    )
-    assert answer.stdout.split() == [head, "None"], answer.stderr
 
 
 def test_it_is_unpacked_once_and_again_after_it_changed(bundle: Path) -> None:

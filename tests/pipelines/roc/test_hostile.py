@@ -28,7 +28,7 @@ def test_mutants_are_refused_or_decoded():
 @needs_turbojpeg
 def test_mutants_with_every_index_checked(tmp_path):
     """The same in a process whose numba code checks each array access; compiling that takes most of the time."""
-    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "benchmarks.fuzz_roc", "--num", "300", "--seed", "8"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
