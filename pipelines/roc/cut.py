@@ -18,6 +18,7 @@ from pipelines.roc.layout import (
     INDEX_START,
     INTERVAL,
     LEVEL_WORDS,
+    MAX_PLAIN_WIDTH,
     MCU_HEIGHT,
     MCU_WIDTH,
     OK,
@@ -36,7 +37,8 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
     """The segments that hold a rectangle of pixels with the chroma samples around it.
 
     A decoder makes full-size chroma from each sample and its nearest neighbour, so an even first (odd last) pixel of
-    a subsampled axis needs the neighbour outside; if that lies in the next MCU, that is taken too.
+    a subsampled axis needs the neighbour outside; if that lies in the next MCU, that is taken too. So is the MCU before
+    a level's last columns if there are too few of them for that: a decoder of the cut alone would repeat chroma there.
 
     Args:
         level: int64 (12,).
@@ -48,7 +50,8 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
     if mcu_height == 16:
         y_low, y_high = max(y_low - 1, 0), min(y_high + 1, level[HEIGHT])
     if level[MCU_WIDTH] == 16:
-        x_low, x_high = max(x_low - 1, 0), min(x_high + 1, level[WIDTH])
+        x_low = max(min(x_low - 1, level[WIDTH] - MAX_PLAIN_WIDTH - 1), 0)
+        x_high = min(x_high + 1, level[WIDTH])
     window[0], window[1] = y_low // mcu_height, (y_high - 1) // mcu_height + 1
     window[2], window[3] = x_low // step, (x_high - 1) // step + 1
     window[4], window[5] = window[0] * mcu_height, window[2] * step

@@ -29,6 +29,8 @@ MAX_SHIFT = 15
 MAX_SIDE = 65535
 MAX_INTERVAL = 8  # keeps a segment's length within 2 bytes
 MIN_HEADER = 100  # no baseline JPEG's headers are shorter
+# libjpeg's fancy upsampling asks for three chroma samples a row; to a narrower image it repeats them, along both axes.
+MAX_PLAIN_WIDTH = 4
 _HEADER_WORDS, LEVEL_WORDS = 4, 12
 
 # Words of a level, and so the columns of what `read_level` fills.

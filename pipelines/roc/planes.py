@@ -15,10 +15,8 @@ from pipelines.kernels import kernel
 from pipelines.resample import WEIGHT_ONE, fill_taps, num_taps
 from pipelines.roc.colour import ycc_to_rgb
 from pipelines.roc.combine import GROUP, combine_bytes, combine_words, whole_groups
+from pipelines.roc.layout import MAX_PLAIN_WIDTH
 from pipelines.roc.transpose import transpose
-
-# libjpeg's fancy upsampling asks for three chroma samples a row; to a narrower image it repeats them, along both axes.
-_MAX_PLAIN_WIDTH = 4
 
 
 @kernel
@@ -183,7 +181,7 @@ def planes_to_crop(
     y_low, x_low = window[0] // factor_y, window[1] // factor_x
     y_high = (window[0] + window[2] + factor_y - 1) // factor_y
     x_high = (window[1] + window[3] + factor_x - 1) // factor_x
-    fancy = factor_x != 2 or window[1] + window[3] > _MAX_PLAIN_WIDTH
+    fancy = factor_x != 2 or window[1] + window[3] > MAX_PLAIN_WIDTH
     chroma_first_y, chroma_weights_y = chroma_taps(first_y, weights_y, factor_y, y_low, y_high, fancy)
     chroma_first_x, chroma_weights_x = chroma_taps(first_x, weights_x, factor_x, x_low, x_high, fancy)
     luma_start = starts[0] - window[0] * strides[0] - window[1]

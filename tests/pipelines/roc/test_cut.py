@@ -43,9 +43,20 @@ def test_every_pixel_of_the_box_is_the_whole_images(size, subsampling, data):
     inner = (slice(y - top, y - top + h), slice(x - left, x - left + w))
     assert part[inner].shape == (h, w, 3)
     assert np.array_equal(part[inner], whole[inner])
-    # nothing but the MCUs that the box and its chroma neighbours touch
-    assert top <= y < top + 17 and left <= x < left + 17
+    # nothing but the MCUs that the box and its chroma neighbours touch, and the one before a few last columns
+    assert top <= y < top + 17 and left <= x < left + (17 if x + 5 <= size[1] else 21)
     assert part.shape[0] <= y - top + h + 17 and part.shape[1] <= x - left + w + 17
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4"])
+@pytest.mark.parametrize("num_last", range(1, 7))
+def test_the_last_columns_have_the_whole_images_chroma(num_last, subsampling):
+    """A decoder repeats the chroma of an image of at most 4 columns, which a cut of the last MCU alone might be."""
+    size = (40, 32 + num_last)
+    for x in range(30, size[1]):
+        part, whole, (top, left) = cut_and_whole(size, (8, x, 20, size[1] - x), subsampling=subsampling)
+        inner = (slice(8 - top, 28 - top), slice(x - left, None))
+        assert np.array_equal(part[inner], whole[inner])
 
 
 @settings(max_examples=60, deadline=None)
