@@ -244,5 +244,5 @@ def _report(bad: list[Entry], num_samples: int, result: Conversion, on_bad: OnBa
     if on_bad == "stop" or len(bad) == num_samples:
         raise InputError(
             f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists all;"
-            f" repair them, or leave them out with on_bad=skip"
+            " repair them, or leave them out with on_bad=skip (tools/convert_imagenet.py --on-bad skip)"
         )

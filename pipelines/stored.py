@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.sources.files import FilesSource
 from pipelines.sources.folder import FolderSource
@@ -59,45 +59,40 @@ def stored_for(
     stored = work_dir / f"{folder.resolve().parent.name}-{folder.name}-{place}{ending}"
     record = stored.with_name(stored.name + ".json")
     source = FolderSource(folder)
-    fingerprint = {
-        "version": _STORED_VERSION,
-        "source": str(folder.resolve()),
-        **options,
-        "files": files_digest(source),
-    }
-    if stored.exists() and read_json(record) == fingerprint:
-        return stored
-    from pipelines.convert import convert
-
-    record.unlink(
-        missing_ok=True
-    )  # so that a crash between the two writes leaves a file without a record, not with an old one
-    done = convert(
-        source,
-        stored,
-        format,
-        max_side=max_side,
-        quality=quality,
-        num_workers=num_workers,
-        on_bad="skip" if on_bad == "replace" else "stop",
-        overwrite=True,
-        restart=None,
-        fingerprint=fingerprint["files"],
-    )
-    for line in done.bad_samples:
-        _log.warning("left out: %s", line)
-    with atomic_file(record) as partial:
-        partial.write_text(json.dumps(fingerprint, indent=1) + "\n")
+    of = {"version": _STORED_VERSION, "source": str(folder.resolve()), **options, "files": files_digest(source)}
+    if not (stored.exists() and read_json(record) == of):
+        # A crash between the two writes leaves a file without a record, not with an old one.
+        record.unlink(missing_ok=True)
+        _convert(source, stored, options, num_workers, of["files"])
+        with atomic_file(record) as partial:
+            partial.write_text(json.dumps(of, indent=1) + "\n")
     return stored
 
 
+def _convert(source: FolderSource, stored: Path, options: dict[str, Any], num_workers: int, fingerprint: str) -> None:
+    from pipelines.convert import convert
+
+    on_bad = "skip" if options["on_bad"] == "replace" else "stop"
+    more = {"num_workers": num_workers, "overwrite": True, "restart": None, "fingerprint": fingerprint}
+    done = convert(source, stored, **options | {"on_bad": on_bad}, **more)
+    for line in done.bad_samples:
+        _log.warning("left out: %s", line)
+
+
 def files_digest(source: FilesSource) -> str:
-    """Digest of names (relative to the folder), sizes and modification times of all images."""
+    """Digest of names (relative to the folder), sizes and modification times of all images.
+
+    One that cannot be looked at is told by whoever reads it.
+    """
     digest = hashlib.sha256()
     for file in source.files:
-        status = os.stat(file)
+        try:
+            status = os.stat(file)
+            size, time = status.st_size, status.st_mtime_ns
+        except OSError:
+            size, time = -1, -1
         name = os.path.relpath(file, source.path)
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{name}\0{size}\0{time}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

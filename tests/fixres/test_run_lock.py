@@ -7,8 +7,10 @@ import fcntl
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,18 @@ def forked(work: Callable[[int], object]) -> tuple[int, int]:
             os._exit(1)
     os.close(tell)
     return child, ready
+
+
+@contextmanager
+def dying(work: Callable[[int], object]) -> Iterator[None]:
+    """A child that is ready, and is killed after 0.3 s."""
+    child, ready = forked(work)
+    os.read(ready, 9)
+    killer = threading.Timer(0.3, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    yield
+    killer.join()
+    os.waitpid(child, 0)
 
 
 def _hold(folder: Path) -> Callable[[int], None]:
@@ -116,16 +130,8 @@ def test_a_worker_that_ends_first_does_not_give_it_up(tmp_path: Path) -> None:
 
 def test_whoever_dies_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fixres.run_lock._SECONDS_TO_DIE", 20.0)
-    child, ready = forked(_hold(tmp_path))
-    os.read(ready, 9)
-    killer = os.fork()
-    if killer == 0:
-        time.sleep(0.3)
-        os.kill(child, signal.SIGKILL)
-        os._exit(0)
-    with locked(tmp_path):
+    with dying(_hold(tmp_path)), locked(tmp_path):
         pass
-    os.waitpid(child, 0), os.waitpid(killer, 0)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

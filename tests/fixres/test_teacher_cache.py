@@ -25,7 +25,7 @@ from fixres.teacher_cache import LogitStore, teacher_digest, with_cache
 from fixres.tricks_config import DistillConfig
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU, TINY
-from tests.fixres.test_run_lock import end, forked
+from tests.fixres.test_run_lock import dying, end, forked
 from tests.fixres.test_tricks_run import _all_on, _run, _same
 
 ROOT = Path(__file__).parents[2]
@@ -175,16 +175,9 @@ def _holding(path: Path, with_worker: bool) -> Callable[[int], None]:
 
 def test_a_run_that_dies_slowly_is_waited_for(tmp_path: Path) -> None:
     """As a run folder is: whoever starts a killed run again is quick."""
-    child, ready = forked(_holding(tmp_path / "store", with_worker=False))
-    os.read(ready, 9)
-    killer = os.fork()
-    if killer == 0:
-        time.sleep(0.3)
-        os.kill(child, signal.SIGKILL)
-        os._exit(0)
-    store = _store(tmp_path / "store")
-    assert np.array_equal(store.get(_digest(1)), _values(1))
-    os.waitpid(child, 0), os.waitpid(killer, 0)
+    with dying(_holding(tmp_path / "store", with_worker=False)):
+        store = _store(tmp_path / "store")
+        assert np.array_equal(store.get(_digest(1)), _values(1))
 
 
 def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_file(

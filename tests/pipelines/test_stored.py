@@ -69,15 +69,20 @@ def test_folders_whose_names_are_no_text(tmp_path: Path) -> None:
     assert len(FolderSource(data.train)) + len(FolderSource(data.val)) == 5
 
 
-def test_bad_image_stops_or_is_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", ["no image", "a link to nowhere"])
+def test_bad_image_stops_or_is_left_out_and_logged(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = photos(tmp_path / "data", {"ant": 3, "bee": 2})
-    (root / "bee" / "001.jpg").write_bytes(b"no image")
+    bad = root / "bee" / "001.jpg"
+    bad.unlink()
+    bad.write_bytes(b"no image") if kind == "no image" else bad.symlink_to(tmp_path / "nowhere")
     with pytest.raises((InputError, BadSampleError), match=r"bee/001\.jpg") as caught:
         stored_for("dali", root, tmp_path / "work", 500, 90, 0)
     one_line(caught)
     stored = stored_for("dali", root, tmp_path / "work", 500, 90, 0, on_bad="replace")
     assert len(TarSource(stored)) == 4
     assert "bee/001.jpg" in caplog.text
+    assert stored_for("dali", root, tmp_path / "work", 500, 90, 0, on_bad="replace") == stored
+    assert caplog.text.count("bee/001.jpg") == 1  # it was not made again
 
 
 def test_unknown_engine_is_named(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_what_is_there_is_not_packed_and_keeps_its_version(tmp_path: Path, monke
     [
         ({"--have": "nowhere"}, "nowhere is not there"),
         ({"--photos": "nowhere"}, "nowhere is not there"),
+        ({"--arch": "sm_90"}, "argument --arch: 'sm_90' is no compute capability such as 90, nor all"),
         ({"--limit-mib": "0.1"}, "MiB are left for photographs, too few for 16 of the 40 of"),
         ({"--out": "have.txt"}, "exists"),
     ],

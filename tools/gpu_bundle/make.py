@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=output_file, required=True, help="file to make, .tar")
     parser.add_argument("--python", default="3.12", help="version over there (%(default)s)")
     parser.add_argument("--cuda", type=int, choices=(12, 13), default=13, help="of DALI (%(default)s)")
-    parser.add_argument("--arch", default="90", help="compute capability without its point, or all (%(default)s)")
+    parser.add_argument("--arch", type=_arch, default=90, help="compute capability without its point, or all (90)")
     parser.add_argument("--limit-mib", type=float, default=60, help="size of the file at most (%(default)s)")
     parser.add_argument("--preset", type=int, choices=range(10), default=9, help="effort of xz (%(default)s)")
     parser.add_argument("--no-ffcv", action="store_true", help="leave that rival out")
@@ -65,7 +65,7 @@ def make(options: argparse.Namespace, work: Path, target: Path) -> None:
     if not options.no_ffcv:
         (work / "ffcv").mkdir()
         ffcv_extension.build(site, work / "ffcv")
-    saved = shrink_libraries(site, None if options.arch == "all" else int(options.arch))
+    saved = shrink_libraries(site, options.arch)
     print(
         f"GPU code kept {saved.kept / 1e6:.0f} MB, left out {saved.code / 1e6:.0f} MB; names {saved.names / 1e6:.0f} MB"
     )
@@ -82,6 +82,12 @@ def make(options: argparse.Namespace, work: Path, target: Path) -> None:
         for path in photos:
             archive.add(path, f"gpu_bundle/photos/{path.relative_to(options.photos)}")
     print(f"{len(photos)} photographs")
+
+
+def _arch(text: str) -> int | None:
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no compute capability such as 90, nor all")
+    return None if text == "all" else int(text)
 
 
 def _compress(site: Path, target: Path, preset: int) -> None:
