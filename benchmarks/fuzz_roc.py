@@ -17,15 +17,15 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from pipelines.arguments import Parser
-from pipelines.console import run
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
-from pipelines.roc.decode import decode_samples
-from pipelines.roc.encode import RocQuality, encode
+from pipelines.roc.decoder.crops import decode_samples
+from pipelines.roc.decoder.turbojpeg import Decompressor, load
+from pipelines.roc.decoder.whole_image import decode_whole_samples
+from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.roc.layout import ERRORS, OK
 from pipelines.roc.places import BYTES, NUM_COUNTS, NUM_PLACE, PIXELS, ROC_SIZE
-from pipelines.roc.turbojpeg import Decompressor, load
-from pipelines.roc.whole import decode_whole_samples
+from pipelines.runtime.cli import Parser
+from pipelines.runtime.exit_codes import run
 
 _GUARD = 4096  # bytes around output and record
 _INTERESTING = (0, 1, 2, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)

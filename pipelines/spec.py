@@ -308,7 +308,7 @@ class Loader(Protocol):
     resolution: int
     counters: Counters
     shares_boxes: bool
-    """True if order, boxes and flips are those of `pipelines.boxes`; False if the engine draws its own."""
+    """True if order, boxes and flips are those of `pipelines.sampling.crops`; False if the engine draws its own."""
 
     def __len__(self) -> int:
         """Batches this rank gets in a whole epoch."""

@@ -20,15 +20,15 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fixres.evaluation import EvaluateJob
-from fixres.models import create_model
-from fixres.real_labels import read_real
-from fixres.recipe import parse, parse_recipe, save_recipe
-from fixres.softmax_files import open_softmax, score_softmax
-from fixres.state_files import StateFiles
-from fixres.weight_files import read_weights
-from pipelines.sources.val_labels import read_labels
+from fixres.config.parsing import parse, parse_recipe, save_recipe
+from fixres.evaluation.job import EvaluateJob
+from fixres.evaluation.predictions import open_softmax, score_softmax
+from fixres.evaluation.real_labels import read_real
+from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.models.factory import create_model
+from fixres.models.weights import read_weights
+from pipelines.sources.imagenet.val_labels import read_labels
 from pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 

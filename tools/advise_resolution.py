@@ -11,16 +11,16 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines import console
-from pipelines.arguments import Parser, output_file
-from pipelines.image_sizes import image_sizes
+from pipelines.datasets.image_sizes import image_sizes
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser, output_file
 from pipelines.sources import open_source
 from pipelines.spec import EvalCrop, InputError, TrainCrop
 
 
 def main() -> None:
     """Parses the command line, computes, prints and draws."""
-    from fixres.resolution_advice import advise, as_text
+    from fixres.resolution.advice import advise, as_text
 
     options = parse_options()
     train_res, train_crop, eval_crop = protocol(options)
@@ -30,8 +30,8 @@ def main() -> None:
     facts = {"path": str(options.data), **asdict(advice), "bad_samples": looked_at.bad_samples}
     print(json.dumps(facts, indent=1) if options.json else as_text(advice))
     if options.plot:
-        from fixres.figures import apparent_sizes
-        from pipelines.writing import atomic_file
+        from fixres.experiment.figures import apparent_sizes
+        from pipelines.runtime.atomic_files import atomic_file
 
         resolutions = sorted({train_res, *(one.test_res for one in advice.candidates)})
         picture = apparent_sizes(train_crop, eval_crop, looked_at.sizes, train_res, resolutions)
@@ -67,9 +67,9 @@ def parse_options() -> argparse.Namespace:
 
 def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
     """Training resolution and both crops: the recipe's, where the command line does not say otherwise."""
-    from fixres.config import ArmConfig, ArmsConfig, Recipe
-    from fixres.recipe import parse_recipe
-    from fixres.schedule import resolution_at
+    from fixres.config.parsing import parse_recipe
+    from fixres.config.recipe import ArmConfig, ArmsConfig, Recipe
+    from fixres.training.schedule import resolution_at
 
     usual = Recipe(arms=ArmsConfig(baseline=ArmConfig()))
     recipe = parse_recipe(["--config", options.config]) if options.config else usual

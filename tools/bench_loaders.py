@@ -5,7 +5,7 @@ python tools/bench_loaders.py --data FOLDER --out runs/loaders --cache both
 
 DATA is a folder of photographs, a .beton file or a folder of .tar shards. Engines and options are those of
 benchmarks.throughput; the defaults are its smaller siblings, for minutes on two cores. --model measures that network's
-training step here, for the table of loader cores; --steps takes a record of benchmarks.train_step instead.
+training step here, for the table of loader cores; --steps takes a record of benchmarks.training.train_step instead.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import KINDS, can_run
-from benchmarks.loader_report import write_loader_report
-from benchmarks.records import leave_if_partial, read_record, write_record
-from benchmarks.tables import train_step_table
-from benchmarks.throughput import add_arguments, check, measure
-from benchmarks.throughput_text import as_text
-from benchmarks.train_step import quick_record
-from pipelines import console
-from pipelines.arguments import Parser, output_folder
-from pipelines.prepare import prepare_scenes
-from pipelines.sources.scenes import SceneConfig
+from benchmarks.docs.render import train_step_table
+from benchmarks.harness.records import leave_if_partial, read_record, write_record
+from benchmarks.throughput.engines import KINDS, can_run
+from benchmarks.throughput.report import write_loader_report
+from benchmarks.throughput.run import add_arguments, check, measure
+from benchmarks.throughput.summary import as_text
+from benchmarks.training.train_step import quick_record
+from pipelines.datasets.resolve import prepare_scenes
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser, output_folder
+from pipelines.sources.scenes.scene import SceneConfig
 
 _NUM_SCENES = 300
 _DEFAULTS = {"res": "128,224", "rounds": 16, "cold_rounds": 2, "num_images": 600, "cache": "both"}
@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--model", default="resnet18", help='a timm name for the table of cores, "" for none (%(default)s)'
     )
-    parser.add_argument("--steps", type=Path, help="a record of benchmarks.train_step instead")
+    parser.add_argument("--steps", type=Path, help="a record of benchmarks.training.train_step instead")
     add_arguments(parser)
     parser.set_defaults(engines=",".join(filter(can_run, _usual())), **_DEFAULTS)
     options = check(parser.parse_args())

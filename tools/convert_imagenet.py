@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines import console
-from pipelines.arguments import Parser
-from pipelines.convert import convert
-from pipelines.parts import Part
+from pipelines.conversion.converter import convert
+from pipelines.conversion.verification import verify_data
+from pipelines.formats.parts import Part
+from pipelines.imagenet_classes import class_names_of
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser
 from pipelines.sources import KINDS, SPLITS, open_source
-from pipelines.sources.synsets import class_names_of
 from pipelines.spec import Source
-from pipelines.verify import verify_data
 
 
 def main() -> None:

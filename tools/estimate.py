@@ -3,7 +3,7 @@
 python tools/estimate.py --gpus 8 --model resnet50 --images 1281167
 python tools/estimate.py --gpus 1 --cores 2 --model resnet18 --images 50000 --small 128:12,160:4
 
-Step speeds come from a record of benchmarks.train_step that has the network and was made on the same device (or, where
+Step speeds come from a record of benchmarks.training.train_step that has the network and was made on the same device (or, where
 there is no GPU, on any), else from a quick measurement here; loader speeds from the record of benchmarks.throughput.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from benchmarks.scenario import Scenario, project, step_speeds
-from pipelines import console
-from pipelines.arguments import Parser, output_file
+from benchmarks.projection.scenario import Scenario, project, step_speeds
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.cli import Parser, output_file
 from pipelines.spec import InputError
-from pipelines.writing import atomic_file
 
 
 def main() -> None:

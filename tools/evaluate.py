@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.console import run
+from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
     """Parses the job, tests, prints a line for each resolution, writes the record."""
-    from fixres.evaluation import (
+    from fixres.config.parsing import parse, write_json
+    from fixres.evaluation.job import (
         EvaluateJob,
         evaluate_network,
         evaluate_softmax,
         evaluation_record,
         evaluation_table,
     )
-    from fixres.hardware import choose_device
-    from fixres.recipe import parse, write_json
-    from pipelines.test_data import names_for_real, open_test_data
+    from fixres.models.precision import choose_device
+    from pipelines.datasets.eval_data import names_for_real, open_test_data
 
     job = parse(EvaluateJob, sys.argv[1:], "Tests a network with the transform that it carries.")
     if job.softmax_files:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.console import run
+from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
     """Parses the job, extracts, says what was made."""
-    from fixres.extraction import ExtractJob, extract
-    from fixres.hardware import choose_device
-    from fixres.recipe import parse
-    from pipelines.test_data import open_test_data
+    from fixres.config.parsing import parse
+    from fixres.evaluation.features import ExtractJob, extract
+    from fixres.models.precision import choose_device
+    from pipelines.datasets.eval_data import open_test_data
 
     job = parse(ExtractJob, sys.argv[1:], "Writes embeddings, softmax and labels of all images of a split.")
     data = open_test_data(job.data, str(choose_device(job.device)), job.images)

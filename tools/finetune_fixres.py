@@ -12,22 +12,22 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.console import run
+from pipelines.runtime.exit_codes import run
 
 if TYPE_CHECKING:
-    from fixres.fix_job import FixJob
-    from fixres.fix_report import FixReport
+    from fixres.finetuning.job import FixJob
+    from fixres.finetuning.report import FixReport
 
 _LISTS = ("--test_res", "--sweep")
 
 
 def main() -> None:
     """Parses the job, fixes, prints accuracy before and after and where the weights are."""
-    from fixres.distributed import first_main, is_main, joined
-    from fixres.fix_job import FixJob, fix_network
-    from fixres.hardware import choose_device
-    from fixres.recipe import RECIPES, named_recipes, parse
-    from pipelines.opening import PreparedData
+    from fixres.config.parsing import RECIPES, named_recipes, parse
+    from fixres.distributed.process_group import first_main, is_main, joined
+    from fixres.finetuning.job import FixJob, fix_network
+    from fixres.models.precision import choose_device
+    from pipelines.datasets.prepared import PreparedData
 
     arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "fix")
     job = parse(FixJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")

@@ -12,11 +12,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines import console
-from pipelines.arguments import Parser, output_file
-from pipelines.contact_sheet import check_size, contact_sheet, save, stored_images
-from pipelines.inspection import inspect_source
-from pipelines.inspection_text import as_text
+from pipelines.inspection.contact_sheet import check_size, contact_sheet, save, stored_images
+from pipelines.inspection.facts import inspect_source
+from pipelines.inspection.text import as_text
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser, output_file
 from pipelines.sources import open_source
 from pipelines.spec import MAX_RESOLUTION, InputError, Source, one_line
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines import console
-from pipelines.arguments import Parser
-from pipelines.merge import merge, parts_beside
+from pipelines.conversion.merging import merge, parts_beside
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser
 from pipelines.spec import InputError
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.tables import documents, render
-from pipelines import console
-from pipelines.arguments import Parser
+from benchmarks.docs.render import documents, render
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser
 
 
 def main() -> None:

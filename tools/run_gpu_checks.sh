@@ -64,23 +64,23 @@ try_engines() {
 mkdir -p "$results"
 data=(--data "$photos" --device "$device" --threads "$threads" --batch-size $batch --num-images $images)
 part tests "$python" -m pytest -m gpu -q
-part jpeg_backends "$python" -m benchmarks.jpeg_backends --data "$photos" --device "$device" \
+part jpeg_backends "$python" -m benchmarks.loaders.nvjpeg_backends --data "$photos" --device "$device" \
   --json "$results/jpeg_backends_gpu.json"
 # At full levels, so that only decoder and resize differ from the reference.
-part fidelity "$python" -m benchmarks.fidelity --data "$photos" --device "$device" --engines roc-dali,dali-slice \
+part fidelity "$python" -m benchmarks.loaders.fidelity --data "$photos" --device "$device" --engines roc-dali,dali-slice \
   --min-zoom 1000 --out "$runs/fidelity_gpu" --json "$results/fidelity_gpu.json"
 [[ " $wanted " = *" throughput "* || " $wanted " = *" fed_step "* ]] && try_engines
 part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --res 128,160,224 \
   --rounds $rounds --json "$results/throughput_gpu.json"
-part feeding "$python" -m benchmarks.feeding --data "$photos" --device "$device" --threads "$threads" \
+part feeding "$python" -m benchmarks.loaders.dali_stages --data "$photos" --device "$device" --threads "$threads" \
   --json "$results/feeding_gpu.json"
-part train_step "$python" -m benchmarks.train_step --device "$device" --models $model --batch-size $batch \
+part train_step "$python" -m benchmarks.training.train_step --device "$device" --models $model --batch-size $batch \
   --res 128,160,224 --json "$results/train_step_gpu.json"
-part fed_step "$python" -m benchmarks.fed_step "${data[@]}" --model $model --engines "$engines" --res 128,160,224 \
+part fed_step "$python" -m benchmarks.training.end_to_end_step "${data[@]}" --model $model --engines "$engines" --res 128,160,224 \
   --json "$results/fed_step_gpu.json"
 part scaling "$python" -m benchmarks.scaling --data "$photos" --device "$device" --processes "$processes" \
   --model $model --engine roc-dali --batch-size $batch --num-images $images --json "$results/scaling_gpu.json"
-part survival "$python" -m benchmarks.survival_overhead --device "$device" --networks $networks \
+part survival "$python" -m benchmarks.scaling.fault_tolerance_overhead --device "$device" --networks $networks \
   --json "$results/survival_gpu.json"
 part demo "$python" tools/train_fast.py --run_dir "$runs/demo_gpu" --device "$device" --profile 20 "${demo[@]}"
 if [ ${#failed[@]} -gt 0 ]; then

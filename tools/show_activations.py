@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.console import run
+from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
     """Parses the job, measures, prints a line for each resolution, draws."""
-    from fixres.activations_job import ActivationsJob, network_activations
-    from fixres.hardware import choose_device
-    from fixres.recipe import parse
-    from pipelines.opening import PreparedData
-    from pipelines.writing import atomic_file
+    from fixres.config.parsing import parse
+    from fixres.evaluation.activations_job import ActivationsJob, network_activations
+    from fixres.models.precision import choose_device
+    from pipelines.datasets.prepared import PreparedData
+    from pipelines.runtime.atomic_files import atomic_file
 
     job = parse(ActivationsJob, sys.argv[1:], "Measures the classifier's input at each test resolution.")
     data = PreparedData(job.data, device=str(choose_device(job.device)))
@@ -27,7 +27,7 @@ def main() -> None:
             f"{info.train_res} px {one.distance:.4f}, {one.num_images} images of {one.num_channels} channels"
         )
     if job.plot is not None:
-        from fixres.figures import activation_cdfs
+        from fixres.experiment.figures import activation_cdfs
 
         with atomic_file(job.plot, overwrite=True) as partial:
             partial.write_bytes(activation_cdfs(statistics, info.train_res))

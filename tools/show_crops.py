@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines import console
-from pipelines.arguments import Parser, output_file
-from pipelines.contact_sheet import check_size, contact_sheet, first_crops, save
+from pipelines.inspection.contact_sheet import check_size, contact_sheet, first_crops, save
 from pipelines.loaders import ENGINES, open_loader
+from pipelines.runtime import exit_codes as console
+from pipelines.runtime.cli import Parser, output_file
 from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _COLUMNS = 32  # crops side by side; more of a kind go on below

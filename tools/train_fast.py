@@ -11,19 +11,19 @@ import signal
 import sys
 from dataclasses import replace
 
-from fixres.config import Recipe
-from pipelines.console import EXIT_PREEMPTED, leave, run
+from fixres.config.recipe import Recipe
+from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave, run
 
 
 def main() -> None:
     """Parses the recipe, meets the other processes if there are any, and trains."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _leave_early)
-    from fixres.recipe import parse_recipe
+    from fixres.config.parsing import parse_recipe
 
     recipe = parse_recipe(sys.argv[1:])  # before the imports that take seconds, for --help and mistakes
-    from fixres.distributed import joined
-    from fixres.survival import Preempted
+    from fixres.distributed.process_group import joined
+    from fixres.fault_tolerance.manager import Preempted
 
     with joined(recipe.device) as device:
         try:
@@ -33,18 +33,18 @@ def main() -> None:
 
 
 def _leave_early(number: int, _: object) -> None:
-    """Until training begins, and after it; during it `fixres.survival` takes the signals."""
+    """Until training begins, and after it; during it `fixres.fault_tolerance.manager` takes the signals."""
     name = signal.Signals(number).name
     leave(f"ended by {name}; the same call with --resume auto goes on from the last state, if any", EXIT_PREEMPTED)
 
 
 def _train(recipe: Recipe) -> None:
     """Prepares the data, runs the arms, prints the table."""
-    from fixres.distributed import first_main
-    from fixres.experiment import check_place, run_experiment
-    from fixres.hardware import choose_device
-    from fixres.progress import say
-    from pipelines.opening import PreparedData
+    from fixres.distributed.process_group import first_main
+    from fixres.experiment.experiment import check_place, run_experiment
+    from fixres.models.precision import choose_device
+    from fixres.observability.console import say
+    from pipelines.datasets.prepared import PreparedData
 
     check_place(recipe)  # now, for the data may take hours to convert
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))

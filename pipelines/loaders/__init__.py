@@ -31,11 +31,11 @@ class _Engine(NamedTuple):
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
     "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
-    "roc-dali": _Engine("pipelines.loaders.roc_dali", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")),
-    "torch": _Engine("pipelines.loaders.torch", "TorchLoader", None, None, ("parts", *_ANY)),
+    "roc-dali": _Engine("pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")),
+    "torch": _Engine("pipelines.loaders.pillow", "TorchLoader", None, None, ("parts", *_ANY)),
     "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
-    "dali": _Engine("pipelines.loaders.dali", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
-    "dali-slice": _Engine("pipelines.loaders.dali_slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
+    "dali": _Engine("pipelines.loaders.dali.stock", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
+    "dali-slice": _Engine("pipelines.loaders.dali.slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
 }
 ENGINES = tuple(_ENGINES)
 """Names that `open_loader` takes."""

@@ -21,12 +21,12 @@ import numpy as np
 import psutil
 import torch
 
-from pipelines.beton import BetonReader
-from pipelines.beton_format import MODE_JPG
+from pipelines.formats.beton_layout import MODE_JPG
+from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders.base import BaseLoader, empty_batch, make_good
 from pipelines.loaders.delivery import Delivery
 from pipelines.loaders.staging import Staging
-from pipelines.order import batches
+from pipelines.sampling.order import batches
 from pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class FFCVLoader(BaseLoader):
 
     def _crop(self, index: int, pixels: np.ndarray, resolution: int, epoch: int) -> np.ndarray:
         """A stand-in's crop: FFCV cannot be asked for a single image, so it is the reference engine's."""
-        from pipelines.boxes import boxes
-        from pipelines.loaders.torch import eval_crop, train_crop
+        from pipelines.loaders.pillow import eval_crop, train_crop
+        from pipelines.sampling.crops import boxes
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
         chosen = boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)

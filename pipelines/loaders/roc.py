@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipelines.beton import BetonReader
-from pipelines.beton_parts import BetonParts
-from pipelines.loaders.background import Background
+from pipelines.formats.beton_parts import BetonParts
+from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders.base import empty_batch, make_good
 from pipelines.loaders.delivery import Delivery
+from pipelines.loaders.prefetch import Background
 from pipelines.loaders.roc_base import RocBase
 from pipelines.loaders.staging import Staging
-from pipelines.order import batches
-from pipelines.roc.decode import decode_samples
+from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.layout import OK
 from pipelines.roc.places import NUM_COUNTS
+from pipelines.sampling.order import batches
 from pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
@@ -134,7 +134,8 @@ def _kernel(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> 
             decode_samples(data, places, yxhw, flips, inside, min_zoom, *filled)
 
         return decode_crops
-    from pipelines.roc import turbojpeg, whole
+    from pipelines.roc.decoder import turbojpeg
+    from pipelines.roc.decoder import whole_image as whole
 
     turbojpeg.load()
     own = threading.local()  # each thread's decompressor

@@ -9,12 +9,12 @@ from itertools import islice
 
 import numpy as np
 
-from pipelines.beton_parts import open_beton
-from pipelines.boxes import boxes
+from pipelines.formats.beton_parts import open_beton
 from pipelines.loaders.base import BaseLoader
 from pipelines.roc.layout import ERRORS, MAX_SHIFT
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, PIXELS, places_of
 from pipelines.roc.read_ahead import ReadAhead
+from pipelines.sampling.crops import boxes
 from pipelines.spec import BadSampleError, Counters, LoaderConfig
 
 _DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
@@ -31,7 +31,7 @@ class RocCounters(Counters):
 
 
 class RocBase(BaseLoader):
-    """A loader of a .beton file, or of a folder of its parts, that takes its boxes from `pipelines.boxes`."""
+    """A loader of a .beton file, or of a folder of its parts, that takes its boxes from `pipelines.sampling.crops`."""
 
     shares_boxes = True
 

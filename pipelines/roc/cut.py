@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.kernels import kernel
 from pipelines.roc.layout import (
     BAD_INDEX,
     HEADER_SIZE,
@@ -30,6 +29,7 @@ from pipelines.roc.layout import (
     num_columns,
     num_rows,
 )
+from pipelines.runtime.numba_cache import kernel
 
 
 @kernel

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.kernels import kernel
 from pipelines.roc.cut import cover, cut, cut_size
 from pipelines.roc.layout import (
     BAD_INDEX,
@@ -46,6 +45,7 @@ from pipelines.roc.places import (
     check_place,
     on_level,
 )
+from pipelines.runtime.numba_cache import kernel
 
 _WINDOW_WORDS = 8
 NUM_PLAN = LEVEL_WORDS + _WINDOW_WORDS

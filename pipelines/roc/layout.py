@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.kernels import kernel
+from pipelines.runtime.numba_cache import kernel
 from pipelines.spec import InputError
 
 MAGIC = 0x31436F52  # "RoC1"

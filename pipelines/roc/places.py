@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.beton import BetonReader
-from pipelines.beton_format import MODE_RAW
-from pipelines.beton_parts import BetonParts
-from pipelines.kernels import kernel
+from pipelines.formats.beton_layout import MODE_RAW
+from pipelines.formats.beton_parts import BetonParts
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.roc.decoder.planes import used_range
 from pipelines.roc.layout import BAD_BOX, OK, OUTSIDE_FILE, WRONG_SIZE
-from pipelines.roc.planes import used_range
+from pipelines.runtime.numba_cache import kernel
 from pipelines.spec import InputError
 
 MAX_PIXELS = 1 << 27  # a decoder's planes then need at most 400 MB

@@ -98,11 +98,11 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
     """The source of one kind; each imports what only it needs."""
     match kind:
         case "ilsvrc":
-            from pipelines.sources.ilsvrc import IlsvrcSource
+            from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
 
             return IlsvrcSource(path, split, val_labels)
         case "kaggle":
-            from pipelines.sources.kaggle import KaggleSource
+            from pipelines.sources.imagenet.kaggle import KaggleSource
 
             return KaggleSource(path, split, val_labels)
         case "parquet":
@@ -114,13 +114,13 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
         case "beton":
             return _open_beton(path, split)
     if kind == "flat" and split in (None, "val"):
-        from pipelines.sources.flat import FlatSource
+        from pipelines.sources.imagenet.flat import FlatSource
 
         return FlatSource(path, val_labels)
     if split is not None:
         raise InputError(f"{path} has no {split}/ with class folders; give the folder of one split and omit --split")
     if kind == "imagenet_v2":
-        from pipelines.sources.numbered import NumberedSource
+        from pipelines.sources.imagenet.imagenet_v2 import NumberedSource
 
         return NumberedSource(path)
     from pipelines.sources.folder import FolderSource
@@ -129,16 +129,16 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
 
 
 def _open_shards(path: Path, split: str | None) -> Source:
-    from pipelines.sources.tars import TarSource
+    from pipelines.formats.webdataset_reader import TarSource
 
     shards = sorted(path.glob("*.tar"))
     return TarSource(path, shards_of(path, shards, split) if shards else None)
 
 
 def _open_beton(path: Path, split: str | None) -> Source:
-    from pipelines.beton import BetonReader
-    from pipelines.beton_parts import BetonParts
-    from pipelines.parts import part_of_name
+    from pipelines.formats.beton_parts import BetonParts
+    from pipelines.formats.beton_reader import BetonReader
+    from pipelines.formats.parts import part_of_name
 
     if path.is_dir() and any(part_of_name(file) for file in path.glob("*.beton")):
         if split is not None:

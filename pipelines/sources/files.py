@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.synsets import human_names
+from pipelines.imagenet_classes import human_names
 from pipelines.spec import BadSampleError, InputError
 
 # torchvision's IMG_EXTENSIONS; importing torchvision for them, and for its walk through folders, takes 6 s.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.sources.files import IMAGE_ENDINGS, is_folder
-from pipelines.sources.flat import has_val_images
-from pipelines.sources.ilsvrc import ARCHIVES, archive_split
-from pipelines.sources.kaggle import kaggle_root
-from pipelines.sources.numbered import has_numbered_folders
+from pipelines.sources.imagenet.flat import has_val_images
+from pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
+from pipelines.sources.imagenet.imagenet_v2 import has_numbered_folders
+from pipelines.sources.imagenet.kaggle import kaggle_root
 from pipelines.sources.splits import SPLIT_WORDS
 from pipelines.spec import InputError
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.sources.synsets import human_names
+from pipelines.imagenet_classes import human_names
 from pipelines.spec import BadSampleError, InputError
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as pq
 
-from pipelines.sources.shard_labels import MAX_CLASSES
+from pipelines.formats.webdataset_labels import MAX_CLASSES
+from pipelines.imagenet_classes import numbered_classes
 from pipelines.sources.splits import shards_of
-from pipelines.sources.synsets import numbered_classes
 from pipelines.spec import BadSampleError, InputError
 
 _IMAGE, _LABEL = "image", "label"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.synsets import class_names_of, human_names
+from pipelines.imagenet_classes import class_names_of, human_names
 from pipelines.spec import InputError, Source
 
 _MAX_BYTES = 64 << 20

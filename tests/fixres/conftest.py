@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fixres.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.config import ModelConfig
-from fixres.hardware import Precision
-from fixres.models import create_model
+from fixres.config.recipe import ModelConfig
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.factory import create_model
+from fixres.models.precision import Precision
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, Loader, LoaderConfig
 

@@ -4,7 +4,7 @@ Called with a recipe and further arguments it is tools/train_fast.py, but notes 
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
 number; a process number waits for its end and prints its exit code. $ERRORS is the file of its stderr. An argument
---fault=... before the others makes that happen to it, see `tests.fixres.faults`.
+--fault=... before the others makes that happen to it, see `tests.fixres.fault_tolerance.faults`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fixres.recipe import parse_recipe
-from pipelines import opening
-from pipelines.console import run
+from fixres.config.parsing import parse_recipe
+from pipelines.datasets import prepared as opening
+from pipelines.runtime.exit_codes import run
 from pipelines.spec import Batch, Loader
-from tests.fixres import faults
+from tests.fixres.fault_tolerance import faults
 
 
 class _Noting:
@@ -72,10 +72,10 @@ def _serve() -> None:
     for name in (
         "timm",
         "torch.utils.tensorboard",
-        "fixres.experiment",
-        "fixres.fix_job",
+        "fixres.experiment.experiment",
+        "fixres.finetuning.job",
         "pipelines.loaders.roc",
-        "pipelines.loaders.torch",
+        "pipelines.loaders.pillow",
     ):
         importlib.import_module(name)
     parse_recipe([])

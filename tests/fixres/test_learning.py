@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from fixres.config import FixConfig, ModelConfig, OptimConfig
-from fixres.evaluate import evaluate, sweep
-from fixres.finetune import finetune
-from fixres.hardware import Precision, choose_device, choose_precision
-from fixres.losses import CrossEntropy
-from fixres.models import Normalise, create_model
-from fixres.optim import Stepper, create_optimizer
-from fixres.train import Progress, Trainer
+from fixres.config.recipe import FixConfig, ModelConfig, OptimConfig
+from fixres.evaluation.accuracy import evaluate, sweep
+from fixres.finetuning.loop import finetune
+from fixres.models.factory import Normalise, create_model
+from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.training.loss import CrossEntropy
+from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.trainer import Progress, Trainer
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
 
@@ -211,7 +211,7 @@ def test_each_epoch_of_a_fix_draws_its_own_chance(
     tiny_net: nn.Module, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[int, ...]] = []
-    monkeypatch.setattr("fixres.train.seed_step", lambda _, *words: drawn.append(words))
+    monkeypatch.setattr("fixres.training.trainer.seed_step", lambda _, *words: drawn.append(words))
     finetune(tiny_net, Normalise(), open_coded(batch_size=12), FixConfig(epochs=2), OptimConfig(), CPU, seed=5)
     assert drawn == [(5, 0, 0), (5, 0, 1), (5, 1, 0), (5, 1, 1)]
 

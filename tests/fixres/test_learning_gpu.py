@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixres.augment_batch import BatchTransform
-from fixres.averaging import Average
-from fixres.config import OptimConfig
-from fixres.evaluate import evaluate
-from fixres.hardware import Precision
-from fixres.models import Normalise, create_model
-from fixres.nonfinite import LossGuard
-from fixres.optim import Stepper, create_optimizer
-from fixres.profiling import StepProfiler
-from fixres.state_files import StateFiles
-from fixres.train import Trainer
-from fixres.tricks_config import AugmentConfig
+from fixres.augment.color import BatchTransform
+from fixres.config.augment import AugmentConfig
+from fixres.config.recipe import OptimConfig
+from fixres.evaluation.accuracy import evaluate
+from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.loss_guard import LossGuard
+from fixres.models.factory import Normalise, create_model
+from fixres.models.precision import Precision
+from fixres.observability.profiler import StepProfiler
+from fixres.training.ema import Average
+from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.trainer import Trainer
 from pipelines.spec import Loader, TrainCrop
 from tests.fixres.conftest import TINY
 

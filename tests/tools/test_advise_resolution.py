@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from fixres.resolution_advice import advise, explanation
+from fixres.resolution.advice import advise, explanation
 from pipelines.spec import EvalCrop, InputError, TrainCrop
 from tests.coded import coded_image, jpeg, write_coded_folder
-from tests.pipelines.loading import write_coded_beton
+from tests.pipelines.loaders.loading import write_coded_beton
 from tools import advise_resolution
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.arguments import Parser, number_or_inf, output_file, output_folder
-from pipelines.console import EXIT_INPUT, run
+from pipelines.runtime.cli import Parser, number_or_inf, output_file, output_folder
+from pipelines.runtime.exit_codes import EXIT_INPUT, run
 from pipelines.spec import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.console import run
+from pipelines.runtime.exit_codes import run
 from pipelines.sources import open_source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.sources import miniatures as mini

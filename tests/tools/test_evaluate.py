@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fixres.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.config import ModelConfig
-from fixres.models import Normalise, create_model
-from pipelines.console import run
-from pipelines.convert import convert
-from pipelines.sources.synsets import imagenet_synsets
+from fixres.config.recipe import ModelConfig
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.factory import Normalise, create_model
+from pipelines.conversion.converter import convert
+from pipelines.datasets.eval_data import names_by_labels
+from pipelines.imagenet_classes import imagenet_synsets
+from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
-from pipelines.test_data import names_by_labels
 from tests.coded import coded_image, jpeg, write_coded_folder
 
 _MODEL = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8})
@@ -124,8 +124,8 @@ def test_an_extraction_goes_on_over_the_same_images_by_the_same_engine_only(
     call = ["extract_features", "--model", checkpoint(tmp_path / "net.pt", _SYNSETS), "--images",
             tmp_path / "val.beton", "--output", tmp_path / "a"]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr("fixres.extraction._SECONDS_BETWEEN_NOTES", 0.0)
-        patch.setattr("fixres.extraction._check_order", interrupt)
+        patch.setattr("fixres.evaluation.features._SECONDS_BETWEEN_NOTES", 0.0)
+        patch.setattr("fixres.evaluation.features._check_order", interrupt)
         assert tool(*call)[0] == 3
     code, _, error = tool(*call, "--data.engine", "roc")
     assert code == 2 and "other settings (engine: torch instead of roc)" in error and "--restart true" in error
@@ -203,7 +203,7 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
     assert np.load(tmp_path / "a" / "labels.npy").tolist() == list(range(1000))
     names = json.loads((tmp_path / "a" / "names.json").read_text())
     assert [Path(name).parent.name for name in names] == [str(number) for number in range(1000)]
-    from fixres.foreign_checkpoint import open_network
+    from fixres.models.pretrained import open_network
 
     opened = open_network(str(net), imagenet_synsets())
     colours = torch.tensor([_colour(number) for number in range(1000)], dtype=torch.uint8)

@@ -13,10 +13,10 @@ import timm
 import torch
 import yaml
 
-from fixres.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fixres.fix_job import FixJob
-from fixres.recipe import RECIPES, named_recipes, parse
-from pipelines.console import run
+from fixres.config.parsing import RECIPES, named_recipes, parse
+from fixres.finetuning.job import FixJob
+from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from pipelines.runtime.exit_codes import run
 from tests.coded import write_coded_folder
 from tests.fixres.families import FAMILIES, Family, create
 from tools.finetune_fixres import as_settings
@@ -192,7 +192,7 @@ def test_recipes_can_be_read(name: str) -> None:
 
 def test_the_published_rate() -> None:
     """8 * lr * batch / 512 of the published code, divided by 10 every 30 epochs; a literal table."""
-    from fixres.schedule import scaled_lr, stepped_lr
+    from fixres.training.schedule import scaled_lr, stepped_lr
 
     peak = scaled_lr(4e-3, 512)
     rates = [stepped_lr(epoch, peak, 30) for epoch in (0, 29.9, 30, 59.9, 60)]

@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import beton_format as layout
-from pipelines.beton_writer import BetonWriter, write_beton
-from pipelines.contact_sheet import stored_images
-from pipelines.convert import convert
-from pipelines.images import EncodedSample
-from pipelines.inspection import SIDE_EDGES, class_facts, histogram, inspect_source
+from pipelines.conversion.converter import convert
+from pipelines.formats import beton_layout as layout
+from pipelines.formats.beton_writer import BetonWriter, write_beton
+from pipelines.images.codec import EncodedSample
+from pipelines.inspection.contact_sheet import stored_images
+from pipelines.inspection.facts import SIDE_EDGES, class_facts, histogram, inspect_source
 from pipelines.sources import open_source
 from pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, read_box
-from tests.pipelines.loading import encoded
+from tests.pipelines.loaders.loading import encoded
 from tools import inspect_dataset
 
 ROOT = Path(__file__).resolve().parents[2]

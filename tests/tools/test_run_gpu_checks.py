@@ -40,7 +40,7 @@ def test_all_parts_run_and_each_benchmark_writes_where_it_was_told(tmp_path: Pat
 
 
 def test_a_part_that_fails_is_told_and_the_others_run(tmp_path: Path) -> None:
-    code, calls, said = start(tmp_path, fails="-m benchmarks.train_step")
+    code, calls, said = start(tmp_path, fails="-m benchmarks.training.train_step")
     assert code == 1 and len(calls) == 1 + len(PARTS) + 5 and "failed: train_step\n" in said
 
 
@@ -57,7 +57,7 @@ def test_parts_run_alone(tmp_path: Path, part: str) -> None:
 
 
 def test_a_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    code, calls, said = start(tmp_path, "train_step", "survival", slow="-m benchmarks.train_step", limit=1)
+    code, calls, said = start(tmp_path, "train_step", "survival", slow="-m benchmarks.training.train_step", limit=1)
     assert code == 1 and "failed: train_step\n" in said and "survival_overhead" in calls[-1]
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fixres.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.config import ModelConfig
-from fixres.models import Normalise, create_model
+from fixres.config.recipe import ModelConfig
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.factory import Normalise, create_model
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, InputError, LoaderConfig
 from tests.coded import write_coded_folder

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.contact_sheet import contact_sheet, first_crops
+from pipelines.inspection.contact_sheet import contact_sheet, first_crops
 from pipelines.loaders import open_loader
 from pipelines.spec import InputError
-from tests.pipelines.loading import config
+from tests.pipelines.loaders.loading import config
 from tools import show_crops
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.roc import turbojpeg
-from pipelines.roc.encode import RocQuality, encode
+from pipelines.roc.decoder import turbojpeg
+from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.spec import InputError
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cut_crop
-from pipelines.roc.encode import RocQuality, encode
-from pipelines.roc.halve import halve
+from pipelines.roc.encoder.halve import halve
+from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.roc.layout import describe, pack
 from pipelines.spec import InputError
 from tests.coded import coded_image

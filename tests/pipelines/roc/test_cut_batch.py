@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.loaders.cutting import Cuts, Cutter
+from pipelines.loaders.dali.cutter import Cuts, Cutter
 from pipelines.roc.cut import cut_crop
 from pipelines.roc.layout import BAD_INDEX, NOT_DECODABLE, OK, TOO_LARGE, WRONG_SIZE, describe
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, PIXELS

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.beton import BetonReader
-from pipelines.beton_writer import write_beton
-from pipelines.boxes import boxes
-from pipelines.images import EncodedSample
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.beton_writer import write_beton
+from pipelines.images.codec import EncodedSample
 from pipelines.loaders import open_loader
-from pipelines.roc.encode import RocQuality, encode
+from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.sampling.crops import boxes
 from pipelines.spec import BadSampleError, DALIOptions, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.pipelines.roc.conftest import photo
 
 pytest.importorskip("nvidia.dali")
 
-from pipelines.loaders import roc_graph  # imports DALI
+from pipelines.loaders.dali import roc_graph
 
 SIZES = [(180 + 9 * k, 260 - 7 * k) for k in range(24)]
 INF = float("inf")

@@ -8,14 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.resample import fill_taps, num_taps, resize_box
-from pipelines.roc.combine import MAX_FAST_TAPS, combine_bytes
-from pipelines.roc.decode import decode_samples
-from pipelines.roc.encode import RocQuality, encode
+from pipelines.images.resampling import fill_taps, num_taps, resize_box
+from pipelines.roc.decoder.crops import decode_samples
+from pipelines.roc.decoder.turbojpeg import Decompressor, load
+from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, combine_bytes
+from pipelines.roc.decoder.whole_image import decode_whole_samples
+from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.roc.layout import BAD_BOX, NOT_DECODABLE, OK, OUTSIDE_FILE, WRONG_SIZE
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
-from pipelines.roc.turbojpeg import Decompressor, load
-from pipelines.roc.whole import decode_whole_samples
 from tests.coded import coded_image, jpeg, read_box
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo, pillow, record
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cover
-from pipelines.roc.encode import RocQuality, encode
-from pipelines.roc.entropy import SCAN_ORDER
+from pipelines.roc.decoder.entropy import SCAN_ORDER
+from pipelines.roc.decoder.jpeg_tables import empty_tables, read_tables
+from pipelines.roc.decoder.segments import decode_window, place_planes, read_header
+from pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
+from pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
+from pipelines.roc.decoder.whole_image import place_planes as place_whole_planes
+from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
-from pipelines.roc.segments import decode_window, place_planes, read_header
-from pipelines.roc.tables import empty_tables, read_tables
-from pipelines.roc.turbojpeg import Decompressor, chroma_factors, decode_planes, load
-from pipelines.roc.turbojpeg import read_header as read_whole_header
-from pipelines.roc.whole import place_planes as place_whole_planes
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
 from tests.pipelines.roc.indexing import index_jpeg
 

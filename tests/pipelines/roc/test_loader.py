@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.beton import BetonReader
-from pipelines.boxes import boxes
-from pipelines.convert import convert
+from pipelines.conversion.converter import convert
+from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.staging import Staging
 from pipelines.roc.read_ahead import ReadAhead
+from pipelines.sampling.crops import boxes
 from pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import read_box
 
@@ -163,7 +163,7 @@ def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path
     fields = pytest.importorskip("ffcv.fields")
     from ffcv.writer import DatasetWriter
 
-    from tests.pipelines.beton_files import Coded
+    from tests.pipelines.formats.beton_files import Coded
 
     path = tmp_path / "raw.beton"
     columns = {"image": fields.RGBImageField(), "label": fields.IntField()}
@@ -244,7 +244,7 @@ import numpy as np
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
-from pipelines.beton import BetonReader
+from pipelines.formats.beton_reader import BetonReader
 path = {str(roc_file)!r}
 reader, seen = BetonReader(path), 0
 pipelines = {{"image": [CenterCropRGBImageDecoder((33, 33), 1.0)], "label": [IntDecoder()], "roc": None}}
@@ -267,7 +267,7 @@ print(seen)
 
 
 def test_a_record_that_does_not_decode_keeps_the_file_from_its_name(tmp_path, coded_folder, monkeypatch):
-    from pipelines.roc import encode
+    from pipelines.roc.encoder import record as encode
 
     sound = encode.fit_roc
 

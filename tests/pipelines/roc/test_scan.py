@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numba import njit
 from PIL import Image, ImageFile
 
-from pipelines.roc.encode import RocQuality, encode
-from pipelines.roc.fdct import fdct_block
-from pipelines.roc.huffman import assign_codes, optimal_table
-from pipelines.roc.jpeg_file import MCU, code_level
+from pipelines.roc.encoder.fdct import fdct_block
+from pipelines.roc.encoder.huffman import assign_codes, optimal_table
+from pipelines.roc.encoder.jpeg_file import MCU, code_level
+from pipelines.roc.encoder.record import RocQuality, encode
 from tests.pipelines.roc.conftest import photo, pillow
 from tests.pipelines.roc.indexing import index_jpeg
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sources import open_source
-from pipelines.sources.ilsvrc import IlsvrcSource
+from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
 from pipelines.spec import BadSampleError, InputError
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, Photos, contents, expected, tar_bytes
@@ -195,7 +195,7 @@ def test_an_archive_that_shrinks_or_vanishes_is_a_bad_sample(archives: Path) -> 
 
 
 def test_a_gzip_bomb_is_refused(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.devkit._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("pipelines.sources.imagenet.devkit._MAX_BYTES", 1 << 20)
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb") as file:
         file.write(bytes(2 << 20))

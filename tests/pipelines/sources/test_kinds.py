@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from pipelines.beton import BetonReader
-from pipelines.convert import convert
+from pipelines.conversion.converter import convert
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.webdataset_reader import TarSource
 from pipelines.sources import KINDS, open_source, open_stored
 from pipelines.sources.folder import FolderSource
-from pipelines.sources.ilsvrc import IlsvrcSource
-from pipelines.sources.kaggle import KaggleSource
+from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
+from pipelines.sources.imagenet.imagenet_v2 import NumberedSource
+from pipelines.sources.imagenet.kaggle import KaggleSource
 from pipelines.sources.kinds import recognise
-from pipelines.sources.numbered import NumberedSource
 from pipelines.sources.splits import split_of
-from pipelines.sources.tars import TarSource
 from pipelines.spec import InputError
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import Photos, contents, expected

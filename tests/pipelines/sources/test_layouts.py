@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from pipelines.convert import convert
+from pipelines.conversion.converter import convert
+from pipelines.imagenet_classes import class_names_of, imagenet_synsets
 from pipelines.sources import open_source
-from pipelines.sources.synsets import class_names_of, imagenet_synsets
 from pipelines.spec import Source
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected

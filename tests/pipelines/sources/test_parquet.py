@@ -10,9 +10,9 @@ import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.imagenet_classes import human_names, imagenet_synsets
 from pipelines.sources import open_source, parquet
 from pipelines.sources.parquet import ParquetSource
-from pipelines.sources.synsets import human_names, imagenet_synsets
 from pipelines.spec import BadSampleError, InputError
 from tests.pipelines.sources.miniatures import (
     NUMBERS,

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
-from pipelines.convert import convert
-from pipelines.sources import class_list, open_source, synsets
+from pipelines import imagenet_classes as synsets
+from pipelines.conversion.converter import convert
+from pipelines.imagenet_classes import class_names_of, human_names, imagenet_synsets, is_synset
+from pipelines.sources import class_list, open_source
 from pipelines.sources.relabel import RelabelledSource
-from pipelines.sources.synsets import class_names_of, human_names, imagenet_synsets, is_synset
 from pipelines.spec import InputError, Source
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.formats.webdataset_labels import Label, parse_json, resolve
+from pipelines.formats.webdataset_reader import TarSource
+from pipelines.imagenet_classes import imagenet_synsets
 from pipelines.sources import open_source
-from pipelines.sources.shard_labels import Label, parse_json, resolve
-from pipelines.sources.synsets import imagenet_synsets
-from pipelines.sources.tars import TarSource
 from pipelines.spec import InputError
 from tests.pipelines.sources.miniatures import tar_bytes
 

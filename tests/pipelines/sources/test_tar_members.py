@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sources.tar_members import Memory, Span, is_plain, walk
+from pipelines.formats.tar_index import Memory, Span, is_plain, walk
 from pipelines.spec import InputError
 from tests.pipelines.sources.miniatures import tar_bytes
 

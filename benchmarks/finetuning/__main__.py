@@ -1,0 +1,5 @@
+from benchmarks.finetuning.run import main
+from pipelines.runtime.exit_codes import run
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,155 @@
+"""The same pictures in each engine's format, for comparisons of speed and size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from pipelines.conversion.converter import convert
+from pipelines.formats.webdataset_writer import write_shards
+from pipelines.images.codec import EncodedSample, decode_rgb, encode_jpeg, image_size, shrink
+from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.sources import open_stored
+from pipelines.spec import InputError, Source
+
+_NAMES = {
+    "folder": "folder",
+    "ffcv": "jpeg.beton",
+    "raw": "raw.beton",
+    "roc": "roc.beton",
+    "shards": "shards",
+}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+RAW_SIDE = 256  # FFCV's raw files are customarily made this small
+
+
+class RepeatedSource:
+    """All images of a folder or of stored data, over and over, as a `pipelines.spec.Source` of ten made-up classes.
+
+    Attributes:
+        files: the images below a folder; empty if the data is a .beton file or tar shards.
+        num_different: images before they are repeated.
+    """
+
+    classes = tuple(f"class_{number}" for number in range(10))
+
+    def __init__(self, data: Path, num_samples: int) -> None:
+        self.files, self._stored = _images_below(data), None
+        if not self.files:
+            self._stored = open_stored(data)
+        self.num_different = min(num_samples, len(self._stored or self.files))
+        self.labels = np.arange(num_samples, dtype=np.int64) % len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes."""
+        place = index % self.num_different
+        return self.files[place].read_bytes() if self._stored is None else bytes(self._stored.read(place))
+
+    def name(self, index: int) -> str:
+        """The file's path, or the stored sample's name."""
+        place = index % self.num_different
+        return str(self.files[place]) if self._stored is None else self._stored.name(place)
+
+
+def _images_below(data: Path) -> list[Path]:
+    if not data.exists():
+        raise InputError(
+            f"{data} does not exist; give a folder of photographs, a .beton file or a folder of .tar shards"
+        )
+    if data.is_file() or any(data.glob("*.beton")) or any(data.glob("*.tar")):
+        return []
+    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise InputError(f"{data} holds no images; give a folder of photographs")
+    return files
+
+
+class BenchmarkFiles:
+    """Makes what an engine reads, once, in a folder that later runs find again.
+
+    Every image is scaled to `max_side` and coded at `quality`, also those that would fit as they are, so that all
+    engines decode the same number of pixels of the same quality.
+    """
+
+    def __init__(self, data: Path, work_dir: Path, num_samples: int, max_side: int, quality: int) -> None:
+        self._source = RepeatedSource(data, num_samples)
+        self.num_different = self._source.num_different
+        place = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:8]  # many folders are called train
+        self._dir = work_dir / f"{data.name}-{place}_{num_samples}_{max_side}px_q{quality}"
+        self._max_side, self._quality = max_side, quality
+        self._dir.mkdir(parents=True, exist_ok=True)
+
+    def path(self, kind: str) -> Path:
+        """What an engine that reads `kind` gets: "folder", "ffcv", "raw", "roc" or "shards"."""
+        target = self._dir / _NAMES[kind]
+        if not target.exists():
+            getattr(self, f"_make_{kind}")(target)
+        return target
+
+    def num_bytes(self, kind: str) -> int:
+        """Bytes on disk of all samples; a .beton file ends with a partly empty page, which does not count."""
+        path = self.path(kind)
+        if kind in ("folder", "shards"):
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        from pipelines.formats.beton_reader import BetonReader
+
+        reader = BetonReader(path)
+        extra = reader.field_spans("roc")[:, 1].sum() if "roc" in reader.field_names else 0
+        return int(reader.image_spans[:, 1].sum() + extra)
+
+    def _make_folder(self, target: Path) -> None:
+        source = self._source
+        with atomic_folder(target) as folder:
+            for name in source.classes:
+                (folder / name).mkdir()
+            files = [folder / source.classes[k] / f"{i:06d}.jpg" for i, k in enumerate(source.labels)]
+            for index, file in enumerate(tqdm(files, desc="storing images", unit=" images", disable=None)):
+                if index < source.num_different:
+                    image = Image.fromarray(decode_rgb(source.read(index), source.name(index), index))
+                    file.write_bytes(encode_jpeg(shrink(image, self._max_side), self._quality))
+                else:
+                    os.link(files[index % source.num_different], file)
+
+    def _make_shards(self, target: Path) -> None:
+        """By our own writer, in a random order, in shards enough to share out among workers."""
+        stored = open_stored(self.path("folder"))
+        order = np.random.default_rng(0).permutation(len(stored))
+        write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
+
+    def _make_roc(self, target: Path) -> None:
+        convert(self._source, target, "roc", max_side=self._max_side, quality=self._quality)
+
+    def _make_ffcv(self, target: Path) -> None:
+        convert(self.path("folder"), target, "ffcv", max_side=self._max_side, quality=self._quality)
+
+    def _make_raw(self, target: Path) -> None:
+        """By FFCV's own writer, which alone writes raw pixels."""
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.writer import DatasetWriter
+
+        source, partial = self._source, target.with_suffix(".partial")
+
+        class Shrunk:
+            def __len__(self) -> int:
+                return len(source)
+
+            def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+                image = Image.fromarray(decode_rgb(source.read(index), source.name(index), index))
+                return np.asarray(shrink(image, RAW_SIDE)), int(source.labels[index])
+
+        fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
+        DatasetWriter(str(partial), fields, num_workers=2).from_indexed_dataset(Shrunk())
+        partial.rename(target)
+
+
+def _sample(source: Source, index: int) -> EncodedSample:
+    data = source.read(index)
+    return EncodedSample(data, *image_size(data, source.name(index), index), int(source.labels[index]), index)

@@ -1,0 +1,194 @@
+"""What engine `roc-dali` costs for each image, step by step: cutting, queue, DALI's decoding, its resize.
+
+python -m benchmarks.loaders.dali_stages --data FILE.beton|PHOTOS --res 128,160,224 [--device cuda] [--json FILE]
+
+Cutting is timed alone, on one thread. The queue is what a run of DALI costs that is fed and decodes
+nothing; decoding and resizing are what longer graphs add to it, on `--threads` threads, so on the CPU their times are
+those of as many cores. The host's work for a GPU is the first two. Crops are those of training, RandomResizedCrop at
+scale (0.08, 1). All steps take turns, round by round; medians and the range are printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from nvidia.dali import Pipeline
+from tqdm import trange
+
+from benchmarks.harness.conditions import conditions
+from benchmarks.harness.datasets import BenchmarkFiles
+from benchmarks.harness.options import sides
+from benchmarks.harness.records import finish, record
+from pipelines.formats.beton_parts import open_beton
+from pipelines.loaders.base import check_device
+from pipelines.loaders.dali import common as dali
+from pipelines.loaders.dali import roc_graph
+from pipelines.loaders.dali.cutter import Cutter
+from pipelines.loaders.dali.feed import Fed, Feed
+from pipelines.loaders.prefetch import Background
+from pipelines.roc.places import BYTES, PIXELS, places_of
+from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.exit_codes import run
+from pipelines.sampling.crops import boxes
+from pipelines.sampling.order import batches
+from pipelines.spec import InputError, LoaderConfig, TrainCrop
+
+_STEPS = ("cut", "queue", "decode", "resize")
+_AHEAD = 3  # batches, as in the engine
+_EPOCHS = 6
+
+
+class _Prepared(NamedTuple):
+    """A batch that was cut: what DALI is fed."""
+
+    feed: Fed
+
+
+class Stage:
+    """A DALI pipeline of the first few of the engine's operators."""
+
+    def __init__(self, config: LoaderConfig, num_operators: int) -> None:
+        self._feed, self._num_operators = Feed(), num_operators
+        self._config = config
+        self._pipeline: Pipeline = dali.build(config, self._graph, prefetch=config.dali.prefetch)
+
+    def _graph(self) -> tuple:
+        node, *numbers = roc_graph.sources(self._feed, inside=True)
+        if self._num_operators == 0:
+            return (node.shape(), *numbers)
+        node = roc_graph.decoded(node, self._config)
+        return (roc_graph.resized(node, numbers, inside=True),) if self._num_operators > 1 else (node, *numbers)
+
+    def seconds(self, jobs: list[_Prepared]) -> float:
+        """Time for all jobs, through a queue that a thread fills."""
+        background = Background(jobs, _AHEAD)
+        start = time.perf_counter()
+        self._feed.start(iter(background))
+        for _ in dali.runs(self._pipeline):
+            self._feed.in_flight.popleft()
+        seconds = time.perf_counter() - start
+        background.close()
+        return seconds
+
+
+class Feeding:
+    """One RoC file and the steps of the engine, timed at one resolution after the other."""
+
+    def __init__(self, config: LoaderConfig) -> None:
+        check_device(config)
+        self._config, self._reader = config, open_beton(config.path)
+        if "roc" not in self._reader.field_names:
+            raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
+        self._places = places_of(self._reader)
+        self._cutter = Cutter(self._reader.data, True, config.min_zoom, None)
+        self._stages = [Stage(config, num_operators) for num_operators in range(3)]
+
+    def measure(self, resolution: int, rounds: int) -> dict[str, Any]:
+        """Microseconds for each image of every step in each round, and what a cut holds."""
+        drawn = list(self._draw(resolution))
+        jobs, bytes_cut, pixels, padding = self._cut_all(drawn, resolution)
+        num = sum(len(indices) for indices, _, _ in drawn)
+        taken: dict[str, list[float]] = {step: [] for step in _STEPS}
+        for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):  # the first one warms up
+            cut = _seconds(lambda: self._cut(drawn, resolution))
+            queue, decode, resize = (stage.seconds(jobs) for stage in self._stages)
+            if number:
+                for step, seconds in zip(_STEPS, (cut, queue, decode - queue, resize - decode), strict=True):
+                    taken[step].append(seconds / num * 1e6)
+        held = {"bytes_per_image": bytes_cut / num, "pixels_per_image": pixels / num, "padding": padding}
+        return {"res": resolution, "num_images": num, "microseconds": taken, **held}
+
+    def _draw(self, resolution: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        config = self._config
+        for epoch in range(_EPOCHS):
+            for indices in batches(config, len(self._reader), epoch):
+                chosen = boxes(config.crop, config.seed, epoch, indices, self._reader.sizes[indices], resolution)
+                yield indices, chosen.yxhw.astype(np.float64), chosen.flip
+
+    def _cut(self, drawn: list, resolution: int) -> None:
+        for indices, yxhw, _ in drawn:
+            self._cutter.give_back(self._cutter.cut(self._places[indices], yxhw, resolution))
+
+    def _cut_all(self, drawn: list, resolution: int) -> tuple[list[_Prepared], int, int, float]:
+        """Jobs; bytes and pixels of all cuts; how many times their bytes the arrays have."""
+        all_cuts = [self._cutter.cut(self._places[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
+        jobs = [
+            _Prepared(Fed(cuts.encoded, roc_graph.numbers_of(cuts, flips, resolution, True)))
+            for cuts, (_, _, flips) in zip(all_cuts, drawn, strict=True)
+        ]
+        num_bytes, num_pixels = (sum(int(cuts.counts[:, k].sum()) for cuts in all_cuts) for k in (BYTES, PIXELS))
+        room = sum(row.size for cuts in all_cuts for row in cuts.encoded)
+        return jobs, num_bytes, num_pixels, room / num_bytes
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _roc_file(data: Path) -> Path:
+    if data.is_file():
+        return data
+    # As benchmarks.throughput stores them by default.
+    return BenchmarkFiles(data, Path("data/throughput"), 1500, 500, 90).path("roc")
+
+
+def _line(result: dict[str, Any]) -> str:
+    cells = []
+    for step in _STEPS:
+        times = result["microseconds"][step]
+        cells.append(f"{step} {statistics.median(times):6.1f} ({min(times):.1f} to {max(times):.1f})")
+    return f"{result['res']} px, us for each image: " + ", ".join(cells)
+
+
+def main() -> None:
+    """Parses the command line, measures, prints a line for each resolution, writes the record."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
+    parser.add_argument("--res", default="128,160,224", help="%(default)s")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=1, help="threads of DALI (%(default)s)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=output_file, help="where the record goes")
+    options = parser.parse_args()
+    options.res = sides(options.res)
+    config = LoaderConfig(
+        _roc_file(options.data),
+        TrainCrop(),
+        128,
+        options.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=options.threads,
+        device=options.device,
+    )
+    feeding, environment, results, interrupted = Feeding(config), conditions(config.path), [], False
+    try:
+        for resolution in options.res:
+            results.append(feeding.measure(resolution, options.rounds))
+            print(_line(results[-1]), flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    finish(
+        record(
+            "feeding",
+            target=options.json,
+            note=f"{options.threads} threads; {options.rounds} rounds in turns.",
+            settings=options,
+            environment=environment,
+            partial=interrupted,
+            results=results,
+        ),
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,167 @@
+"""Which back ends of NVIDIA's JPEG decoder take our cuts, how exact and how fast they are.
+
+python -m benchmarks.loaders.nvjpeg_backends --data PHOTOS|FILE.beton [--device cuda] [--json FILE]
+
+DALI decodes by nvImageCodec, which hands what one back end refuses to the next, down to the CPU, without a word. Here
+each is asked alone: the JPEG engine of A100, H100 and H200, nvJPEG's kernels with Huffman codes read on the GPU or on
+the host, and libjpeg-turbo. Four kinds of files tell what a refusal is about: "cut", as engine roc-dali feeds them, a
+restart marker for every MCU and zeros behind the end; "cut, no zeros"; "whole", the stored image that they come from;
+"plain", the same pixels as Pillow codes them, without restart markers. Pixels are compared with Pillow's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.docs.render import jpeg_backends_table
+from benchmarks.harness.conditions import conditions
+from benchmarks.harness.datasets import BenchmarkFiles
+from benchmarks.harness.records import finish, record
+from pipelines.formats.beton_parts import open_beton
+from pipelines.images.codec import decode_rgb, encode_jpeg
+from pipelines.loaders.base import check_device
+from pipelines.loaders.dali.cutter import Cutter
+from pipelines.roc.places import BYTES, places_of
+from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.exit_codes import run
+from pipelines.sampling.crops import boxes
+from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
+
+_HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; smaller images are read on the host
+BACKENDS = {
+    "JPEG engine": ("HW_GPU_ONLY", ""),
+    "GPU alone": ("GPU_ONLY", ""),
+    "kernels, Huffman on GPU": ("HYBRID_CPU_GPU", f"{_HUFFMAN}=0"),
+    "kernels, Huffman on host": ("HYBRID_CPU_GPU", f"{_HUFFMAN}=1000000000"),
+    "CPU": ("CPU_ONLY", ""),
+}
+"""By the names that records have: nvImageCodec's kind of back end, and options."""
+
+
+def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarray]]:
+    """Encoded images, uint8 (n,) each, by kind.
+
+    Args:
+        path: a RoC file.
+        num: of its first samples.
+        resolution: side in pixels that training crops are cut for.
+    """
+    reader, index = open_beton(path), np.arange(num)
+    if "roc" not in reader.field_names:
+        raise InputError(f"{path} has no RoC records; convert the data with --format roc")
+    if num > len(reader):
+        raise InputError(f"{path} has {len(reader)} images, fewer than num-images={num}; lower it")
+    chosen = boxes(TrainCrop(), 0, 0, index, reader.sizes[index], resolution)
+    places, cutter = places_of(reader)[index], Cutter(reader.data, True, MIN_ZOOM, None)
+    cuts = cutter.cut(places, chosen.yxhw.astype(np.float64), resolution)
+    whole = [np.frombuffer(reader.image_bytes(int(i)), np.uint8) for i in index]
+    plain = [encode_jpeg(decode_rgb(data.data, "whole"), 90) for data in whole]
+    return {
+        "cut": list(cuts.encoded),
+        "cut, no zeros": [row[:size] for row, size in zip(cuts.encoded, cuts.counts[:, BYTES], strict=True)],
+        "whole": whole,
+        "plain": [np.frombuffer(data, np.uint8) for data in plain],
+    }
+
+
+def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], list[Any]]:
+    """What decodes a batch by one back end; None in place of images that it refuses."""
+    from nvidia import nvimgcodec
+
+    kind, options = BACKENDS[backend]
+    made = nvimgcodec.Decoder(
+        device_id=(device.index or 0) if device.type == "cuda" else nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY,
+        backends=[nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))],
+        options=f":fancy_upsampling=1 {options}".strip(),  # as roc-dali asks of DALI
+    )
+    # RGB by its own name: without it grey images would come out with one channel.
+    parameters = nvimgcodec.DecodeParams(
+        apply_exif_orientation=False,
+        color_spec=nvimgcodec.ColorSpec.SRGB,
+        sample_format=nvimgcodec.SampleFormat.I_RGB,
+    )
+    return lambda files: made.decode([nvimgcodec.CodeStream(file) for file in files], params=parameters)
+
+
+def ask(backend: str, files: list[np.ndarray], device: torch.device, rounds: int) -> dict[str, Any]:
+    """What a back end makes of a batch: how much it takes, differences in grey levels, images a second."""
+    try:
+        decode = decoder(backend, device)
+        pixels = [None if image is None else np.asarray(image.cpu()) for image in decode(files)]
+    except RuntimeError as error:  # the device does not have it
+        return {"num_taken": 0, "reason": " ".join(str(error).split())[:200]}
+    wanted = [decode_rgb(file.data, "cut") for file in files]
+    found = [_difference(one, other) for one, other in zip(pixels, wanted, strict=True) if one is not None]
+    if not found:
+        return {"num_taken": 0, "reason": "refuses them all"}
+    return {
+        "num_taken": len(found),
+        "mean_difference": float(np.mean([one.mean() for one in found])),
+        "largest_difference": int(max(one.max() for one in found)),
+        "images_per_second": len(found) / statistics.median(_seconds(decode, files, device) for _ in range(rounds)),
+    }
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one.astype(int) - other) if one.shape == other.shape else np.array([255])
+
+
+def _seconds(decode: Callable[[list[np.ndarray]], list[Any]], files: list[np.ndarray], device: torch.device) -> float:
+    start = time.perf_counter()
+    images = decode(files)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
+    del images
+    return seconds
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every back end on every kind of files; returns the record."""
+    path, device = options.data, torch.device(options.device)
+    if not path.is_file():
+        path = BenchmarkFiles(path, options.work_dir, options.num_images, 500, 90).path("roc")
+    check_device(LoaderConfig(path, TrainCrop(), options.res, 1, device=options.device))
+    environment, results = conditions(path), []
+    for kind, files in made_files(path, options.num_images, options.res).items():
+        for backend in BACKENDS if device.type == "cuda" else ("CPU",):
+            answer = ask(backend, files, device, options.rounds)
+            results.append({"backend": backend, "files": kind, "num": len(files)} | answer)
+    return record(
+        "jpeg_backends",
+        target=options.json,
+        note=f"Batches of {options.num_images}; cuts for {options.res} px; {options.rounds} rounds, medians.",
+        settings=options,
+        environment=environment,
+        results=results,
+    )
+
+
+def main() -> None:
+    """Parses the command line, measures, prints the table, writes the record."""
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
+    parser.add_argument("--res", type=int, default=160, help="side that cuts are made for, in pixels (%(default)s)")
+    parser.add_argument("--num-images", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
+    parser.add_argument("--json", type=output_file, help="where the record goes")
+    options = parser.parse_args()
+    if options.num_images < 1 or options.rounds < 1:
+        raise InputError("num-images and rounds must be at least 1")
+    content = measure(options)
+    print(jpeg_backends_table(content))
+    finish(content, options.json)
+
+
+if __name__ == "__main__":
+    run(main)

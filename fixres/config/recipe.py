@@ -1,0 +1,300 @@
+"""A run as frozen dataclasses. `fixres/recipes/*.yaml` are named instances, `fixres.config.parsing` reads them.
+
+Checks stand in `__post_init__`, so that a wrong value ends in one line
+before any work starts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from fixres.config.augment import AugmentConfig, DistillConfig
+from fixres.config.fault_tolerance import SurvivalConfig
+from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A timm network."""
+
+    name: str = "resnet50"
+    """timm's model name."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
+    BatchNorm of each residual block starts at 0; aa_layer: "blurpool" for blur pooling."""
+    sync_bn: bool = False
+    """BatchNorm's statistics over the images of all processes in training, not of each one's alone."""
+    init: Literal["xavier"] | None = None
+    """Xavier's random weights in convolutions and linear layers (arXiv 1812.01187, section 2.1); timm's if null."""
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """A learning rate that falls in steps (arXiv 1812.01187, section 2.1)."""
+
+    milestones: list[int] = field(default_factory=lambda: [30, 60, 90])
+    """Epochs at which it falls, rising."""
+    factor: float = 0.1
+    """What it is multiplied with there."""
+
+    def __post_init__(self) -> None:
+        if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
+            raise InputError(f"optim.steps.milestones={self.milestones} must rise from 1 or more, as [30, 60, 90]")
+        if not 0 < self.factor < 1:
+            raise InputError(f"optim.steps.factor={self.factor} must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD with Nesterov momentum, linear warm-up, cosine or step decay (arXiv 1812.01187, sections 3.1 and 5.1)."""
+
+    lr: float = 0.1
+    """Peak learning rate for a global batch of 256; scaled linearly with the batch size."""
+    batch_size: int = 256
+    """Images per step over all processes (the global batch size)."""
+    per_process: int | None = None
+    """Images per step of each process; then batch_size is this times the number of processes, and the learning rate
+    follows it. A run that goes on with another number of processes then has other steps."""
+    accumulate: int | None = None
+    """Micro-batches per step: so many batches of batch_size / accumulate images, one after another, make one step; one
+    if null."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-5
+    """L2 penalty of weight matrices and kernels."""
+    decay_all: bool | None = None
+    """Penalise BatchNorm and biases too, as the paper's baseline does; none on them if null (section 3.1)."""
+    warmup_epochs: float = 5.0
+    """Epochs of linear warm-up from 0."""
+    steps: StepDecay | None = None
+    """Lowers the rate in steps; half a cosine to 0 if null."""
+    label_smoothing: float = 0.1
+    """Probability mass spread over all classes (section 5.2)."""
+    ema: float | None = None
+    """Decay of an average of the weights that is tested, fixed and saved in their place; none if null. Young averages
+    forget faster: after n steps the decay is at most 1 - n**(-2/3)."""
+
+    def __post_init__(self) -> None:
+        _positive("optim.lr", self.lr)
+        _positive("optim.batch_size", self.batch_size)
+        if self.per_process is not None:
+            _positive("optim.per_process", self.per_process)
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise InputError(f"optim.ema={self.ema} must be in [0, 1)")
+        if self.accumulate is not None and (self.accumulate < 1 or self.batch_size % self.accumulate):
+            raise InputError(f"optim.accumulate={self.accumulate} must divide optim.batch_size={self.batch_size}")
+        if self.warmup_epochs < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise InputError("optim: warmup_epochs and weight_decay must not be negative, momentum must be in [0, 1)")
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images per batch that the network sees at once in training."""
+        return self.batch_size // (self.accumulate or 1)
+
+
+@dataclass(frozen=True)
+class ResolutionConfig:
+    """Training resolution over epochs: a step function or straight ramps through given points."""
+
+    points: list[tuple[int, int]] = field(default_factory=lambda: [(0, 224)])
+    """(epoch, resolution in pixels), epochs rising from 0. The last resolution holds to the end."""
+    ramp: Literal["step", "linear"] = "step"
+    """"step" holds a resolution until the next point, "linear" climbs to it."""
+    multiple: int = 32
+    """Ramps are rounded down to multiples of this; best the network's stride."""
+
+    def __post_init__(self) -> None:
+        epochs = [epoch for epoch, _ in self.points]
+        if not self.points or epochs[0] != 0 or epochs != sorted(set(epochs)):
+            raise InputError(
+                f"resolution.points={self.points}: epochs must rise and start at 0, as [[0, 128], [10, 160]]"
+            )
+        _positive("resolution.multiple", self.multiple)
+        for epoch, resolution in self.points:
+            check_resolution(resolution)
+            if resolution % self.multiple:
+                raise InputError(
+                    f"resolution.points: {resolution} px at epoch {epoch} is not a multiple of resolution.multiple="
+                    f"{self.multiple}; use {resolution // self.multiple * self.multiple or self.multiple}"
+                )
+
+
+@dataclass(frozen=True)
+class FixConfig:
+    """FixRes fine-tuning at the test resolution (arXiv 1906.06423, section 4; 2003.08237). See docs/fixres.md."""
+
+    epochs: int = 2
+    """Passes over the training images; 0 with `adapt` alone."""
+    lr: float = 0.01
+    """Peak learning rate for a batch of 256; scaled linearly with the batch size."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """Half a cosine to 0, or `lr` divided by 10 after every `step_epochs`."""
+    step_epochs: int = 30
+    """Epochs between the steps of schedule "step"."""
+    layers: Literal["classifier", "classifier_bn", "last_blocks", "paper"] = "classifier_bn"
+    """What learns: the classifier; also the last BatchNorm before it, with its statistics; also all layers from the
+    last `num_blocks` blocks on; or what the papers train in networks of this kind."""
+    num_blocks: int = 1
+    """Blocks that learn with layers "last_blocks"; 0 for what comes after the last block."""
+    augmentation: Literal["test", "test_flip", "test_shift", "train"] = "test_flip"
+    """Images cropped as in testing; those flipped by `hflip`; also shifted sideways and with `jitter`; or cropped as in
+    training."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip, with test_flip and test_shift."""
+    jitter: float = 0.05
+    """With test_shift: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter."""
+    label_smoothing: float | None = None
+    """Probability mass spread over all classes; as in training if null."""
+    batch_size: int | None = None
+    """Images per step; as in training if null."""
+    adapt: Literal["none", "batchnorm", "frechet"] = "none"
+    """Label-free adaptation before the fine-tuning: BatchNorm's statistics anew at the test resolution, or the pooled
+    activations mapped to their distribution at the training resolution (section 4.1)."""
+    adapt_images: int = 1000
+    """Training images that the adaptation looks at."""
+    cache: Literal["auto", "no"] = "auto"
+    """"auto" evaluates the frozen layers once for all epochs if the images are the same in each (augmentation test)."""
+    cache_dtype: Literal["fp16", "fp32"] = "fp16"
+    """Number format of what they gave."""
+    cache_memory: float = 2.0
+    """GiB of it that may be kept in memory; more goes to a temporary file."""
+    cache_dir: Path | None = None
+    """Folder of the temporary file; the system's if null."""
+
+    def __post_init__(self) -> None:
+        if self.adapt == "none" or self.epochs != 0:
+            _positive("fix.epochs", self.epochs)
+        for name in ("lr", "step_epochs", "adapt_images"):
+            _positive(f"fix.{name}", getattr(self, name))
+        if self.batch_size is not None:
+            _positive("fix.batch_size", self.batch_size)
+        for name in ("num_blocks", "cache_memory"):
+            if getattr(self, name) < 0:
+                raise InputError(f"fix.{name}={getattr(self, name)} must not be negative")
+        EvalCrop(hflip=self.hflip)
+        for name in ("jitter", "label_smoothing"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise InputError(f"fix.{name}={getattr(self, name)} must be in [0, 1)")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether every epoch sees the same pixels, so that frozen layers need not be evaluated again."""
+        return self.augmentation == "test" or (self.augmentation == "test_flip" and self.hflip == 0)
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One way of training the network."""
+
+    epochs: int = 16
+    """Passes over the training images."""
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
+    """Training resolution over epochs."""
+    test_res: int = 224
+    """Test resolution in pixels for the accuracy that is reported."""
+    fix: FixConfig | None = None
+    """Fine-tuning for the test resolution; none if null."""
+
+    def __post_init__(self) -> None:
+        _positive("arm.epochs", self.epochs)
+        check_resolution(self.test_res)
+
+
+@dataclass(frozen=True)
+class ArmsConfig:
+    """The arms that are compared; null leaves one out.
+
+    Fields and not a mapping, so that `--arms.fast.test_res 160` reaches into an arm and a mistyped name is refused.
+    """
+
+    baseline: ArmConfig | None = None
+    """The usual way: large throughout, tested as trained."""
+    fast: ArmConfig | None = None
+    """Train small, fix, test large."""
+    large: ArmConfig | None = None
+    """As baseline, where several ways of saving are compared (benchmarks.savings)."""
+    small: ArmConfig | None = None
+    """Small throughout."""
+    progressive: ArmConfig | None = None
+    """Small at first, larger later."""
+
+    def present(self) -> dict[str, ArmConfig]:
+        """The arms to train, by name."""
+        arms = {arm.name: getattr(self, arm.name) for arm in fields(self)}
+        return {name: arm for name, arm in arms.items() if arm is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on."""
+
+    name: str = "run"
+    """Names the run folder runs/NAME."""
+    seed: int = 0
+    """Seeds weights, order, crops and flips."""
+    device: str = "auto"
+    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast type of forward and loss; "auto" takes bf16 where the hardware multiplies it fast."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """torch.compile of the network in training, one graph for each resolution; "auto" on GPUs only, where the minute
+    it takes pays."""
+    profile: int = 0
+    """Trace so many training steps of each arm's second epoch into the run folder; 0 traces none."""
+    run_dir: Path | None = None
+    """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
+    resume: Literal["no", "auto"] = "no"
+    """"auto" goes on with the run in the run folder from its newest good state, if there is one."""
+    survival: SurvivalConfig = field(default_factory=SurvivalConfig)
+    """States to go on from, and when a run is given up."""
+    eval_every: int = 4
+    """Test at the arm's test resolution every so many epochs, for the curves; 0 only at the end."""
+    sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288])
+    """Test resolutions in pixels at which every arm is evaluated at the end, before and after the fix."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, read by which engine."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimiser."""
+    augment: AugmentConfig | None = None
+    """What is done to training batches on the device; nothing if null."""
+    distill: DistillConfig | None = None
+    """A teacher to learn from; none if null."""
+    train_crop: TrainCrop = field(default_factory=TrainCrop)
+    """RandomResizedCrop of the training images."""
+    eval_crop: EvalCrop = field(default_factory=EvalCrop)
+    """Centre crop of the test images."""
+    arms: ArmsConfig = field(default_factory=ArmsConfig)
+    """The arms that are compared."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InputError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it names a folder")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        if self.eval_every < 0:
+            raise InputError(f"eval_every={self.eval_every} must be a number of epochs, or 0")
+        if self.profile < 0:
+            raise InputError(f"profile={self.profile} must be a number of steps, or 0")
+        for resolution in self.sweep:
+            check_resolution(resolution)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run_dir or Path("runs") / self.name
+
+    def sweep_resolutions(self) -> list[int]:
+        """The sweep with every arm's test resolution in it, rising."""
+        return sorted({*self.sweep, *(arm.test_res for arm in self.arms.present().values())})
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name}={value} must be above 0")

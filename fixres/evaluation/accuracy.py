@@ -1,0 +1,114 @@
+"""Accuracy on a split at one test resolution, or at a row of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fixres.distributed.process_group import num_processes, share_state
+from fixres.evaluation.metrics import Scorer, Scores
+from fixres.models.factory import Normalise
+from fixres.models.precision import Precision
+from fixres.observability.console import bar
+from pipelines.spec import InputError, Loader
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Figures of one pass over a test split. Accuracies are fractions.
+
+    Attributes:
+        test_res: test resolution in pixels.
+        top1: share of images whose class has the highest score.
+        top5: share of images whose class is among the five highest (all classes, if there are fewer).
+        class_mean_top1: top1 averaged over classes that have images, each weighing the same.
+        loss: mean cross entropy, without label smoothing.
+        num_images: images evaluated.
+        images_per_second: speed of the pass, loading included.
+    """
+
+    test_res: int
+    top1: float
+    top5: float
+    class_mean_top1: float
+    loss: float
+    num_images: int
+    images_per_second: float
+
+
+def evaluate(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
+) -> EvalResult:
+    """One pass over `loader` at its current resolution. Leaves the network in eval mode."""
+    return measure(net, normalise, loader, precision, title)[0]
+
+
+def measure(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
+) -> tuple[EvalResult, Scores]:
+    """`evaluate` with what is known of each image; processes test a part each, and all get the whole."""
+    device, scorer = precision.device, Scorer(len(loader.classes))
+    net.eval()
+    share_state(net)
+    start = time.perf_counter()
+    with torch.inference_mode(), bar(loader.num_samples, title) as shown:
+        for batch in loader:
+            if len(batch.labels):  # a short last batch may leave nothing for this process
+                logits = forward(net, normalise, batch.images, precision)
+                scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
+            shown.update(len(batch.labels) * num_processes())
+    scores = scorer.finish()
+    return summarise(scores, loader.resolution, time.perf_counter() - start), scores
+
+
+def forward(net: nn.Module, normalise: Normalise, images: torch.Tensor, precision: Precision) -> torch.Tensor:
+    """Logits of uint8 NHWC images, with one line if the network cannot take images of their size."""
+    try:
+        with precision.autocast():
+            return net(normalise(images.to(precision.device, non_blocking=True)))
+    except AssertionError as error:  # timm's transformers check the size so
+        reason = str(error).rstrip(".") or "it asserts another size"
+        raise InputError(
+            f"{type(net).__name__} cannot take images of {images.shape[1]} px ({reason}); choose another test_res"
+        ) from error
+
+
+def summarise(scores: Scores, test_res: int, seconds: float) -> EvalResult:
+    """The figures of a pass.
+
+    Args:
+        scores: of all images.
+        test_res: test resolution in pixels.
+        seconds: that the pass took.
+    """
+    num = len(scores)
+    return EvalResult(
+        test_res=test_res,
+        top1=scores.num_in_top(1) / num,
+        top5=scores.num_in_top(5) / num,
+        class_mean_top1=float(np.nanmean(scores.class_top1())),
+        loss=scores.loss,
+        num_images=num,
+        images_per_second=num / seconds if seconds > 0 else 0.0,
+    )
+
+
+def sweep(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, resolutions: Iterable[int], title: str
+) -> list[EvalResult]:
+    """`evaluate` at each resolution, in the given order."""
+    results = []
+    for resolution in resolutions:
+        loader.set_resolution(resolution)
+        results.append(evaluate(net, normalise, loader, precision, f"{title} at {resolution} px"))
+    return results
+
+
+def at(sweep: list[EvalResult], resolution: int) -> EvalResult:
+    """The sweep's result at one test resolution (pixels)."""
+    return next(result for result in sweep if result.test_res == resolution)

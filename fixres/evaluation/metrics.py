@@ -1,0 +1,130 @@
+"""From scores and labels to accuracies: the same code whether scores come from a network or from a file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixres.distributed.process_group import gathered
+from pipelines.spec import InputError
+
+_Z95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of each image after a pass; everything reported follows from it.
+
+    Attributes:
+        num_classes: classes that were told apart.
+        labels: int64 (N,).
+        predictions: int64 (N,), the class with the highest score.
+        ranks: int64 (N,), how many classes score higher than the label; equal scores go to the lower class number.
+        indices: int64 (N,), position of each image in the data set; -1 where the engine cannot tell.
+        loss: mean cross entropy.
+    """
+
+    num_classes: int
+    labels: np.ndarray
+    predictions: np.ndarray
+    ranks: np.ndarray
+    indices: np.ndarray
+    loss: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def num_in_top(self, k: int) -> int:
+        """Images whose label is among the `k` highest scores (all classes, if there are fewer)."""
+        return int((self.ranks < min(k, self.num_classes)).sum())
+
+    def class_top1(self) -> np.ndarray:
+        """float64 (num_classes,): share of each class's images that are right; NaN for classes without images."""
+        counts = self.class_counts()
+        right = np.bincount(self.labels[self.ranks == 0], minlength=self.num_classes)
+        return np.divide(right, counts, out=np.full(self.num_classes, np.nan), where=counts > 0)
+
+    def class_counts(self) -> np.ndarray:
+        """int64 (num_classes,): images of each class."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+
+class Scorer:
+    """Collects batches of scores on their device.
+
+    Args:
+        num_classes: classes of the data.
+        what: names the scores in errors, such as "the network".
+    """
+
+    def __init__(self, num_classes: int, what: str = "the network") -> None:
+        self._num_classes, self._what = num_classes, what
+        self._parts: list[tuple[Tensor, ...]] = []
+        self._loss: Tensor | float = 0.0
+        self._bad: Tensor | bool = False
+
+    def add(self, scores: Tensor, labels: Tensor, indices: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            scores: float (B, num_classes), logits or logarithms of probabilities.
+            labels: int64 (B,), on the same device.
+            indices: int64 (B,), on any device.
+        """
+        if scores.ndim != 2 or scores.shape[1] != self._num_classes:
+            raise InputError(
+                f"{self._what} has {scores.shape[-1]} classes, the data {self._num_classes}; they do not fit"
+            )
+        scores = scores.float()
+        self._bad = self._bad | ~torch.isfinite(scores).all()
+        self._loss = self._loss + torch.nn.functional.cross_entropy(scores, labels, reduction="sum").double()
+        self._parts.append((labels, scores.argmax(1), label_ranks(scores, labels), indices))
+
+    def finish(self) -> Scores:
+        """All that was added, by all processes.
+
+        Raises:
+            InputError: nothing was added, or a score is not finite.
+        """
+        shares = gathered((self._columns(), float(self._loss), bool(self._bad)))
+        columns = [np.concatenate(column) for column in zip(*(columns for columns, _, _ in shares), strict=True)]
+        if not len(columns[0]):
+            raise InputError("there are no images to test on; the split is empty")
+        if any(bad for _, _, bad in shares):
+            raise InputError(f"{self._what} gives scores that are not finite; use another precision or other weights")
+        return Scores(self._num_classes, *columns, loss=sum(loss for _, loss, _ in shares) / len(columns[0]))
+
+    def _columns(self) -> list[np.ndarray]:
+        """Labels, predictions, ranks and indices of this process, int64 (N,) each."""
+        if not self._parts:
+            return [np.empty(0, np.int64)] * 4
+        return [torch.cat([part.cpu() for part in column]).numpy() for column in zip(*self._parts, strict=True)]
+
+
+def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """int64 (B,): how many classes come before the label, by score, then by class number.
+
+    Args:
+        scores: float (B, C), finite.
+        labels: int64 (B,).
+    """
+    own = scores.gather(1, labels[:, None])
+    earlier = torch.arange(scores.shape[1], device=scores.device)[None] < labels[:, None]
+    return ((scores > own) | ((scores == own) & earlier)).sum(1)
+
+
+def wilson(num_right: int, num: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (Wilson 1927), which is right for small numbers and near 0 and 1, too.
+
+    It speaks of other images drawn like these, not of other seeds.
+    """
+    if num == 0:
+        return 0.0, 1.0
+    share, weight = num_right / num, _Z95**2 / num
+    centre = (share + weight / 2) / (1 + weight)
+    half = _Z95 / (1 + weight) * math.sqrt(share * (1 - share) / num + weight / (4 * num))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,192 @@
+"""report.json, report.html and the table at the end of a run, all from the same records."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fixres.config.parsing import as_plain, recipe_text
+from fixres.config.recipe import Recipe
+from fixres.evaluation.accuracy import at
+from fixres.experiment import figures
+from fixres.experiment.results import ArmResult
+from pipelines.runtime.atomic_files import atomic_file
+from pipelines.spec import InputError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run.
+
+    Attributes:
+        recipe: what was asked.
+        arms: what came out.
+        environment: hardware, versions, commit.
+        data: path, engine, classes, sizes, preparation time.
+        crops: arm name to uint8 (num, r, r, 3) crops under "train" and "test".
+    """
+
+    recipe: Recipe
+    arms: list[ArmResult]
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    crops: dict[str, dict[str, np.ndarray]]
+
+    def savings(self) -> dict[str, float] | None:
+        """The fast arm against the baseline; None unless both ran.
+
+        The fast arm's fix counts as training, and its gain is the accuracy difference in fractions.
+        """
+        arms = {arm.name: arm for arm in self.arms}
+        if set(arms) != {"baseline", "fast"}:
+            return None
+        baseline, fast = arms["baseline"], arms["fast"]
+        return {
+            "train_clock_ratio": (fast.train_seconds + fast.fix_seconds) / baseline.train_seconds,
+            "train_clock_ratio_without_fix": fast.train_seconds / baseline.train_seconds,
+            "program_clock_ratio": fast.program_seconds / baseline.program_seconds,
+            "top1_gain": fast.top1 - baseline.top1,
+            "top1_gain_of_fix": fast.top1 - fast.top1_before_fix,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """What report.json holds."""
+        return {
+            "version": VERSION,
+            "name": self.recipe.name,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "arms": [asdict(arm) for arm in self.arms],
+            "savings": self.savings(),
+            "data": as_plain(self.data),
+            "environment": self.environment,
+            "recipe": as_plain(self.recipe),
+        }
+
+    def table(self) -> str:
+        """About ten lines for the terminal."""
+        rows = [("", *(arm.name for arm in self.arms))]
+        rows += [(title, *(form(arm) for arm in self.arms)) for title, form in _ROWS]
+        return "\n".join([*aligned(rows), *self._verdict()])
+
+    def _verdict(self) -> list[str]:
+        savings = self.savings()
+        if savings is None:
+            return []
+        return [
+            f"fast against baseline: {savings['train_clock_ratio']:.2f} of the training clock, fix included "
+            f"({savings['program_clock_ratio']:.2f} of the program clock)",
+            f"top-1 of fast less baseline: {100 * savings['top1_gain']:+.1f} points; "
+            f"gain of the fix at its test size: {100 * savings['top1_gain_of_fix']:+.1f} points",
+        ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines for the terminal: the first column to the left, the others to the right."""
+    width = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _resolutions(arm: ArmResult) -> str:
+    first, last = arm.train_res_by_epoch[0], arm.train_res
+    return f"{first} px" if first == last else f"{first} to {last} px"
+
+
+def _best(arm: ArmResult) -> str:
+    best = max(arm.sweep_before, key=lambda result: result.top1)
+    return f"{100 * best.top1:.1f} % at {best.test_res} px"
+
+
+_ROWS = (
+    ("trained at", _resolutions),
+    ("tested at", lambda arm: f"{arm.test_res} px"),
+    ("top-1 before fix", lambda arm: f"{100 * arm.top1_before_fix:.1f} %"),
+    ("top-1", lambda arm: f"{100 * arm.top1:.1f} %"),
+    ("best of the sweep before fix", _best),
+    ("training", lambda arm: f"{arm.train_seconds:.1f} s, {arm.images_per_second:.0f} images/s"),
+    ("waiting for data", lambda arm: f"{100 * arm.data_wait_share:.0f} %"),
+    ("fix", lambda arm: f"{arm.fix_seconds:.1f} s"),
+    ("program", lambda arm: f"{arm.program_seconds:.1f} s"),
+)
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes report.json and report.html into `folder`, each under its name only when complete."""
+    with atomic_file(folder / "report.json", overwrite=True) as path:
+        path.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    with atomic_file(folder / "report.html", overwrite=True) as path:
+        path.write_text(_html(report, folder), encoding="utf-8")
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page of its own, pictures inside, from one of fixres/templates; text is escaped, a missing value an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("fixres.experiment"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    return environment.get_template(template).render(**values)
+
+
+def _html(report: Report, folder: Path) -> str:
+    return render_page(
+        "report.html.j2",
+        report=report,
+        savings=report.savings(),
+        rows=[(title, [form(arm) for arm in report.arms]) for title, form in _ROWS],
+        pictures=_pictures(report, folder),
+        crops=[(name, kind, embed(figures.contact_sheet(images)))
+               for name, kinds in report.crops.items() for kind, images in kinds.items()],
+        sweep=_sweep_rows(report.arms),
+        recipe=recipe_text(as_plain(report.recipe)),
+    )  # fmt: skip
+
+
+def _pictures(report: Report, folder: Path) -> list[str]:
+    epochs: dict[str, list[float]] = {arm.name: [] for arm in report.arms}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "train":
+            epochs[record["arm"]].append(record["loss"])
+    arms = report.arms
+    return [embed(png) for png in (figures.curves(arms), figures.sweeps(arms), figures.stages(arms),
+                                    figures.losses(arms, epochs))]  # fmt: skip
+
+
+def _sweep_rows(arms: list[ArmResult]) -> list[tuple[int, list[str]]]:
+    """For each test resolution a cell for each arm and each of before and after the fix."""
+    columns = [results for arm in arms for results in (arm.sweep_before, arm.sweep_after) if results]
+    resolutions = [result.test_res for result in columns[0]]
+    return [
+        (resolution, [f"{100 * at(results, resolution).top1:.1f}" for results in columns]) for resolution in resolutions
+    ]
+
+
+def embed(png: bytes) -> str:
+    """A PNG as the address of an image inside a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """report.json of a run folder."""
+    path = folder / "report.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no report.json; the run did not finish") from None

@@ -1,0 +1,136 @@
+"""The run folder: recipe, environment, metrics as JSON lines, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from fixres.config.parsing import save_recipe
+from fixres.config.recipe import Recipe
+from fixres.distributed.process_group import is_main
+from fixres.fault_tolerance.checkpoints import STATES
+from fixres.observability.console import say
+from pipelines.runtime.atomic_files import naming
+from pipelines.spec import InputError
+
+RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
+
+
+class RunLog:
+    """Writes what happens in a run, as it happens; in the main process only.
+
+    Args:
+        folder: the run folder. An older run there is moved to FOLDER.1, FOLDER.2 and so on.
+        recipe: the resolved recipe.
+        environment: from `fixres.observability.environment.capture`.
+        go_on_at: goes on with the run in the folder instead, its metrics cut to so many bytes.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, environment: dict[str, Any], go_on_at: int | None = None) -> None:
+        self.folder, self._metrics, self._events = folder, None, None
+        if not is_main():
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if go_on_at is None:
+            _move_aside(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with naming(folder / RECIPE):
+                save_recipe(recipe, folder / RECIPE)
+            with naming(folder / ENVIRONMENT):
+                (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
+        else:
+            _cut(folder / METRICS, go_on_at)
+        self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
+        self._events = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, arm: str, kind: str, step: float, result: Any) -> None:
+        """One line of metrics, its numbers as TensorBoard scalars ARM/KIND/NAME, and a line for the person watching.
+
+        Args:
+            arm: name of the arm.
+            kind: "train", "fix" or "test".
+            step: epochs done.
+            result: a dataclass or dictionary of numbers.
+        """
+        if self._metrics is None or self._events is None:
+            return
+        values = asdict(result) if is_dataclass(result) else dict(result)
+        with naming(self.folder / METRICS):
+            self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
+        say(_line(arm, kind, step, values))
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(f"{arm}/{kind}/{name}", value, int(step))
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the metrics so far."""
+        return 0 if self._metrics is None else self._metrics.tell()
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        for file in (self._events, self._metrics):
+            if file is not None:
+                with naming(self.folder / METRICS):  # a line that found no room is tried once more here
+                    file.close()
+
+
+def _cut(metrics: Path, num_bytes: int) -> None:
+    """Takes back what was written after the state from which the run goes on; it will be written again.
+
+    States wait for the disk and metrics do not, so after a power cut lines may be missing, the last one in part.
+    """
+    with open(metrics, "ab+") as file:
+        file.seek(0)
+        kept = file.read(num_bytes)
+        file.truncate(len(kept) if len(kept) == num_bytes else kept.rfind(b"\n") + 1)
+
+
+def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:
+    """What a person watching the run, or reading its log, wants to see of a record."""
+    head = f"{arm:8}  epoch {step:3g}  {kind:5}"
+    if kind == "test":
+        return f"{head}  {values['test_res']} px  top-1 {values['top1']:.1%}  loss {values['loss']:.3f}"
+    speed, waiting = values["num_images"] / values["seconds"], values["wait_seconds"] / values["seconds"]
+    resolution, loss = values["resolution"], values["loss"]
+    return f"{head}  {resolution} px  loss {loss:.3f}  {speed:.0f} images/s, {waiting:.0%} of it waiting for data"
+
+
+def _move_aside(folder: Path) -> None:
+    """Renames an older run that has something to keep: an epoch, a state, or why it ended."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not _is_run(folder):
+        raise InputError(f"{folder} exists and is no run folder; choose another with --run_dir")
+    kept = [folder / METRICS, *folder.glob(f"{STATES}/*.pt"), *(path for path in folder.iterdir() if _is_note(path))]
+    if not any(path.is_file() and path.stat().st_size for path in kept):
+        _clear(folder)
+        return
+    number = 1
+    while (older := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(older)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run was begun there; one that was killed at once, or stood still, has left no recipe."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return RECIPE in names or all(_is_note(folder / name) for name in names)
+
+
+def _is_note(path: Path) -> bool:
+    """Whether it says why a run ended."""
+    return path.name.startswith(("stalled-rank", "nonfinite-"))
+
+
+def _clear(folder: Path) -> None:
+    """Removes all but the recipe, by which whoever comes after a killed process knows the folder."""
+    for path in folder.iterdir():
+        if path.name != RECIPE:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,208 @@
+"""Adaptation to a test resolution without labels (arXiv 1906.06423, section 4.1; and BatchNorm's statistics).
+
+The pooled activations of all channels, taken together, follow a Frechet law P(x) = exp(-(1 + xi (x - mu) / sigma) **
+(-1 / xi)) well, the paper says, with xi = 0.3 at every resolution. With one xi the map from the law at the test
+resolution to that at the training resolution is a straight line; the paper applies it behind the pooling. A line
+before a linear classifier is another linear classifier, so we fold it in, and the checkpoint keeps its keys.
+
+Mu and sigma are fitted to quantiles, of which they are a linear function; how the paper fits we do not know. Quantiles
+at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends. A line that
+does not bring the activations nearer to those at the training resolution is not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fixres.config.recipe import FixConfig
+from fixres.evaluation.activations import pooled_activations, wasserstein
+from fixres.models.factory import Normalise
+from fixres.models.head import last_layers
+from fixres.models.precision import Precision
+from pipelines.spec import InputError, Loader
+
+XI = 0.3
+_SHARES = np.linspace(0.01, 0.99, 99)
+
+
+class Frechet(NamedTuple):
+    """Location and scale of a Frechet law with xi = 0.3."""
+
+    mu: float
+    sigma: float
+
+
+class Line(NamedTuple):
+    """x to slope * x + offset."""
+
+    slope: float
+    offset: float
+
+
+def adapt(
+    net: nn.Module, normalise: Normalise, loader: Loader, config: FixConfig, precision: Precision, train_res: int
+) -> str:
+    """Does to `net`, in place, what `config.adapt` says; returns a line that tells what came of it.
+
+    Args:
+        net: a trained network; left in eval mode.
+        normalise: uint8 NHWC batches to its input.
+        loader: images cropped as in testing, shuffled, at the test resolution.
+        config: adapt and adapt_images.
+        precision: number format and device.
+        train_res: training resolution in pixels.
+    """
+    if config.adapt == "batchnorm":
+        num_layers, num_images = recalibrate(net, normalise, loader, precision, config.adapt_images)
+        return f"statistics of {num_layers} BatchNorms anew from {num_images} images at {loader.resolution} px"
+    if config.adapt == "frechet":
+        return _adapt_activations(net, normalise, loader, precision, train_res, config.adapt_images)
+    return "no adaptation"
+
+
+def fit(values: np.ndarray, above: float = 0.0) -> Frechet:
+    """The law whose quantiles lie nearest to the sample's, by least squares.
+
+    Args:
+        values: a sample, of any shape.
+        above: share of the sample whose quantiles do not count.
+    """
+    shares = _SHARES[_SHARES > above]
+    if len(shares) < 2:
+        raise InputError(f"{above:.0%} of the pooled activations are 0; there is no distribution to adapt")
+    basis = np.column_stack([np.ones(len(shares)), ((-np.log(shares)) ** -XI - 1) / XI])
+    mu, sigma = np.linalg.lstsq(basis, np.quantile(values, shares), rcond=None)[0]
+    return Frechet(float(mu), float(sigma))
+
+
+def equalising(test_values: np.ndarray, train_values: np.ndarray) -> Line:
+    """The line that takes the law of activations at the test resolution to that at the training resolution."""
+    above = max(float(np.mean(values == 0)) for values in (test_values, train_values))
+    test, train = fit(test_values, above), fit(train_values, above)
+    if not test.sigma > 0 or not train.sigma > 0:
+        raise InputError("the pooled activations do not vary; is the network trained?")
+    slope = train.sigma / test.sigma
+    return Line(slope, train.mu - slope * test.mu)
+
+
+def fold(line: Line, classifier: nn.Module) -> None:
+    """Makes classifier(x) what classifier(slope * x + offset) was."""
+    if not isinstance(classifier.bias, Tensor):
+        raise InputError("fix.adapt=frechet needs a classifier with bias; use fix.adapt=batchnorm")
+    with torch.no_grad():
+        classifier.bias += line.offset * classifier.weight.flatten(1).sum(1)
+        classifier.weight *= line.slope
+
+
+def _adapt_activations(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, train_res: int, num_images: int
+) -> str:
+    test_res = loader.resolution
+    classifier = last_layers(net, test_res).classifier
+    net.eval()
+    samples = {}
+    for resolution in (train_res, test_res):
+        loader.set_resolution(resolution)
+        samples[resolution] = pooled_activations(net, classifier, normalise, loader, precision, num_images)
+    loader.set_resolution(test_res)
+    line = equalising(samples[test_res], samples[train_res])
+    train, test = (np.sort(samples[r].ravel()) for r in (train_res, test_res))
+    before, after = wasserstein(test, train), wasserstein(line.slope * test + line.offset, train)
+    found = f"{line.slope:.3f} x {line.offset:+.3f}"
+    distances = f"their distance to those at {train_res} px {before:.4f} before, {after:.4f} after"
+    if after >= before:  # where many are 0, which a line cannot keep at 0
+        return f"pooled activations left as they are, for {found} would not bring them nearer: {distances}"
+    fold(line, classifier)
+    return f"pooled activations mapped by {found}: {distances}"
+
+
+def recalibrate(
+    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, num_images: int
+) -> tuple[int, int]:
+    """Gives every BatchNorm the mean and variance of what it is fed, over whole batches of about `num_images` images.
+
+    Each layer's input is normalised with its own batch's statistics, as in training; what is kept are mean and variance
+    over all images of all batches, not an average of the batches' variances.
+
+    Returns:
+        Number of BatchNorms, and of images used.
+    """
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        raise InputError(
+            f"fix.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use fix.adapt=frechet"
+        )
+    sums, num_seen = [_Moments() for _ in norms], 0
+    with torch.inference_mode(), _collecting(net, norms, sums):
+        for batch in loader:
+            with precision.autocast():
+                try:
+                    net(normalise(batch.images.to(precision.device, non_blocking=True)))
+                except ValueError as error:
+                    raise InputError(
+                        f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
+                    ) from error
+            num_seen += len(batch.labels)
+            if num_seen >= num_images:
+                break
+    if not num_seen:
+        raise InputError("the loader gave no images; statistics need at least one batch")
+    with torch.no_grad():
+        for norm, moments in zip(norms, sums, strict=True):
+            if moments.num:  # one that the forward never calls keeps its statistics
+                mean, variance = moments.result()
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_(variance)
+    return len(norms), num_seen
+
+
+class _Moments:
+    """Mean and variance of all values of each channel, over any number of batches, in float64."""
+
+    def __init__(self) -> None:
+        self.num = 0
+        self._mean: Tensor | float = 0.0
+        self._square: Tensor | float = 0.0  # sum of squared distances from the mean
+
+    def add(self, values: Tensor) -> None:
+        """`values` (B, C) or (B, C, ...)."""
+        values = values.transpose(0, 1).flatten(1).double()
+        num, mean = values.shape[1], values.mean(1)
+        distance, total = mean - self._mean, self.num + num
+        self._square = self._square + values.var(1, unbiased=False) * num + distance**2 * (self.num * num / total)
+        self._mean = self._mean + distance * (num / total)
+        self.num = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance, (C,) each."""
+        assert isinstance(self._mean, Tensor) and isinstance(self._square, Tensor)
+        return self._mean, self._square / max(self.num - 1, 1)
+
+
+@contextmanager
+def _collecting(net: nn.Module, norms: list[nn.Module], sums: list[_Moments]) -> Iterator[None]:
+    """BatchNorms normalise by their batch inside the block, and what they are fed goes to `sums`; then eval mode."""
+    net.eval()
+    momenta = [norm.momentum for norm in norms]
+    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+    handles = []
+    for norm, moments in zip(norms, sums, strict=True):
+        norm.train()
+        norm.momentum = 0.0  # the running statistics stay until all batches are seen
+        handles.append(norm.register_forward_pre_hook(lambda _, inputs, moments=moments: moments.add(inputs[0])))
+    try:
+        yield
+    finally:
+        for norm, momentum, count, handle in zip(norms, momenta, counts, handles, strict=True):
+            handle.remove()
+            norm.momentum = momentum
+            if count is not None:
+                norm.num_batches_tracked.copy_(count)
+        net.eval()

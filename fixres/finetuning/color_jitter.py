@@ -1,0 +1,93 @@
+"""Light colour jitter on batches, on their device: brightness, contrast, saturation, as FixRes's code has it.
+
+Each image's factors are a function of (seed, epoch, index). The three are applied in this order, not in a random one
+as torchvision's ColorJitter does, and after the crop, not before it: at factors of 0.95 to 1.05 neither matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixres.distributed.process_group import num_processes, rank
+from pipelines.spec import Batch, Loader
+
+_GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+
+
+def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """float32 (B, 3), uniform in [1 - amount, 1 + amount]: brightness, contrast, saturation of each image."""
+    draws = [
+        np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, epoch, i])).random(3) for i in indices.tolist()
+    ]
+    return (1 + amount * (2 * np.array(draws).reshape(-1, 3) - 1)).astype(np.float32)
+
+
+def jittered(images: Tensor, by: Tensor) -> Tensor:
+    """Images with other brightness, contrast and saturation, rounded and cut to [0, 255] after each.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        by: float (B, 3), factors on the same device.
+
+    Returns:
+        uint8 (B, H, W, 3).
+    """
+    values = images.float()
+    brightness, contrast, saturation = (by[:, k].view(-1, 1, 1, 1) for k in range(3))
+    values = _bounded(values * brightness)
+    values = _bounded(_mixed(values, _grey(values).mean((1, 2, 3), keepdim=True), contrast))
+    return _bounded(_mixed(values, _grey(values), saturation)).to(torch.uint8)
+
+
+def _mixed(values: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    return other + share * (values - other)
+
+
+def _grey(values: Tensor) -> Tensor:
+    """(B, H, W, 1), whole numbers, as torchvision makes them of uint8 images."""
+    return (values * values.new_tensor(_GREY)).sum(-1, keepdim=True).floor()
+
+
+def _bounded(values: Tensor) -> Tensor:
+    return values.clamp(0, 255).floor()
+
+
+class Jittered:
+    """A loader whose images are jittered; all else is that of the loader it wraps.
+
+    Args:
+        loader: what is wrapped.
+        amount: see `factors`.
+        seed: the run's seed.
+        device: where the jitter is computed.
+    """
+
+    def __init__(self, loader: Loader, amount: float, seed: int, device: torch.device) -> None:
+        self._loader, self._amount, self._seed, self._device, self._epoch = loader, amount, seed, device, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration delivers."""
+        self._epoch = epoch
+        self._loader.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        done = 0
+        for batch in self._loader:
+            indices = batch.indices.cpu().numpy()
+            # An engine that cannot tell indices gets numbers by position, over all processes.
+            first = done * num_processes() + len(indices) * rank()
+            indices = np.where(indices < 0, first + np.arange(len(indices)), indices)
+            by = torch.from_numpy(factors(self._amount, self._seed, self._epoch, indices)).to(self._device)
+            done += len(indices)
+            yield batch._replace(images=jittered(batch.images.to(self._device, non_blocking=True), by))

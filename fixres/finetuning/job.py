@@ -1,0 +1,271 @@
+"""A network fixed for one or several test resolutions, with sweeps before and after and a report."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.distributed.process_group import is_main, sharded, share_state
+from fixres.evaluation.accuracy import EvalResult, sweep
+from fixres.finetuning.adaptation import adapt
+from fixres.finetuning.loop import finetune, fix_crop
+from fixres.finetuning.preflight import check_fix
+from fixres.finetuning.report import Fixed, FixReport, write_fix_report
+from fixres.finetuning.trainable_layers import learners
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.factory import Normalise
+from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.models.pretrained import NetworkChoice
+from fixres.models.probe import check_takes, stride_of
+from fixres.observability.console import say
+from fixres.observability.environment import capture
+from fixres.resolution.advice import advise, explanation
+from pipelines.runtime.atomic_files import check_target
+from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+
+
+@dataclass(frozen=True)
+class FixJob(NetworkChoice):
+    """Fine-tunes layers of a network for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
+
+    new_classifier: bool = False
+    """Begin with a classifier of random weights if the network's is for another number of classes."""
+    test_res: int | list[int] | Literal["auto"] = field(default_factory=list)
+    """Resolutions in pixels to fix for, each from the same weights; auto: those at which objects look as large as in
+    training."""
+    train_res: int | None = None
+    """Training resolution in pixels; the checkpoint's own if null."""
+    output: Path | None = None
+    """Folder of the fixed checkpoints and the report, or a .pt file if one resolution is asked for; beside the
+    checkpoint if null."""
+    sweep: list[int] = field(default_factory=list)
+    """Further test resolutions at which to test before and after each fix; train_res and test_res always are."""
+    train_crop: TrainCrop = field(default_factory=TrainCrop)
+    """RandomResizedCrop of the training, for auto and for augmentation train."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, read by which engine."""
+    fix: FixConfig = field(default_factory=FixConfig)
+    """What learns, how long and on what."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(batch_size=64))
+    """Batch size, momentum, weight decay and label smoothing; its learning rate is not used."""
+    seed: int = 0
+    """Seeds order, crops, flips and jitter."""
+    device: str = "auto"
+    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
+    precision: str = "auto"
+    """Autocast type: auto, fp32, bf16 or fp16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for resolution in (*self.wanted, *self.sweep, *([self.train_res] if self.train_res is not None else [])):
+            check_resolution(resolution)
+        if self.test_res != "auto" and not self.wanted:
+            raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
+        if self.output is not None and self.output.suffix == ".pt" and len(self.wanted) != 1:
+            raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
+        for name in ("ema", "accumulate", "steps"):
+            if getattr(self.optim, name) is not None:
+                raise InputError(f"optim.{name} is for training; a fix has its own schedule (--fix.schedule), omit it")
+        if self.optim.per_process is not None:
+            raise InputError(
+                "optim.per_process is for training; give a fix the images of all processes, optim.batch_size"
+            )
+        self.check_free(self.wanted)
+
+    @property
+    def wanted(self) -> list[int]:
+        """The resolutions that the job names, rising; none if they are still to be found."""
+        if self.test_res == "auto":
+            return []
+        return [self.test_res] if isinstance(self.test_res, int) else sorted(set(self.test_res))
+
+    def target(self, test_res: int) -> Path:
+        """The file that the weights fixed for `test_res` are written to."""
+        if self.output is not None and self.output.suffix == ".pt":
+            return self.output
+        name = f"{self._stem}_fix{test_res}.pt"
+        return (self._folder if self.output is None else self.output) / name
+
+    @property
+    def _stem(self) -> str:
+        path = Path(self.weights)
+        return path.stem if path.is_file() else path.name
+
+    @property
+    def _folder(self) -> Path:
+        """Of the weights; the working folder for those that only have a name."""
+        path = Path(self.weights)
+        return path.parent if path.is_file() else Path()
+
+    def report(self, resolutions: list[int]) -> Path:
+        """The report of fixes for `resolutions`, without its ending."""
+        name = f"{self._stem}_fix{'-'.join(map(str, resolutions))}_report"
+        return self.target(resolutions[0]).with_name(name)
+
+    def check_free(self, resolutions: list[int]) -> None:
+        """Raises InputError if a fixed checkpoint or the report would overwrite a file, or has no place."""
+        if self.output is not None:
+            check_target(self.output, folder=self.output.suffix != ".pt")
+        paths = [self.target(resolution) for resolution in resolutions]
+        if resolutions:
+            report = self.report(resolutions)
+            paths += [report.with_name(f"{report.name}.json"), report.with_name(f"{report.name}.md")]
+        for path in paths:
+            if path.exists():
+                raise InputError(f"{path} exists; choose another --output")
+
+
+def fix_network(
+    job: FixJob,
+    open_loader: OpenLoader,
+    classes: tuple[str, ...],
+    image_sizes: Callable[[], np.ndarray] | None = None,
+) -> FixReport:
+    """Tests, fixes for each resolution, tests again, and writes checkpoints and report (the main process does).
+
+    Args:
+        job: what to do.
+        open_loader: opens "train" or "val" with fields of LoaderConfig.
+        classes: class names of the data in label order.
+        image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
+    """
+    net, info, normalise, precision = _load(job, classes)
+    resolutions = job.wanted or _advised(job, info, net, image_sizes)
+    job.check_free(resolutions)
+    for resolution in resolutions:
+        _check_resolution(net, resolution)
+    job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
+    open_loader = sharded(open_loader)
+    original = copy.deepcopy(net.state_dict())
+    test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
+    with closing(open_loader("val", **test)) as test_loader:
+        fixer = _Fixer(job, net, info, normalise, precision, open_loader)
+        fixer.check(resolutions)
+
+        def test(when: str) -> list[EvalResult]:
+            return sweep(net, normalise, test_loader, precision, _swept(job, info, resolutions, net), when)
+
+        before, fixes = test("before the fix"), []
+        for resolution in resolutions:
+            net.load_state_dict(original)
+            fixed = fixer.fix(resolution)
+            fixes.append(replace(fixed, after=test(f"after the fix for {resolution} px")))
+            if is_main():
+                save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
+    report = FixReport(job.weights, info.model, info.train_res, before, fixes, job, capture())
+    if is_main():
+        write_fix_report(report, job.report(resolutions))
+    return report
+
+
+def _load(job: FixJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:
+    device = choose_device(job.device)
+    net, info, normalise = job.open(classes, job.new_classifier)
+    info = info if job.train_res is None else replace(info, train_res=job.train_res)
+    return net.to(device), info, normalise.to(device), choose_precision(job.precision, device)
+
+
+class _Fixer:
+    """What all fixes of a job share."""
+
+    def __init__(
+        self,
+        job: FixJob,
+        net: nn.Module,
+        info: CheckpointInfo,
+        normalise: Normalise,
+        precision: Precision,
+        open_loader: OpenLoader,
+    ) -> None:
+        self._job, self._net, self._info, self._normalise = job, net, info, normalise
+        self._precision, self._open_loader = precision, open_loader
+
+    def check(self, resolutions: list[int]) -> None:
+        """Raises InputError if one of the fixes could not be gone through with."""
+        job = self._job
+        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        with closing(self._open(crop, resolutions[0], shuffle=True)) as loader:
+            for resolution in resolutions:
+                check_fix(self._net, loader, job.fix, job.optim, resolution)
+
+    def fix(self, resolution: int) -> Fixed:
+        """Adapts and fine-tunes the network, which must have the original weights."""
+        job, start, adapted = self._job, time.perf_counter(), ""
+        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        if job.fix.adapt != "none":
+            with closing(self._open(EvalCrop(self._info.crop_pct), resolution, shuffle=True)) as loader:
+                adapted = adapt(self._net, self._normalise, loader, job.fix, self._precision, self._info.train_res)
+            share_state(self._net)
+            _say(adapted)
+        epochs = []
+        if job.fix.epochs:
+            with closing(self._open(crop, resolution, shuffle=True)) as loader:
+                epochs = finetune(
+                    self._net,
+                    self._normalise,
+                    loader,
+                    job.fix,
+                    job.optim,
+                    self._precision,
+                    job.seed,
+                    lambda: self._open(crop, resolution, shuffle=False),
+                )
+        why = learners(self._net, resolution, job.fix).why if epochs else "nothing learnt"
+        seconds = time.perf_counter() - start
+        return Fixed(resolution, str(job.target(resolution)), why, adapted, epochs, seconds, [])
+
+    def _open(self, crop: Crop, resolution: int, shuffle: bool) -> Loader:
+        job = self._job
+        return self._open_loader(
+            "train",
+            crop=crop,
+            resolution=resolution,
+            batch_size=job.fix.batch_size or job.optim.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            seed=job.seed,
+        )
+
+
+def _advised(
+    job: FixJob, info: CheckpointInfo, net: nn.Module, image_sizes: Callable[[], np.ndarray] | None
+) -> list[int]:
+    if image_sizes is None:
+        raise InputError("test_res=auto needs the sizes of the training images; give resolutions instead")
+    advice = advise(info.train_res, job.train_crop, EvalCrop(info.crop_pct), image_sizes(), stride_of(net))
+    _say(explanation(advice))
+    return [one.test_res for one in advice.candidates]
+
+
+def _check_resolution(net: nn.Module, resolution: int) -> None:
+    check_takes(net, resolution)
+    stride = stride_of(net)
+    if resolution % stride:
+        near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
+        _say(
+            f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding "
+            f"at the borders; {near} px would use every pixel alike"
+        )
+
+
+def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:
+    """Resolutions to test at; those that the user did not name only if the network takes them."""
+    named = {*job.sweep, *resolutions}
+    try:
+        check_takes(net, info.train_res)
+    except InputError:
+        return sorted(named)
+    return sorted({info.train_res, *named})
+
+
+def _say(line: str) -> None:
+    say(f"fix: {line}")

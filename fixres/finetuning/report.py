@@ -1,0 +1,108 @@
+"""What a fix leaves beside its checkpoints: a JSON record, a Markdown page, a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fixres.config.parsing import as_plain
+from fixres.evaluation.accuracy import EvalResult, at
+from fixres.training.trainer import EpochResult
+from pipelines.runtime.atomic_files import atomic_file
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The fix for one resolution.
+
+    Attributes:
+        test_res: pixels.
+        output: file of the weights.
+        learning: what learnt, in words.
+        adapted: what the label-free adaptation did; empty without one.
+        epochs: losses and times of the fine-tuning.
+        seconds: wall time of adaptation and fine-tuning, opening loaders included.
+        after: tests over the sweep, after the fix.
+    """
+
+    test_res: int
+    output: str
+    learning: str
+    adapted: str
+    epochs: list[EpochResult]
+    seconds: float
+    after: list[EvalResult]
+
+
+@dataclass(frozen=True)
+class FixReport:
+    """A finished job.
+
+    Attributes:
+        checkpoint: what was fixed.
+        model: its network.
+        train_res: pixels.
+        before: tests over the sweep, before any fix.
+        fixes: one for each resolution.
+        job: the settings, a dataclass.
+        environment: hardware, versions, commit.
+    """
+
+    checkpoint: str
+    model: str
+    train_res: int
+    before: list[EvalResult]
+    fixes: list[Fixed]
+    job: Any
+    environment: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        values = asdict(self) | {"job": as_plain(self.job)}
+        return {"version": VERSION, "written": datetime.now(UTC).isoformat(timespec="seconds"), **values}
+
+    def rows(self) -> list[list[str]]:
+        """Top-1 in per cent at each test resolution: before, and after each fix; a head first."""
+        rows = [["tested at", "before", *(f"fixed for {fixed.test_res}" for fixed in self.fixes)]]
+        for one in self.before:
+            after = [at(fixed.after, one.test_res).top1 for fixed in self.fixes]
+            rows.append([f"{one.test_res} px", *(f"{100 * top1:.1f}" for top1 in (one.top1, *after))])
+        rows.append(["fix, s", "", *(f"{fixed.seconds:.1f}" for fixed in self.fixes)])
+        return rows
+
+    def table(self) -> str:
+        """The rows for a terminal, top-1 in per cent."""
+        rows = self.rows()
+        width = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, width, strict=True)) for row in rows)
+
+    def markdown(self) -> str:
+        """A page with the table and what was done."""
+        head, *rows = self.rows()
+        title = f"# {self.model}, trained at {self.train_res} px, fixed"
+        lines = [title, "", f"Checkpoint `{self.checkpoint}`. Top-1, %:", ""]
+        lines += [_row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
+        for fixed in self.fixes:
+            adapted = f"; {fixed.adapted}" if fixed.adapted else ""
+            lines.append(f"* {fixed.test_res} px: {fixed.learning}{adapted}; weights in `{fixed.output}`")
+        environment, num_images = self.environment, self.before[0].num_images
+        hardware = environment.get("gpu") or f"{environment.get('num_cores')} cores of {environment.get('cpu')}"
+        last = f"{num_images} test images, n = 1; {hardware}, commit {environment.get('commit')}."
+        return "\n".join([*lines, "", last, ""])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def write_fix_report(report: FixReport, path: Path) -> None:
+    """Writes `path`.json and `path`.md, each under its name only when complete."""
+    with atomic_file(path.with_name(f"{path.name}.json"), overwrite=True) as partial:
+        partial.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    with atomic_file(path.with_name(f"{path.name}.md"), overwrite=True) as partial:
+        partial.write_text(report.markdown(), encoding="utf-8")

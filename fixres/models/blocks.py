@@ -1,0 +1,144 @@
+"""In which order a network's modules run, and which of them are its blocks: found by watching, not by name.
+
+Blocks are modules with several layers of weights that run in a chain, the output of one being the input of the next:
+residual blocks, transformer blocks, cells. Where chains lie inside one another, as blocks inside stages do, the
+innermost count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fixres.models.probe import as_it_was, black_image
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: what was called.
+        start: its place in the order in which calls begin.
+        parent: place of the call of a composite module inside which it was made; -1 for the network itself.
+        inputs: the tensors among its arguments.
+        num_inputs: how many arguments are tensors; one that is a list of them does not count.
+        outputs: the tensors that it gave.
+    """
+
+    module: nn.Module
+    start: int
+    parent: int
+    inputs: list[Tensor]
+    num_inputs: int
+    outputs: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A network's blocks.
+
+    Attributes:
+        modules: in the order in which they run.
+        starts: for each module of the network that runs, the place of its first call; the key is its id.
+        are_cells: whether they take the outputs of two blocks before them, as NASNet's and PNASNet's cells do.
+    """
+
+    modules: tuple[nn.Module, ...]
+    starts: dict[int, int]
+    are_cells: bool
+
+    def after(self, num_blocks: int) -> set[int]:
+        """Ids of the modules that run from the start of the last `num_blocks` blocks on; 0: after the last's end."""
+        if num_blocks:
+            first = self.starts[id(self.modules[-num_blocks])]
+        else:
+            first = 1 + max(self.starts.get(id(module), 0) for module in self.modules[-1].modules())
+        return {module for module, start in self.starts.items() if start >= first}
+
+
+def blocks(net: nn.Module, resolution: int) -> Blocks:
+    """Runs one black image of side `resolution` through `net` and finds its blocks; none in unusual networks."""
+    with as_it_was(net), torch.inference_mode(), _watched(net) as calls:
+        net(black_image(net, resolution))
+    starts: dict[int, int] = {}
+    for call in calls:
+        starts.setdefault(id(call.module), call.start)
+    candidates = [call for call in calls if call.module is not net and _is_composite(call.module)]
+    chained = _chained(candidates) or _repeated(candidates)
+    outer = {call.parent for call in chained}
+    innermost = [call for call in chained if call.start not in outer]
+    cells = bool(innermost) and innermost[-1].num_inputs > 1
+    return Blocks(tuple(dict.fromkeys(call.module for call in innermost)), starts, cells)
+
+
+def _chained(calls: list[Call]) -> list[Call]:
+    """Calls made side by side that take what another one of them gave, or give what another one takes, in order.
+
+    Only where at least two of one class follow each other: two layers in a row inside a cell make no blocks.
+    """
+    givers = {(call.parent, id(tensor)): call for call in calls for tensor in call.outputs}
+    links = [
+        (givers[key], call) for call in calls for tensor in call.inputs if (key := (call.parent, id(tensor))) in givers
+    ]
+    links = [(giver, call) for giver, call in links if giver.start < call.start]
+    parents = {call.parent for giver, call in links if type(giver.module) is type(call.module)}
+    found = {one.start: one for link in links for one in link if one.parent in parents}
+    return [found[start] for start in sorted(found)]
+
+
+def _repeated(calls: list[Call]) -> list[Call]:
+    """The outermost calls of one class that occurs more than once; for networks without chains, as DenseNet."""
+    for call in calls:
+        same = [other for other in calls if type(other.module) is type(call.module)]
+        if len(same) > 1:
+            return [one for one in same if not any(o is not one and _contains(o.module, one.module) for o in same)]
+    return []
+
+
+def _contains(outer: nn.Module, inner: nn.Module) -> bool:
+    return any(module is inner for module in outer.modules())
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether it has several layers of weights (matrices or kernels) and a forward of its own."""
+    if isinstance(module, _CONTAINERS):
+        return False
+    return sum(any(p.ndim > 1 for p in part.parameters(recurse=False)) for part in module.modules()) > 1
+
+
+@contextmanager
+def _watched(net: nn.Module) -> Iterator[list[Call]]:
+    """Notes every call of a module inside the block; the notes keep the tensors, so that ids stay their own."""
+    calls: list[Call] = []
+    running: list[Call] = []
+    composite = {id(module) for module in net.modules() if module is not net and _is_composite(module)}
+
+    def begin(module: nn.Module, arguments: tuple) -> None:
+        parent = next((call.start for call in reversed(running) if id(call.module) in composite), -1)
+        num_inputs = sum(isinstance(argument, Tensor) for argument in arguments)
+        running.append(Call(module, len(calls), parent, _tensors(arguments), num_inputs))
+        calls.append(running[-1])
+
+    def end(_module: nn.Module, _arguments: tuple, output: Any) -> None:
+        running.pop().outputs = _tensors(output)
+
+    handles = [h for m in net.modules() for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    return [t for value in values for t in _tensors(value)] if isinstance(values, list | tuple) else []

@@ -1,0 +1,132 @@
+"""Weights that carry what they were trained and tested with, so that nobody tests them with the wrong transform."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fixres.config.recipe import ModelConfig
+from fixres.models.factory import create_model
+from fixres.models.torch_writing import save_hashed
+from fixres.models.weights import refuse_bombs
+from pipelines.runtime.atomic_files import atomic_file
+from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+
+FORMAT = "fixres-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Everything but the weights.
+
+    Attributes:
+        model: timm name of the network.
+        model_kwargs: further arguments of timm.create_model.
+        classes: class names in label order.
+        train_res: last training resolution in pixels.
+        test_res: test resolution in pixels.
+        crop_pct: side of the centre crop over the resized short side.
+        interpolation: how images are resized; always antialiased.
+        mean: channel means in [0, 1], RGB.
+        std: channel deviations in [0, 1], RGB.
+        fixed: whether FixRes has fine-tuned it for `test_res`.
+        seed: the run's seed.
+    """
+
+    model: str
+    model_kwargs: dict[str, Any]
+    classes: tuple[str, ...]
+    train_res: int
+    test_res: int
+    crop_pct: float
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    fixed: bool = False
+    seed: int = field(default=0)
+
+
+def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
+    """Writes weights and info; `path` appears only when the file is complete and on disk.
+
+    The weights stand under "state_dict", where timm.create_model(..., checkpoint_path=path) looks for them.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    content = {"format": FORMAT, "version": VERSION, "info": asdict(info), "state_dict": net.state_dict()}
+    with atomic_file(path, overwrite=True) as temporary:
+        save_hashed(content, temporary)
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
+    """The network with its weights, on the CPU, and what it was trained with.
+
+    Raises:
+        InputError: no such file, not one of our checkpoints, or weights that do not fit the named network.
+    """
+    content = _read(path)
+    info = _info(path, content.get("info"))
+    try:
+        net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network makes of arguments of the wrong kind
+        first = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: the model {info.model} cannot be built as it describes it ({first})") from error
+    try:
+        net.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        first = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: its weights do not fit the model {info.model} that it names ({first})") from error
+    return net, info
+
+
+def _info(path: Path, values: Any) -> CheckpointInfo:
+    try:
+        if not isinstance(values, dict):
+            raise TypeError("it is missing")
+        info = CheckpointInfo(**values | {key: tuple(values[key]) for key in ("classes", "mean", "std")})
+        if not _is_sound(info):
+            raise TypeError("a value of the wrong kind")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its description is incomplete or of another version ({error})") from error
+    return info
+
+
+def _is_sound(info: CheckpointInfo) -> bool:
+    """Whether all values are of the kinds that `CheckpointInfo` promises."""
+    texts = (info.model, info.interpolation, *info.classes)
+    whole = (info.train_res, info.test_res, info.seed)
+    numbers = (info.crop_pct, *info.mean, *info.std)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int for number in whole)
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and (len(info.classes) > 0 and len(info.mean) == len(info.std) == 3 and min(info.std) > 0 < info.crop_pct)
+        and (min(info.train_res, info.test_res) > 0 and isinstance(info.fixed, bool))
+        and isinstance(info.model_kwargs, dict)
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    refuse_bombs(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds here: zip, pickle, key, end of file
+        raise InputError(
+            f"{path}: not a checkpoint, damaged, or with unsafe content; train again or copy it again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
+    return content

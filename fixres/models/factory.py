@@ -1,0 +1,71 @@
+"""Networks from timm, and what stands between a uint8 batch and their input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fixres.config.recipe import ModelConfig
+from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+
+
+def check_name(config: ModelConfig) -> None:
+    """Raises InputError if timm has no such network."""
+    import timm
+
+    if not timm.is_model(config.name):
+        near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "see timm.list_models()"
+        raise InputError(f"model.name={config.name!r} is not a timm model; near: {near}")
+
+
+def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """A timm network with random weights, in channels_last memory format."""
+    import timm
+
+    check_name(config)
+    try:
+        net = timm.create_model(config.name, num_classes=num_classes, **_with_classes(config.kwargs))
+    except TypeError as error:
+        raise InputError(f"model.kwargs={config.kwargs} do not fit {config.name}: {error}") from error
+    if config.init == "xavier":
+        _draw_xavier(net)
+    return net.to(memory_format=torch.channels_last)
+
+
+def _with_classes(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """timm's ResNets take the class of a blur pooling; files hold its name."""
+    if not isinstance(kwargs.get("aa_layer"), str):
+        return kwargs
+    if kwargs["aa_layer"] != "blurpool":
+        raise InputError(f"model.kwargs.aa_layer={kwargs['aa_layer']!r} is unknown; use blurpool")
+    from timm.layers import BlurPool2d
+
+    return kwargs | {"aa_layer": BlurPool2d}
+
+
+def _draw_xavier(net: nn.Module) -> None:
+    """Convolutions and linear layers uniform in [-a, a], a = sqrt(6 / (d_in + d_out)), biases 0 (section 2.1)."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Normalise(nn.Module):
+    """uint8 NHWC in [0, 255] to what networks take: float NCHW in channels_last, zero mean and unit deviation.
+
+    It runs on the device, so that four times fewer bytes travel there, and the permutation costs nothing: NHWC memory
+    read as NCHW *is* channels_last.
+    """
+
+    def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("shift", 255 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("factor", 1 / (255 * torch.tensor(std).view(1, -1, 1, 1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to float32 (B, 3, H, W)."""
+        return (images.permute(0, 3, 1, 2).float() - self.shift) * self.factor

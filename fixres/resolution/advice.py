@@ -1,0 +1,142 @@
+"""From apparent sizes to the test resolutions that are worth a try, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fixres.resolution.apparent_size import apparent_ratio, ideal_sigma, matching_test_res
+from pipelines.spec import MAX_RESOLUTION, MIN_RESOLUTION, EvalCrop, InputError, TrainCrop, check_resolution
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One test resolution.
+
+    Attributes:
+        test_res: pixels.
+        ratio: expected apparent size in testing over that in training; 1 is a match.
+        standard_error: of `ratio`, because not all images were looked at; 0 if all were.
+        cost_factor: pixels of an image over those at the training resolution, and so about the time to test it.
+    """
+
+    test_res: int
+    ratio: float
+    standard_error: float
+    cost_factor: float
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What apparent sizes say about the test resolution.
+
+    Attributes:
+        train_res: training resolution in pixels.
+        train_crop: scale and ratio of RandomResizedCrop.
+        crop_pct: side of the centre crop over the resized short side.
+        stride: advised resolutions are multiples of it.
+        num_images: images whose sizes were used.
+        num_samples: images of the data set.
+        ideal_ratio: the paper's equation 4, which knows nothing of rejected boxes and takes images to be square.
+        matching_test_res: where the expected ratio is 1; not rounded.
+        at_train_res: testing as large as trained.
+        candidates: the multiples of the stride next to the match, rising; one if it is a multiple itself.
+        advised: the one of them whose ratio is nearer to 1.
+    """
+
+    train_res: int
+    train_crop: TrainCrop
+    crop_pct: float
+    stride: int
+    num_images: int
+    num_samples: int
+    ideal_ratio: float
+    matching_test_res: float
+    at_train_res: Candidate
+    candidates: tuple[Candidate, ...]
+    advised: Candidate
+
+
+def advise(
+    train_res: int,
+    train_crop: TrainCrop,
+    eval_crop: EvalCrop,
+    sizes: np.ndarray,
+    stride: int = 32,
+    num_samples: int | None = None,
+) -> Advice:
+    """Computes the advice for one way of training.
+
+    Args:
+        train_res: training resolution in pixels; with progressive resizing the last.
+        train_crop: scale and ratio of RandomResizedCrop.
+        eval_crop: the centre crop.
+        sizes: integers (N, 2), height and width of the images looked at, in pixels.
+        stride: the network's, in pixels.
+        num_samples: images of the whole data set; N if not given.
+    """
+    check_resolution(train_res)
+    if not 1 <= stride <= MAX_RESOLUTION:
+        raise InputError(f"stride={stride} must be 1 to {MAX_RESOLUTION} pixels; 32 suits most networks")
+
+    def candidate(test_res: int) -> Candidate:
+        ratio = apparent_ratio(train_crop, eval_crop, sizes, train_res, test_res, num_samples)
+        return Candidate(test_res, *ratio, (test_res / train_res) ** 2)
+
+    match = matching_test_res(train_crop, eval_crop, sizes, train_res)
+    candidates = tuple(candidate(test_res) for test_res in _neighbours(match, stride))
+    return Advice(
+        train_res=train_res,
+        train_crop=train_crop,
+        crop_pct=eval_crop.crop_pct,
+        stride=stride,
+        num_images=len(sizes),
+        num_samples=num_samples or len(sizes),
+        ideal_ratio=ideal_sigma(train_crop.scale) / eval_crop.crop_pct,
+        matching_test_res=match,
+        at_train_res=candidate(train_res),
+        candidates=candidates,
+        advised=min(candidates, key=lambda one: abs(np.log(one.ratio))),
+    )
+
+
+def _neighbours(resolution: float, stride: int) -> list[int]:
+    """The multiples of `stride` next to `resolution` that a loader can deliver."""
+    lowest, highest = -(-MIN_RESOLUTION // stride), MAX_RESOLUTION // stride
+    steps = {int(np.floor(resolution / stride)), int(np.ceil(resolution / stride))}
+    return sorted({min(max(step, lowest), highest) * stride for step in steps})
+
+
+def explanation(advice: Advice) -> str:
+    """The advice as one line."""
+    train, advised = advice.at_train_res, advice.advised
+    line = (
+        f"Tested at {train.test_res} px as trained, objects look {train.ratio:.2f} times as large as in training; at "
+        f"{advice.matching_test_res:.0f} px they would look alike"
+    )
+    if advised.test_res == advice.train_res:
+        return f"{line}: stay at {advised.test_res} px."
+    gain = f"({advised.ratio:.2f} times) at {advised.cost_factor:.2f} times the pixels"
+    return f"{line}: try {advised.test_res} px {gain}."
+
+
+def as_text(advice: Advice) -> str:
+    """The advice as lines for a person: what was looked at, a row for each resolution, the explanation."""
+    looked_at = f"{advice.num_images} images"
+    if advice.num_images < advice.num_samples:
+        looked_at = f"{looked_at} chosen by chance of {advice.num_samples}"
+    crop = advice.train_crop
+    lines = [
+        f"sizes of {looked_at}; crops of scale {crop.scale[0]:g} to {crop.scale[1]:g}, ratio {crop.ratio[0]:.3g} to "
+        f"{crop.ratio[1]:.3g}; crop_pct {advice.crop_pct:g}",
+        f"apparent size in testing over training, were all images square and all boxes fitting: "
+        f"{advice.ideal_ratio:.3f} at {advice.train_res} px",
+        "",
+        "  test_res   ratio   standard error   pixels",
+    ]
+    for one in sorted({advice.at_train_res, *advice.candidates}, key=lambda one: one.test_res):
+        notes = ["as trained"] * (one.test_res == advice.train_res) + ["advised"] * (one == advice.advised)
+        row = f"  {one.test_res:>5} px   {one.ratio:.3f}   {one.standard_error:>14.4f}   {one.cost_factor:>5.2f}x"
+        lines.append(f"{row}   {', '.join(notes)}".rstrip())
+    return "\n".join([*lines, "", explanation(advice)])

@@ -1,0 +1,229 @@
+"""What a teacher said of a batch, kept on disk, so that the next run over the same batches need not ask it again.
+
+Crops are functions of (seed, epoch, index), colours and mixing of (seed, epoch, step): another run with the same data
+settings, for another student or another rate, sees the same batches. A batch is known by the digest of its pixels, so
+nothing that determines them can be forgotten, and a batch that differs in one pixel is a new one.
+
+The file grows batch by batch. Each entry has its length and a checksum; one that a killed run left half-written is cut
+off, and the file goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary, finalize
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fixres.config.recipe import ArmConfig, Recipe
+from fixres.distributed.process_group import num_processes, rank
+from fixres.fault_tolerance.lock import give_back, take
+from fixres.training.distillation import Teacher
+from pipelines.runtime.atomic_files import atomic_file
+from pipelines.spec import InputError, Loader
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+_ENTRY = struct.Struct("<32sII")  # digest of the images, number of rows, CRC-32 of the values
+_DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
+
+
+class CachedTeacher:
+    """A teacher whose answers are kept; called as `distill.Teacher`.
+
+    The first run, too, gets the values as they are kept, so that later ones repeat it to the bit.
+
+    Args:
+        teacher: asked for batches that are not known.
+        store: where answers are.
+
+    Attributes:
+        num_asked: batches that the teacher saw.
+        num_known: batches that it was spared.
+    """
+
+    def __init__(self, teacher: Teacher, store: LogitStore) -> None:
+        self._teacher, self._store, self.num_asked, self.num_known = teacher, store, 0, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits, float32 (B, K), for uint8 (B, H, W, 3); on a GPU the host waits for the images."""
+        pixels = images.contiguous().cpu().numpy()
+        digest = hashlib.blake2b(pixels, digest_size=32, key=str(pixels.shape).encode()).digest()
+        values = self._store.get(digest)
+        if values is None:
+            self.num_asked += 1
+            values = self._store.put(digest, self._teacher(images).float().cpu().numpy())
+        else:
+            self.num_known += 1
+        return torch.from_numpy(values.astype(np.float32)).to(images.device)
+
+
+class LogitStore:
+    """A file of logits by digest. One process at a time uses it; one that was killed may take a moment to go.
+
+    Args:
+        path: the file; it is made if it does not exist.
+        teacher: digest of all that the answers depend on beside the images.
+        num_classes: K.
+        dtype: number format of the values.
+    """
+
+    def __init__(self, path: Path, teacher: str, num_classes: int, dtype: Literal["fp16", "fp32"]) -> None:
+        self.path, self._num_classes, self._dtype = path, num_classes, _DTYPES[dtype]
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, rows, checksum
+        head = json.dumps({"version": _VERSION, "teacher": teacher, "num_classes": num_classes, "dtype": dtype}) + "\n"
+        if not path.exists():
+            with atomic_file(path) as partial:
+                partial.write_text(head)
+        # A descriptor of its own, which forked workers close: they would keep the lock of a process that was killed.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._give_back = finalize(self, give_back, descriptor)
+        if not take(descriptor):
+            self._give_back()
+            raise InputError(f"another run is using {path}; wait for it, or give another distill.cache")
+        self._file = open(path, "r+b")
+        try:
+            if self._file.readline() != head.encode():
+                raise InputError(f"{path} holds the outputs of another teacher; remove it or choose another folder")
+            self._end = self._read_entries(self._file.tell())
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_entries(self, offset: int) -> int:
+        """Notes where each entry lies; returns the end of the last whole one and cuts off what follows."""
+        size = self._file.seek(0, 2)
+        while offset + _ENTRY.size <= size:
+            self._file.seek(offset)
+            digest, rows, checksum = _ENTRY.unpack(self._file.read(_ENTRY.size))
+            start = offset + _ENTRY.size
+            if not rows or start + self._num_bytes(rows) > size:
+                break
+            self._places[digest] = start, rows, checksum
+            offset = start + self._num_bytes(rows)
+        if offset != size:
+            _log.warning("%s: its last entry is not whole; it goes on before that", self.path)
+            self._file.truncate(offset)
+        return offset
+
+    def _num_bytes(self, rows: int) -> int:
+        return rows * self._num_classes * self._dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self._end
+
+    def get(self, digest: bytes) -> np.ndarray | None:
+        """Values (B, K) as they were put; None if there are none, or if the disk gives back other ones."""
+        if digest not in self._places:
+            return None
+        offset, rows, checksum = self._places[digest]
+        self._file.seek(offset)
+        content = self._file.read(self._num_bytes(rows))
+        if zlib.crc32(content) != checksum:
+            _log.warning("%s: a damaged entry; the teacher is asked again", self.path)
+            return None
+        return np.frombuffer(content, self._dtype).reshape(rows, self._num_classes)
+
+    def put(self, digest: bytes, logits: np.ndarray) -> np.ndarray:
+        """Appends logits (B, K); returns them as they are kept."""
+        with np.errstate(over="ignore"):  # told below
+            values = logits.astype(self._dtype)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{self.path}: the teacher's outputs do not fit {self._dtype}; use distill.cache_dtype fp32"
+            )
+        content = values.tobytes()
+        entry = _ENTRY.pack(digest, len(values), zlib.crc32(content)) + content
+        try:
+            self._file.seek(self._end)
+            self._file.write(entry)
+            self._file.flush()
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
+        self._places[digest] = self._end + _ENTRY.size, len(values), zlib.crc32(content)
+        self._end += len(entry)
+        return values
+
+    def close(self) -> None:
+        """Gives the file back to other runs."""
+        self._file.close()
+        self._give_back()
+
+
+_STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # arms of one run share a file
+
+
+def with_cache(
+    teacher: Teacher, folder: Path, num_classes: int, dtype: Literal["fp16", "fp32"], precision: str
+) -> CachedTeacher:
+    """The teacher with a store in `folder`, in a file of its own for each teacher and number format.
+
+    Args:
+        teacher: opened.
+        folder: made if it does not exist.
+        num_classes: K.
+        dtype: number format of what is kept.
+        precision: under which the teacher is asked.
+    """
+    digest = teacher_digest(teacher, precision)
+    # Processes that train together see other batches each.
+    part = f"-{rank()}of{num_processes()}" if num_processes() > 1 else ""
+    path = (folder / f"teacher-{digest[:16]}-{dtype}{part}.logits").resolve()
+    store = _STORES.get(path)
+    if store is None:
+        store = _STORES[path] = LogitStore(path, digest, num_classes, dtype)
+    return CachedTeacher(teacher, store)
+
+
+def teacher_digest(teacher: Teacher, precision: str) -> str:
+    """Of weights, layers, normalisation, resolution and number format."""
+    digest = hashlib.sha256(f"{teacher.resolution} {precision} {teacher.net}".encode())
+    for module in (teacher.net, teacher.normalise):
+        for name, value in _state(module):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return sorted(module.state_dict().items())
+
+
+def check_cache(recipe: Recipe, arm: ArmConfig, loader: Loader) -> None:
+    """Refuses a cache that could never be read, or that its disk cannot hold.
+
+    Raises:
+        InputError: the engine draws its own crops; too little room.
+    """
+    config = recipe.distill
+    if config is None or config.cache is None:
+        return
+    if not loader.shares_boxes:
+        raise InputError(
+            "distill.cache: this engine draws its own crops, so no two runs see the same; use data.engine roc or torch"
+        )
+    config.cache.mkdir(parents=True, exist_ok=True)
+    num_bytes = loader.num_samples * arm.epochs * len(loader.classes) * _DTYPES[config.cache_dtype].itemsize
+    there = sum(file.stat().st_size for file in config.cache.glob(f"teacher-*-{config.cache_dtype}*.logits"))
+    free = shutil.disk_usage(config.cache).free
+    if num_bytes - there > free:
+        raise InputError(
+            f"distill.cache needs {num_bytes / 1e9:.1f} GB ({loader.num_samples} images, {arm.epochs} epochs, "
+            f"{len(loader.classes)} classes), {config.cache} has {free / 1e9:.1f} GB free; choose another folder"
+        )

@@ -1,0 +1,69 @@
+"""Decodes everything in finished data and counts its classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pipelines.images.codec import decode_rgb
+from pipelines.runtime.process_pool import map_chunks, num_processes
+from pipelines.sources import open_source
+from pipelines.spec import BadSampleError, InputError, Source
+
+_CHUNK = 64
+
+
+def verify_data(path: Path, num_workers: int | None = None, progress: bool = True) -> str:
+    """Decodes all samples of a file or folder, of RoC records all levels.
+
+    Args:
+        path: whatever `open_source` opens.
+        num_workers: processes; None takes all cores.
+        progress: show a progress bar.
+
+    Returns:
+        A line with the counts.
+
+    Raises:
+        InputError: samples cannot be decoded; the message names the first.
+    """
+    source = open_source(path)
+    order, bad = np.arange(len(source)), []
+    workers = num_processes(num_workers, -(-len(source) // _CHUNK))
+    hidden = None if progress else True
+    with tqdm(total=len(source), desc=f"verifying {path.name}", unit=" images", disable=hidden) as bar:
+        for found in map_chunks(partial(_decode, source), order, _CHUNK, workers):
+            bad += found
+            bar.update(min(_CHUNK, len(source) - bar.n))
+    if bad:
+        raise InputError(f"{len(bad)} of {len(source)} samples are damaged, the first is {bad[0]}; convert again")
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    return (
+        f"{path}: all {len(source)} images decode; {len(counts)} classes with {counts.min()} to {counts.max()} images"
+        + (f", {int((counts == 0).sum())} without any" if not counts.all() else "")
+    )
+
+
+def _decode(source: Source, indices: np.ndarray) -> list[str]:
+    """In a worker: what is wrong with some samples."""
+    bad = []
+    for index in indices.tolist():
+        try:
+            _decode_one(source, index)
+        except BadSampleError as error:
+            bad.append(str(error))
+    return bad
+
+
+def _decode_one(source: Source, index: int) -> None:
+    pixels = decode_rgb(source.read(index), source.name(index), index)
+    sizes = getattr(source, "sizes", None)
+    if sizes is not None and pixels.shape[:2] != tuple(sizes[index]):
+        raise BadSampleError(f"{source.name(index)}: its size is not what the table says", index)
+    if "roc" in getattr(source, "field_names", ()):
+        from pipelines.roc.verification import check_sample
+
+        check_sample(source, index)

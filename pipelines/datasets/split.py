@@ -1,0 +1,87 @@
+"""A split of our own for class folders that come without one: links, by seed and names alone, recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.datasets.conversion_cache import short_digest
+from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.sampling.philox import random_words
+from pipelines.sources.folder import FolderSource
+from pipelines.spec import InputError
+
+VAL_SHARE = 0.2
+"""Share of each class that our own split keeps for testing."""
+SPLIT_RECORD = "split.json"
+_STREAM_SPLIT = 4  # pipelines.sampling.crops and pipelines.sampling.order use streams 1 to 3
+
+
+def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
+    """A folder with train/ and val/ of symbolic links to the images of `root`, an ImageFolder without a split.
+
+    The split is stratified, depends on the seed and the files' names only, and is recorded in `split.json`. It is used
+    again as long as the files are the same; a changed set of files is an error, since the images of the two sides
+    would change places unnoticed.
+    """
+    root = root.resolve()
+    source = FolderSource(root)
+    files = [Path(file).relative_to(root).as_posix() for file in source.files]
+    folder = work_dir / f"split-{root.name}-{short_digest(f'{root} {seed}')}"
+    if folder.exists():
+        _check_recorded(folder, root, files)
+        return folder
+    val = _stratified(source, seed)
+    record = {
+        "source": str(root),
+        "seed": seed,
+        "val_share": VAL_SHARE,
+        "train": [file for file, held_out in zip(files, val, strict=True) if not held_out],
+        "val": [file for file, held_out in zip(files, val, strict=True) if held_out],
+    }
+    with atomic_folder(folder) as partial:
+        _link(record, root, partial)
+        (partial / SPLIT_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def _stratified(source: FolderSource, seed: int) -> np.ndarray:
+    """bool (N,): which images are held out for val; of each class VAL_SHARE, at least one, never all."""
+    words = random_words(seed, _STREAM_SPLIT, 0, np.arange(len(source)), 1)[:, 0]
+    val = np.zeros(len(source), bool)
+    for label, name in enumerate(source.classes):
+        members = np.flatnonzero(source.labels == label)
+        if len(members) < 2:
+            raise InputError(
+                f"class {name} of {source.path} has a single image, which cannot be split; add one or remove the class"
+            )
+        num_val = max(1, round(VAL_SHARE * len(members)))
+        val[members[np.argsort(words[members], kind="stable")[:num_val]]] = True
+    return val
+
+
+def _link(record: dict, root: Path, folder: Path) -> None:
+    for split in ("train", "val"):
+        for file in record[split]:
+            link = folder / split / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / file)
+
+
+def _check_recorded(folder: Path, root: Path, files: Sequence[str]) -> None:
+    try:
+        record = json.loads((folder / SPLIT_RECORD).read_text())
+        recorded = sorted(record["train"] + record["val"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{folder} has no readable {SPLIT_RECORD}; remove the folder to have {root} split anew"
+        ) from None
+    if recorded != sorted(files):
+        changed = sorted(set(recorded) ^ set(files))
+        raise InputError(
+            f"{root} has changed since it was split ({len(changed)} files came or went, such as {changed[0]}); remove"
+            f" {folder} to have it split anew"
+        )

@@ -1,0 +1,95 @@
+"""What a webdataset sample says of its class: a `.cls` member with a number, or a `.json` member."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.imagenet_classes import Classes, human_names, imagenet_synsets, is_synset, numbered_classes
+from pipelines.spec import InputError
+
+MAX_CLASSES = 1 << 20  # a label beyond this is damage, and would make us build a list of that many names
+MAX_LABEL_BYTES = 1 << 20  # JSON of photographs' metadata stays far below
+NO_NUMBER = -1
+_NUMBER_KEYS = ("label", "cls")
+_SYNSET_KEYS = ("synset", "wnid", "class_name")
+
+
+class Label(NamedTuple):
+    """A sample's class.
+
+    Attributes:
+        number: class number, NO_NUMBER if it is not told.
+        synset: empty if it is not told.
+    """
+
+    number: int
+    synset: str = ""
+
+
+def parse_cls(content: bytes, name: str) -> Label:
+    """The class number that a `.cls` member spells.
+
+    Args:
+        content: the member's bytes.
+        name: of the sample, for errors.
+    """
+    text = content.strip()
+    if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) >= MAX_CLASSES:
+        raise InputError(f"{name}: its .cls member holds {text[:20]!r}, not a class number")
+    return Label(int(text))
+
+
+def parse_json(content: bytes, name: str) -> Label:
+    """Class number ("label" or "cls") and synset ("synset", "wnid" or "class_name") from a `.json` member."""
+    try:
+        facts = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InputError(f"{name}: its .json member is damaged; write the shard again") from None
+    facts = facts if isinstance(facts, dict) else {}
+    numbers = [facts[key] for key in _NUMBER_KEYS if type(facts.get(key)) is int]
+    synsets = [facts[key] for key in _SYNSET_KEYS if isinstance(facts.get(key), str) and is_synset(facts[key])]
+    if len(set(numbers)) > 1 or len(set(synsets)) > 1:
+        raise InputError(f"{name}: its .json member names two classes; keep one of {', '.join(_NUMBER_KEYS)}")
+    if not numbers and not synsets:
+        raise InputError(
+            f"{name}: its .json member tells no class; it needs a number under {' or '.join(_NUMBER_KEYS)}, or a synset"
+            f" under {' or '.join(_SYNSET_KEYS)}"
+        )
+    if numbers and not 0 <= numbers[0] < MAX_CLASSES:
+        raise InputError(f"{name}: its .json member holds the label {numbers[0]}, which is no class number")
+    # One string for each class, not for each sample.
+    return Label(numbers[0] if numbers else NO_NUMBER, sys.intern(synsets[0]) if synsets else "")
+
+
+def resolve(labels: Sequence[Label], place: str) -> Classes:
+    """The class list of samples that tell numbers, synsets or both, without a table of classes.
+
+    Synsets that bear their ImageNet numbers give ImageNet's 1000 classes; other synsets are numbered in sorted order,
+    whatever numbers stand beside them.
+
+    Args:
+        labels: at least one.
+        place: where the samples are, for errors.
+    """
+    numbers = np.array([label.number for label in labels], np.int64)
+    synsets = {label.synset for label in labels}
+    if "" not in synsets:
+        return _by_synset(labels, numbers)
+    if (numbers == NO_NUMBER).any():
+        raise InputError(f"{place}: some samples tell a class number and others a synset only; write all alike")
+    return numbered_classes(numbers)
+
+
+def _by_synset(labels: Sequence[Label], numbers: np.ndarray) -> Classes:
+    imagenet = dict(zip(imagenet_synsets(), range(len(imagenet_synsets())), strict=True))
+    if all(imagenet.get(label.synset) == label.number for label in labels):
+        return Classes(imagenet_synsets(), human_names(imagenet_synsets()), numbers)
+    classes = tuple(sorted({label.synset for label in labels}))
+    place = {synset: number for number, synset in enumerate(classes)}
+    return Classes(classes, human_names(classes), np.array([place[label.synset] for label in labels], np.int64))

@@ -1,0 +1,206 @@
+"""Images in webdataset tar shards, read at random through their index files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.formats.tar_index import Span, walk
+from pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
+from pipelines.imagenet_classes import human_names
+from pipelines.spec import BadSampleError, InputError
+
+INDEX_VERSION = "v1.2"
+TABLE_NAME = "classes.json"
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "ppm", "bmp", "webp", "tif", "tiff")
+_LABEL_ENDINGS = {"cls": parse_cls, "json": parse_json}  # the first that is there counts
+
+
+class _Member(NamedTuple):
+    ending: str
+    offset: int
+    size: int
+
+
+class TarSource:
+    """A folder of webdataset shards as a `pipelines.spec.Source`.
+
+    Samples are ordered by number where all keys are different numbers (as `pipelines.formats.webdataset_writer` writes them), else
+    by shard and place. Shards are opened for each read: a descriptor each would exceed the usual limit of 1024.
+
+    Attributes:
+        path: the folder.
+        shards: paths of the tar files, sorted.
+        classes: from `classes.json`; if that is missing, from the synsets in the `json` members; else the numbers "0",
+            "1", ..., of which exactly 1000 are taken for ImageNet's synsets.
+        labels: int64 (N,), from the `cls` members, or from the `json` members where there are none.
+        keys: names of the samples.
+        about: all that `classes.json` tells.
+        numbers: int64 (N,), increasing: the numbers that the keys spell, or 0 to N - 1 if they spell none.
+    """
+
+    def __init__(self, path: str | Path, shards: Sequence[Path] | None = None) -> None:
+        """Indexes the shards.
+
+        Args:
+            path: the folder.
+            shards: which of its tar files; all if None.
+        """
+        self.path = Path(path)
+        self.shards = sorted(self.path.glob("*.tar") if shards is None else shards)
+        if not self.shards:
+            raise InputError(f"{self.path} holds no .tar shards")
+        rows = [row for number, shard in enumerate(self.shards) for row in _shard_rows(number, shard)]
+        if not rows:
+            raise InputError(f"{self.path}: its {len(self.shards)} shards hold no samples")
+        self.keys, order, self.numbers = _in_order([key for key, *_ in rows])
+        spans = np.array([span for _, *span, _ in rows], np.int64).reshape(len(rows), 3)
+        self._shard, self._offset, self._size = spans[order].T
+        self.about: dict[str, object] = {}
+        self._take_classes([rows[i][-1] for i in order.tolist()])
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls the classes; looked up on first use, because that imports timm."""
+        return human_names(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> bytes:
+        """The image member's bytes."""
+        try:
+            with open(self.shards[self._shard[index]], "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), int(self._size[index]), int(self._offset[index]))
+        except OSError as error:
+            raise BadSampleError(f"{self.name(index)}: cannot be read ({error.strerror})", int(index)) from None
+        if len(data) < self._size[index]:
+            raise BadSampleError(f"{self.name(index)}: the shard has become shorter", int(index))
+        return data
+
+    def name(self, index: int) -> str:
+        """The shard's path and the sample's key."""
+        return f"{self.shards[self._shard[index]]}: {self.keys[index]}"
+
+    def positions(self, numbers: np.ndarray) -> np.ndarray:
+        """int64: indices in this source of samples whose keys spell `numbers` (they differ where samples were left
+        out of a conversion)."""
+        return np.searchsorted(self.numbers, numbers)
+
+    def stored_order(self) -> np.ndarray:
+        """int64 (N,): indices in the order in which the samples lie in the shards."""
+        return np.lexsort((self._offset, self._shard))
+
+    def _take_classes(self, labels: Sequence[Label]) -> None:
+        table = self.path / TABLE_NAME
+        if table.exists():
+            self.labels = np.array([label.number for label in labels], np.int64)
+            self.classes = self._read_table(table)
+        else:
+            self.classes, _, self.labels = resolve(labels, str(self.path))
+
+    def _read_table(self, table: Path) -> tuple[str, ...]:
+        top = int(self.labels.max())
+        try:
+            content = json.loads(table.read_text())
+            self.about = dict(content)
+            classes, num_samples = tuple(content["classes"]), int(content.get("num_samples", len(self)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f'{table} is not of the form {{"classes": [names]}}; write it again') from None
+        if not all(isinstance(name, str) for name in classes) or top >= len(classes):
+            raise InputError(f"{table} names {len(classes)} classes, but a sample has the label {top}")
+        if (self.labels == NO_NUMBER).any():
+            raise InputError(f"{table} names the classes, but some samples tell no class number; remove the table")
+        if num_samples != len(self):
+            raise InputError(
+                f"{self.path} holds {len(self)} samples, but {TABLE_NAME} counts {num_samples}; copy the missing shards"
+            )
+        return classes
+
+
+def _in_order(keys: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Keys in the order of the source, the permutation that led there, and the numbers they spell."""
+    if all(re.fullmatch("[0-9]{1,18}", key) for key in keys):
+        numbers = np.array(keys).astype(np.int64)
+        order = np.argsort(numbers, kind="stable")
+        if (np.diff(numbers[order]) > 0).all():
+            return [keys[i] for i in order], order, numbers[order]
+    return keys, np.arange(len(keys)), np.arange(len(keys), dtype=np.int64)
+
+
+def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, Label]]:
+    """For each sample of a shard: key, shard number, image offset, image size, label."""
+    size = shard.stat().st_size
+    seen: set[str] = set()
+    with open(shard, "rb", buffering=0) as file:
+        for key, members in _samples(shard, file.fileno()):
+            name = f"{shard}: {key}"
+            if key in seen or len({member.ending for member in members}) < len(members):
+                raise InputError(f"{name}: has members of the same name; write the shard again")
+            seen.add(key)
+            if any(member.offset < 0 or not 0 <= member.size <= size - member.offset for member in members):
+                raise InputError(f"{name}: lies outside of the shard; remove {shard.with_suffix('.idx').name}")
+            by_ending = {member.ending: member for member in members}
+            image = next((member for member in members if member.ending in _IMAGE_ENDINGS), None)
+            label = next((by_ending[ending] for ending in _LABEL_ENDINGS if ending in by_ending), None)
+            if image is None or label is None:
+                raise InputError(
+                    f"{name}: needs an image ({', '.join(_IMAGE_ENDINGS)}) and a member .cls or .json with its class"
+                )
+            yield key, number, image.offset, image.size, _label(file.fileno(), label, name)
+
+
+def _label(descriptor: int, member: _Member, name: str) -> Label:
+    if member.size > MAX_LABEL_BYTES:
+        raise InputError(f"{name}: its .{member.ending} member has {member.size} bytes; that is no label")
+    return _LABEL_ENDINGS[member.ending](os.pread(descriptor, member.size, member.offset), name)
+
+
+def _samples(shard: Path, descriptor: int) -> Iterable[tuple[str, list[_Member]]]:
+    index = shard.with_suffix(".idx")
+    return _parse_index(index) if index.exists() else _scan(shard, descriptor)
+
+
+def _parse_index(index: Path) -> Iterator[tuple[str, list[_Member]]]:
+    """Samples from a `wds2idx` file: after a line with version and count, `ending offset size name ...` for each."""
+    lines = index.read_text(errors="surrogateescape").splitlines()
+    head = lines[0].split() if lines else []
+    if len(head) != 2 or head[0] != INDEX_VERSION or head[1] != str(len(lines) - 1):
+        raise InputError(f"{index}: not a complete index of version {INDEX_VERSION}; remove it or run wds2idx again")
+    for line in lines[1:]:
+        words = line.split(" ")
+        try:
+            members = [_Member(words[k].lower(), int(words[k + 1]), int(words[k + 2])) for k in range(0, len(words), 4)]
+            yield _split(words[3])[0], members
+        except (IndexError, ValueError):
+            raise InputError(f"{index}: damaged line {line[:60]!r}; remove it or run wds2idx again") from None
+
+
+def _scan(shard: Path, descriptor: int) -> Iterator[tuple[str, list[_Member]]]:
+    """The same from the tar headers, for shards without an index."""
+    last, members = None, []
+    for member in walk(Span(descriptor), str(shard)):
+        key, ending = _split(member.name)
+        if key.endswith("/") or not key:  # hidden files, as macOS adds them; wds2idx leaves them out, too
+            continue
+        if last is not None and key != last:
+            yield last, members
+            members = []
+        last = key
+        members.append(_Member(ending.lower(), member.offset, member.size))
+    if last is not None:
+        yield last, members
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Key and ending; the ending starts at the first dot of the last path component, as webdataset has it."""
+    folder, _, base = name.rpartition("/")
+    key, _, ending = base.partition(".")
+    return f"{folder}/{key}" if folder else key, ending

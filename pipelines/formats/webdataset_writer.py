@@ -1,0 +1,206 @@
+"""Writes webdataset tar shards with the index files that DALI's reader wants.
+
+A folder of shards holds
+
+* `shard-000000.tar`, ...: for each sample the members `KEY.jpg`, `KEY.cls` (class number in decimal digits) and
+  `KEY.index` (int64, little-endian: the number that KEY spells with nine digits, which is the sample's index in what
+  was converted). DALI hands out `index` as a number, and cannot hand out keys.
+* `shard-000000.idx`, ...: where the members lie, in the format of DALI's `wds2idx`, version 1.2.
+* `classes.json`: {"classes": [names in label order], "num_samples": N}.
+
+Equal samples give equal bytes: times, owners and modes in the tar headers are fixed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.formats.entry import Entry
+from pipelines.formats.readback import verify
+from pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
+from pipelines.images.codec import EncodedSample
+from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.spec import InputError
+
+_BLOCK = 512  # tar's unit; a plain member's data follow its one header block
+MAX_SAMPLES = 10**9  # nine digits
+SAMPLES_PER_SHARD = 1000
+
+
+def write_shards(
+    folder: Path,
+    samples: Iterable[EncodedSample],
+    classes: Sequence[str],
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    overwrite: bool = False,
+) -> int:
+    """Writes a folder of shards, reads it back, and only then gives it its name.
+
+    DALI shuffles within a buffer only, so samples should come in random order; `index` keeps their true place, and
+    `TarSource` restores it.
+
+    Args:
+        folder: the folder's final name.
+        samples: taken one at a time; an exception from here leaves nothing behind.
+        classes: class names in label order.
+        samples_per_shard: 1000 ImageNet images make about 60 MB.
+        overwrite: replace an existing folder.
+
+    Returns:
+        Number of samples written.
+    """
+    with atomic_folder(folder, overwrite) as partial, ShardWriter(partial, classes, samples_per_shard) as writer:
+        for sample in samples:
+            writer.write(sample)
+        writer.finish()
+        writer.verify()
+    return writer.num_samples
+
+
+class ShardWriter:
+    """Streams samples to shards. It writes to `folder` itself; `write_shards` adds the temporary name.
+
+    Attributes:
+        num_samples: samples written so far, those of `keep` included.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        samples_per_shard: int = SAMPLES_PER_SHARD,
+        about: Mapping[str, object] | None = None,
+        keep: Sequence[Entry] = (),
+    ) -> None:
+        """Opens the folder, which must exist.
+
+        Args:
+            folder: for the shards.
+            classes: class names in label order.
+            samples_per_shard: samples of all but the last shard.
+            about: more that the folder's table shall tell, for JSON.
+            keep: what an earlier process has written and is to stay there: whole shards (`num_in_whole_shards`).
+        """
+        if samples_per_shard < 1:
+            raise InputError(f"samples_per_shard={samples_per_shard} must be at least 1")
+        self._folder, self._per_shard = folder, samples_per_shard
+        self._table = {"classes": list(classes)} | dict(about or {})
+        self._facts = array("q")  # index, label, height, width of each sample: 32 bytes where tuples take 150
+        self._shard: _Shard | None = None
+        self._take_over(keep)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self._facts) // 4
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shard is not None:
+            self._shard.file.close()
+
+    def _take_over(self, keep: Sequence[Entry]) -> None:
+        for entry in keep:
+            if not entry.is_bad:
+                self._facts.extend((entry.index, entry.label, entry.height, entry.width))
+        whole, rest = divmod(self.num_samples, self._per_shard)
+        assert rest == 0
+        kept = {f"{_stem(number)}{ending}" for number in range(whole) for ending in (".tar", ".idx")}
+        there = {path.name for path in self._folder.iterdir()}
+        if kept - there:
+            raise InputError(
+                f"{self._folder / min(kept - there)} is gone, which its journal counts; start afresh with --restart"
+            )
+        for name in there - kept:
+            (self._folder / name).unlink()
+
+    def write(self, sample: EncodedSample) -> None:
+        """Appends one sample."""
+        if self._shard is None:
+            self._shard = _Shard(self._folder / _stem(self.num_samples // self._per_shard))
+        self._shard.write(sample)
+        self._facts.extend((sample.index, sample.label, sample.height, sample.width))
+        if self.num_samples % self._per_shard == 0:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+    def sync(self) -> None:
+        """Returns when the finished shards are safe on disk: each is as it is closed. The open one is not kept."""
+
+    def finish(self) -> None:
+        """Closes the last shard and writes the table; the folder is complete afterwards."""
+        if not self._facts:
+            raise InputError(f"no samples to write to {self._folder}")
+        self._close_shard()
+        table = self._table | {"num_samples": self.num_samples}
+        (self._folder / TABLE_NAME).write_text(json.dumps(table, indent=1) + "\n")
+
+    def verify(self) -> None:
+        """Reads the finished folder back."""
+        facts = np.array(self._facts).reshape(-1, 4)
+        in_order = facts[np.argsort(facts[:, 0])]
+        verify(TarSource(self._folder), in_order[:, 1], in_order[:, 2:])
+
+
+def num_in_whole_shards(entries: Sequence[Entry], samples_per_shard: int = SAMPLES_PER_SHARD) -> int:
+    """How many of the first entries fill whole shards; only those are safe on disk."""
+    good = [number for number, entry in enumerate(entries) if not entry.is_bad]
+    whole = len(good) // samples_per_shard * samples_per_shard
+    return good[whole - 1] + 1 if whole else 0
+
+
+def _stem(number: int) -> str:
+    return f"shard-{number:06d}"
+
+
+class _Shard:
+    """One tar file, and the lines of its index."""
+
+    def __init__(self, stem: Path) -> None:
+        self._index = stem.with_suffix(".idx")
+        self._lines: list[str] = []
+        self.file = open(stem.with_suffix(".tar"), "wb")
+        self._tar = tarfile.open(fileobj=self.file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def write(self, sample: EncodedSample) -> None:
+        members = {
+            "jpg": sample.image,
+            "cls": str(sample.label).encode(),
+            "index": sample.index.to_bytes(8, "little"),
+        }
+        key = f"{sample.index:09d}"
+        self._lines.append(" ".join(_add(self._tar, self.file, key, ending, data) for ending, data in members.items()))
+
+    def close(self) -> None:
+        """Ends the tar file and writes the index, both safe on disk."""
+        self._tar.close()
+        with self.file:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        with open(self._index, "w") as index:
+            index.write("\n".join([f"{INDEX_VERSION} {len(self._lines)}", *self._lines]) + "\n")
+            index.flush()
+            os.fsync(index.fileno())
+
+
+def _add(tar: tarfile.TarFile, file: io.BufferedWriter, key: str, ending: str, data: bytes) -> str:
+    """Appends a member; returns its entry in the index: ending, position, size, name."""
+    member = tarfile.TarInfo(f"{key}.{ending}")
+    member.size = len(data)
+    member.mode = 0o644
+    position = file.tell() + _BLOCK
+    tar.addfile(member, io.BytesIO(data))
+    return f"{ending} {position} {len(data)} {member.name}"

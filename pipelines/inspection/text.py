@@ -1,0 +1,77 @@
+"""An inspection for people: a few lines of facts and bars for the histograms."""
+
+from __future__ import annotations
+
+from pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspection, RocFacts
+from pipelines.spec import one_line
+
+_BAR_WIDTH = 50
+_MAX_NAMED = 5  # empty classes that are named
+
+
+def as_text(facts: Inspection) -> str:
+    """Some thirty lines, 100 characters wide at most but for names."""
+    images = facts.images
+    heading = f"{one_line(facts.path)}: {facts.kind}, {facts.num_samples} images, {len(facts.classes.names)} classes"
+    lines = [heading, *_fact_lines(facts)]
+    for title, values in (
+        ("short side, pixels", images.short_side),
+        ("long side, pixels", images.long_side),
+        ("width / height", images.aspect),
+    ):
+        lines += ["", title, *_bars(values)]
+    if facts.bad_samples:
+        lines += ["", f"{len(facts.bad_samples)} samples cannot be used:", *map(one_line, facts.bad_samples)]
+    return "\n".join(lines)
+
+
+def _fact_lines(facts: Inspection) -> list[str]:
+    rows = [("classes", _classes(facts.classes)), ("bytes", _bytes(facts.images, facts.num_samples))]
+    rows += [("formats", ", ".join(f"{name} {_percent(v)}" for name, v in facts.images.format_shares.items()))]
+    if facts.roc is not None:
+        rows += [("RoC", line) for line in _levels(facts.roc)]
+    rows += [("checksum", "matches the tables" if facts.checksum == "matches" else "none in the file")]
+    if facts.images.num_looked_at < facts.num_samples:
+        rows += [("looked at", f"{facts.images.num_looked_at} images chosen by chance, for bytes, formats and sizes")]
+    return [f"  {title:<10} {text}" for title, text in rows]
+
+
+def _classes(classes: ClassFacts) -> str:
+    counts = f"{min(classes.counts)} ({classes.smallest}) to {max(classes.counts)} ({classes.largest}) images a class"
+    named = ", ".join(classes.empty[:_MAX_NAMED]) + (", ..." if len(classes.empty) > _MAX_NAMED else "")
+    empty = f"{len(classes.empty)} without images: {named}" if classes.empty else "none without images"
+    return one_line(f"{counts}, median {classes.median_count:g}; {empty}")
+
+
+def _bytes(images: ImageFacts, num_samples: int) -> str:
+    about = "about " if images.num_looked_at < num_samples else ""
+    return (
+        f"{images.mean_bytes:.0f} an image on average, 5 % below {images.p5_bytes:.0f}, 5 % above"
+        f" {images.p95_bytes:.0f}; {about}{images.mean_bytes * num_samples / 1e6:.1f} MB in all"
+    )
+
+
+def _levels(roc: RocFacts) -> list[str]:
+    levels = [
+        f"level at 1/{1 << level.shift} of the size: in {_percent(level.sample_share)} of the samples,"
+        f" {_percent(level.byte_share)} of the bytes"
+        for level in roc.levels
+    ]
+    return [*levels, f"index: {_percent(roc.index_byte_share)} of the bytes; from {roc.num_looked_at} records"]
+
+
+def _bars(values: Histogram) -> list[str]:
+    """A line for each interval from the first that holds something to the last."""
+    filled = [k for k, count in enumerate(values.counts) if count]
+    largest, total = max(values.counts), sum(values.counts)
+    lines = []
+    for k in range(filled[0], filled[-1] + 1):
+        low = f"{values.edges[k - 1]:g}" if k else ""
+        high = f"to {values.edges[k]:g}" if k < len(values.edges) else "up"
+        bar = "#" * -(-values.counts[k] * _BAR_WIDTH // largest)
+        lines.append(f"  {low:>6} {high:<8} {_percent(values.counts[k] / total):>7} {bar}".rstrip())
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

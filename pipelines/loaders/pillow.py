@@ -1,0 +1,215 @@
+"""Engine `torch`: any source, decoded by Pillow in the worker processes of a torch DataLoader.
+
+The reference for pixels: every other engine is tested against it. Training crops are cut out first and resized then,
+as torchvision's `resized_crop` does, so that no pixel outside the box counts; evaluation crops are resized from a
+fractional box, which gives the grid and the weights of `Resize` followed by `CenterCrop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipelines.images.codec import decode_rgb
+from pipelines.loaders.base import BaseLoader, make_good
+from pipelines.loaders.delivery import Delivery
+from pipelines.runtime.fork_server import fork_server, main_program_hidden
+from pipelines.sampling.crops import boxes
+from pipelines.sampling.order import batches
+from pipelines.sources import open_stored
+from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
+
+_PREFETCH = 4  # batches a worker prepares ahead: at 128 px and 128 images 6 MB each
+# Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and 10 MB instead of a batch.
+_CHUNK = 32
+
+
+class _Job(NamedTuple):
+    """All that a batch depends on, so that workers hold no state: epoch and resolution change without a rebuild."""
+
+    epoch: int
+    resolution: int
+    indices: np.ndarray
+
+
+class _Made(NamedTuple):
+    """What a worker sends back. Errors travel as values: a raised one would arrive as text with its traceback."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    bytes_read: int
+    pixels_decoded: int
+    bad_samples: list[str]
+    error: InputError | OSError | None
+
+
+class _Decoded(NamedTuple):
+    index: int
+    num_bytes: int
+    pixels: np.ndarray  # uint8 (h, w, 3)
+
+
+class _Batches(Dataset):
+    """Makes batches: a pure function of a job."""
+
+    def __init__(self, source: Source, config: LoaderConfig) -> None:
+        self._source = source
+        self._config = config
+
+    def __getitem__(self, job: _Job) -> _Made:
+        num, r = len(job.indices), job.resolution
+        images = torch.empty((num, r, r, 3), dtype=torch.uint8)
+        used = np.empty(num, np.int64)
+        made = _Made(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
+        try:
+            num_bytes, num_pixels = self._fill(job, images.numpy(), used, made.bad_samples)
+        except (InputError, OSError) as error:
+            return made._replace(error=error)
+        labels = torch.from_numpy(np.asarray(self._source.labels)[used].astype(np.int64))
+        return made._replace(labels=labels, bytes_read=num_bytes, pixels_decoded=num_pixels)
+
+    def _fill(self, job: _Job, images: np.ndarray, used: np.ndarray, bad_samples: list[str]) -> tuple[int, int]:
+        """Writes crops and the indices they came from; returns encoded bytes and decoded pixels."""
+        num_bytes = num_pixels = 0
+        for first in range(0, len(job.indices), _CHUNK):
+            wanted = job.indices[first : first + _CHUNK]
+            decoded = [self._decode(int(index), bad_samples) for index in wanted]
+            used[first : first + _CHUNK] = [one.index for one in decoded]
+            sizes = np.array([one.pixels.shape[:2] for one in decoded])
+            config = self._config
+            chosen = boxes(config.crop, config.seed, job.epoch, used[first : first + _CHUNK], sizes, job.resolution)
+            for slot, one in enumerate(decoded):
+                cut = train_crop if isinstance(config.crop, TrainCrop) else eval_crop
+                crop = cut(one.pixels, chosen.yxhw[slot], job.resolution)
+                images[first + slot] = crop[:, ::-1] if chosen.flip[slot] else crop
+            num_bytes += sum(one.num_bytes for one in decoded)
+            num_pixels += int(sizes.prod(axis=1).sum())
+        return num_bytes, num_pixels
+
+    def _decode(self, index: int, bad_samples: list[str]) -> _Decoded:
+        def make(candidate: int) -> _Decoded:
+            data = self._source.read(candidate)
+            return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(candidate), candidate))
+
+        return make_good(make, index, len(self._source), self._config.on_bad, bad_samples)
+
+
+def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
+    """Cuts the box out, then resizes it: nothing outside the box is seen.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        yxhw: integer box inside the image.
+        resolution: output side r.
+
+    Returns:
+        uint8 (r, r, 3).
+    """
+    y, x, h, w = (int(v) for v in yxhw)
+    crop = Image.fromarray(pixels[y : y + h, x : x + w])
+    return np.asarray(crop.resize((resolution, resolution), Image.Resampling.BILINEAR))
+
+
+def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
+    """Resizes a fractional box; the filter reaches over the box's border, as it does when the whole image is resized.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        yxhw: float box inside the image.
+        resolution: output side r.
+
+    Returns:
+        uint8 (r, r, 3).
+    """
+    height, width = pixels.shape[:2]
+    y, x, h, w = (float(v) for v in yxhw)
+    # y + h can exceed the height by a rounding error of 1e-13, which Pillow refuses.
+    corners = (max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height))
+    resized = Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BILINEAR, box=corners)
+    return np.asarray(resized)
+
+
+class _Jobs(Sampler):
+    """The jobs of the iteration that begins next; read in the parent process."""
+
+    def __init__(self, loader: TorchLoader) -> None:
+        self._loader = loader
+        self.start, self.epoch, self.resolution = 0, 0, 0
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[_Job]:
+        loader, epoch, resolution = self._loader, self.epoch, self.resolution
+        for indices in batches(loader.config, loader.num_samples, epoch, self.start):
+            yield _Job(epoch, resolution, indices)
+
+
+class TorchLoader(BaseLoader):
+    """Pillow in worker processes, each of one thread.
+
+    Workers come from a fork server. Forked from this process they would start in 0.15 s, but with the memory of other
+    engines and without their threads, and after DALI was used such workers hung or crashed in tests and within 60
+    starts of a stress script; 60 of 60 starts from a fork server were clean. The server costs one import of torch per
+    process (3 to 7 s on 2 cores), and workers 0.1 s then.
+    """
+
+    shares_boxes = True
+    decodes_on_host = True
+
+    def __init__(self, config: LoaderConfig) -> None:
+        source = open_stored(config.path)
+        super().__init__(config, source.classes, len(source))
+        self._jobs = _Jobs(self)
+        workers = {
+            "multiprocessing_context": fork_server(),
+            "persistent_workers": True,
+            "prefetch_factor": _PREFETCH,
+        }
+        self._engine = DataLoader(
+            _Batches(source, config),
+            sampler=self._jobs,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=config.num_workers,
+            generator=torch.Generator(),  # of numbers that nobody uses; by default torch's own is drawn from
+            pin_memory=torch.device(config.device).type == "cuda",
+            **(workers if config.num_workers else {}),
+        )
+
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        self._jobs.start, self._jobs.epoch, self._jobs.resolution = start, epoch, resolution
+        for made in self._received():
+            if made.error is not None:
+                raise made.error
+            batch = Batch(made.images, made.labels, made.indices)
+            yield Delivery(batch, made.bytes_read, made.pixels_decoded, made.bad_samples)
+
+    def _received(self) -> Iterator[_Made]:
+        try:
+            with main_program_hidden():
+                iterator = iter(self._engine)
+            yield from iterator
+        # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise  # "Caught RuntimeError in DataLoader worker process 0" is one of ours
+            raise InputError(
+                f"{self.config.path}: a worker process died, most often for lack of memory; "
+                "lower num_workers or batch_size"
+            ) from error
+
+    def _release(self) -> None:
+        iterator, self._engine._iterator = self._engine._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
+def _as_it_is(made: _Made) -> _Made:
+    return made

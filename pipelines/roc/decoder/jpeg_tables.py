@@ -1,0 +1,211 @@
+"""A level's JPEG headers as the entropy decoder takes them: Huffman lookups and quantisation steps.
+
+Only what the encoder of these records writes is taken: baseline, 8 bits, one scan, YCbCr with chroma at full or half
+size, or grey. The headers are a stranger's; what is not exactly that is refused.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.runtime.numba_cache import kernel
+
+LOOKUP_BITS = 10
+"""Bits of a lookup: 95 % of the codes of photographs at quality 90, their values included, are no longer."""
+LOOKUP_SIZE = 1 << LOOKUP_BITS
+END_OF_BLOCK = 128  # as a run: beyond every coefficient
+LIMIT, OFFSET, SYMBOLS, CODES_SIZE = 0, 18, 35, 291
+
+_SOF0, _DHT, _SOS, _DQT, _DRI, _APP0, _APP15, _COM = 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xEF, 0xFE
+_NO_TABLE = -1
+
+
+class Tables(NamedTuple):
+    """What decoding a scan needs, in flat arrays, since views cost the kernel time.
+
+    Huffman table 2 * t + c has number t and class c: 0 for DC, 1 for AC.
+
+    Attributes:
+        lookup: int32 (4 * 1024,), for each Huffman table what the next bits begin with. Low byte: bits of code and
+            value together; then run (one byte) and signed value. If they do not fit: 0; then the symbol, and the bits
+            of the code, 0 if that does not fit either.
+        codes: int32 (4 * 291,), for each Huffman table: LIMIT, one above the codes of k bits, brought to 16 bits, for
+            k up to 16, and a limit above everything; OFFSET, the rank of a code of k bits less the code; SYMBOLS, by
+            rank.
+        steps: int32 (4 * 64,), quantisation steps in scan (zigzag) order.
+        components: int64 (3, 3): for each component its quantisation, DC and AC table.
+        frame: int64 (5,): height, width, number of components, rows and columns of luma blocks in an MCU.
+    """
+
+    lookup: np.ndarray
+    codes: np.ndarray
+    steps: np.ndarray
+    components: np.ndarray
+    frame: np.ndarray
+
+
+@kernel
+def empty_tables() -> Tables:
+    """Room for `read_tables`."""
+    return Tables(
+        np.empty(4 * LOOKUP_SIZE, np.int32),
+        np.empty(4 * CODES_SIZE, np.int32),
+        np.empty(4 * 64, np.int32),
+        np.empty((3, 3), np.int64),
+        np.empty(5, np.int64),
+    )
+
+
+@kernel
+def read_tables(header: np.ndarray, tables: Tables) -> bool:
+    """Reads the headers of a JPEG, uint8, from SOI to the end of SOS; False if they are not of the kind above."""
+    if header.size < 4 or header[0] != 0xFF or header[1] != 0xD8:
+        return False
+    known_steps, known_codes = np.zeros(4, np.bool_), np.zeros(4, np.bool_)
+    ids = np.full(3, _NO_TABLE, np.int64)
+    at, have_frame = 2, False
+    while at + 4 <= header.size and header[at] == 0xFF:
+        marker, size = header[at + 1], np.int64(header[at + 2]) << 8 | header[at + 3]
+        body, end = at + 4, at + 2 + size
+        if size < 2 or end > header.size:
+            return False
+        if marker == _DQT:
+            sound = _read_steps(header, body, end, tables.steps, known_steps)
+        elif marker == _DHT:
+            sound = _read_codes(header, body, end, tables, known_codes)
+        elif marker == _SOF0:
+            sound = not have_frame and _read_frame(header, body, end, tables, ids)
+            have_frame = True
+        elif marker == _SOS:
+            sound = have_frame and end == header.size and _read_scan(header, body, end, tables, ids)
+            return sound and _all_known(tables, known_steps, known_codes)
+        else:
+            sound = marker == _DRI or marker == _COM or _APP0 <= marker <= _APP15
+        if not sound:
+            return False
+        at = end
+    return False
+
+
+@kernel
+def _read_steps(header: np.ndarray, at: int, end: int, steps: np.ndarray, known: np.ndarray) -> bool:
+    while at < end:
+        number = header[at]
+        if number > 3 or at + 65 > end:  # the upper half is the precision, 0 for bytes
+            return False
+        for k in range(64):
+            steps[64 * np.int64(number) + k] = header[at + 1 + k]
+        known[number] = True
+        at += 65
+    return True
+
+
+@kernel
+def _read_frame(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.ndarray) -> bool:
+    """Size, and for each component its sampling and quantisation table."""
+    if end - at < 6 or header[at] != 8:
+        return False
+    count = np.int64(header[at + 5])
+    if (count != 1 and count != 3) or end - at != 6 + 3 * count:
+        return False
+    frame = tables.frame
+    frame[0], frame[1] = np.int64(header[at + 1]) << 8 | header[at + 2], np.int64(header[at + 3]) << 8 | header[at + 4]
+    frame[2], frame[3], frame[4] = count, 1, 1
+    for k in range(count):
+        entry = at + 6 + 3 * k
+        ids[k], sampling, table = header[entry], header[entry + 1], header[entry + 2]
+        columns, rows = sampling >> 4, sampling & 15
+        if table > 3 or not (1 <= columns <= 2 and 1 <= rows <= 2) or (k > 0 and sampling != 0x11):
+            return False
+        tables.components[k, 0] = table
+        if k == 0 and count == 3:  # a lone component has MCUs of one block, whatever its sampling
+            frame[3], frame[4] = rows, columns
+    return True
+
+
+@kernel
+def _read_scan(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.ndarray) -> bool:
+    """Huffman tables of each component; all components must be in this scan, in order and complete."""
+    count = tables.frame[2]
+    if end - at != 4 + 2 * count or header[at] != count:
+        return False
+    for k in range(count):
+        chosen = header[at + 2 + 2 * k]
+        if header[at + 1 + 2 * k] != ids[k] or (chosen >> 4) > 1 or (chosen & 15) > 1:
+            return False
+        tables.components[k, 1], tables.components[k, 2] = 2 * np.int64(chosen >> 4), 2 * np.int64(chosen & 15) + 1
+    last = at + 1 + 2 * count
+    return header[last] == 0 and header[last + 1] == 63 and header[last + 2] == 0
+
+
+@kernel
+def _all_known(tables: Tables, known_steps: np.ndarray, known_codes: np.ndarray) -> bool:
+    for k in range(tables.frame[2]):
+        steps, dc, ac = tables.components[k]
+        if not (known_steps[steps] and known_codes[dc] and known_codes[ac]):
+            return False
+    return True
+
+
+@kernel
+def _read_codes(header: np.ndarray, at: int, end: int, tables: Tables, known: np.ndarray) -> bool:
+    """Huffman tables (JPEG standard, annex C): how many codes of each length there are, then symbols by rank."""
+    while at < end:
+        if at + 17 > end or (header[at] & 15) > 1 or (header[at] >> 4) > 1:
+            return False
+        is_ac = header[at] >> 4 == 1
+        number = 2 * np.int64(header[at] & 15) + is_ac
+        codes = tables.codes[number * CODES_SIZE : (number + 1) * CODES_SIZE]
+        code, rank = 0, 0
+        for length in range(1, 17):
+            count = np.int64(header[at + length])
+            codes[OFFSET + length] = rank - code
+            code, rank = code + count, rank + count
+            if code > 1 << length or rank > 256:
+                return False
+            codes[LIMIT + length] = code << (16 - length)
+            code <<= 1
+        codes[LIMIT + 17] = 1 << 17
+        if at + 17 + rank > end:
+            return False
+        for k in range(rank):
+            symbol = header[at + 17 + k]
+            if not is_ac and symbol > 15:
+                return False
+            codes[SYMBOLS + k] = symbol
+        lookup = tables.lookup[number * LOOKUP_SIZE : (number + 1) * LOOKUP_SIZE]
+        _fill_lookup(header[at + 1 : at + 17], codes[SYMBOLS:], is_ac, lookup)
+        known[number] = True
+        at += 17 + rank
+    return True
+
+
+@kernel
+def _fill_lookup(counts: np.ndarray, symbols: np.ndarray, is_ac: bool, lookup: np.ndarray) -> None:
+    """See `Tables.lookup`. Codes come in rising order, so the entries do too."""
+    at, rank = 0, 0
+    for length in range(1, LOOKUP_BITS + 1):
+        for _ in range(counts[length - 1]):
+            symbol = np.int64(symbols[rank])
+            rank += 1
+            run, size = symbol >> 4, symbol & 15
+            if is_ac and size == 0 and run < 15:
+                run = END_OF_BLOCK
+            spare = LOOKUP_BITS - length - size
+            if spare < 0:
+                at = _repeat(symbol << 8 | length << 16, LOOKUP_BITS - length, lookup, at)
+                continue
+            for bits in range(1 << size):
+                value = bits if size == 0 or bits >> (size - 1) else bits - (1 << size) + 1
+                at = _repeat(value * 65536 + (run << 8) + length + size, spare, lookup, at)
+    lookup[at:] = 0
+
+
+@kernel
+def _repeat(entry: int, spare_bits: int, lookup: np.ndarray, at: int) -> int:
+    end = at + (1 << spare_bits)
+    for k in range(at, end):
+        lookup[k] = entry
+    return end

@@ -1,0 +1,141 @@
+"""Decodes the segments that cover a crop, where they lie, into YCbCr planes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.roc.cut import segment_length, sum_lengths
+from pipelines.roc.decoder.entropy import AC_TABLE, COMPONENT, DC_TABLE, NUM_BLOCK, STEPS, STRIDE, decode_segment
+from pipelines.roc.decoder.jpeg_tables import LOOKUP_SIZE, Tables, read_tables
+from pipelines.roc.layout import (
+    BAD_INDEX,
+    HEADER_SIZE,
+    HEIGHT,
+    INDEX_START,
+    INTERVAL,
+    MCU_HEIGHT,
+    MCU_WIDTH,
+    NOT_DECODABLE,
+    OK,
+    SIZE,
+    START,
+    WIDTH,
+    WRONG_SIZE,
+    num_columns,
+    num_rows,
+)
+from pipelines.runtime.numba_cache import kernel
+
+_SLACK = 64  # bytes behind the last plane that group-wise reads may touch
+
+
+@kernel
+def read_header(store: np.ndarray, level: np.ndarray, tables: Tables) -> int:
+    """Reads the headers of a level's JPEG, which must agree with the record; returns OK or an error code.
+
+    Args:
+        store: uint8, the field that holds the level's JPEG.
+        level: int64 (12,), checked by `layout.read_level` against that field.
+        tables: filled.
+    """
+    if not read_tables(store[level[START] : level[START] + level[HEADER_SIZE]], tables):
+        return NOT_DECODABLE
+    frame = tables.frame
+    if frame[0] != level[HEIGHT] or frame[1] != level[WIDTH]:
+        return WRONG_SIZE
+    if 8 * frame[3] != level[MCU_HEIGHT] or 8 * frame[4] != level[MCU_WIDTH]:
+        return WRONG_SIZE
+    return OK
+
+
+@kernel
+def place_planes(level: np.ndarray, window: np.ndarray, starts: np.ndarray, strides: np.ndarray) -> int:
+    """Lays out three planes of whole MCUs in one buffer; fills `starts`, int64 (3,), and `strides`, int32 (3,).
+
+    Returns:
+        Bytes of the buffer.
+    """
+    rows, columns = window[1] - window[0], (window[3] - window[2]) * level[INTERVAL]
+    strides[0], strides[1], strides[2] = columns * level[MCU_WIDTH], columns * 8, columns * 8
+    starts[0] = 0
+    starts[1] = np.int64(strides[0]) * rows * level[MCU_HEIGHT]
+    starts[2] = starts[1] + np.int64(strides[1]) * rows * 8
+    return 2 * starts[2] - starts[1] + _SLACK
+
+
+@kernel
+def decode_window(
+    store: np.ndarray,
+    field: np.ndarray,
+    level: np.ndarray,
+    window: np.ndarray,
+    tables: Tables,
+    planes: np.ndarray,
+    starts: np.ndarray,
+    strides: np.ndarray,
+) -> int:
+    """Decodes the segments of a window.
+
+    Args:
+        store: uint8, the field that holds the level's JPEG.
+        field: uint8, the `roc` field.
+        level: int64 (12,), checked by `layout.read_level` against these fields.
+        window: int64 (8,), from `cut.cover`.
+        tables: from `read_header`.
+        planes, starts, strides: see `place_planes`.
+
+    Returns:
+        OK or an error code.
+    """
+    blocks, first_places = _blocks_of_mcu(tables, starts, strides)
+    steps_right, steps_down = np.empty(first_places.size, np.int64), np.empty(first_places.size, np.int64)
+    for k in range(first_places.size):
+        luma = blocks[k, COMPONENT] == 0
+        steps_right[k] = level[MCU_WIDTH] if luma else 8
+        steps_down[k] = blocks[k, STRIDE] * (level[MCU_HEIGHT] if luma else 8)
+    flat_blocks, num_mcus = blocks.reshape(blocks.size), level[INTERVAL]
+    places, block = np.empty(num_mcus * first_places.size, np.int64), np.zeros(64, np.int32)
+    columns, index = num_columns(level), level[INDEX_START]
+    last_segment = num_rows(level) * columns - 1
+    at, end, done = level[START] + level[HEADER_SIZE], level[START] + level[SIZE], 0
+    for row in range(window[0], window[1]):
+        first, last = row * columns + window[2], row * columns + window[3]
+        at += sum_lengths(field, index, done, first)
+        for segment in range(first, last):
+            length = segment_length(field, index, segment)
+            if length < 2 or at + length > end:
+                return BAD_INDEX
+            marker, expected = at + length - 2, 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
+            if store[marker] != 0xFF or store[marker + 1] != expected:
+                return BAD_INDEX
+            for k in range(places.size):
+                mcu, which = (segment - first) * num_mcus + k // first_places.size, k % first_places.size
+                places[k] = first_places[which] + (row - window[0]) * steps_down[which] + mcu * steps_right[which]
+            lookup, codes, steps = tables.lookup, tables.codes, tables.steps
+            if not decode_segment(store, at, marker, lookup, codes, steps, flat_blocks, places, block, planes):
+                return NOT_DECODABLE
+            at += length
+        done = last
+    return OK
+
+
+@kernel
+def _blocks_of_mcu(tables: Tables, starts: np.ndarray, strides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each block of an MCU its columns (see `entropy`), int64 (B, 5), and where that of the first MCU goes."""
+    count, rows, columns = tables.frame[2], tables.frame[3], tables.frame[4]
+    num_luma = rows * columns
+    blocks = np.empty((num_luma + count - 1, NUM_BLOCK), np.int64)
+    places = np.empty(blocks.shape[0], np.int64)
+    for k in range(blocks.shape[0]):
+        component = max(k - num_luma + 1, 0)
+        quantisation, dc, ac = tables.components[component]
+        blocks[k, COMPONENT], blocks[k, STRIDE] = component, strides[component]
+        blocks[k, STEPS], blocks[k, DC_TABLE], blocks[k, AC_TABLE] = (
+            64 * quantisation,
+            LOOKUP_SIZE * dc,
+            LOOKUP_SIZE * ac,
+        )
+        places[k] = starts[component]
+        if component == 0:
+            places[k] += 8 * (k // columns * strides[0] + k % columns)
+    return blocks, places

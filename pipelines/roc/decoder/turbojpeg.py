@@ -1,0 +1,144 @@
+"""libjpeg-turbo's TurboJPEG functions, callable from numba kernels without the GIL.
+
+The library is loaded where LLVM finds symbols, and numba calls by name, so that compiled kernels can be cached on
+disk; a ctypes pointer in a kernel would hold an address of one process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import threading
+
+import llvmlite.binding
+import numpy as np
+from numba import types
+
+from pipelines.runtime.numba_cache import kernel
+from pipelines.spec import InputError
+
+GREY = 3  # TurboJPEG's TJSAMP_GRAY
+_YCBCR_SPACE, _GREY_SPACE = 1, 2  # TJCS_YCbCr, TJCS_GRAY
+_LIMIT_SCANS = 32768  # TJFLAG_LIMITSCANS: a progressive JPEG of thousands of scans is an attack, and takes minutes
+_NAMES = ("libturbojpeg.so.0", "libturbojpeg.dylib")
+_lock = threading.Lock()
+
+_int, _pointer = types.intc, types.uintp
+_decompress_header = types.ExternalFunction(
+    "tjDecompressHeader3", _int(_pointer, _pointer, types.ulong, _pointer, _pointer, _pointer, _pointer)
+)
+_decompress_planes = types.ExternalFunction(
+    "tjDecompressToYUVPlanes", _int(_pointer, _pointer, types.ulong, _pointer, _int, _pointer, _int, _int)
+)
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The library, made known to LLVM. Kernels that call it must not be compiled or run before."""
+    with _lock:
+        for name in (*_NAMES, ctypes.util.find_library("turbojpeg")):
+            try:
+                library = ctypes.CDLL(name) if name else None
+            except OSError:
+                continue
+            if library is not None and hasattr(library, "tjDecompressToYUVPlanes"):
+                llvmlite.binding.load_library_permanently(name)
+                library.tjInitDecompress.restype = ctypes.c_void_p
+                library.tjDestroy.argtypes = [ctypes.c_void_p]
+                return library
+    raise InputError(
+        "libturbojpeg is not installed; install it with 'apt-get install libturbojpeg0' (Debian, Ubuntu), "
+        "'dnf install turbojpeg' (Fedora) or 'brew install jpeg-turbo'"
+    )
+
+
+class Decompressor:
+    """A TurboJPEG handle. It must not be used by two threads at a time."""
+
+    def __init__(self) -> None:
+        self._library = load()
+        self.handle = self._library.tjInitDecompress()
+        if not self.handle:
+            raise MemoryError("libturbojpeg could not allocate a decompressor")
+
+    def close(self) -> None:
+        """Frees the handle. Idempotent."""
+        if self.handle:
+            self._library.tjDestroy(self.handle)
+            self.handle = 0
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", 0):
+            self.close()
+
+
+@kernel
+def read_header(handle: int, jpeg: np.ndarray, numbers: np.ndarray) -> bool:
+    """Reads a JPEG's size and chroma sampling.
+
+    Args:
+        handle: of a `Decompressor`.
+        jpeg: uint8, contiguous.
+        numbers: int32 (4,), filled: width, height, TurboJPEG's number of the subsampling, and of the colour space.
+
+    Returns:
+        True if the headers are sound and the colours are YCbCr or grey.
+    """
+    at = numbers.ctypes.data
+    if _decompress_header(handle, jpeg.ctypes.data, jpeg.size, at, at + 4, at + 8, at + 12) != 0:
+        return False
+    if numbers[2] < 0 or numbers[2] > 5:
+        return False
+    return numbers[3] == _YCBCR_SPACE or (numbers[3] == _GREY_SPACE and numbers[2] == GREY)
+
+
+@kernel
+def reset(handle: int) -> None:
+    """Makes a handle fit for the next image after a failure.
+
+    tjDecompressHeader3 of libjpeg-turbo 2.1 leaves a handle in the middle of the headers that it refused, and the next
+    image, however sound, is read as their continuation. The decompress functions do clean up when they fail, so one
+    is made to fail: two start markers in a row are an error in every state.
+    """
+    nonsense, plane = np.empty(4, np.uint8), np.zeros(1024, np.uint8)
+    nonsense[0], nonsense[1], nonsense[2], nonsense[3] = 0xFF, 0xD8, 0xFF, 0xD8
+    starts, strides = np.zeros(3, np.int64), np.full(3, 16, np.int32)
+    decode_planes(handle, nonsense, 8, 8, plane, starts, strides)
+
+
+@kernel
+def chroma_factors(subsampling: int) -> tuple[int, int]:
+    """Rows and columns of pixels to one chroma sample, for TurboJPEG's numbers 444, 422, 420, grey, 440, 411."""
+    if subsampling == 1:
+        return 1, 2
+    if subsampling == 2:
+        return 2, 2
+    if subsampling == 4:
+        return 2, 1
+    return (1, 4) if subsampling == 5 else (1, 1)
+
+
+@kernel
+def decode_planes(
+    handle: int, jpeg: np.ndarray, height: int, width: int, planes: np.ndarray, starts: np.ndarray, strides: np.ndarray
+) -> bool:
+    """Decodes to YCbCr planes, chroma not upsampled.
+
+    Args:
+        handle: of a `Decompressor`.
+        jpeg: uint8, contiguous, whose headers `read_header` has found to be height x width.
+        planes: uint8, with room for each plane's rows of 16 bytes' padding (see `whole.place_planes`).
+        starts: int64 (3,), where each plane begins in `planes`.
+        strides: int32 (3,), bytes from row to row.
+
+    Returns:
+        True if the data was sound to its end.
+    """
+    pointers = np.empty(3, np.uintp)
+    for k in range(3):
+        pointers[k] = planes.ctypes.data + np.uintp(starts[k])
+    done = _decompress_planes(
+        handle, jpeg.ctypes.data, jpeg.size, pointers.ctypes.data, width, strides.ctypes.data, height, _LIMIT_SCANS
+    )
+    return done == 0 and pointers[0] != 0  # using `pointers` here keeps it alive over the call

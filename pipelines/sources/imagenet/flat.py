@@ -1,0 +1,70 @@
+"""Images in one folder without class folders, as `ILSVRC2012_img_val.tar` unpacks: labels come from elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from pipelines.sources.files import IMAGE_ENDINGS, FilesSource
+from pipelines.sources.imagenet.devkit import devkit_labels
+from pipelines.sources.imagenet.val_labels import labels_for, read_labels
+from pipelines.spec import InputError
+
+
+class FlatSource(FilesSource):
+    """The unpacked val images of ILSVRC2012 as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name.
+
+    Attributes:
+        path: the folder.
+        classes: the synsets that occur, sorted.
+        labels: int64 (N,).
+        files: path of each image.
+    """
+
+    def __init__(self, path: str | Path, val_labels: str | Path | None = None) -> None:
+        """Lists the images.
+
+        Args:
+            path: the folder.
+            val_labels: a file with the labels (see `val_labels.read_labels`) instead of the devkit beside the folder.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise InputError(f"{path} is no folder; give the one that the val images were unpacked to")
+
+        def labels_of(stems: Sequence[str]) -> list[str]:
+            if val_labels is None:
+                return devkit_labels(path.absolute(), stems)
+            return labels_for(stems, read_labels(Path(val_labels)), path)
+
+        super().__init__(path, *label_flat(path, labels_of))
+
+
+def label_flat(
+    folder: Path, labels_of: Callable[[Sequence[str]], list[str]]
+) -> tuple[list[str], list[tuple[str, int]]]:
+    """Classes, and image files with their labels by class and name, as `FilesSource` takes them.
+
+    Args:
+        folder: holds the images.
+        labels_of: gives the class of each image from the sorted names without endings.
+    """
+    images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(IMAGE_ENDINGS))
+    if not images:
+        raise InputError(f"{folder} holds no images; unpack the images of val")
+    stems = [file.stem for file in images]
+    twice = next((stem for stem, other in pairwise(stems) if stem == other), None)
+    if twice is not None:
+        raise InputError(f"{folder} holds {twice} with two endings; remove one")
+    labels = labels_of(stems)
+    classes = sorted(set(labels))
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_class = sorted(zip(labels, map(str, images), strict=True))
+    return classes, [(file, numbers[label]) for label, file in by_class]
+
+
+def has_val_images(path: Path) -> bool:
+    """Whether ILSVRC2012's val images lie directly in `path`."""
+    return any(entry.name.startswith("ILSVRC2012_val_") and entry.is_file() for entry in os.scandir(path))

@@ -1,0 +1,87 @@
+"""ImageNet as Kaggle's "ImageNet Object Localization Challenge" unpacks: train by synset, val flat with a table."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.imagenet_classes import human_names
+from pipelines.sources.files import FilesSource, find_images, subfolders
+from pipelines.sources.imagenet.flat import label_flat
+from pipelines.sources.imagenet.val_labels import labels_for, read_labels
+from pipelines.spec import InputError
+
+_IMAGES = "ILSVRC/Data/CLS-LOC"
+_VAL_TABLE = "LOC_val_solution.csv"
+_NAMES = "LOC_synset_mapping.txt"
+_MAX_NAMES_BYTES = 16 << 20
+
+
+class KaggleSource(FilesSource):
+    """One split of Kaggle's layout as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name.
+
+    Attributes:
+        path: the folder of the split's images.
+        classes: the synsets that occur, sorted.
+        labels: int64 (N,).
+        files: path of each image.
+    """
+
+    def __init__(self, path: str | Path, split: str | None = None, val_labels: str | Path | None = None) -> None:
+        """Lists the images.
+
+        Args:
+            path: the folder that holds ILSVRC/ and the tables.
+            split: "train" or "val".
+            val_labels: a file with the labels of the val images instead of LOC_val_solution.csv.
+        """
+        self.root = kaggle_root(Path(path))
+        if self.root is None:
+            raise InputError(f"{path} is not laid out as Kaggle's: it has no {_IMAGES}")
+        if split not in ("train", "val"):
+            said = "" if split is None else f", not {split!r}, for whose images there are no labels"
+            raise InputError(f"{path} holds several splits; choose train or val with --split{said}")
+        folder = self.root / _IMAGES / split
+        if not folder.is_dir():
+            raise InputError(f"{folder} does not exist; unpack the images of {split}")
+        if split == "train" and val_labels is not None:
+            raise InputError(f"{folder} holds training images, whose labels are their folders; omit --val-labels")
+        table = self.root / _VAL_TABLE if val_labels is None else Path(val_labels)
+        classes, samples = _train(folder) if split == "train" else _val(folder, table)
+        super().__init__(folder, classes, samples)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """What a person calls the classes: Kaggle's table, where it is."""
+        names = _read_names(self.root / _NAMES)
+        return tuple(names.get(synset) or human_names((synset,))[0] for synset in self.classes)
+
+
+def kaggle_root(path: Path) -> Path | None:
+    """The folder that holds ILSVRC/, given that or ILSVRC itself; None if `path` is neither."""
+    if (path / _IMAGES).is_dir():
+        return path
+    return path.resolve().parent if path.name == "ILSVRC" and (path / "Data" / "CLS-LOC").is_dir() else None
+
+
+def _train(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    classes = subfolders(folder)
+    if not classes:
+        raise InputError(f"{folder} has no class folders; unpack the images again")
+    return classes, find_images(folder, classes)
+
+
+def _val(folder: Path, table: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    if not table.is_file():
+        raise InputError(f"{folder} has no labels: {table} is missing; download it, or give --val-labels")
+    return label_flat(folder, lambda stems: labels_for(stems, read_labels(table), folder))
+
+
+def _read_names(path: Path) -> dict[str, str]:
+    """Names by synset, from lines such as `n01440764 tench, Tinca tinca`; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    with open(path, "rb") as file:
+        text = file.read(_MAX_NAMES_BYTES).decode("utf-8", "replace")
+    pairs = (line.strip().partition(" ") for line in text.splitlines())
+    return {synset: name.strip() for synset, _, name in pairs if name}

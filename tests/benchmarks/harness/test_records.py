@@ -1,0 +1,58 @@
+"""Records are written whole, read with suspicion, and say when they are partial."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.records import RESULTS, VERSION, finish, read_record, record, write_record
+from pipelines.spec import InputError
+
+
+def one(target: Path | None, partial: bool = False) -> dict:
+    settings = argparse.Namespace(data=Path("photos"), res=[128])
+    return record("throughput", target=target, note="A note.", settings=settings, environment={"cpu": "x"},
+                  partial=partial, results=[])  # fmt: skip
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    content = one(tmp_path / "deep" / "speeds.json")
+    write_record(content, tmp_path / "deep" / "speeds.json")
+    again = read_record(tmp_path / "deep" / "speeds.json", "throughput")
+    assert again == json.loads(json.dumps(content))
+    assert (again["version"], again["name"], again["settings"]["data"]) == (VERSION, "speeds", "photos")
+    assert again["partial"] is False and "load_average_at_end" in again["environment"]
+
+
+def test_a_partial_record_is_written_marked_and_ends_like_ctrl_c(tmp_path: Path) -> None:
+    target = tmp_path / "speeds.json"
+    with pytest.raises(KeyboardInterrupt, match=r"speeds\.json, marked partial"):
+        finish(one(target, partial=True), target)
+    assert read_record(target)["partial"] is True and "Interrupted" in read_record(target)["note"]
+    with pytest.raises(KeyboardInterrupt, match="nothing was kept"):
+        finish(one(None, partial=True), None)
+    finish(one(target), target)
+    assert read_record(target)["partial"] is False
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99, "kind": "throughput"}', '{"version": 2}', "\udcff"])
+def test_what_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=r"x\.json is not a record"):
+        read_record(file)
+
+
+def test_absent_and_foreign_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"python -m benchmarks\.train_step"):
+        read_record(tmp_path / "x.json", "train_step")
+    with pytest.raises(InputError, match="kind 'fidelity', wanted"):
+        read_record(RESULTS / "fidelity.json", "throughput")
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_all_records_in_the_repository_can_be_read(path: Path) -> None:
+    assert read_record(path)["name"] == path.stem

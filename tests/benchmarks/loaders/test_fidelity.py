@@ -1,0 +1,96 @@
+"""Agreement with the reference, checked on engines that are wrong on purpose, and the pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from jinja2 import UndefinedError
+
+from benchmarks.docs.render import fidelity_table
+from benchmarks.harness.html_page import write_page
+from benchmarks.harness.records import record
+from benchmarks.loaders import fidelity_report
+from benchmarks.loaders.agreement import _compare, agreement
+from benchmarks.loaders.fidelity import summary
+from benchmarks.loaders.fidelity_report import difference_image, worst_part, write_fidelity_report
+from pipelines.conversion.converter import convert
+from pipelines.spec import Batch
+
+
+def stream(images: np.ndarray, labels: list[int]) -> list[Batch]:
+    return [Batch(torch.from_numpy(images), torch.tensor(labels), torch.arange(len(labels)))]
+
+
+def test_wrong_pixels_and_labels_are_seen() -> None:
+    right = np.full((4, 8, 8, 3), 100, np.uint8)
+    wrong = right.copy()
+    wrong[2, :4] = 110
+    found = _compare("x", "centre", 8, stream(wrong, [0, 1, 2, 3]), stream(right, [0, 1, 2, 0])).as_json()
+    assert found["label_agreement"] == 0.75 and found["num_crops"] == 4
+    assert found["worst_mean_difference"] == pytest.approx(5) and found["mean_difference"] == pytest.approx(1.25)
+    assert found["worst_psnr"] == pytest.approx(10 * np.log10(255**2 / 50))
+    one = _compare("x", "centre", 8, stream(wrong, [0] * 4), stream(right, [0] * 4))
+    assert np.array_equal(one.worst[0], wrong[2]) and np.array_equal(one.reference[0], right[2])
+
+
+def test_the_reference_agrees_with_itself_and_another_order_does_not(coded_folder: Path) -> None:
+    found = agreement("torch", coded_folder, 32, 0.8, num_workers=0)
+    assert [one.crops for one in found] == ["training", "centre"]
+    assert all(one.mean.max() == 0 and one.labels.all() and len(one.mean) == 24 for one in found)
+
+
+def test_engine_roc_agrees_within_grey_levels(coded_folder: Path, tmp_path: Path) -> None:
+    convert(coded_folder, tmp_path / "c.beton", "roc", num_workers=0, progress=False)
+    training, centre = agreement("roc", tmp_path / "c.beton", 48, float("inf"), num_workers=0)
+    assert training.labels.all() and centre.labels.all()
+    assert 0 < training.mean.mean() < 3 and centre.mean.mean() < 3
+
+
+def test_the_part_that_differs_most_is_found() -> None:
+    one = np.zeros((100, 120, 3), np.uint8)
+    other = one.copy()
+    other[70:80, 90:100] = 200
+    rows, columns = worst_part(one, other, 20)
+    assert rows.start <= 70 and rows.stop >= 80 and columns.start <= 90 and columns.stop >= 100
+    assert rows.stop - rows.start == columns.stop - columns.start == 20
+    assert worst_part(one[:8, :8], other[:8, :8], 20) == (slice(0, 8), slice(0, 8))
+    shown = difference_image(other, one)
+    assert (
+        (shown[0, 0] == 128).all()
+        and (shown[75, 95] == 255).all()
+        and (difference_image(one, other)[75, 95] == 0).all()
+    )
+
+
+def test_the_page_holds_everything_and_reaches_for_nothing(coded_folder: Path, tmp_path: Path) -> None:
+    found = agreement("torch", coded_folder, 32, 0.8, num_workers=0)
+    content = record("fidelity", target=None, note="A <b>note</b>.", settings={"res": [32]}, environment={"cpu": "x&y"},
+                     figures=[], engines=[one.as_json() for one in found])  # fmt: skip
+    psnr = np.array([30.0, 31.0])
+    chosen = {32: {"psnr": psnr, "coarse": np.array([True, False]), "mean": psnr, "full_mean": psnr}}
+    write_fidelity_report(content, found, chosen, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "A &lt;b&gt;note&lt;/b&gt;" in text and "x&amp;y" in text
+    pictures = re.findall(r'<img src="([^"]{30})', text)
+    assert len(pictures) == 2 * 3 * 5 + 2 and all(one.startswith("data:image/png;base64,") for one in pictures)
+    assert "http" not in re.sub(r'src="[^"]*"', "", text).replace("http-equiv", "")
+
+
+def test_a_value_that_a_template_misses_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UndefinedError):
+        write_page(tmp_path / "x.html", "fidelity.html.j2", content=SimpleNamespace(note=""))
+    assert list(tmp_path.iterdir()) == []
+    assert (
+        fidelity_report.difference_image(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 3), np.uint8))[0, 0, 0] == 128
+    )
+
+
+def test_where_no_crop_is_from_a_coarser_level_the_table_has_dashes() -> None:
+    crops = {"mean": np.ones(3), "largest": np.ones(3), "psnr": np.full(3, 40.0), "coarse": np.zeros(3, bool)}
+    content = {"figures": [summary(64, crops, crops)]}
+    assert fidelity_table(content).endswith("| 64 | 3 | 1.00 | 1.00 | 0 | - | - | - |")

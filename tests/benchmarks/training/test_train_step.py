@@ -1,0 +1,69 @@
+"""Step speeds: what Ctrl-C leaves, and that the record feeds the tables and the projection."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.docs.render import section
+from benchmarks.harness.interleaved import Window
+from benchmarks.harness.records import finish, read_record
+from benchmarks.projection.model import steps_of
+from benchmarks.training import train_step
+from fixres.models.precision import Precision
+
+OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.0, "device": "cpu", "precision": "fp32", "compile": "no"}
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+
+    def window(_self: train_step.Steps, resolution: int, _seconds: float) -> Window:
+        if next(calls) == 5:  # the second round of the second network
+            raise KeyboardInterrupt
+        return Window(resolution, 2.0)
+
+    monkeypatch.setattr(train_step.Steps, "window", window)
+    monkeypatch.setattr(train_step, "peak_flops", lambda _: 1e12)
+    target = tmp_path / "steps.json"
+    options = argparse.Namespace(models=["resnet10t", "resnet14t"], res=[32], json=target, **OPTIONS | {"rounds": 4})
+    content = train_step.measure(options)
+    with pytest.raises(KeyboardInterrupt, match=r"steps\.json, marked partial"):
+        finish(content, target)
+    again = read_record(target, "train_step")
+    assert again["partial"] is True and [one["model"] for one in again["results"]] == ["resnet10t", "resnet14t"]
+    assert steps_of(again, "resnet10t") == {32: 16.0}
+    assert again["results"][0]["share_of_peak"] == pytest.approx(16e-3 * again["results"][0]["train_gflops_per_image"])
+    assert "| resnet10t | 32 | 16 |" in section(again) and "Interrupted" in section(again)
+
+
+def test_a_step_is_timed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    options = argparse.Namespace(models=["resnet10t"], res=[32, 64], json=None, **OPTIONS)
+    content = train_step.measure(options)
+    small, large = content["results"]
+    assert content["partial"] is False and all(one["images_per_second"] > 0 for one in (small, large))
+    assert large["train_gflops_per_image"] == pytest.approx(4 * small["train_gflops_per_image"], rel=0.02)
+    assert 0 < large["share_of_peak"] < 1.5
+    assert torch.backends.cudnn.benchmark  # as in a run, or the ceiling would be too low
+
+
+@pytest.mark.parametrize(("device", "least"), [("cpu", 2 * 2048**3), ("cuda", 2 * 8192**3)])
+def test_the_peak_is_that_of_the_format_at_a_size_that_hides_the_call(
+    monkeypatch: pytest.MonkeyPatch, device: str, least: int
+) -> None:
+    """With a device that notes what is asked of it, and a clock that goes a second a look."""
+    asked: list[tuple[int, torch.dtype, str]] = []
+
+    def randn(*shape: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        asked.append((shape[0], dtype, device.type))
+        return torch.ones(1, 1, dtype=dtype)
+
+    ticks = iter(range(100))
+    monkeypatch.setattr(torch, "randn", randn)
+    monkeypatch.setattr(train_step.time, "perf_counter", lambda: float(next(ticks)))
+    assert train_step.peak_flops(Precision("bf16", torch.device(device)), 5.0) == least
+    assert asked == [(round((least / 2) ** (1 / 3)), torch.bfloat16, device)] * 2

@@ -1,0 +1,226 @@
+"""Recipes: files, overrides, and one line for every mistake."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixres.config.augment import AugmentConfig, DistillConfig
+from fixres.config.parsing import RECIPES, named_recipes, parse_recipe, save_recipe
+from fixres.config.recipe import StepDecay
+from fixres.training.schedule import resolution_at, training_lr
+from pipelines.spec import InputError
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses_and_survives_saving(path: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(["--config", path.stem])
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    assert parse_recipe(["--config", str(tmp_path / "resolved.yaml")]) == recipe
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "tricks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_tricks_parses_and_says_who_runs_it(path: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(["--config", f"tricks/{path.stem}"])
+    assert recipe.name == path.stem
+    assert ("python -m benchmarks.tricks" if path.stem == "ablation" else "NOT RUN BY US") in path.read_text()
+    save_recipe(recipe, tmp_path / "resolved.yaml")
+    assert parse_recipe(["--config", str(tmp_path / "resolved.yaml")]) == recipe
+
+
+def test_the_ladder_has_its_rungs() -> None:
+    for epochs in (16, 18, 24, 32, 40, 88):
+        arm = parse_recipe(["--config", f"tricks/imagenet_rn50_{epochs}"]).arms.present()["fast"]
+        sizes = [resolution_at(epoch, arm.resolution) for epoch in range(epochs)]
+        assert arm.epochs == epochs and arm.fix is not None
+        assert sizes == sorted(sizes) and set(sizes) == {128, 160, 192}
+
+
+def test_the_papers_recipes_have_the_papers_settings() -> None:
+    """Section 2.1, and section 5 with 200 epochs of mixup."""
+    baseline, tricks = (parse_recipe(["--config", f"tricks/paper_{name}"]) for name in ("baseline", "tricks"))
+    rates = [training_lr(epoch, 120, baseline.optim) for epoch in (0, 29.9, 30, 60, 90)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
+    assert baseline.augment == AugmentConfig(colour=0.4, pca=0.1) and baseline.model.init == "xavier"
+    assert tricks.augment == AugmentConfig(colour=0.4, pca=0.1, mixup=0.2) and tricks.optim.label_smoothing == 0.1
+    assert [recipe.arms.baseline.epochs for recipe in (baseline, tricks)] == [120, 200]  # type: ignore[union-attr]
+
+
+def test_tricks_are_off_until_asked_and_overrides_reach_them() -> None:
+    plain = parse_recipe([])
+    optim = plain.optim
+    assert (plain.augment, plain.distill, plain.model.init) == (None, None, None)
+    assert (optim.steps, optim.ema, optim.accumulate, optim.decay_all) == (None, None, None, None)
+    arguments = "--augment.mixup 0.2 --distill.teacher t.pt --optim.steps.milestones [3,6] --optim.ema 0.9"
+    recipe = parse_recipe(f"{arguments} --optim.accumulate 4 --optim.decay_all true --model.init xavier".split())
+    assert recipe.augment == AugmentConfig(mixup=0.2) and recipe.distill == DistillConfig("t.pt", temperature=20.0)
+    assert recipe.optim.steps == StepDecay([3, 6], 0.1) and recipe.optim.micro_batch_size == 8
+
+
+def test_the_demo_is_the_default_and_overrides_reach_deep() -> None:
+    recipe = parse_recipe(["--optim.lr", "0.25", "--arms.fast.epochs=3", "--data.engine", "torch"])
+    assert recipe.name == "demo"
+    assert recipe.optim.lr == 0.25
+    assert recipe.arms.fast is not None and recipe.arms.fast.epochs == 3
+    assert recipe.data.engine == "torch"
+
+
+def test_null_leaves_an_arm_out() -> None:
+    assert list(parse_recipe(["--arms.baseline", "null"]).arms.present()) == ["fast"]
+
+
+def test_the_sweep_contains_every_test_resolution() -> None:
+    recipe = parse_recipe(["--sweep", "[64]", "--arms.fast.test_res", "144", "--arms.baseline.test_res", "128"])
+    assert recipe.sweep_resolutions() == [64, 128, 144]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optim.lrr", "3"], "--optim.lrr"),
+        (["--optim.lr", "fast"], "^optim.lr=fast must be a number"),
+        (["--arms.fast.fix.lr", "x"], "^arms.fast.fix.lr=x must be a number"),
+        (["--arms.fast.fix.layers", "all"], "^arms.fast.fix.layers=all must be one of classifier, classifier_bn"),
+        (["--train_crop.scale", "3"], r"^train_crop.scale=3 must be a pair"),
+        (["--data", "photos"], "^the command line: data='photos' is no value, .* such as data.path"),
+        (["--config", "/"], "a folder, not a recipe's file"),
+        (["--config", "fixresnet50"], "a recipe of another tool"),
+        (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),
+        (["--config", "nowhere"], "--config nowhere: no such file, and no recipe of that name; there are .*demo"),
+        (["--config=nowhere"], "no such file"),
+        (["--seed", "-3"], "seed=-3"),
+        (["--data.num_workers", "-1"], "num_workers=-1 must not be negative"),
+        (["--data.min_zoom", "0"], "min_zoom=0.0 must be above 0"),
+        (["--eval_every", "-4"], "eval_every=-4 must be"),
+        (["--name", "../up"], "it names a folder"),
+        (["--eval_crop.crop_pct", "1.5"], "crop_pct=1.5"),
+        (["--train_crop.scale", "[0.5, 0.2]"], "scale="),
+        (["--sweep", "[3]"], "resolution=3 is impossible"),
+        (["--arms.baseline", "null", "--arms.fast", "null"], "nothing to train"),
+        (["--data.on_bad", "ignore"], "on_bad"),
+        (["--optim.label_smoothing", "1"], "label_smoothing"),
+        (["--augment.mixup", "-1"], "augment.mixup=-1"),
+        (["--augment.mixupp", "1"], "mixupp"),
+        (["--optim.accumulate", "5"], "optim.accumulate=5 must divide optim.batch_size=32"),
+        (["--optim.steps.milestones", "[9, 3]"], "optim.steps.milestones"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_recipe(arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lr: 1, rate: 3}", "rate"),
+        ("arms: {fast: {fix: {epoch: 3}}}", "unknown key arms.fast.fix.epoch"),
+        ("optim: [1", "line 1"),
+        ("colour: red", "colour"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_found_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parse_recipe(["--config", "tricks/paper_tricks"])
+    assert parse_recipe(["--config", "paper_tricks"]) == parse_recipe(["--config=paper_tricks.yaml"]) == whole
+    fix = named_recipes(["--config", "fixresnet50"], RECIPES / "fix")
+    assert fix == ["--config", str(RECIPES / "fix" / "fixresnet50.yaml")]
+    for name in ("here/one", "there/one", "two"):
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("seed: 1")
+    with pytest.raises(InputError, match="--config one: the name of several recipes; there are here/one, there/one"):
+        named_recipes(["--config", "one"], tmp_path)
+    assert named_recipes(["--config", "there/one"], tmp_path)[1] == str(tmp_path / "there" / "one.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper_tricks").write_text("seed: 5")  # a file of that name goes before
+    assert named_recipes(["--config", "paper_tricks"], RECIPES) == ["--config", "paper_tricks"]
+
+
+_NO_NUMBERS = [
+    "optim: {lr: .nan}",
+    "optim: {lr: .inf}",
+    "optim: {warmup_epochs: .nan}",
+    "optim: {weight_decay: .nan}",
+    "survival: {stall_seconds: .nan}",
+    "survival: {stall_seconds: .inf}",
+    "survival: {minutes: .nan}",
+    "data: {min_zoom: .nan}",
+    "train_crop: {scale: [0.5, .nan]}",
+    "model: {kwargs: {drop_rate: .nan}}",
+    "augment: {mixup: .nan}",
+    "arms: {fast: {fix: {lr: .nan}}}",
+    "arms: {fast: {fix: {cache_memory: .nan}}}",
+    "arms: {fast: {epochs: .nan}}",
+    "arms: {fast: {resolution: {points: [[0, .nan]]}}}",
+]
+
+
+@pytest.mark.parametrize("text", _NO_NUMBERS)
+def test_what_is_no_number_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text if text.startswith("arms") else f"{text}\narms: {{fast: {{}}}}")
+    with pytest.raises(InputError, match=r"\b(nan|inf)\b") as caught:
+        parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    setting = text.translate(str.maketrans("{[:", "   ")).split()[1]
+    assert setting in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_infinity_where_it_says_something(tmp_path: Path) -> None:
+    text = "data: {min_zoom: .inf}\nsurvival: {minutes: .inf}\narms: {fast: {fix: {cache_memory: .inf}}}"
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
+    assert recipe.data.min_zoom == recipe.survival.minutes == recipe.arms.present()["fast"].fix.cache_memory == math.inf
+
+
+_STRANGE = [
+    "data: sub.yaml",
+    "data: stranger_module.Class",
+    "data: {dali: stranger_module.Class}",
+    "data.dali: stranger_module.Class",
+    "data.class_path: stranger_module.Class",
+    "arms: {fast: stranger_module.Class}",
+    "arms: {fast.fix: stranger_module.Class}",
+    "arms: {fast: {fix: sub.yaml}}",
+    "optim: {steps: stranger_module.Class}",
+    "augment: {class_path: stranger_module.Class}",
+    "name: 2020-99-99\ndata: {class_path: stranger_module.Class}",
+    "model: {kwargs: &a {fix: stranger_module.Class}}\narms: {fast: *a}",
+    "base: &a {data: stranger_module.Class}\n<<: *a",
+    "config: sub.yaml",
+]
+
+
+@pytest.mark.parametrize("text", _STRANGE)
+def test_a_strangers_recipe_imports_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module leaves a mark when it is imported; the file of settings beside the recipe names it, too."""
+    (tmp_path / "stranger_module.py").write_text("import pathlib\npathlib.Path(__file__).with_name('mark').touch()")
+    (tmp_path / "sub.yaml").write_text("class_path: stranger_module.Class")
+    (tmp_path / "recipe.yaml").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger_module", raising=False)
+    for arguments in (["--config", "recipe.yaml"], ["--data", "sub.yaml", "--config=recipe.yaml"]):
+        with pytest.raises(InputError) as caught:
+            parse_recipe(arguments)
+        assert not (tmp_path / "mark").exists() and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="unrecognized arguments: --conf"):  # an abbreviation would not be looked into
+        parse_recipe(["--conf", "recipe.yaml"])
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_recipe_trains_the_arms_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("arms: {fast: {epochs: 3}}")
+    assert list(parse_recipe(["--config", str(tmp_path / "own.yaml")]).arms.present()) == ["fast"]
+    (tmp_path / "none.yaml").write_text("seed: 3")
+    with pytest.raises(InputError, match="arms: none is named, or all are null"):
+        parse_recipe(["--config", str(tmp_path / "none.yaml")])

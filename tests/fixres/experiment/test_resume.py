@@ -1,0 +1,63 @@
+"""Runs that are killed, asked to stop, and gone on with: as if nothing had happened, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.runtime.exit_codes import EXIT_PREEMPTED
+from tests.fixres.runs import NUM_TRAIN, batches_of, metrics, same_weights, serving, write_recipe
+
+_NUM_BATCHES = NUM_TRAIN // 8
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    recipe, chance = write_recipe(tmp_path), random.Random(7)
+    with serving(tmp_path) as server:
+        server.start("--config", recipe, "--run_dir", tmp_path / "whole")
+        assert server.end() == 0, (tmp_path / "errors").read_text()
+        num_kills, round_ = 0, 0
+        while num_kills < 20:
+            run, code, round_ = tmp_path / f"run{round_}", 1, round_ + 1
+            while code != 0:
+                child = server.start("--config", recipe, "--run_dir", run, "--resume", "auto")
+                server.wait_for_batches(chance.randint(0, 8), child)
+                time.sleep(chance.random() * 0.1)
+                if num_kills < 20:
+                    os.kill(child, signal.SIGKILL)
+                code = server.end()
+                num_kills += code == -signal.SIGKILL
+                assert code in (0, -signal.SIGKILL), (tmp_path / "errors").read_text()
+            assert same_weights(run, tmp_path / "whole")
+            assert metrics(run) == metrics(tmp_path / "whole")
+    assert "going on with the run" in (tmp_path / "errors").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_it_saves_and_leaves_with_a_code_of_its_own(tmp_path: Path, number: signal.Signals) -> None:
+    recipe, notes = write_recipe(tmp_path, survival={"minutes": 60}), tmp_path / "notes.0"
+    with serving(tmp_path) as server:
+        server.start("--config", recipe, "--run_dir", tmp_path / "whole")
+        assert server.end() == 0
+        whole = batches_of(notes)
+        notes.unlink()
+        codes = []
+        while not codes or codes[-1] != 0:
+            child = server.start("--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto")
+            server.wait_for_batches(4, child)
+            os.kill(child, number)
+            codes.append(server.end())
+    assert set(codes) == {0, EXIT_PREEMPTED} and len(codes) > 5
+    lines = (tmp_path / "errors").read_text()
+    assert f"train_fast.py: ended by {number.name}; the same call with --resume auto goes on" in lines
+    assert "Traceback" not in lines
+    # No batch was trained on twice, none was left out.
+    assert [batch[1:] for batch in batches_of(notes)] == [batch[1:] for batch in whole]
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
+    assert len(whole) == 7 * _NUM_BATCHES

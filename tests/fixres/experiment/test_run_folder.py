@@ -1,0 +1,37 @@
+"""The metrics of a run that goes on: neither what it will write again, nor holes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixres.config.recipe import Recipe
+from fixres.experiment.run_folder import METRICS, RunLog
+
+_LINES = "".join(json.dumps({"arm": "fast", "kind": "train", "step": step}) + "\n" for step in range(3))
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "at_state", "kept"),
+    [
+        (_LINES, len(_LINES) * 2 // 3, 2),  # an epoch was written after the state
+        (_LINES, len(_LINES), 3),
+        (_LINES[: len(_LINES) // 3], len(_LINES), 1),  # a power cut took two lines, of which the state knows
+        (_LINES[:-5], len(_LINES), 2),
+        (None, len(_LINES), 0),
+        (_LINES, 0, 0),
+    ],
+)
+def test_metrics_are_whole_lines_of_before_the_state(
+    on_disk: str | None, at_state: int, kept: int, tmp_path: Path
+) -> None:
+    if on_disk is not None:
+        (tmp_path / METRICS).write_text(on_disk)
+    log = RunLog(tmp_path, Recipe(), {}, at_state)
+    log.write("fast", "fix", 9, {"num_images": 1, "seconds": 1.0, "wait_seconds": 0.0, "resolution": 32, "loss": 1.0})
+    assert log.num_bytes == (tmp_path / METRICS).stat().st_size
+    log.close()
+    read = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [line["step"] for line in read] == [*range(kept), 9]

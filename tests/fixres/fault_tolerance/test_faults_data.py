@@ -1,0 +1,178 @@
+"""Data that changes or spoils under a run, losses that are no numbers: what a whole run does about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixres.fault_tolerance.checkpoints import StateFiles
+from pipelines.runtime.exit_codes import EXIT_INPUT
+from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, runs_in, states, wait_until_stopped
+from tests.fixres.runs import batches_of, metrics, same_weights
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    with runs_in(tmp_path_factory.mktemp("data")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stored(runs: Runs) -> Path:
+    """The recipe's images as a .beton file, and the run "roc" on it, to which nothing happens."""
+    assert runs("roc", *_ROC).code == 0
+    (train,) = (path for path in (runs.folder / "work").rglob("*.beton") if "train" in path.name)
+    return train
+
+
+_ROC = ("--data.engine", "roc", "--data.num_workers", 1)
+
+
+def _replaced(path: Path, other: Path) -> None:
+    os.replace(shutil.copy(other, path.with_name("new")), path)
+
+
+def _touched(path: Path, _: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def _removed(path: Path, _: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(("step", "change"), [(6, _replaced), (3, _touched), (8, _removed), (9, _replaced)])
+def test_data_that_changes_under_the_run(runs: Runs, stored: Path, step: int, change: object, tmp_path: Path) -> None:
+    """It ends, whenever that was; no state is written from then on; with the old file back it ends as it would have."""
+    run, old = runs.folder / f"changed-{step}", Path(shutil.copy2(stored, tmp_path / "old"))
+    (val,) = (path for path in stored.parent.rglob("*.beton") if "val" in path.name)
+    process = runs.start(run.name, *_ROC, faults=(f"step:{step}:SIGSTOP",))
+    wait_until_stopped(process)
+    had = {path: path.read_bytes() for path in states(run)}
+    assert callable(change)
+    change(stored, val)
+    os.kill(process, signal.SIGCONT)
+    ended = runs.end()
+    shutil.copy2(old, stored)
+    assert ended.code == EXIT_INPUT and ended.names(str(stored), "was changed or replaced", "--resume auto")
+    assert {path: path.read_bytes() for path in states(run)} == had
+    assert runs.go_on(run.name, *_ROC).code == 0
+    assert same_weights(run, runs.folder / "roc") and metrics(run) == metrics(runs.folder / "roc")
+
+
+def test_data_that_was_changed_between_two_starts(runs: Runs, stored: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copy2(stored, tmp_path / "old"))
+    assert runs("between", *_ROC, faults=("step:6:SIGKILL",)).code == -signal.SIGKILL
+    content = bytearray(stored.read_bytes())
+    content[-100] ^= 1
+    stored.write_bytes(content)
+    ended = runs.go_on("between", *_ROC)
+    shutil.copyfile(old, stored)
+    assert ended.code == EXIT_INPUT and ended.names("between", "the data is not what the run began with")
+    assert runs.go_on("between", *_ROC).code == 0
+    assert same_weights(runs.folder / "between", runs.folder / "roc")
+
+
+@pytest.fixture
+def spoiled(runs: Runs) -> Iterator[tuple[int, Path]]:
+    """A step of the second epoch, and the file of an image in its batch, to be cut short before it."""
+    pid = batches_of(runs.folder / "notes.0")[0][0]
+    epoch = [batch[2] for batch in batches_of(runs.folder / "notes.0", pid) if batch[1] == 1]
+    index = epoch[2][3]
+    files = sorted((runs.folder / "photos" / "train").rglob("*.jpg"))
+    content = files[index].read_bytes()
+    yield 5 + 2, files[index]
+    files[index].write_bytes(content)
+
+
+def _spoil_in_the_middle(runs: Runs, run: str, spoiled: tuple[int, Path], *arguments: object) -> Ended:
+    step, path = spoiled
+    process = runs.start(run, *arguments, faults=(f"step:{step - 1}:SIGSTOP",))
+    wait_until_stopped(process)
+    path.write_bytes(path.read_bytes()[:400])
+    os.kill(process, signal.SIGCONT)
+    return runs.end()
+
+
+def test_a_bad_sample_stops_the_run_which_goes_on_once_it_is_mended(runs: Runs, spoiled: tuple[int, Path]) -> None:
+    content = spoiled[1].read_bytes()
+    ended = _spoil_in_the_middle(runs, "bad", spoiled)
+    assert ended.code == EXIT_INPUT and ended.names(spoiled[1].name)
+    again = runs.go_on("bad")
+    assert again.code == EXIT_INPUT and again.names(spoiled[1].name)
+    spoiled[1].write_bytes(content)
+    assert runs.go_on("bad").code == 0
+    assert same_weights(runs.folder / "bad", runs.folder / "whole")
+
+
+def _num_bad(run: Path) -> int:
+    return json.loads((run / "report.json").read_text())["arms"][0]["num_bad_samples"]
+
+
+def test_a_replaced_sample_is_counted_once_however_often_the_run_is_killed(
+    runs: Runs, spoiled: tuple[int, Path]
+) -> None:
+    """Once in each epoch; pictures for the report, taken anew at each start, do not count."""
+    spoiled[1].write_bytes(spoiled[1].read_bytes()[:400])
+    replace = ("--data.on_bad", "replace")
+    assert runs("replaced", *replace).code == 0 and _num_bad(runs.folder / "replaced") == 2
+    for step in (3, 5, 5):
+        assert runs.go_on("replaced-often", *replace, faults=(f"step:{step}:SIGKILL",)).code == -signal.SIGKILL
+    assert runs.go_on("replaced-often", *replace).code == 0
+    assert _num_bad(runs.folder / "replaced-often") == 2
+    assert same_weights(runs.folder / "replaced-often", runs.folder / "replaced")
+
+
+def _finite(run: Path) -> bool:
+    found = StateFiles(run / "states").newest()
+    return found is not None and all(
+        bool(value.isfinite().all()) for value in found[1]["arms"]["fast"]["net"].values() if torch.is_tensor(value)
+    )
+
+
+def test_weights_that_are_no_numbers_end_the_run(runs: Runs) -> None:
+    """In one line; the samples stand in a file; the states are of before, and good."""
+    ended = runs("poisoned", "--survival.steps", 1, faults=("step:7:poison",))
+    assert ended.code == EXIT_INPUT and ended.names(
+        "fast: 48 px, epoch 2/2: the loss of step 2 is nan", "--resume auto"
+    )
+    (note,) = (runs.folder / "poisoned").glob("nonfinite-*-2.json")
+    assert str(note) in ended.last
+    (batch,) = json.loads(note.read_text())["batches"]
+    seen = [batch for batch in batches_of(runs.folder / "notes.0") if batch[1] == 1]
+    assert batch["indices"] == seen[2][2] and batch["step"] == 2
+    assert _finite(runs.folder / "poisoned")
+    assert runs.go_on("poisoned").code == 0
+    assert same_weights(runs.folder / "poisoned", runs.folder / "whole")
+
+
+def test_a_learning_rate_that_is_far_too_large(runs: Runs) -> None:
+    ended = runs("huge", "--optim.lr", 1e38, "--optim.warmup_epochs", 0, "--survival.steps", 1)
+    assert ended.code == EXIT_INPUT and ended.names("not finite" if "weights" in ended.last else "the loss of step")
+    assert not states(runs.folder / "huge") or _finite(runs.folder / "huge")
+
+
+def test_weights_that_break_in_the_last_step_are_not_tested(runs: Runs) -> None:
+    """No loss comes after it that could tell."""
+    ended = runs("last", faults=("after-step:9:poison",))
+    assert ended.code == EXIT_INPUT and ended.names(
+        "fast: after epoch 2 its weights or BatchNorm statistics are not", "--resume auto"
+    )
+    assert _finite(runs.folder / "last") and not (runs.folder / "last" / "fast" / "trained.pt").exists()
+    assert runs.go_on("last").code == 0 and same_weights(runs.folder / "last", runs.folder / "whole")
+
+
+def test_statistics_that_break_end_the_run_after_the_epoch(runs: Runs) -> None:
+    """Losses do not feel them: in training BatchNorm takes the batch's own."""
+    ended = runs("statistics", faults=("after-step:3:spoil",))
+    assert ended.code == EXIT_INPUT and ended.names("fast: after epoch 1", "BatchNorm statistics are not finite")
+    assert runs.go_on("statistics").code == 0
+    assert same_weights(runs.folder / "statistics", runs.folder / "whole")

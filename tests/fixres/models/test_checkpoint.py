@@ -1,0 +1,108 @@
+"""Checkpoints carry their test transform, refuse strangers, and appear whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from pipelines.spec import IMAGENET_MEAN, InputError
+from tests.fixres.conftest import TINY
+
+INFO = CheckpointInfo(TINY.name, TINY.kwargs, ("cat", "dog"), train_res=64, test_res=96, crop_pct=0.9, fixed=True)
+
+
+def test_what_is_saved_comes_back(tiny_net: nn.Module, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    net, info = load_checkpoint(tmp_path / "net.pt")
+    assert info == INFO
+    assert (info.mean, info.interpolation) == (IMAGENET_MEAN, "bilinear")
+    image = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(net.eval()(image), tiny_net.eval()(image))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+def test_timm_loads_it_by_name(tiny_net: nn.Module, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    net = timm.create_model(TINY.name, num_classes=2, checkpoint_path=str(tmp_path / "net.pt"), **TINY.kwargs)
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), tiny_net.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 20_000])
+def test_a_full_disk_leaves_the_old_file(limit: int, tiny_net: nn.Module, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    before = (tmp_path / "net.pt").read_bytes()
+    assert len(before) > 20_000
+    old_limit, old_handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old_limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert (tmp_path / "net.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple:
+        return exec, ("raise SystemExit('ran')",)
+
+
+def _break(kind: str, path: Path, net: nn.Module) -> None:
+    save_checkpoint(path, net, INFO)
+    content = path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "picture":
+        path.write_bytes(b"\xff\xd8\xff\xe0" * 100)
+    elif kind == "hostile":
+        path.write_bytes(pickle.dumps(_Hostile()))
+    elif kind == "stranger":
+        torch.save({"model": {"fc.weight": torch.zeros(2)}}, path)
+    elif kind == "version":
+        torch.save(torch.load(path) | {"version": 99}, path)
+    elif kind == "other model":
+        loaded = torch.load(path)
+        loaded["info"]["model"], loaded["info"]["model_kwargs"] = "resnet18", {}
+        torch.save(loaded, path)
+    elif kind == "unknown model":
+        loaded = torch.load(path)
+        loaded["info"]["model"] = "resnet_of_tomorrow"
+        torch.save(loaded, path)
+    elif kind == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "not a checkpoint, damaged"),
+        ("empty", "not a checkpoint, damaged"),
+        ("picture", "not a checkpoint, damaged"),
+        ("hostile", "unsafe content"),
+        ("stranger", "not a checkpoint of this project"),
+        ("version", "version 99"),
+        ("other model", "do not fit the model resnet18"),
+        ("unknown model", "not a timm model"),
+        ("missing", "no such checkpoint"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(kind: str, message: str, tiny_net: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    _break(kind, path, tiny_net)
+    with pytest.raises(InputError, match=message) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,145 @@
+"""A whole run with every trick on: it repeats, tests the average, and is the plain run where all are off."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixres.config.augment import AugmentConfig, DistillConfig
+from fixres.config.recipe import ArmConfig, ArmsConfig, FixConfig, OptimConfig, Recipe, ResolutionConfig, StepDecay
+from fixres.experiment.arm import Arm
+from fixres.experiment.arm_end import finish
+from fixres.experiment.results import ArmResult
+from fixres.experiment.run_folder import RunLog
+from fixres.models.checkpoint import load_checkpoint
+from pipelines.spec import Loader
+from tests.fixres.conftest import CPU, TINY
+
+OpenCoded = Callable[..., Loader]
+
+
+def _plain(folder: Path) -> Recipe:
+    arm = ArmConfig(2, ResolutionConfig([(0, 32), (1, 48)], multiple=16), 48, FixConfig(1))
+    optim = OptimConfig(lr=0.8, batch_size=8, warmup_epochs=1)
+    return Recipe(
+        run_dir=folder, device="cpu", precision="fp32", eval_every=0, sweep=[48], model=TINY, optim=optim,
+        arms=ArmsConfig(arm),
+    )  # fmt: skip
+
+
+def _all_on(folder: Path, teacher: Path) -> Recipe:
+    plain = _plain(folder)
+    return replace(
+        plain,
+        model=replace(TINY, kwargs={**TINY.kwargs, "aa_layer": "blurpool"}, init="xavier"),
+        optim=replace(plain.optim, accumulate=2, ema=0.8, steps=StepDecay([1])),
+        augment=AugmentConfig(colour=0.4, pca=0.1, mixup=0.2, cutmix=1.0),
+        distill=DistillConfig(str(teacher)),
+    )
+
+
+def _train(recipe: Recipe, open_coded: OpenCoded) -> ArmResult:
+    """The recipe's arm from the first epoch to the fix."""
+    arm = _opened(recipe, open_coded)
+    with closing(arm.log):
+        while not arm.is_trained:
+            arm.train_epoch()
+        return finish(arm)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_an_end_that_goes_on_from_the_middle_is_the_whole_one(
+    stage: int, tmp_path: Path, teacher: Path, open_coded: OpenCoded
+) -> None:
+    """With an average of the weights, which is what is fixed: gone on with when tested, and when fixed."""
+    whole, kept = _opened(_all_on(tmp_path / "whole", teacher), open_coded), []
+    while not whole.is_trained:
+        whole.train_epoch()
+    wanted = finish(whole, lambda: kept.append(copy.deepcopy(whole.state_dict())))
+    whole.log.close()
+    other = _opened(_all_on(tmp_path / "other", teacher), open_coded)
+    other.load_state_dict(kept[stage])
+    got = finish(other)
+    other.log.close()
+    assert len(kept) == 2 and _same(_saved(whole.recipe, "fixed.pt"), _saved(other.recipe, "fixed.pt"))
+    assert got.sweep_before == wanted.sweep_before and (got.fix_epochs == wanted.fix_epochs) == (stage == 1)
+    for name in ("top1", "top5", "top1_before_fix", "num_bad_samples", "train_seconds"):
+        assert getattr(got, name) == getattr(wanted, name)
+    assert [point.top1 for point in got.curve] == [point.top1 for point in wanted.curve]
+
+
+def _opened(recipe: Recipe, open_coded: OpenCoded) -> Arm:
+    log = RunLog(recipe.folder, recipe, {})
+    return Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+
+
+def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
+    return load_checkpoint(recipe.folder / "baseline" / file)[0].state_dict()
+
+
+def _run(recipe: Recipe, open_coded: OpenCoded) -> dict[str, torch.Tensor]:
+    _train(recipe, open_coded)
+    return _saved(recipe)
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_with_every_trick_on_repeats(tmp_path: Path, teacher: Path, open_coded: OpenCoded) -> None:
+    one = _run(_all_on(tmp_path / "one", teacher), open_coded)
+    assert _same(one, _run(_all_on(tmp_path / "two", teacher), open_coded))
+    assert not _same(one, _run(replace(_all_on(tmp_path / "three", teacher), seed=1), open_coded))
+    assert all(torch.isfinite(value).all() for value in one.values())
+
+
+def _fields(recipe: Recipe, **optim: object) -> Recipe:
+    return replace(recipe, optim=replace(recipe.optim, **optim))  # type: ignore[arg-type]
+
+
+def test_each_switch_reaches_the_training(tmp_path: Path, teacher: Path, open_coded: OpenCoded) -> None:
+    plain = _plain(tmp_path / "plain")
+    weights = _run(plain, open_coded)
+    switched = {
+        "steps": _fields(plain, steps=StepDecay([1])),
+        "decay": _fields(plain, decay_all=True, weight_decay=0.1),
+        "micro": _fields(plain, accumulate=2),
+        "average": _fields(plain, ema=0.8),
+        "xavier": replace(plain, model=replace(TINY, init="xavier")),
+        "colour": replace(plain, augment=AugmentConfig(colour=0.4)),
+        "pca": replace(plain, augment=AugmentConfig(pca=0.1)),
+        "mixup": replace(plain, augment=AugmentConfig(mixup=0.2)),
+        "cutmix": replace(plain, augment=AugmentConfig(cutmix=1.0)),
+        "teacher": replace(plain, distill=DistillConfig(str(teacher))),
+    }
+    for name, recipe in switched.items():
+        assert not _same(weights, _run(replace(recipe, run_dir=tmp_path / name), open_coded)), name
+    off = replace(plain, run_dir=tmp_path / "off", augment=AugmentConfig())
+    assert _same(weights, _run(_fields(off, accumulate=1), open_coded))
+
+
+def test_epochs_draw_other_colours(tmp_path: Path, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fixres.augment.color import BatchTransform
+
+    epochs: list[int] = []
+    monkeypatch.setattr(BatchTransform, "set_epoch", lambda _, epoch: epochs.append(epoch))
+    _run(replace(_plain(tmp_path / "run"), augment=AugmentConfig(pca=0.1)), open_coded)
+    assert epochs == [0, 1]
+
+
+def test_the_average_is_tested_and_saved_instead_of_the_weights(tmp_path: Path, open_coded: OpenCoded) -> None:
+    """With decay 0 it is the last weights; they must be those of a run without it, before and after the fix."""
+    plain = _plain(tmp_path / "plain")
+    _train(plain, open_coded)
+    zero = replace(_fields(plain, ema=0.0), run_dir=tmp_path / "zero")
+    result = _train(zero, open_coded)
+    for file in ("trained.pt", "fixed.pt"):
+        assert _same(_saved(zero, file), _saved(plain, file))
+    slow = _train(replace(_fields(plain, ema=0.999), run_dir=tmp_path / "slow"), open_coded)
+    assert slow.sweep_before[0].loss != result.sweep_before[0].loss

@@ -1,0 +1,378 @@
+"""Conversion: what comes out, in which order, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pipelines.conversion.converter import convert
+from pipelines.formats import beton_writer
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.images.codec import decode_rgb, image_size
+from pipelines.runtime import atomic_files as writing
+from pipelines.runtime.atomic_files import atomic_file, atomic_folder, resumable
+from pipelines.sources import open_source
+from pipelines.sources.folder import FolderSource
+from pipelines.spec import InputError
+from tests.coded import coded_image, jpeg, read_box, write_coded_folder
+
+ROOT = Path(__file__).parents[3]
+FORMATS = ("ffcv", "webdataset")
+
+
+@pytest.fixture
+def damaged_folder(tmp_path: Path) -> Path:
+    """Forty images in two classes; 3 (truncated) and 31 (text) are unusable; shards would take 31 first."""
+    folder = write_coded_folder(tmp_path / "damaged", [(40, 50)] * 40)
+    source = FolderSource(folder)
+    Path(source.name(3)).write_bytes(source.read(3)[:-300])
+    Path(source.name(31)).write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("format", FORMATS)
+def test_jpegs_that_fit_arrive_byte_for_byte(format: str, num_workers: int, coded_folder: Path, tmp_path: Path) -> None:
+    done = convert(coded_folder, tmp_path / "x", format, num_workers=num_workers, progress=False)
+    source, stored = open_source(coded_folder), open_source(tmp_path / "x")
+    assert stored.classes == source.classes and stored.labels.tolist() == source.labels.tolist()
+    assert [stored.read(i) for i in range(len(stored))] == [source.read(i) for i in range(len(source))]
+    assert (done.num_samples, done.num_passed, done.bad_samples) == (24, 24, [])
+    assert done.bytes_written == sum(len(source.read(i)) for i in range(24))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_shards_are_shuffled_and_equal_every_time(coded_folder: Path, tmp_path: Path) -> None:
+    for name, num_workers in (("a", 0), ("b", 2)):
+        convert(coded_folder, tmp_path / name, "webdataset", num_workers=num_workers, progress=False)
+    shard = (tmp_path / "a" / "shard-000000.tar").read_bytes()
+    assert shard == (tmp_path / "b" / "shard-000000.tar").read_bytes()
+    lines = (tmp_path / "a" / "shard-000000.idx").read_text().splitlines()[1:]
+    written = [int(line.split()[3].split(".")[0]) for line in lines]
+    assert sorted(written) == list(range(24)) != written
+    assert len({number < 12 for number in written[:6]}) == 2  # both classes right at the start
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_all_kinds_become_jpegs_that_fit(format: str, tmp_path: Path) -> None:
+    big, folder = coded_image(600, 900, 2), tmp_path / "in" / "only"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(jpeg(big))
+    Image.fromarray(big).save(folder / "1.png")
+    Image.fromarray(big).convert("CMYK").save(folder / "2.jpg", quality=95)
+    (folder / "3.jpg").write_bytes(jpeg(coded_image(100, 300, 2)))
+    done = convert(tmp_path / "in", tmp_path / "x", format, max_side=300, quality=95, num_workers=0, progress=False)
+    stored = open_source(tmp_path / "x")
+    assert (done.num_samples, done.num_passed) == (4, 1)
+    assert [image_size(stored.read(i), "x") for i in range(4)] == [(200, 300)] * 3 + [(100, 300)]
+    for i in range(3):
+        with Image.open(io.BytesIO(stored.read(i))) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+        y, x, h, w, flip = read_box(decode_rgb(stored.read(i), "x")[:, :200], 600, 900)
+        assert np.allclose([y, x, h, w], [0, 0, 600, 600], atol=4) and not flip
+    if format == "ffcv":
+        assert stored.sizes.tolist() == [[200, 300]] * 3 + [[100, 300]]
+
+
+def test_converted_files_convert_again(coded_folder: Path, tmp_path: Path) -> None:
+    convert(coded_folder, tmp_path / "a.beton", "ffcv", num_workers=0, progress=False)
+    convert(tmp_path / "a.beton", tmp_path / "b", "webdataset", num_workers=2, progress=False)
+    convert(tmp_path / "b", tmp_path / "c.beton", "ffcv", num_workers=2, progress=False)
+    assert (tmp_path / "c.beton").read_bytes() == (tmp_path / "a.beton").read_bytes()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("format", FORMATS)
+def test_bad_samples_stop_with_the_whole_list(
+    format: str, num_workers: int, damaged_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        convert(damaged_folder, tmp_path / "x", format, num_workers=num_workers, progress=False)
+    source, text = FolderSource(damaged_folder), str(caught.value)
+    assert text.startswith(f"2 of 40 samples cannot be used, the first is {source.name(3)}: cannot be decoded")
+    assert str(tmp_path / "x.bad.txt") in text and "\n" not in text
+    lines = (tmp_path / "x.bad.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["3", "31"] and source.name(31) in lines[1]
+    assert {path.name for path in tmp_path.iterdir()} == {".x.journal", ".x.partial", "damaged", "x.bad.txt"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_bad_samples_can_be_left_out(format: str, damaged_folder: Path, tmp_path: Path) -> None:
+    done = convert(damaged_folder, tmp_path / "x", format, num_workers=2, on_bad="skip", progress=False)
+    source, stored = FolderSource(damaged_folder), open_source(tmp_path / "x")
+    good = [i for i in range(40) if i not in (3, 31)]
+    assert done.num_samples == 38
+    assert [line.split(":")[0] for line in done.bad_samples] == [source.name(3), source.name(31)]
+    assert stored.labels.tolist() == source.labels[good].tolist()
+    assert [stored.read(i) for i in range(38)] == [source.read(i) for i in good]
+    assert len((tmp_path / "x.bad.txt").read_text().splitlines()) == 2
+
+
+def test_report_of_an_earlier_attempt_goes_away(damaged_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        convert(damaged_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+    for number in (3, 31):
+        Path(FolderSource(damaged_folder).name(number)).write_bytes(jpeg(coded_image(40, 50)))
+    convert(damaged_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "x"]
+
+
+def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "1.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 of 1 samples cannot be used, the first is .*the file is empty"):
+        convert(tmp_path / "in", tmp_path / "x", "ffcv", on_bad="skip", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "zip"}, "format='zip' is unknown; choose one of roc, ffcv, webdataset"),
+        ({"on_bad": "ignore"}, "on_bad='ignore' is unknown; choose stop or skip"),
+        ({"max_side": 1}, "max_side=1 must be 8 to 65500"),
+        ({"quality": 0}, "quality=0 must be 1 to 100"),
+        ({"num_workers": -1}, "num_workers=-1 must not be negative"),
+        ({"source": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict[str, object], message: str, coded_folder: Path, tmp_path: Path) -> None:
+    arguments = {"source": coded_folder, "dest": tmp_path / "x", "format": "ffcv", "progress": False} | change
+    with pytest.raises(InputError, match=message):
+        convert(**arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tmp_path: Path) -> None:
+    convert(coded_folder, tmp_path / "x", format, num_workers=0, progress=False)
+    kept = open_source(tmp_path / "x").read(0)
+    with pytest.raises(InputError, match="x exists; remove it"):
+        convert(coded_folder, tmp_path / "x", format, num_workers=0, progress=False)
+    assert open_source(tmp_path / "x").read(0) == kept
+    convert(coded_folder, tmp_path / "x", format, max_side=50, num_workers=0, overwrite=True, progress=False)
+    assert open_source(tmp_path / "x").read(0) != kept
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tmp_path: Path) -> None:
+    """Overwriting a folder removes all that is in it, the photographs that the shards are made of as well."""
+    shutil.copytree(coded_folder, tmp_path / "data" / "train")
+    convert(coded_folder, tmp_path / "data" / "x", format, num_workers=0, progress=False)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "train", target_is_directory=True)
+    classes = tmp_path / "data" / "train"
+    before = sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file())
+    pairs = [("data/train", "data/train"), ("data/train", "data"), ("link", "data/train"), ("data/x", "data/x")]
+    for source, dest in pairs:
+        for opened in (tmp_path / source, open_source(tmp_path / source, classes_from=classes)):
+            with pytest.raises(InputError, match="would be lost"):
+                convert(opened, tmp_path / dest, format, num_workers=0, overwrite=True, progress=False)
+    assert sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file()) == before
+    convert(tmp_path / "data" / "train", tmp_path / "data" / "train" / "inside", format, num_workers=0, progress=False)
+
+
+def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path: Path) -> None:
+    for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
+        with held(tmp_path / "x", overwrite=True):
+            with pytest.raises(InputError, match=r"another process is writing .*x; wait"):
+                convert(coded_folder, tmp_path / "x", format, num_workers=0, overwrite=True, progress=False)
+        (tmp_path / "x").unlink() if format == "ffcv" else None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_who_waited_for_another_run_does_not_write_over_what_it_made(
+    format: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run begins before the first one's result has its name, and gets the lock when it has."""
+    waiting, target = threading.Event(), tmp_path / "x"
+    lock = writing.lock
+    monkeypatch.setattr(writing, "lock", lambda descriptor: (waiting.set(), lock(descriptor)))
+    convert(coded_folder, tmp_path / "first", format, num_workers=0, progress=False)
+    with ThreadPoolExecutor(1) as pool:
+        with resumable(target, folder=format == "webdataset") as unfinished:
+            waiting.clear()
+            second = pool.submit(convert, coded_folder, target, format, num_workers=0, progress=False)
+            assert waiting.wait(5)
+            copy = shutil.copytree if format == "webdataset" else shutil.copy
+            copy(tmp_path / "first", unfinished.data, **({"dirs_exist_ok": True} if format == "webdataset" else {}))
+        made = target.stat().st_ino
+        with pytest.raises(InputError, match=r"another process was writing .*x until now"):
+            second.result()
+    assert target.stat().st_ino == made and len(open_source(target)) == len(open_source(coded_folder))
+    assert not list(tmp_path.glob(".*"))
+
+
+class Deadly(FolderSource):
+    """Ends the worker that reads its sample 20, as the kernel does when memory runs out."""
+
+    def read(self, index: int) -> bytes:
+        if index == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def test_dead_worker_is_one_line(coded_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a worker process died"):
+        convert(Deadly(coded_folder), tmp_path / "x", "ffcv", num_workers=2, progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_written_data_is_read_back(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that loses a block is noticed before the file gets its name."""
+
+    def lose(path: Path) -> BetonReader:
+        with open(path, "r+b") as file:
+            file.seek(BetonReader(path).image_spans[0, 0])
+            file.write(bytes(4096))
+        return BetonReader(path)
+
+    monkeypatch.setattr(beton_writer, "BetonReader", lose)
+    with pytest.raises(InputError, match="sample 0: cannot be decoded"):
+        convert(coded_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_full_disk_names_the_target(
+    format: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError) as caught:
+        convert(coded_folder, tmp_path / "x", format, num_workers=2, progress=False)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess:
+    words = [sys.executable, "tools/convert_imagenet.py", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_command_line(coded_folder: Path, tmp_path: Path) -> None:
+    done = command(coded_folder, tmp_path / "x", "--format", "ffcv", "--max-side", 100, "--num-workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'x'}: 24 images" in done.stdout and "images/s" in done.stdout
+    assert BetonReader(tmp_path / "x").sizes.max() == 100
+
+
+def test_command_line_without_data(tmp_path: Path) -> None:
+    done = command(tmp_path / "nowhere", tmp_path / "x", "--format", "ffcv")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and f"{tmp_path / 'nowhere'} does not exist" in done.stderr
+
+
+class Child:
+    """`convert` as a command line runs it, in a process of its own."""
+
+    def __init__(self, errors: Path, prepare: Callable[[], None], **arguments: object) -> None:
+        self._errors = errors
+        words = json.dumps({name: str(value) for name, value in arguments.items()})
+        with errors.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CONVERT, words], stderr=file, preexec_fn=prepare, start_new_session=True
+            )
+        self.pid = self._process.pid
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code (negative: signal) and the last line on stderr; a killed process may have written none."""
+        code = self._process.wait(60)
+        text = self._errors.read_text()
+        assert "Traceback" not in text
+        lines = text.strip().splitlines() or [""]
+        return code, lines[-1]
+
+
+_CONVERT = """
+import json, sys
+from pathlib import Path
+from pipelines import console
+from pipelines.conversion.converter import convert
+words = json.loads(sys.argv[1])
+paths = Path(words["source"]), Path(words["dest"])
+console.run(lambda: convert(*paths, words["format"], num_workers=2) and None)
+"""
+
+
+def test_file_too_large_for_the_disk(coded_folder: Path, tmp_path: Path) -> None:
+    """The kernel itself refuses to write, in the middle of the image data."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((8 << 20) + 20_000, -1))
+
+    target = tmp_path / "out" / "x"
+    code, line = Child(tmp_path / "errors", limit, source=coded_folder, dest=target, format="ffcv").wait()
+    assert code == 3 and line.endswith(f": File too large: {target}")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("format", FORMATS)
+def test_ended_in_the_middle(format: str, how: signal.Signals, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "a"
+    source.mkdir(parents=True)
+    (source / "0.jpg").write_bytes(jpeg(coded_image(1500, 2000)))
+    for i in range(1, 400):
+        (source / f"{i}.jpg").symlink_to(source / "0.jpg")
+    target, partial = tmp_path / "out" / "x", tmp_path / "out" / ".x.partial"
+    child = Child(tmp_path / "errors", lambda: None, source=tmp_path / "in", dest=target, format=format)
+    wait_until(lambda: partial.exists() and len(psutil.Process(child.pid).children()) == 2)
+    workers = psutil.Process(child.pid).children()
+    # Ctrl-C goes to the whole process group, the others to the one process that a scheduler knows.
+    os.killpg(child.pid, how) if how == signal.SIGINT else os.kill(child.pid, how)
+    code, line = child.wait()
+    assert code == (-how if how == signal.SIGKILL else 130)
+    if how != signal.SIGKILL:
+        assert "interrupted" in line
+    wait_until(lambda: not any(worker.is_running() for worker in workers))
+    assert not target.exists()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within a minute")
+
+
+def test_real_photographs_pass_through(imagenet_samples: Path, tmp_path: Path) -> None:
+    """Photographs that are no larger than 500 pixels arrive as they are; ffcv's table tells their true sizes."""
+    folder = tmp_path / "in" / "photos"
+    folder.mkdir(parents=True)
+    for path in sorted(imagenet_samples.glob("*.JPEG"))[:60]:
+        (folder / path.name).symlink_to(path)
+    done = convert(tmp_path / "in", tmp_path / "x.beton", "ffcv", num_workers=2, progress=False)
+    source, stored = open_source(tmp_path / "in"), BetonReader(tmp_path / "x.beton")
+    same = sum(stored.read(i) == source.read(i) for i in range(60))
+    assert same == done.num_passed >= 50
+    for i in range(60):
+        assert np.array_equal(stored.pixels(i), decode_rgb(stored.read(i), "x"))
+
+
+def test_converting_imports_no_torch(coded_folder: Path, tmp_path: Path) -> None:
+    """It takes 10 s with torchvision, before the first image is read."""
+    code = (
+        "import sys; from pathlib import Path; from pipelines.conversion.converter import convert; "
+        "convert(Path(sys.argv[1]), Path(sys.argv[2]), 'roc', num_workers=0, progress=False, on_bad='skip'); "
+        "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys(), 'slow imports'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(coded_folder), str(tmp_path / "x.beton")], check=True, timeout=300)

@@ -1,0 +1,166 @@
+"""Conversion in parts: each by itself, complete or refused, read as one, merged to what one process makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.conversion.converter import convert
+from pipelines.conversion.merging import merge, parts_beside
+from pipelines.formats.beton_parts import BetonParts, open_beton
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.parts import Part, check_complete, part_of_name
+from pipelines.loaders import open_loader
+from pipelines.sources import open_source
+from pipelines.sources.folder import FolderSource
+from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
+from tests.coded import coded_image, jpeg, write_coded_folder
+
+ROOT = Path(__file__).parents[3]
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty images, one of which is none."""
+    root = write_coded_folder(tmp_path_factory.mktemp("in") / "x", [(60 + i, 90) for i in range(40)])
+    Path(FolderSource(root).name(20)).write_text("no image")
+    return root
+
+
+def make(folder: Path, dest: Path, format: str, **options: object) -> Path:
+    return convert(folder, dest, format, num_workers=0, on_bad="skip", progress=False, **options).dest
+
+
+@pytest.fixture(scope="module", params=["roc", "ffcv", "webdataset"])
+def made(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Format, the parts, and the same in one."""
+    place, ending = tmp_path_factory.mktemp(request.param), "" if request.param == "webdataset" else ".beton"
+    whole = make(folder, place / "whole" / f"train{ending}", request.param)
+    parts = [make(folder, place / f"train{ending}", request.param, part=Part(k, COUNT)) for k in range(COUNT)]
+    return request.param, parts, whole
+
+
+@given(st.integers(1, 50), st.integers(0, 2000))
+def test_parts_cover_everything_once(count: int, num_samples: int) -> None:
+    spans = [range(num_samples)[Part(number, count).span(num_samples)] for number in range(count)]
+    assert [k for span in spans for k in span] == list(range(num_samples))
+    assert max(map(len, spans)) - min(map(len, spans)) <= 1
+
+
+def test_names(tmp_path: Path) -> None:
+    part = Part.parse("3/8")
+    assert part.place(tmp_path / "train.beton").name == "train-00003-of-00008.beton"
+    assert part_of_name(part.place(tmp_path / "a-b.beton")) == ("a-b.beton", part)
+    assert part_of_name(part.place(tmp_path / "shards")) == ("shards", part)
+    assert part_of_name(tmp_path / "train.beton") is None and part_of_name(tmp_path / "x-00008-of-00008.beton") is None
+    for text in ("8/8", "3", "a/b", "-1/3", "0/0"):
+        with pytest.raises(InputError):
+            Part.parse(text)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path.iterdir() if path.is_dir() else [path])}
+
+
+def test_merged_parts_are_byte_for_byte_the_whole(made: tuple, tmp_path: Path) -> None:
+    _, parts, whole = made
+    assert merge(parts[::-1], tmp_path / whole.name, progress=False) == 39
+    assert files_of(tmp_path / whole.name) == files_of(whole)
+    assert parts_beside(parts[0].parent / whole.name) == parts
+
+
+def test_parts_are_never_merged_into_their_own_place(made: tuple) -> None:
+    _, parts, _ = made
+    before = [files_of(part) for part in parts]
+    with pytest.raises(InputError, match="would be lost"):
+        merge(parts, parts[1], overwrite=True, progress=False)
+    assert [files_of(part) for part in parts] == before
+
+
+def test_a_folder_of_parts_is_read_as_one(made: tuple) -> None:
+    format, parts, whole = made
+    if format == "webdataset":
+        pytest.skip("shards are merged, or lie in one folder")
+    joint, single = open_source(parts[0].parent), BetonReader(whole)
+    assert isinstance(joint, BetonParts) and joint.classes == single.classes
+    for name in ("labels", "sizes", "modes"):
+        assert np.array_equal(getattr(joint, name), getattr(single, name))
+    for index in range(39):
+        assert joint.read(index) == single.read(index)
+        start, size = joint.image_spans[index]
+        assert joint.data[start : start + size].tobytes() == single.read(index)
+    assert "train-00002-of-00003.beton: sample" in joint.name(38)
+
+
+@pytest.mark.parametrize(
+    ("engine", "crop"), [("roc", TrainCrop()), ("roc", EvalCrop()), ("torch", TrainCrop()), ("roc-dali", TrainCrop())]
+)
+def test_engines_give_the_same_crops(made: tuple, engine: str, crop: TrainCrop | EvalCrop) -> None:
+    if engine == "roc-dali":
+        pytest.importorskip("nvidia.dali")
+    format, parts, whole = made
+    if format != "roc":
+        pytest.skip("one format is enough")
+    batches = []
+    for path in (whole, parts[0].parent):
+        config = LoaderConfig(path, crop, 48, 8, shuffle=True, seed=5)
+        with open_loader(engine, config) as loader:
+            batches.append([tuple(np.array(part) for part in batch) for batch in loader])
+    for one, other in zip(*batches, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_incomplete_or_mixed_parts_are_refused(made: tuple, folder: Path, tmp_path: Path) -> None:
+    format, parts, whole = made
+    with pytest.raises(InputError, match=r"part 1 of 3 is missing \(1 are\); convert it with --shard 1/3"):
+        merge([parts[0], parts[2]], tmp_path / "x", progress=False)
+    with pytest.raises(InputError, match="is not named like a part"):
+        check_complete([whole])
+    stranger = make(folder, tmp_path / whole.name, format, part=Part(1, COUNT), quality=50)
+    with pytest.raises(InputError, match="is not of the same source, options and count as"):
+        merge([parts[0], stranger, parts[2]], tmp_path / "y", progress=False)
+    if format != "webdataset":
+        (tmp_path / "few").mkdir()
+        (tmp_path / "few" / parts[0].name).symlink_to(parts[0])
+        with pytest.raises(InputError, match=r"part 1 of 3 is missing \(2 are\)"):
+            open_beton(tmp_path / "few")
+    assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
+
+
+def test_command_lines(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for i in range(5):
+        (tmp_path / "in" / "a" / f"{i}.jpg").write_bytes(jpeg(coded_image(50, 60)))
+
+    def run(*words: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    for k in range(2):
+        source, dest = tmp_path / "in", tmp_path / "x.beton"
+        done = run("tools/convert_imagenet.py", source, dest, "--format", "roc", "--shard", f"{k}/2")
+        assert done.returncode == 0, done.stderr
+        assert f"x-0000{k}-of-00002.beton" in done.stdout
+    done = run("tools/merge_parts.py", tmp_path / "x.beton")
+    assert done.returncode == 0 and "5 images from 2 parts" in done.stdout, done.stderr
+    assert len(BetonReader(tmp_path / "x.beton")) == 5
+    done = run("tools/merge_parts.py", tmp_path / "y.beton")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no parts of" in done.stderr
+
+
+def test_other_engines_ask_for_a_merge(made: tuple) -> None:
+    format, parts, _ = made
+    if format == "webdataset":
+        pytest.skip("shards are merged, or lie in one folder")
+    pytest.importorskip("nvidia.dali")
+    with pytest.raises(
+        InputError, match=r"holds .beton parts, which engine='dali' cannot read; join them: .*merge_parts"
+    ):
+        open_loader("dali", LoaderConfig(parts[0].parent, TrainCrop(), 48, 8))

@@ -1,0 +1,65 @@
+"""The graphs of the DALI engines as they are drawn for a GPU, which needs none: what is asked of which device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nvidia.dali")
+
+from nvidia.dali import Pipeline, fn
+
+from pipelines.loaders.dali import roc_graph
+from pipelines.loaders.dali.feed import Feed
+from pipelines.loaders.dali.slice import DALISliceLoader
+from pipelines.loaders.dali.stock import DALILoader
+from pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
+
+LOADERS = {"dali": DALILoader, "dali-slice": DALISliceLoader}
+
+
+class Folder:
+    """Instead of an epoch's plan."""
+
+    def nodes(self) -> tuple:
+        return fn.readers.file(files=["a.jpg"], labels=[0], name="reader")
+
+
+def drawn(engine: str, config: LoaderConfig) -> tuple:
+    """Nodes of an engine's outputs."""
+    if engine == "roc-dali":
+        encoded, *numbers = roc_graph.sources(Feed(), isinstance(config.crop, TrainCrop))
+        pixels = roc_graph.decoded(encoded, config)
+        return (roc_graph.resized(pixels, numbers, isinstance(config.crop, TrainCrop)),)
+    loader = LOADERS[engine].__new__(LOADERS[engine])
+    loader.config = config
+    return loader._graph(Folder()) if engine == "dali" else loader._graph()
+
+
+@pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop()])
+@pytest.mark.parametrize("engine", ["roc-dali", "dali-slice", "dali"])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_on_a_gpu_images_stay_there_and_numbers_come_to_the_host(
+    engine: str, crop: TrainCrop | EvalCrop, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+    for name in ("image", "image_slice", "image_random_crop"):
+        original = getattr(fn.decoders, name)
+
+        def noted(*inputs: Any, name: str = name, original: Any = original, **arguments: Any) -> Any:
+            asked[name] = arguments
+            return original(*inputs, **arguments)
+
+        monkeypatch.setattr(fn.decoders, name, noted)
+    on_gpu, config = device != "cpu", LoaderConfig(Path("x"), crop, 64, 4, device=device)
+    with Pipeline(batch_size=4, num_threads=1, device_id=0 if on_gpu else None, exec_dynamic=True) as pipeline:
+        images, *numbers = drawn(engine, config)
+        pipeline.set_outputs(images, *numbers)
+    assert images.device == ("gpu" if on_gpu else "cpu") and {node.device for node in numbers} <= {"cpu"}
+    ((name, arguments),) = asked.items()
+    assert arguments["device"] == ("mixed" if on_gpu else "cpu")
+    # Parts of images with the CPU's way of upsampling are refused by nvJPEG before 13.2, and then decoded by the CPU.
+    assert arguments["jpeg_fancy_upsampling"] == (not on_gpu or name == "image")
+    assert ("hw_decoder_load" in arguments) == (on_gpu and engine == "roc-dali")
