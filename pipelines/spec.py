@@ -89,10 +89,10 @@ class TrainCrop:
 
 @dataclass(frozen=True)
 class EvalCrop:
-    """Centre crop as timm tests: short side resized to floor(resolution / crop_pct), then the centre square."""
+    """Center crop as timm tests: short side resized to floor(resolution / crop_pct), then the center square."""
 
     crop_pct: float = 0.875
-    """Side of the centre crop over the resized short side, in (0, 1]."""
+    """Side of the center crop over the resized short side, in (0, 1]."""
     hflip: float = 0.0
     """Probability of a horizontal flip; above 0 only while fine-tuning (FixRes, section 4)."""
 
@@ -250,7 +250,7 @@ class Batch(NamedTuple):
     """One step's data.
 
     Attributes:
-        images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalised.
+        images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalized.
         labels: int64 (B,), class numbers.
         indices: int64 (B,), positions in the data set; -1 where the engine cannot tell.
     """

@@ -1,7 +1,7 @@
 """Images that tell their own geometry: red rises with x, green with y, blue carries a number.
 
 An output cut from one of them says which box it shows, whether it is mirrored, whether channels are swapped, and
-which image it came from. Smooth ramps survive JPEG within a few grey levels.
+which image it came from. Smooth ramps survive JPEG within a few gray levels.
 """
 
 from __future__ import annotations

@@ -41,22 +41,22 @@ BORDERS = np.array([0, 1, 127, 128, 255, 1 << 31, (1 << 31) - 1, (1 << 63) - 1],
 
 def mutants(data: bytes, num: int, seed: int = 0) -> Iterator[bytes]:
     """Damaged copies: cut anywhere, single bytes changed, numbers at the borders of what fits, pieces moved."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     yield from (b"", data[:1], data[:-1], data + b"\0")
     for _ in range(num):
-        kind, at, new = chance.integers(5), int(chance.integers(len(data))), bytearray(data)
+        kind, at, new = rng.integers(5), int(rng.integers(len(data))), bytearray(data)
         if kind == 0:
             del new[at:]
         elif kind == 1:
-            for place in chance.integers(len(data), size=chance.integers(1, 4)):
-                new[place] = chance.integers(256)
+            for place in rng.integers(len(data), size=rng.integers(1, 4)):
+                new[place] = rng.integers(256)
         elif kind == 2:
-            width = int(chance.choice([1, 2, 4, 8]))
-            new[at : at + width] = int(chance.choice(BORDERS)).to_bytes(8, "little")[:width]
+            width = int(rng.choice([1, 2, 4, 8]))
+            new[at : at + width] = int(rng.choice(BORDERS)).to_bytes(8, "little")[:width]
         elif kind == 3:
-            del new[at : at + int(chance.integers(1, 9))]
+            del new[at : at + int(rng.integers(1, 9))]
         else:
-            new[at:at] = data[: int(chance.integers(1, 40))]
+            new[at:at] = data[: int(rng.integers(1, 40))]
         yield bytes(new)
 
 

@@ -1,7 +1,7 @@
 """Says which test resolution shows objects as large as training does, for a data set and a recipe.
 
 python tools/advise_resolution.py /data/imagenet/train --train-res 224
-python tools/advise_resolution.py train.beton --config photos --arm fast --plot sizes.png
+python tools/advise_resolution.py train.beton --config photos --variant fast --plot sizes.png
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def parse_options() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
     parser.add_argument("--config", help="recipe, a name or a file, for what is not given below")
-    parser.add_argument("--arm", choices=("baseline", "fast"), help="the recipe's arm (fast if there is one)")
-    parser.add_argument("--train-res", type=int, help="training resolution in pixels (the arm's last, or 224)")
+    parser.add_argument("--variant", choices=("baseline", "fast"), help="the recipe's variant (fast if there is one)")
+    parser.add_argument("--train-res", type=int, help="training resolution in pixels (the variant's last, or 224)")
     parser.add_argument("--scale", type=float, nargs=2, help="area share of training crops (0.08 1)")
     parser.add_argument("--ratio", type=float, nargs=2, help="width over height of training crops (0.75 1.3333)")
-    parser.add_argument("--crop-pct", type=float, help="centre crop over resized short side in testing (0.875)")
+    parser.add_argument("--crop-pct", type=float, help="center crop over resized short side in testing (0.875)")
     parser.add_argument("--stride", type=int, default=32, help="advise multiples of it (%(default)s)")
     parser.add_argument(
         "--sample", type=int, default=2000, help="images to look at where no table has all sizes (%(default)s)"
@@ -60,26 +60,28 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.plot is not None and options.plot.suffix.lower() != ".png":
         raise InputError(f"--plot {options.plot} must be a .png file")
-    if options.arm and not options.config:
-        raise InputError(f"--arm {options.arm} names an arm of a recipe; give --config, too")
+    if options.variant and not options.config:
+        raise InputError(f"--variant {options.variant} names a variant of a recipe; give --config, too")
     return options
 
 
 def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
     """Training resolution and both crops: the recipe's, where the command line does not say otherwise."""
     from fixres.config.parsing import parse_recipe
-    from fixres.config.recipe import ArmConfig, ArmsConfig, Recipe
+    from fixres.config.recipe import Recipe, VariantConfig, VariantsConfig
     from fixres.training.schedule import resolution_at
 
-    usual = Recipe(arms=ArmsConfig(baseline=ArmConfig()))
+    usual = Recipe(variants=VariantsConfig(baseline=VariantConfig()))
     recipe = parse_recipe(["--config", options.config]) if options.config else usual
-    arms = recipe.arms.present()
-    name = options.arm or ("fast" if "fast" in arms else "baseline")
-    if name not in arms:
-        raise InputError(f"--arm {name}: the recipe {recipe.name} has no such arm; it has {', '.join(arms)}")
+    variants = recipe.variants.present()
+    name = options.variant or ("fast" if "fast" in variants else "baseline")
+    if name not in variants:
+        raise InputError(
+            f"--variant {name}: the recipe {recipe.name} has no such variant; it has {', '.join(variants)}"
+        )
     train_res = options.train_res
     if train_res is None:
-        train_res = resolution_at(arms[name].epochs - 1, arms[name].resolution)
+        train_res = resolution_at(variants[name].epochs - 1, variants[name].resolution)
     crop = {key: tuple(value) for key in ("scale", "ratio") if (value := getattr(options, key))}
     eval_crop = recipe.eval_crop if options.crop_pct is None else EvalCrop(options.crop_pct)
     return train_res, replace(recipe.train_crop, **crop), eval_crop

@@ -30,7 +30,7 @@ def main() -> None:
         large=_schedule(options.large),
         small=_schedule(options.small),
         test_res=options.test_res,
-        fix_epochs=options.fix_epochs,
+        finetune_epochs=options.finetune_epochs,
     )
     projection = project(scenario, step_speeds(options.model, options.measure, options.recorded))
     print(projection.text())

@@ -1,6 +1,6 @@
 """Tests a network, or scores extracted probabilities: accuracies with their confidence, and what a resolution costs.
 
-python tools/evaluate.py --model runs/demo/fast/fixed.pt --data.path FOLDER --test_res [96,128] --json result.json
+python tools/evaluate.py --model runs/demo/fast/finetuned.pt --data.path FOLDER --test_res [96,128] --json result.json
 python tools/evaluate.py --model weights.pth --arch resnet50.tv_in1k --images imagenetv2-matched-frequency-format-val
 python tools/evaluate.py --softmax [features/a,features/b]   # the mean of both
 """

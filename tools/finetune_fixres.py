@@ -1,7 +1,7 @@
 """Fixes a network for test resolutions, with sweeps before and after.
 
 python tools/finetune_fixres.py --model FILE --test-res 288,320 --data FOLDER
-python tools/finetune_fixres.py --model FILE --test-res auto --data FOLDER --fix.augmentation test
+python tools/finetune_fixres.py --model FILE --test-res auto --data FOLDER --finetune.augmentation test
 python tools/finetune_fixres.py --config fixresnet50 --model FILE --test-res 384 --data FOLDER
 torchrun --nproc-per-node 8 tools/finetune_fixres.py --model FILE --test-res 384 --data FOLDER
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from pipelines.runtime.exit_codes import run
 
 if TYPE_CHECKING:
-    from fixres.finetuning.job import FixJob
-    from fixres.finetuning.report import FixReport
+    from fixres.finetuning.job import FinetuneJob
+    from fixres.finetuning.report import FinetuneReport
 
 _LISTS = ("--test_res", "--sweep")
 
@@ -25,28 +25,28 @@ def main() -> None:
     """Parses the job, fixes, prints accuracy before and after and where the weights are."""
     from fixres.config.parsing import RECIPES, named_recipes, parse
     from fixres.distributed.process_group import first_main, is_main, joined
-    from fixres.finetuning.job import FixJob, fix_network
+    from fixres.finetuning.job import FinetuneJob, finetune_network
     from fixres.models.precision import choose_device
     from pipelines.datasets.prepared import PreparedData
 
-    arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "fix")
-    job = parse(FixJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")
+    arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "finetune")
+    job = parse(FinetuneJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")
     with joined(job.device) as device:
         job = replace(job, device=device)
         data = first_main(lambda: PreparedData(job.data, device=str(choose_device(device))))
-        report = fix_network(job, data, data.classes, data.train_sizes)
+        report = finetune_network(job, data, data.classes, data.train_sizes)
         if is_main():
             _tell(job, report)
 
 
-def _tell(job: FixJob, report: FixReport) -> None:
+def _tell(job: FinetuneJob, report: FinetuneReport) -> None:
     print(report.table())
-    for fixed in report.fixes:
-        before, after = (next(one.top1 for one in sweep if one.test_res == fixed.test_res)
-                         for sweep in (report.before, fixed.after))  # fmt: skip
-        print(f"{fixed.test_res} px: top1 {before:.2%} before the fix, {after:.2%} after it")
-        print(f"fixed weights: {fixed.output}")
-    path = job.report([fixed.test_res for fixed in report.fixes])
+    for finetuned in report.finetunings:
+        before, after = (next(one.top1 for one in sweep if one.test_res == finetuned.test_res)
+                         for sweep in (report.before, finetuned.after))  # fmt: skip
+        print(f"{finetuned.test_res} px: top1 {before:.2%} before the fix, {after:.2%} after it")
+        print(f"fixed weights: {finetuned.output}")
+    path = job.report([finetuned.test_res for finetuned in report.finetunings])
     print(f"report: {path}.md, {path}.json")
 
 

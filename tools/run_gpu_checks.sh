@@ -29,7 +29,7 @@ model=resnet50 batch=256 images=51200 rounds=20 processes=all rivals="roc-dali d
 networks=small:64:32,resnet18:128:256,resnet50:128:256
 if [ "$device" = cpu ]; then
   model=resnet10t batch=16 images=512 rounds=1 processes=1 rivals="roc-dali dali roc ffcv" networks=small:64:8
-  demo=(--arms.baseline.epochs 2 --arms.fast.epochs 2 --arms.fast.fix.epochs 1)
+  demo=(--variants.baseline.epochs 2 --variants.fast.epochs 2 --variants.fast.finetune.epochs 1)
   [ -n "${RESULTS:-}" ] || stop "a rehearsal measures nothing of worth; name a folder for its records: RESULTS=..."
 fi
 

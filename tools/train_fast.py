@@ -1,4 +1,4 @@
-"""Trains a recipe's arms and writes a report: `python tools/train_fast.py [--config RECIPE] [--optim.lr 0.5 ...]`.
+"""Trains a recipe's variants and writes a report: `python tools/train_fast.py [--config RECIPE] [--optim.lr 0.5 ...]`.
 
 Without arguments it runs the demo: makes the data, trains the usual way and the fast way, fixes, tests, compares. On
 several GPUs: `torchrun --nproc-per-node 8 tools/train_fast.py ...`, or `srun` (docs/distributed.md). A run that was
@@ -39,16 +39,16 @@ def _leave_early(number: int, _: object) -> None:
 
 
 def _train(recipe: Recipe) -> None:
-    """Prepares the data, runs the arms, prints the table."""
+    """Prepares the data, runs the variants, prints the table."""
     from fixres.distributed.process_group import first_main
     from fixres.experiment.experiment import check_place, run_experiment
     from fixres.models.precision import choose_device
-    from fixres.observability.console import say
+    from fixres.observability.console import log
     from pipelines.datasets.prepared import PreparedData
 
     check_place(recipe)  # now, for the data may take hours to convert
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
-    say(data.engine_why)
+    log(data.engine_why)
     report = run_experiment(recipe, data, data.describe(), data.check_unchanged)
     if report is not None:
         print(report.table())

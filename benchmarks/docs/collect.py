@@ -18,24 +18,24 @@ from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
 
 VERSION = 1
-_ARM_FIELDS = (
-    "name", "train_res", "train_res_by_epoch", "test_res", "epochs", "top1_before_fix", "top1", "class_mean_top1",
-    "train_seconds", "fix_seconds", "program_seconds", "images_per_second", "data_wait_share",
+_VARIANT_FIELDS = (
+    "name", "train_res", "train_res_by_epoch", "test_res", "epochs", "top1_before_finetune", "top1", "class_mean_top1",
+    "train_seconds", "finetune_seconds", "wall_seconds", "images_per_second", "data_wait_share",
 )  # fmt: skip
 
 
 def record_of(report: dict[str, Any]) -> dict[str, Any]:
     """What a record keeps of a report.json: conditions, figures and sweeps, no paths of the machine."""
-    arms = []
-    for arm in report["arms"]:
-        kept = {name: arm[name] for name in _ARM_FIELDS}
+    variants = []
+    for variant in report["variants"]:
+        kept = {name: variant[name] for name in _VARIANT_FIELDS}
         for sweep in ("sweep_before", "sweep_after"):
-            kept[sweep] = {str(point["test_res"]): point["top1"] for point in arm[sweep]}
-        arms.append(kept)
+            kept[sweep] = {str(point["test_res"]): point["top1"] for point in variant[sweep]}
+        variants.append(kept)
     recipe = {key: value for key, value in report["recipe"].items() if key not in ("run_dir", "data")}
     environment = {key: value for key, value in report["environment"].items() if key != "command"}
     data = {key: report["data"][key] for key in ("engine", "num_train", "num_val")}
-    return {"seed": recipe["seed"], "written": report["written"], "data": data, "arms": arms,
+    return {"seed": recipe["seed"], "written": report["written"], "data": data, "variants": variants,
             "savings": report["savings"], "environment": environment, "recipe": recipe}  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetuning.table import fix_table
+from benchmarks.finetuning.table import finetune_table
 from benchmarks.harness.records import RESULTS, read_record
 from benchmarks.savings.table import savings_table
-from benchmarks.scaling.table import scaling_table, survival_table
+from benchmarks.scaling.table import fault_tolerance_table, scaling_table
 from benchmarks.tricks.speed_table import tricks_speed_table
 from benchmarks.tricks.table import tricks_table
 from pipelines.spec import InputError
@@ -21,25 +21,31 @@ _FED_BY = ("roc", "roc-dali", "ffcv", "dali", "torch", "spdl", "webdataset")
 
 
 def training_table(record: dict[str, Any]) -> str:
-    """Finished runs: a row for each engine and arm, mean and standard deviation over seeds."""
+    """Finished runs: a row for each engine and variant, mean and standard deviation over seeds."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
     for one in record["runs"]:
-        for arm in one["arms"]:
-            groups[one["data"]["engine"], arm["name"]].append(arm)
+        for variant in one["variants"]:
+            groups[one["data"]["engine"], variant["name"]].append(variant)
         if one["savings"]:
-            ratios[one["data"]["engine"]].append(one["savings"]["train_clock_ratio"])
+            ratios[one["data"]["engine"]].append(one["savings"]["train_time_ratio"])
     lines = [
-        "| engine | arm | n | trained at | tested at | top-1 before fix, % | top-1, % | class mean, % | "
+        "| engine | variant | n | trained at | tested at | top-1 before fix, % | top-1, % | class mean, % | "
         "training + fix, s | share of the baseline's clock |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (engine, name), arms in groups.items():
-        first, clock = arms[0]["train_res_by_epoch"][0], [arm["train_seconds"] + arm["fix_seconds"] for arm in arms]
-        trained = f"{first}" if first == arms[0]["train_res"] else f"{first} to {arms[0]['train_res']}"
+    for (engine, name), variants in groups.items():
+        first, clock = (
+            variants[0]["train_res_by_epoch"][0],
+            [variant["train_seconds"] + variant["finetune_seconds"] for variant in variants],
+        )
+        trained = f"{first}" if first == variants[0]["train_res"] else f"{first} to {variants[0]['train_res']}"
         share = spread(ratios[engine], 1, 2) if name == "fast" and ratios[engine] else "1"
-        cells = [engine, name, str(len(arms)), f"{trained} px", f"{arms[0]['test_res']} px"]
-        cells += [spread([arm[key] for arm in arms], 100, 1) for key in ("top1_before_fix", "top1", "class_mean_top1")]
+        cells = [engine, name, str(len(variants)), f"{trained} px", f"{variants[0]['test_res']} px"]
+        cells += [
+            spread([variant[key] for variant in variants], 100, 1)
+            for key in ("top1_before_finetune", "top1", "class_mean_top1")
+        ]
         lines.append("| " + " | ".join([*cells, spread(clock, 1, 0), share]) + " |")
     return "\n".join(lines)
 
@@ -92,7 +98,7 @@ def conversion_table(record: dict[str, Any]) -> str:
 def fidelity_table(record: dict[str, Any]) -> str:
     """How far crops of engine roc are from Pillow's."""
     lines = [
-        "| px | crops | full level: mean difference, grey levels | worst crop's mean | from the half level, % | "
+        "| px | crops | full level: mean difference, gray levels | worst crop's mean | from the half level, % | "
         "there: mean PSNR, dB | 5th percentile | worst |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -177,14 +183,14 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": fidelity_table,
     "train_step": train_step_table,
     "savings": savings_table,
-    "fix": fix_table,
+    "finetune": finetune_table,
     "fed_step": fed_step_table,
     "feeding": feeding_table,
     "jpeg_backends": jpeg_backends_table,
     "tricks": tricks_table,
     "tricks_speed": tricks_speed_table,
     "scaling": scaling_table,
-    "survival": survival_table,
+    "fault_tolerance": fault_tolerance_table,
 }
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.finetuning.table import fix_table
+from benchmarks.finetuning.table import finetune_table
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.options import sides
 from benchmarks.harness.records import finish, record
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.evaluation.activations_job import ActivationsJob, network_activations
-from fixres.finetuning.job import FixJob, fix_network
+from fixres.finetuning.job import FinetuneJob, finetune_network
 from fixres.models.precision import choose_device
 from pipelines.datasets.prepared import PreparedData
 from pipelines.runtime.cli import Parser, output_file
@@ -49,12 +49,12 @@ class Measurement:
         self._options = options
         config = DataConfig(path=options.data, work_dir=options.work_dir)
         self._data = PreparedData(config, device=str(choose_device("auto")))
-        self._config = FixConfig(epochs=options.epochs, lr=options.lr, augmentation="test")
+        self._config = FinetuneConfig(epochs=options.epochs, lr=options.lr, augmentation="test")
         self._optim = OptimConfig(batch_size=options.batch_size, weight_decay=5e-4)
 
     def of(self, checkpoint: Path, bar: tqdm) -> dict[str, Any]:
         """All variants at all resolutions, and the activations, of one network."""
-        found: dict[str, Any] = {"checkpoint": checkpoint.parent.parent.name, "fixes": []}
+        found: dict[str, Any] = {"checkpoint": checkpoint.parent.parent.name, "finetunings": []}
         job = ActivationsJob(checkpoint=checkpoint, test_res=self._options.sweep, num_images=1000)
         info, statistics = network_activations(job, self._data, self._data.classes)
         found |= {"train_res": info.train_res, "seed": info.seed, "model": info.model}
@@ -64,39 +64,39 @@ class Measurement:
         for name, settings in VARIANTS.items():
             bar.set_postfix_str(name)
             config = replace(self._config, **settings)
-            report = self._fixed(checkpoint, config)
+            report = self._finetuned(checkpoint, config)
             found["before"] = _accuracies(report.before)
-            found["fixes"] += [self._fix(name, one) for one in report.fixes]
+            found["finetunings"] += [self._finetune(name, one) for one in report.finetunings]
             bar.update()
-        uncached = self._fixed(checkpoint, replace(self._config, cache="no", **VARIANTS[_TIMED]))
-        found["uncached"] = [self._fix(_TIMED, one) for one in uncached.fixes]
+        uncached = self._finetuned(checkpoint, replace(self._config, cache="no", **VARIANTS[_TIMED]))
+        found["uncached"] = [self._finetune(_TIMED, one) for one in uncached.finetunings]
         bar.update()
         return found
 
-    def _fixed(self, checkpoint: Path, config: FixConfig) -> Any:
+    def _finetuned(self, checkpoint: Path, config: FinetuneConfig) -> Any:
         options = self._options
         with tempfile.TemporaryDirectory() as folder:
-            job = FixJob(
+            job = FinetuneJob(
                 checkpoint=checkpoint,
                 test_res=options.test_res,
                 sweep=options.sweep,
                 output=Path(folder),
-                fix=config,
+                finetune=config,
                 optim=self._optim,
             )
-            return fix_network(job, self._data, self._data.classes)
+            return finetune_network(job, self._data, self._data.classes)
 
     @staticmethod
-    def _fix(name: str, fixed: Any) -> dict[str, Any]:
+    def _finetune(name: str, finetuned: Any) -> dict[str, Any]:
         return {
             "variant": name,
-            "test_res": fixed.test_res,
-            "learning": fixed.learning,
-            "adapted": fixed.adapted,
-            "top1": _accuracies(fixed.after)[str(fixed.test_res)],
-            "after": _accuracies(fixed.after),
-            "seconds": fixed.seconds,
-            "epoch_seconds": [epoch.seconds for epoch in fixed.epochs],
+            "test_res": finetuned.test_res,
+            "learning": finetuned.learning,
+            "adapted": finetuned.adapted,
+            "top1": _accuracies(finetuned.after)[str(finetuned.test_res)],
+            "after": _accuracies(finetuned.after),
+            "seconds": finetuned.seconds,
+            "epoch_seconds": [epoch.seconds for epoch in finetuned.epochs],
         }
 
 
@@ -116,7 +116,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         except KeyboardInterrupt:
             interrupted = True
     return record(
-        "fix",
+        "finetune",
         target=options.json,
         note=options.note,
         settings={**vars(options), "checkpoints": [str(path) for path in options.checkpoints]},
@@ -157,5 +157,5 @@ def main() -> None:
     options = _parse()
     content = measure(options)
     if content["networks"]:
-        print(fix_table(content))
+        print(finetune_table(content))
     finish(content, options.json)

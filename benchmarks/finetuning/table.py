@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.harness.stats import differences, spread_of
 
 
-def fix_table(record: dict[str, Any]) -> str:
+def finetune_table(record: dict[str, Any]) -> str:
     """Markdown: three tables, over the networks of a record of `benchmarks.finetuning`."""
     networks = record["networks"]
     num = f"{len(networks)} networks, mean ± standard deviation" if len(networks) > 1 else "One network"
@@ -22,7 +22,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _sweep(networks: list[dict[str, Any]]) -> str:
-    """Before any fix: accuracy and activations by test resolution."""
+    """Before any finetune: accuracy and activations by test resolution."""
     train_res = networks[0]["train_res"]
     head = [f"trained at {train_res} px, tested at", "top-1, %", "zeros, %", f"distance to {train_res} px"]
     rows = []
@@ -41,14 +41,17 @@ def _sweep(networks: list[dict[str, Any]]) -> str:
 
 def _variants(networks: list[dict[str, Any]]) -> str:
     """After each kind of fix at the resolution that it was for."""
-    sides = sorted({fix["test_res"] for fix in networks[0]["fixes"]})
-    head = ["fix", *(f"{side} px: top-1, %" if part == 0 else "gain, points" for side in sides for part in range(2))]
-    names = list(dict.fromkeys(fix["variant"] for fix in networks[0]["fixes"]))
+    sides = sorted({finetune["test_res"] for finetune in networks[0]["finetunings"]})
+    head = [
+        "finetune",
+        *(f"{side} px: top-1, %" if part == 0 else "gain, points" for side in sides for part in range(2)),
+    ]
+    names = list(dict.fromkeys(finetune["variant"] for finetune in networks[0]["finetunings"]))
     rows = [["none", *(text for side in sides for text in (_before(networks, side), "0"))]]
     for name in names:
         row = [name]
         for side in sides:
-            after = [_fix(net["fixes"], name, side)["top1"] for net in networks]
+            after = [_finetune(net["finetunings"], name, side)["top1"] for net in networks]
             gain = differences(after, [net["before"][str(side)] for net in networks])
             row += [spread_of(after).text(100, 1), gain.text(100, 1, "+")]
         rows.append(row)
@@ -59,8 +62,8 @@ def _before(networks: list[dict[str, Any]], side: int) -> str:
     return spread_of([net["before"][str(side)] for net in networks]).text(100, 1)
 
 
-def _fix(fixes: list[dict[str, Any]], name: str, side: int) -> dict[str, Any]:
-    return next(fix for fix in fixes if fix["variant"] == name and fix["test_res"] == side)
+def _finetune(finetunings: list[dict[str, Any]], name: str, side: int) -> dict[str, Any]:
+    return next(finetune for finetune in finetunings if finetune["variant"] == name and finetune["test_res"] == side)
 
 
 def _times(networks: list[dict[str, Any]]) -> str:
@@ -70,12 +73,15 @@ def _times(networks: list[dict[str, Any]]) -> str:
     rows = []
     for other in networks[0]["uncached"]:
         name, side = other["variant"], other["test_res"]
-        cached = [_fix(net["fixes"], name, side) for net in networks]
-        plain = [_fix(net["uncached"], name, side) for net in networks]
-        first = [fix["epoch_seconds"][0] for fix in cached]
-        later, without = ([statistics.median(fix["epoch_seconds"][1:]) for fix in fixes] for fixes in (cached, plain))
+        cached = [_finetune(net["finetunings"], name, side) for net in networks]
+        plain = [_finetune(net["uncached"], name, side) for net in networks]
+        first = [finetune["epoch_seconds"][0] for finetune in cached]
+        later, without = (
+            [statistics.median(finetune["epoch_seconds"][1:]) for finetune in finetunings]
+            for finetunings in (cached, plain)
+        )
         faster = spread_of([b / a for a, b in zip(later, without, strict=True)])
-        change = differences([fix["top1"] for fix in cached], [fix["top1"] for fix in plain])
+        change = differences([finetune["top1"] for finetune in cached], [finetune["top1"] for finetune in plain])
         rows.append(
             [
                 f"{side} px",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from pipelines.runtime.atomic_files import atomic_file
 
-COLOURS = ("#c2410c", "#1e3a5f", "#4d7c0f", "#d97706", "#7c3aed", "#0e7490", "#be185d", "#64748b", "#a16207", "#334155")
+COLORS = ("#c2410c", "#1e3a5f", "#4d7c0f", "#d97706", "#7c3aed", "#0e7490", "#be185d", "#64748b", "#a16207", "#334155")
 """For engines in order; the first stands out."""
 
 

@@ -97,12 +97,12 @@ class Turns:
         return paired_ratio(*speeds)
 
 
-def estimate(values: Sequence[float], centre: Callable[..., Any] = np.median) -> Estimate:
-    """Centre of some measurements with a bootstrap interval.
+def estimate(values: Sequence[float], center: Callable[..., Any] = np.median) -> Estimate:
+    """Center of some measurements with a bootstrap interval.
 
     Args:
         values: one for each round, one at least.
-        centre: of the last axis of an array, called with `axis=-1`.
+        center: of the last axis of an array, called with `axis=-1`.
     """
     sample = np.asarray(values, float)
     if len(sample) < 5:  # of so few, resampling cannot tell how far they lie apart
@@ -110,8 +110,8 @@ def estimate(values: Sequence[float], centre: Callable[..., Any] = np.median) ->
     else:
         generator = np.random.default_rng(0)
         resampled = sample[generator.integers(0, len(sample), (_NUM_RESAMPLES, len(sample)))]
-        low, high = np.quantile(centre(resampled, axis=-1), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return Estimate(float(centre(sample, axis=-1)), float(low), float(high), len(sample))
+        low, high = np.quantile(center(resampled, axis=-1), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Estimate(float(center(sample, axis=-1)), float(low), float(high), len(sample))
 
 
 def paired_ratio(ones: Sequence[float], others: Sequence[float]) -> Estimate:
@@ -144,7 +144,7 @@ def take_turns(
     """Lets contenders work in turns; Ctrl-C ends it and keeps the rounds that were finished.
 
     In a round they work in one order and then in the reverse (A B C, C B A), and their two windows are added, so a
-    machine that steadily slows down favours nobody. The first one changes from round to round.
+    machine that steadily slows down favors nobody. The first one changes from round to round.
 
     Args:
         runs: does one window of a contender's work; warm-up is the caller's.

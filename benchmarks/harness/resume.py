@@ -13,7 +13,7 @@ from fixres.experiment.report import read_report
 from pipelines.spec import InputError
 
 _OWN_PLACES = ("--run_dir", "--data.work_dir", "--json", "--note")  # of no use on another machine
-_NOT_TRAINED = ("run_dir", "resume", "survival")  # settings that do not change what is measured
+_NOT_TRAINED = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
 _PATHS = {"--data.path": "FOLDER", "--teacher": "FILE"}
 
 

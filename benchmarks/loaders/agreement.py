@@ -20,9 +20,9 @@ class Agreement:
 
     Attributes:
         engine: its name.
-        crops: "training" (random boxes, the same for both) or "centre".
+        crops: "training" (random boxes, the same for both) or "center".
         res: output side in pixels.
-        mean: for each crop the mean absolute difference in grey levels, float (N,).
+        mean: for each crop the mean absolute difference in gray levels, float (N,).
         psnr: for each crop, dB, float (N,).
         labels: for each crop whether the labels are equal, bool (N,).
         worst: the engine's crops with the largest mean difference, worst first, uint8 (<= 3, r, r, 3).
@@ -56,7 +56,7 @@ class Agreement:
 def agreement(
     engine: str, path: Path, resolution: int, min_zoom: float, device: str = "cpu", num_workers: int = 2
 ) -> list[Agreement]:
-    """Compares centre crops, and training crops if the engine takes its boxes from us.
+    """Compares center crops, and training crops if the engine takes its boxes from us.
 
     Args:
         engine: of pipelines.loaders.
@@ -67,10 +67,10 @@ def agreement(
         num_workers: threads or processes of each.
     """
     found = []
-    for name, crop in (("training", TrainCrop()), ("centre", EvalCrop())):
+    for name, crop in (("training", TrainCrop()), ("center", EvalCrop())):
         config = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers, min_zoom=min_zoom, device=device)
         with open_loader(engine, config) as ours:
-            if name == "centre" or ours.shares_boxes:
+            if name == "center" or ours.shares_boxes:
                 reference = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers)
                 with open_loader("torch", reference) as theirs:
                     found.append(_compare(engine, name, resolution, ours, theirs))

@@ -3,7 +3,7 @@
 python -m benchmarks.loaders.fidelity --data PHOTOS --res 128,160,224 --out fidelity
 
 The reference is engine `torch` (Pillow) on the engine's own file. Engines that take the crop from us are compared on
-training crops as well; those that draw their own on centre crops only. Engine `roc` is compared twice more: from full
+training crops as well; those that draw their own on center crops only. Engine `roc` is compared twice more: from full
 levels, and from the coarser levels that it may choose. Ctrl-C keeps the resolutions that were finished.
 """
 
@@ -37,7 +37,7 @@ def compare(path: Path, resolution: int, min_zoom: float, num_epochs: int) -> di
     """Crops of engine roc and of Pillow at the same boxes.
 
     Returns:
-        For each crop: mean absolute difference and largest difference in grey levels, PSNR in dB, whether it came from
+        For each crop: mean absolute difference and largest difference in gray levels, PSNR in dB, whether it came from
         a coarser level.
     """
     config = LoaderConfig(path, TrainCrop(), resolution, 50, num_workers=2, min_zoom=min_zoom)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.docs.render import fidelity_table
-from benchmarks.harness.html_page import COLOURS, axes, conditions_of, embed, picture, write_page
+from benchmarks.harness.html_page import COLORS, axes, conditions_of, embed, picture, write_page
 from benchmarks.loaders.agreement import Agreement
 from benchmarks.throughput.report import cells_of
 
@@ -48,7 +48,7 @@ def write_fidelity_report(
 
 
 def difference_image(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Grey where two uint8 pictures agree, brighter where the first is brighter, `_GAIN` times the difference."""
+    """Gray where two uint8 pictures agree, brighter where the first is brighter, `_GAIN` times the difference."""
     return np.clip(128 + _GAIN * (one.astype(int) - other), 0, 255).astype(np.uint8)
 
 
@@ -87,15 +87,15 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 
 def _histogram(engine: str, found: list[Agreement]) -> bytes:
-    with axes(engine, "mean difference from Pillow in a crop, grey levels", "crops") as (plot, png):
+    with axes(engine, "mean difference from Pillow in a crop, gray levels", "crops") as (plot, png):
         for k, one in enumerate(one for one in found if one.engine == engine):
-            label, colour = f"{one.crops} crops, {one.res} px", COLOURS[k % len(COLOURS)]
-            plot.hist(one.mean, 40, histtype="step", label=label, color=colour)
+            label, color = f"{one.crops} crops, {one.res} px", COLORS[k % len(COLORS)]
+            plot.hist(one.mean, 40, histtype="step", label=label, color=color)
     return png.getvalue()
 
 
 def _coarse(side: int, one: dict[str, np.ndarray]) -> bytes:
     label = "PSNR against Pillow, dB"
     with axes(f"roc, crops from coarser levels, {side} px", label, "crops", legend=False) as (plot, png):
-        plot.hist(one["psnr"][one["coarse"]], 40, color=COLOURS[0])
+        plot.hist(one["psnr"][one["coarse"]], 40, color=COLORS[0])
     return png.getvalue()

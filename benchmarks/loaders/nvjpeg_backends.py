@@ -82,7 +82,7 @@ def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], 
         backends=[nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))],
         options=f":fancy_upsampling=1 {options}".strip(),  # as roc-dali asks of DALI
     )
-    # RGB by its own name: without it grey images would come out with one channel.
+    # RGB by its own name: without it gray images would come out with one channel.
     parameters = nvimgcodec.DecodeParams(
         apply_exif_orientation=False,
         color_spec=nvimgcodec.ColorSpec.SRGB,
@@ -92,7 +92,7 @@ def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], 
 
 
 def ask(backend: str, files: list[np.ndarray], device: torch.device, rounds: int) -> dict[str, Any]:
-    """What a back end makes of a batch: how much it takes, differences in grey levels, images a second."""
+    """What a back end makes of a batch: how much it takes, differences in gray levels, images a second."""
     try:
         decode = decoder(backend, device)
         pixels = [None if image is None else np.asarray(image.cpu()) for image in decode(files)]

@@ -45,7 +45,7 @@ class Phase:
     """Some epochs at one resolution.
 
     Attributes:
-        name: "train" or "fix".
+        name: "train" or "finetune".
         resolution: pixels.
         epochs: how many.
         seconds: for all of them.
@@ -59,20 +59,22 @@ class Phase:
     limit: str
 
 
-def phases(machine: Machine, num_images: int, schedule: list[tuple[int, int]], fix: tuple[int, int]) -> list[Phase]:
+def phases(
+    machine: Machine, num_images: int, schedule: list[tuple[int, int]], finetune: tuple[int, int]
+) -> list[Phase]:
     """The phases of a run.
 
     Args:
         machine: see there.
         num_images: of the training set.
         schedule: (resolution, epochs) in order.
-        fix: (resolution, epochs) of the fine-tuning; 0 epochs for none.
+        finetune: (resolution, epochs) of the fine-tuning; 0 epochs for none.
     """
-    if num_images < 1 or any(epochs < 1 for _, epochs in schedule) or fix[1] < 0:
+    if num_images < 1 or any(epochs < 1 for _, epochs in schedule) or finetune[1] < 0:
         raise InputError("images and epochs must be positive")
     found = [_phase("train", machine, num_images, resolution, epochs, 1.0) for resolution, epochs in schedule]
-    if fix[1]:
-        found.append(_phase("fix", machine, num_images, *fix, 3.0))
+    if finetune[1]:
+        found.append(_phase("finetune", machine, num_images, *finetune, 3.0))
     return found
 
 

@@ -36,7 +36,7 @@ class Scenario:
         large: (resolution, epochs) of the usual way.
         small: (resolution, epochs), ... of the fast way.
         test_res: resolution in pixels that the fast way is fixed for.
-        fix_epochs: of fine-tuning.
+        finetune_epochs: of fine-tuning.
     """
 
     model: str = "resnet50"
@@ -46,7 +46,7 @@ class Scenario:
     large: tuple[tuple[int, int], ...] = ((224, 16),)
     small: tuple[tuple[int, int], ...] = ((128, 12), (160, 4))
     test_res: int = 224
-    fix_epochs: int = 1
+    finetune_epochs: int = 1
 
     def __post_init__(self) -> None:
         check_resolution(self.test_res)
@@ -160,12 +160,12 @@ def project(scenario: Scenario, steps: Speeds) -> Projection:
     if recorded is None:
         raise InputError(f"no throughput record in {RESULTS}; make one: python -m benchmarks.throughput --json FILE")
     runs = {}
-    for title, schedule, fix_epochs in (
+    for title, schedule, finetune_epochs in (
         ("large throughout", scenario.large, 0),
-        ("small, then fixed", scenario.small, scenario.fix_epochs),
+        ("small, then fixed", scenario.small, scenario.finetune_epochs),
     ):
         for engine in ENGINES:
             machine = Machine(scenario.gpus, scenario.cores, steps.values, loaders_of(recorded, engine))
-            found = phases(machine, scenario.num_images, list(schedule), (scenario.test_res, fix_epochs))
+            found = phases(machine, scenario.num_images, list(schedule), (scenario.test_res, finetune_epochs))
             runs[f"{title}, engine {engine}"] = found
     return Projection(scenario, steps, recorded["environment"]["cpu"], runs)

@@ -15,7 +15,7 @@ from benchmarks.harness.stats import Spread, differences, ratios, spread_of
 from pipelines.spec import InputError
 
 REFERENCES = ("large", "baseline")
-"""Arms that the others are compared with; the first that was trained."""
+"""Variants that the others are compared with; the first that was trained."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +24,33 @@ class End:
 
     Attributes:
         title: such as "small + FixRes".
-        arm: the training it ends.
+        variant: the training it ends.
         trained: training resolutions as text, such as "64 to 96 px".
         test_res: test resolution in pixels.
         fixed: whether FixRes belongs to it.
         top1: accuracy at `test_res`.
         train_seconds: training clock.
-        fix_seconds: fix clock, 0 where there is none.
-        program_seconds: opening, training, fix, saving and one test at the end. The tests for curves and sweeps, which
+        finetune_seconds: fix clock, 0 where there is none.
+        wall_seconds: opening, training, fix, saving and one test at the end. The tests for curves and sweeps, which
             only a benchmark makes, are left out.
         path: (seconds of training and fix, top1) of each test on the way, the last one at the end.
     """
 
     title: str
-    arm: str
+    variant: str
     trained: str
     test_res: int
-    fixed: bool
+    finetuned: bool
     top1: float
     train_seconds: float
-    fix_seconds: float
-    program_seconds: float
+    finetune_seconds: float
+    wall_seconds: float
     path: list[tuple[float, float]]
 
     @property
     def clock_seconds(self) -> float:
         """Training and fix."""
-        return self.train_seconds + self.fix_seconds
+        return self.train_seconds + self.finetune_seconds
 
     def seconds_to(self, target: float) -> float | None:
         """Training and fix until a test reaches `target`; None if none does."""
@@ -58,52 +58,58 @@ class End:
 
 
 def ends_of_run(run: dict[str, Any]) -> dict[str, list[End]]:
-    """The ends of all arms of one seed, by arm.
+    """The ends of all variants of one seed, by variant.
 
-    The first arm to open pays for what all share, such as loading libraries. All open and save the same, so the least
+    The first variant to open pays for what all share, such as loading libraries. All open and save the same, so the least
     of their times is counted for each.
     """
-    opening = min(arm["paused_seconds"] - arm["evaluate_seconds"] for arm in run["arms"])
-    return {arm["name"]: ends_of(arm, opening) for arm in run["arms"]}
+    opening = min(variant["paused_seconds"] - variant["evaluate_seconds"] for variant in run["variants"])
+    return {variant["name"]: ends_of(variant, opening) for variant in run["variants"]}
 
 
-def ends_of(arm: dict[str, Any], opening: float) -> list[End]:
-    """The ends of one trained arm of a record, first the one tested as it was trained.
+def ends_of(variant: dict[str, Any], opening: float) -> list[End]:
+    """The ends of one trained variant of a record, first the one tested as it was trained.
 
-    An arm without a fix is also tested at the sweep's larger sizes: what testing larger gives the usual way is not
+    A variant without a fix is also tested at the sweep's larger sizes: what testing larger gives the usual way is not
     FixRes's to claim.
 
     Args:
-        arm: as benchmarks.savings records it.
+        variant: as benchmarks.savings records it.
         opening: seconds for opening and saving.
     """
-    own, test, name = arm["train_res"], arm["test_res"], arm["name"]
-    larger = {test} if arm["sweep_after"] else {test, *(int(side) for side in arm["sweep_before"] if int(side) > own)}
-    found = [_end(arm, name, own, False, opening)]
+    own, test, name = variant["train_res"], variant["test_res"], variant["name"]
+    larger = (
+        {test}
+        if variant["sweep_after"]
+        else {test, *(int(side) for side in variant["sweep_before"] if int(side) > own)}
+    )
+    found = [_end(variant, name, own, False, opening)]
     for side in sorted(larger - {own}):
-        found.append(_end(arm, f"{name}, tested {'larger' if side > own else 'smaller'}", side, False, opening))
-    if arm["sweep_after"]:
-        found.append(_end(arm, f"{name} + FixRes", test, True, opening))
+        found.append(_end(variant, f"{name}, tested {'larger' if side > own else 'smaller'}", side, False, opening))
+    if variant["sweep_after"]:
+        found.append(_end(variant, f"{name} + FixRes", test, True, opening))
     return found
 
 
-def _end(arm: dict[str, Any], title: str, test_res: int, fixed: bool, opening: float) -> End:
-    top1 = arm["sweep_after" if fixed else "sweep_before"][str(test_res)]
-    fix_seconds = arm["fix_seconds"] if fixed else 0.0
-    clock = arm["train_seconds"] + fix_seconds
-    # Tests on the way are made unfixed at the arm's test resolution; else there is the one at the end only.
-    on_the_way = [] if fixed or test_res != arm["test_res"] else [(at, value) for _, at, value in arm["curve"]]
-    first, last = arm["train_res_by_epoch"][0], arm["train_res"]
+def _end(variant: dict[str, Any], title: str, test_res: int, finetuned: bool, opening: float) -> End:
+    top1 = variant["sweep_after" if finetuned else "sweep_before"][str(test_res)]
+    finetune_seconds = variant["finetune_seconds"] if finetuned else 0.0
+    clock = variant["train_seconds"] + finetune_seconds
+    # Tests on the way are made unfixed at the variant's test resolution; else there is the one at the end only.
+    on_the_way = (
+        [] if finetuned or test_res != variant["test_res"] else [(at, value) for _, at, value in variant["curve"]]
+    )
+    first, last = variant["train_res_by_epoch"][0], variant["train_res"]
     return End(
         title=title,
-        arm=arm["name"],
+        variant=variant["name"],
         trained=f"{first} px" if first == last else f"{first} to {last} px",
         test_res=test_res,
-        fixed=fixed,
+        finetuned=finetuned,
         top1=top1,
-        train_seconds=arm["train_seconds"],
-        fix_seconds=fix_seconds,
-        program_seconds=clock + opening + arm["test_seconds"][str(test_res)],
+        train_seconds=variant["train_seconds"],
+        finetune_seconds=finetune_seconds,
+        wall_seconds=clock + opening + variant["test_seconds"][str(test_res)],
         path=on_the_way or [(clock, top1)],
     )
 
@@ -118,9 +124,9 @@ class Comparison:
         reference_top1: accuracy of large throughout.
         gain: accuracy less that of large throughout, seed by seed.
         train_seconds: training clock.
-        fix_seconds: fix clock.
+        finetune_seconds: fix clock.
         clock_seconds: both.
-        program_seconds: program clock with one test.
+        wall_seconds: program clock with one test.
         times_less: training clock of large throughout over this one's, fix included, seed by seed.
         program_times_less: the same of the program clocks.
     """
@@ -130,9 +136,9 @@ class Comparison:
     reference_top1: Spread
     gain: Spread
     train_seconds: Spread
-    fix_seconds: Spread
+    finetune_seconds: Spread
     clock_seconds: Spread
-    program_seconds: Spread
+    wall_seconds: Spread
     times_less: Spread
     program_times_less: Spread
 
@@ -146,7 +152,7 @@ class Comparison:
         """Whether accuracy is lost beyond the spread.
 
         The spread is a standard deviation over seeds: of the reference's accuracy or of the differences, whichever is
-        smaller, so that an unsteady arm cannot hide its loss in its own noise.
+        smaller, so that an unsteady variant cannot hide its loss in its own noise.
         """
         return self.gain.mean < -min(self.gain.sd or 0.0, self.reference_top1.sd or 0.0)
 
@@ -165,19 +171,21 @@ class Comparison:
 
 
 def compare(record: dict[str, Any]) -> list[Comparison]:
-    """Every end of the record's arms, the reference first."""
+    """Every end of the record's variants, the reference first."""
     runs = record["runs"]
-    names = [arm["name"] for arm in runs[0]["arms"]]
+    names = [variant["name"] for variant in runs[0]["variants"]]
     reference = next((name for name in REFERENCES if name in names), None)
     if reference is None:
         raise InputError(
-            f"arms {', '.join(names)}: none is called large or baseline, so there is nothing to compare with"
+            f"variants {', '.join(names)}: none is called large or baseline, so there is nothing to compare with"
         )
     names.sort(key=lambda name: name != reference)
     by_seed = [ends_of_run(run) for run in runs]
-    against = [arms[reference][0] for arms in by_seed]
+    against = [variants[reference][0] for variants in by_seed]
     return [
-        _compare([arms[name][k] for arms in by_seed], against) for name in names for k in range(len(by_seed[0][name]))
+        _compare([variants[name][k] for variants in by_seed], against)
+        for name in names
+        for k in range(len(by_seed[0][name]))
     ]
 
 
@@ -186,16 +194,16 @@ def _compare(ends: list[End], against: list[End]) -> Comparison:
         return [field(end) for end in ends], [field(end) for end in against]
 
     top1, clock = values(lambda end: end.top1), values(lambda end: end.clock_seconds)
-    program = values(lambda end: end.program_seconds)
+    program = values(lambda end: end.wall_seconds)
     return Comparison(
         ends=ends,
         top1=spread_of(top1[0]),
         reference_top1=spread_of(top1[1]),
         gain=differences(*top1),
         train_seconds=spread_of([end.train_seconds for end in ends]),
-        fix_seconds=spread_of([end.fix_seconds for end in ends]),
+        finetune_seconds=spread_of([end.finetune_seconds for end in ends]),
         clock_seconds=spread_of(clock[0]),
-        program_seconds=spread_of(program[0]),
+        wall_seconds=spread_of(program[0]),
         times_less=ratios(clock[1], clock[0]),
         program_times_less=ratios(program[1], program[0]),
     )

@@ -29,7 +29,7 @@ def page(record: dict[str, Any]) -> str:
     pictures = [
         figures.curves(record, target),
         figures.sweeps(record),
-        figures.program_clock(comparisons),
+        figures.wall_clock(comparisons),
         figures.stages(record),
     ]
     return render_page(
@@ -55,20 +55,23 @@ def _commit(environment: dict[str, Any]) -> str:
 
 def _sweep_titles(record: dict[str, Any]) -> list[str]:
     titles = []
-    for arm in record["runs"][0]["arms"]:
-        titles.append(f"{arm['name']}, as trained")
-        titles += [f"{arm['name']}, fixed for {arm['test_res']} px"] if arm["sweep_after"] else []
+    for variant in record["runs"][0]["variants"]:
+        titles.append(f"{variant['name']}, as trained")
+        titles += [f"{variant['name']}, fixed for {variant['test_res']} px"] if variant["sweep_after"] else []
     return titles
 
 
 def _sweep(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """For each test resolution a cell for each arm and each of before and after the fix."""
+    """For each test resolution a cell for each variant and each of before and after the fix."""
     from benchmarks.harness.stats import spread_of
 
-    first = record["runs"][0]["arms"]
-    columns = [(k, key) for k, arm in enumerate(first) for key in ("sweep_before", "sweep_after") if arm[key]]
+    first = record["runs"][0]["variants"]
+    columns = [(k, key) for k, variant in enumerate(first) for key in ("sweep_before", "sweep_after") if variant[key]]
     return [
-        (side, [spread_of([run["arms"][k][key][side] for run in record["runs"]]).text(100, 1) for k, key in columns])
+        (
+            side,
+            [spread_of([run["variants"][k][key][side] for run in record["runs"]]).text(100, 1) for k, key in columns],
+        )
         for side in sorted(first[0]["sweep_before"], key=int)
     ]
 

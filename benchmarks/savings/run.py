@@ -3,7 +3,7 @@
 python -m benchmarks.savings                                                     # drawn scenes, minutes
 python -m benchmarks.savings --config savings --data.path FOLDER --seeds 1,2,3   # photographs
 
-Trains the recipe's arms, which take turns epoch by epoch, once for each seed, and compares their ends: tested as
+Trains the recipe's variants, which take turns epoch by epoch, once for each seed, and compares their ends: tested as
 trained, tested larger, fixed for larger. Any setting of tools/train_fast.py can be given, too (`--optim.lr 0.2`).
 The run folder (runs/NAME, or --run_dir) gets seed-N/ with each seed's own report, savings.json and savings.html. The
 same command goes on where an earlier one was ended: seeds that are finished are not trained again.
@@ -42,7 +42,7 @@ class Savings:
     """A benchmark of some seeds in one folder.
 
     Args:
-        recipe: of the arms; its seed is not used.
+        recipe: of the variants; its seed is not used.
         seeds: what is trained with.
         options: name, note, target and command of the record.
     """
@@ -51,7 +51,7 @@ class Savings:
         self.folder = recipe.folder
         self._options, self._seeds = {"projection": None, **options}, list(seeds)
         self._recipes = {seed: _recipe_of(recipe, seed) for seed in seeds}
-        _check_arms(recipe)
+        _check_variants(recipe)
         # Before any training, so that a folder of other settings ends in a line at once.
         self.finished = {s: found for s in seeds if (found := finished_report(self._recipes[s])) is not None}
 
@@ -63,7 +63,7 @@ class Savings:
     def train(
         self, seed: int, open_loader: Any, data: dict[str, object], check_data: Callable[[], None] = lambda: None
     ) -> None:
-        """Trains all arms with one seed and adds it to record and page; arguments as `run_experiment`'s."""
+        """Trains all variants with one seed and adds it to record and page; arguments as `run_experiment`'s."""
         from fixres.experiment.experiment import run_experiment
 
         recipe = self._recipes[seed]
@@ -96,10 +96,10 @@ class Savings:
 def run_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the record keeps of one seed's report.json: as benchmarks.docs.collect, with curves and seconds of tests."""
     kept = record_of(report)
-    for one, arm in zip(kept["arms"], report["arms"], strict=True):
-        one |= {name: arm[name] for name in _MORE_OF_ARMS}
-        one["curve"] = [[point["epoch"], point["train_seconds"], point["top1"]] for point in arm["curve"]]
-        tests = arm["sweep_after"] or arm["sweep_before"]
+    for one, variant in zip(kept["variants"], report["variants"], strict=True):
+        one |= {name: variant[name] for name in _MORE_OF_ARMS}
+        one["curve"] = [[point["epoch"], point["train_seconds"], point["top1"]] for point in variant["curve"]]
+        tests = variant["sweep_after"] or variant["sweep_before"]
         one["test_seconds"] = {str(test["test_res"]): test["num_images"] / test["images_per_second"] for test in tests}
     return kept
 
@@ -111,16 +111,16 @@ def write_json(content: dict[str, Any], target: Path) -> None:
 
 
 def _recipe_of(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe with one seed, tested also at the sizes that its arms are trained at."""
-    own = {resolution_at(arm.epochs - 1, arm.resolution) for arm in recipe.arms.present().values()}
+    """The recipe with one seed, tested also at the sizes that its variants are trained at."""
+    own = {resolution_at(variant.epochs - 1, variant.resolution) for variant in recipe.variants.present().values()}
     sweep = sorted({*recipe.sweep, *own})
     return replace(recipe, seed=seed, sweep=sweep, run_dir=recipe.folder / f"seed-{seed}")
 
 
-def _check_arms(recipe: Recipe) -> None:
-    arms = recipe.arms.present()
-    if len(arms) < 2 or not any(name in arms for name in REFERENCES):
-        raise InputError(f"arms: {', '.join(arms)}; a comparison needs {' or '.join(REFERENCES)}, and one more")
+def _check_variants(recipe: Recipe) -> None:
+    variants = recipe.variants.present()
+    if len(variants) < 2 or not any(name in variants for name in REFERENCES):
+        raise InputError(f"variants: {', '.join(variants)}; a comparison needs {' or '.join(REFERENCES)}, and one more")
 
 
 def _train_missing(savings: Savings, recipe: Recipe) -> None:
@@ -156,7 +156,7 @@ def _earlier_projection(folder: Path, scenario: Scenario | None) -> dict[str, An
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe that all others describe."""
     parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of all arms (%(default)s)")
+    parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of all variants (%(default)s)")
     parser.add_argument("--target", type=float, help="accuracy, as a fraction, that times are measured to (what large "
                         "reaches in its worst seed, in whole points)")  # fmt: skip
     parser.add_argument("--project", default="resnet50", help="network to project ImageNet for, or none (%(default)s)")

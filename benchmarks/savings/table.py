@@ -29,9 +29,9 @@ def _row(one: Comparison, target: float, reference: bool) -> list[str]:
         one.top1.text(100, 1),
         "0" if reference else one.gain.text(100, 1, "+"),
         one.train_seconds.text(1, 0),
-        one.fix_seconds.text(1, 0) if first.fixed else "",
+        one.finetune_seconds.text(1, 0) if first.finetuned else "",
         "1" if reference else one.times_less.text(1, 2),
-        one.program_seconds.text(1, 0),
+        one.wall_seconds.text(1, 0),
         "1" if reference else one.program_times_less.text(1, 2),
         reached(one, target),
     ]
@@ -40,7 +40,7 @@ def _row(one: Comparison, target: float, reference: bool) -> list[str]:
 def verdicts(record: dict[str, Any]) -> list[str]:
     """A sentence for each fixed end; for all others if nothing was fixed."""
     others = compare(record)[1:]
-    return [one.verdict() for one in others if one.first.fixed] or [one.verdict() for one in others]
+    return [one.verdict() for one in others if one.first.finetuned] or [one.verdict() for one in others]
 
 
 def savings_table(record: dict[str, Any]) -> str:

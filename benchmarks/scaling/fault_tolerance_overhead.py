@@ -34,13 +34,13 @@ from tqdm import tqdm
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Estimate, Turns, Window, estimate, take_turns
 from benchmarks.harness.records import finish, record
-from benchmarks.scaling.table import survival_table
+from benchmarks.scaling.table import fault_tolerance_table
 from benchmarks.scaling.worker import NUM_CLASSES
-from fixres.config.fault_tolerance import SurvivalConfig
+from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.recipe import ModelConfig, OptimConfig
-from fixres.fault_tolerance import manager as survival
-from fixres.fault_tolerance.manager import STATES, Survival
-from fixres.models.factory import Normalise, create_model
+from fixres.fault_tolerance import manager as fault_tolerance
+from fixres.fault_tolerance.manager import STATES, FaultTolerance
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.rng import seed_step
@@ -100,11 +100,11 @@ class Course:
         model = _SMALL if case.name == "small" else ModelConfig(case.name)
         self._net = create_model(model, NUM_CLASSES).to(precision.device).train()
         self._stepper = Stepper(create_optimizer(self._net, OptimConfig()), precision)
-        normalise, self._device = Normalise().to(precision.device), precision.device
-        self._trainer = Trainer(self._net, normalise, self._stepper, precision, 0.1)
+        normalize, self._device = Normalize().to(precision.device), precision.device
+        self._trainer = Trainer(self._net, normalize, self._stepper, precision, 0.1)
         self._loader, self._folder = Resident(case, precision.device), folder
-        self.survival = Survival(folder, SurvivalConfig(minutes=_NEVER), precision, self._state)
-        opened = self.survival.watched(lambda *_, **__: self._loader, lambda: False)  # type: ignore[arg-type,return-value]
+        self.fault_tolerance = FaultTolerance(folder, FaultToleranceConfig(minutes=_NEVER), precision, self._state)
+        opened = self.fault_tolerance.watched(lambda *_, **__: self._loader, lambda: False)  # type: ignore[arg-type,return-value]
         self._watched: Loader = opened("train")
 
     def _state(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Course:
             with _without_seeds():
                 self._trainer.epoch(self._loader, _no_rate, kind)  # type: ignore[arg-type]
         else:
-            self._trainer.epoch(self._watched, _no_rate, kind, watch=self.survival)
+            self._trainer.epoch(self._watched, _no_rate, kind, watch=self.fault_tolerance)
         return Window(self._loader.num_samples, time.perf_counter() - start)
 
     def calls(self) -> float:
@@ -131,14 +131,14 @@ class Course:
         self._loader.num_steps, loss, start = _NUM_CALLS, torch.zeros((), device=self._device), time.perf_counter()
         for number, batch in enumerate(self._watched):
             seed_step(self._device, 0, 0, number)
-            self.survival.loss(loss, batch, WATCHED, number)
-            self.survival.updated()
+            self.fault_tolerance.loss(loss, batch, WATCHED, number)
+            self.fault_tolerance.updated()
         return (time.perf_counter() - start) / _NUM_CALLS
 
     def write(self) -> float:
         """Seconds of a state's way to the disk."""
-        before, start = self.survival.serial, time.perf_counter()
-        self.survival.save()
+        before, start = self.fault_tolerance.serial, time.perf_counter()
+        self.fault_tolerance.save()
         seconds = time.perf_counter() - start
         if not list((self._folder / STATES).glob(f"state-{before + 1:08d}-*.pt")):
             raise InputError(f"{self._folder}: no state could be written there; choose another --folder")
@@ -159,10 +159,10 @@ def _without_seeds() -> Iterator[None]:
         yield
 
 
-def write_share(write_seconds: float, config: SurvivalConfig | None = None) -> float:
+def write_share(write_seconds: float, config: FaultToleranceConfig | None = None) -> float:
     """Share of the time that goes into writing states of so many seconds, at a setting's interval."""
-    minutes = (config or SurvivalConfig()).minutes
-    return write_seconds / (write_seconds + max(60 * minutes, write_seconds / survival._SHARE))
+    minutes = (config or FaultToleranceConfig()).minutes
+    return write_seconds / (write_seconds + max(60 * minutes, write_seconds / fault_tolerance._SHARE))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -180,13 +180,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             interrupted = True
     note = _NOTE.format(**vars(options) | {"precision": precision.name, "device": environment["storage"]["device"]})
     return record(
-        "survival",
+        "fault_tolerance",
         target=options.json,
         note=note,
         settings=vars(options) | {"networks": [":".join(map(str, case)) for case in options.networks]},
         environment=environment | {"precision": precision.name, "device": str(device)},
         partial=interrupted,
-        minutes=SurvivalConfig().minutes,
+        minutes=FaultToleranceConfig().minutes,
         results=results,
     )
 
@@ -194,7 +194,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def _one(case: Case, precision: Precision, options: argparse.Namespace, bar: tqdm) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         course = Course(case, precision, Path(name))
-        with course.survival:
+        with course.fault_tolerance:
             course.set_window(options.seconds)
             runs = {kind: partial(course.window, kind) for kind in (PLAIN, WATCHED)}
             turns = take_turns(runs, options.rounds, progress=bar.update)
@@ -260,7 +260,7 @@ def main() -> None:
     """Measures, prints the table, writes the file."""
     options = _parse()
     content = measure(options)
-    print(survival_table(content))
+    print(fault_tolerance_table(content))
     finish(content, options.json)
 
 

@@ -38,16 +38,16 @@ def _link(one: dict[str, Any]) -> list[str]:
     ]
 
 
-def survival_table(record: dict[str, Any]) -> str:
+def fault_tolerance_table(record: dict[str, Any]) -> str:
     """Markdown: what looking after a run costs each network."""
     head = [
         "network", "px", "batch", "step, ms", "its calls, us", "watching, % of the time", "state, MB", "written in, s",
         "writing, % of the time", "together, %",
     ]  # fmt: skip
-    return table(head, [_survival(one) for one in record["results"]])
+    return table(head, [_fault_tolerance(one) for one in record["results"]])
 
 
-def _survival(one: dict[str, Any]) -> list[str]:
+def _fault_tolerance(one: dict[str, Any]) -> list[str]:
     return [
         one["name"],
         str(one["res"]),

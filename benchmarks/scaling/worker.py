@@ -26,8 +26,8 @@ from benchmarks.harness.interleaved import Window, take_turns
 from benchmarks.throughput.engines import batches_ahead
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.distributed.process_group import (
-    from_main,
-    gathered,
+    all_gather,
+    broadcast,
     is_main,
     joined,
     num_processes,
@@ -36,7 +36,7 @@ from fixres.distributed.process_group import (
     wait_for_all,
 )
 from fixres.distributed.process_group import without_sync as alone
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
@@ -105,7 +105,7 @@ class _Steps:
         net = create_model(ModelConfig(spec.model, spec.model_kwargs), NUM_CLASSES).to(precision.device).train()
         self._stepper = _Stepper(create_optimizer(net, OptimConfig()), precision)
         self._trainer = Trainer(
-            net, Normalise().to(precision.device), self._stepper, precision, 0.1, compile=spec.compile
+            net, Normalize().to(precision.device), self._stepper, precision, 0.1, compile=spec.compile
         )
         self._device = precision.device
 
@@ -128,7 +128,7 @@ class _Steps:
             if number % _STEPS_QUEUED == 0:
                 wait(self._device)
         wait(self._device)
-        return Window(num_images * num_steps, max(gathered(time.perf_counter() - start)))
+        return Window(num_images * num_steps, max(all_gather(time.perf_counter() - start)))
 
     def fed_window(self, feed: Feed, num_images: int, num_steps: int, num_ahead: int) -> Window:
         """The same, after the batches that the engine has made while others worked."""
@@ -140,7 +140,7 @@ class _Steps:
         """Steps in a window of `seconds`, the same number in all processes."""
         self.window(feed, 1, 1, exchanges=True)  # chooses algorithms, compiles
         window = self.window(feed, 1, 2, exchanges=True)
-        return from_main(max(2, math.ceil(2 * seconds / window.seconds)))
+        return broadcast(max(2, math.ceil(2 * seconds / window.seconds)))
 
 
 def wait(device: torch.device) -> None:
@@ -215,7 +215,7 @@ def _all_reduce(num_bytes: int, device: torch.device, turns: int) -> list[float]
         for _ in range(_NUM_REDUCED):
             dist.all_reduce(values)
         wait(device)
-        seconds = max(gathered((time.perf_counter() - start) / _NUM_REDUCED))
+        seconds = max(all_gather((time.perf_counter() - start) / _NUM_REDUCED))
         found += [seconds] if turn else []  # the first one makes the connections
     return found
 

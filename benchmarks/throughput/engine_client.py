@@ -1,6 +1,6 @@
 """A contender in a process of its own, frozen while others work.
 
-Engines read ahead. Left running, one would fill its queues with its neighbour's CPU time and hand out a finished
+Engines read ahead. Left running, one would fill its queues with its neighbor's CPU time and hand out a finished
 stock in its own next window. So all processes of a contender are stopped (SIGSTOP) outside its windows: windows follow
 one another as if nothing lay between, and short ones are as true as long ones.
 """

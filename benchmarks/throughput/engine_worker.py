@@ -51,7 +51,7 @@ class Server:
         cpu, start, num_images = cpu_seconds(self._family), time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
             num_images += self._stream.next_batch()
-        self._synchronise()
+        self._synchronize()
         elapsed = time.perf_counter() - start
         used = cpu_seconds(self._family) - cpu
         self._family = self._family or family()  # only now, after the window that warms up, there are workers
@@ -64,7 +64,7 @@ class Server:
             num_images += num
             if time.perf_counter() - start > seconds:
                 break
-        self._synchronise()
+        self._synchronize()
         elapsed = time.perf_counter() - start
         return {"num_images": num_images, "seconds": elapsed, "cpu_seconds": cpu_seconds(family()) - cpu}
 
@@ -81,7 +81,7 @@ class Server:
         release_pages(self._contender.path)
         return {}
 
-    def _synchronise(self) -> None:
+    def _synchronize(self) -> None:
         if self._contender.device != "cpu":
             import torch
 

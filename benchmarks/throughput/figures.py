@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.html_page import COLOURS, axes
+from benchmarks.harness.html_page import COLORS, axes
 from benchmarks.throughput.summary import ratio_of
 
 
@@ -65,7 +65,7 @@ def _by_resolution(
             if interval is not None:
                 low, high = np.array([[factor * end for end in one[interval]] for one in rows]).T
                 whiskers = np.maximum([values - low, high - values], 0)
-            plot.bar(x, values, width, yerr=whiskers, label=engine, color=_colour(results, engine), ecolor="#111111")
+            plot.bar(x, values, width, yerr=whiskers, label=engine, color=_color(results, engine), ecolor="#111111")
         plot.set_xticks(range(len(sides)), [str(side) for side in sides])
     return png.getvalue()
 
@@ -83,7 +83,7 @@ def _ratios(content: dict[str, Any]) -> bytes:
             low, high = np.array([entry["interval"] for _, entry in rows]).T
             x = np.array([side for side, _ in rows]) + 1.5 * (k - len(others) / 2)  # so that whiskers do not overlap
             errors = np.maximum([values - low, high - values], 0)
-            plot.errorbar(x, values, errors, fmt="o-", capsize=3, label=other, color=_colour(results, other))
+            plot.errorbar(x, values, errors, fmt="o-", capsize=3, label=other, color=_color(results, other))
         plot.axhline(1, color="#888888", linewidth=1)
         plot.set_ylim(bottom=0)
         plot.set_xticks(sides)
@@ -92,10 +92,10 @@ def _ratios(content: dict[str, Any]) -> bytes:
 
 def _bars(content: dict[str, Any], key: str, label: str, factor: float) -> bytes:
     rows: list[dict[str, Any]] = content["opening"]
-    colour: Callable[[str], str] = lambda engine: _colour(content["results"] or content["cold"] or rows, engine)  # noqa: E731
+    color: Callable[[str], str] = lambda engine: _color(content["results"] or content["cold"] or rows, engine)  # noqa: E731
     with axes(label, "", "", legend=False) as (plot, png):
         names = [one["engine"] for one in rows]
-        bars = plot.barh(names, [factor * one[key] for one in rows], color=[colour(name) for name in names])
+        bars = plot.barh(names, [factor * one[key] for one in rows], color=[color(name) for name in names])
         plot.bar_label(
             bars, fmt=lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", padding=3, fontsize=8
         )
@@ -104,6 +104,6 @@ def _bars(content: dict[str, Any], key: str, label: str, factor: float) -> bytes
     return png.getvalue()
 
 
-def _colour(results: list[dict[str, Any]], engine: str) -> str:
+def _color(results: list[dict[str, Any]], engine: str) -> str:
     engines = _engines(results)
-    return COLOURS[engines.index(engine) % len(COLOURS)] if engine in engines else COLOURS[-1]
+    return COLORS[engines.index(engine) % len(COLORS)] if engine in engines else COLORS[-1]

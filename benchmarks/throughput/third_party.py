@@ -216,7 +216,7 @@ def _transforms(resolution: int) -> list[Any]:
 
 
 def to_bytes(image: Image.Image) -> torch.Tensor:
-    """uint8 (3, h, w); grey and four-channel files become RGB."""
+    """uint8 (3, h, w); gray and four-channel files become RGB."""
     return transforms.functional.pil_to_tensor(image.convert("RGB"))
 
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.training.train_step --models resnet18,resnet50 --res 128,160,224 --json FILE
 
-A step is what the trainer does: normalise, forward, loss, backward, update. Batches lie on the device, so this is the
+A step is what the trainer does: normalize, forward, loss, backward, update. Batches lie on the device, so this is the
 ceiling for every input engine. Resolutions take turns. FLOPs are counted by torch (a multiplication and an addition are
 two), three times the forward pass for training; the device's peak is a large matrix product's in the same format.
 Ctrl-C keeps what was measured.
@@ -24,7 +24,7 @@ from benchmarks.harness.interleaved import Turns, Window, take_turns
 from benchmarks.harness.options import sides
 from benchmarks.harness.records import RESULTS, finish, read_record, record
 from fixres.config.recipe import ModelConfig, OptimConfig
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.flops import forward_flops
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.optimizer import Stepper, create_optimizer
@@ -44,9 +44,9 @@ class Steps:
     def __init__(self, name: str, batch_size: int, precision: Precision, compile: str) -> None:
         self.name, self._batch_size, self._device = name, batch_size, precision.device
         self.net = create_model(ModelConfig(name), _NUM_CLASSES).to(precision.device).train()
-        self._normalise = Normalise().to(precision.device)
+        self._normalize = Normalize().to(precision.device)
         stepper = Stepper(create_optimizer(self.net, OptimConfig()), precision)
-        self._trainer = Trainer(self.net, self._normalise, stepper, precision, 0.1, compile)
+        self._trainer = Trainer(self.net, self._normalize, stepper, precision, 0.1, compile)
         self._labels = torch.randint(0, _NUM_CLASSES, (batch_size,), device=precision.device)
 
     def window(self, resolution: int, min_seconds: float) -> Window:
@@ -77,7 +77,7 @@ class Steps:
 
     def forward_flops(self, resolution: int) -> int:
         """Of one image."""
-        return forward_flops(self.net, self._normalise, resolution)
+        return forward_flops(self.net, self._normalize, resolution)
 
     def _images(self, resolution: int) -> torch.Tensor:
         shape = (self._batch_size, resolution, resolution, 3)

@@ -54,7 +54,7 @@ def _bars(title: str, gains: list[tuple[str, Spread]]) -> str:
     with pages.axes(title, "points of top-1, 95 % interval of the seeds", "", legend=False) as (plot, png):
         for name, gain in gains:
             half = 0.0 if gain.low is None else 100 * (gain.mean - gain.low)
-            plot.barh(name.removeprefix("+ "), 100 * gain.mean, xerr=half, color=pages.COLOURS[1], height=0.6)
+            plot.barh(name.removeprefix("+ "), 100 * gain.mean, xerr=half, color=pages.COLORS[1], height=0.6)
         plot.axvline(0, color="black", lw=0.8)
         plot.invert_yaxis()
     return pages.embed(png.getvalue())
@@ -63,11 +63,11 @@ def _bars(title: str, gains: list[tuple[str, Spread]]) -> str:
 def _prices(groups: list[Group]) -> str:
     with pages.axes("Accuracy against the price of a step", "ms a step", "top-1, %") as (plot, png):
         for k, one in enumerate(groups):
-            colour = pages.COLOURS[k % len(pages.COLOURS)]
+            color = pages.COLORS[k % len(pages.COLORS)]
             top1, ms = one.spread("top1"), one.spread("seconds_per_step")
             error = None if top1.sd is None else 100 * top1.sd
-            marker = "o" if k < len(pages.COLOURS) else "s"
-            plot.errorbar(1000 * ms.mean, 100 * top1.mean, yerr=error, fmt=marker, color=colour, label=one.title)
+            marker = "o" if k < len(pages.COLORS) else "s"
+            plot.errorbar(1000 * ms.mean, 100 * top1.mean, yerr=error, fmt=marker, color=color, label=one.title)
     return pages.embed(png.getvalue())
 
 
@@ -79,9 +79,9 @@ def _trainings(record: dict[str, Any]) -> list[list[str]]:
             one["variant"],
             str(one["seed"]),
             f"{100 * one['top1']:.2f}",
-            f"{100 * one['top1_before_fix']:.2f}",
+            f"{100 * one['top1_before_finetune']:.2f}",
             f"{one['train_seconds']:.1f}",
-            f"{one['fix_seconds']:.1f}",
+            f"{one['finetune_seconds']:.1f}",
             f"{1000 * one['seconds_per_step']:.1f}",
             str(one["commit"])[:7],
         ]

@@ -105,17 +105,20 @@ class Ablation:
 
 def training_of(variant: Variant, report: dict[str, Any], process: dict[str, Any]) -> dict[str, Any]:
     """What the record keeps of one report.json and process.json: seconds, bytes, fractions."""
-    (arm,) = report["arms"]
+    (variant,) = report["variants"]
     batch_size = report["recipe"]["optim"]["batch_size"]
     return {
         "variant": variant.name,
         "tricks": list(variant.tricks),
         "seed": report["recipe"]["seed"],
-        **{key: arm[key] for key in ("train_res_by_epoch", "test_res", "top1", "class_mean_top1", "top1_before_fix")},
-        **{key: arm[key] for key in ("train_seconds", "fix_seconds", "program_seconds", "data_wait_share")},
-        "sweep": {str(one["test_res"]): one["top1"] for one in arm["sweep_before"]},
+        **{
+            key: variant[key]
+            for key in ("train_res_by_epoch", "test_res", "top1", "class_mean_top1", "top1_before_finetune")
+        },
+        **{key: variant[key] for key in ("train_seconds", "finetune_seconds", "wall_seconds", "data_wait_share")},
+        "sweep": {str(one["test_res"]): one["top1"] for one in variant["sweep_before"]},
         # Waiting for data is left out: it is the loader's, and differs with the machine's other work.
-        "seconds_per_step": batch_size * (1 - arm["data_wait_share"]) / arm["images_per_second"],
+        "seconds_per_step": batch_size * (1 - variant["data_wait_share"]) / variant["images_per_second"],
         **process,
         "commit": report["environment"]["commit"],
         "written": report["written"],
@@ -162,7 +165,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     options.seeds = seeds_of(options.seeds, rest)
     if options.teacher is not None and not options.teacher.is_file():
         raise InputError(
-            f"--teacher {options.teacher}: no such file; give a checkpoint, such as runs/NAME/ARM/fixed.pt"
+            f"--teacher {options.teacher}: no such file; give a checkpoint, such as runs/NAME/ARM/finetuned.pt"
         )
     return options, parse_recipe(rest, default="tricks/ablation")
 

@@ -24,7 +24,7 @@ from benchmarks.tricks.speed_table import tricks_speed_table
 from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import ModelConfig, OptimConfig, Recipe
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.build import create_trainer
 from fixres.training.ema import Average
@@ -33,15 +33,15 @@ from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError, check_resolution
 
 _NUM_CLASSES = 1000
-_COLOURS, _MIXING = {"colour": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
+_COLORS, _MIXING = {"color": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
 SWITCHES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "plain": ({}, {}),
-    "colours, PCA noise": (_COLOURS, {}),
+    "colors, PCA noise": (_COLORS, {}),
     "mixup": ({"mixup": 0.2}, {}),
     "CutMix": ({"cutmix": 1.0}, {}),
     "label smoothing": ({}, {"label_smoothing": 0.1}),
     "average of the weights": ({}, {"ema": 0.9999}),
-    "all": (_COLOURS | _MIXING, {"label_smoothing": 0.1, "ema": 0.9999}),
+    "all": (_COLORS | _MIXING, {"label_smoothing": 0.1, "ema": 0.9999}),
 }
 """Settings of augment and of optim by name."""
 _NOTE = (
@@ -69,7 +69,7 @@ class Loop:
         net = create_model(model, _NUM_CLASSES).to(precision.device).train()
         average = None if recipe.optim.ema is None else Average(net, recipe.optim.ema)
         classes = tuple(map(str, range(_NUM_CLASSES)))
-        self._trainer = create_trainer(recipe, net, Normalise().to(precision.device), precision, classes, average)
+        self._trainer = create_trainer(recipe, net, Normalize().to(precision.device), precision, classes, average)
         self._images, self._number = images, 0
         self._labels = torch.randint(0, _NUM_CLASSES, (len(images),), device=images.device)
 

@@ -90,7 +90,7 @@ def _stack_row(group: Group, above: Group | None, baseline: Group) -> list[str]:
         f"{group.first['test_res']} px",
         group.spread("top1").text(100, 1),
         *_gain(group.pairs(above, "top1") if above else None),
-        group.spread(lambda one: one["train_seconds"] + one["fix_seconds"]).text(1, 0),
+        group.spread(lambda one: one["train_seconds"] + one["finetune_seconds"]).text(1, 0),
         group.spread("seconds_per_step").text(1000, 0),
         _times(group.pairs(baseline, "seconds_per_step")),
         group.spread(_memory).text(1e-6, 0),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.config.augment import DistillConfig
-from fixres.config.recipe import ArmConfig, ArmsConfig, AugmentConfig, FixConfig, Recipe, ResolutionConfig
+from fixres.config.recipe import AugmentConfig, FinetuneConfig, Recipe, ResolutionConfig, VariantConfig, VariantsConfig
 from pipelines.spec import InputError
 
 
@@ -60,32 +60,34 @@ def _network(**values: Any) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, model=replace(recipe.model, kwargs=recipe.model.kwargs | values))
 
 
-def _arm(recipe: Recipe, **values: Any) -> Recipe:
-    return replace(recipe, arms=ArmsConfig(baseline=replace(arm_of(recipe), **values)))
+def _variant(recipe: Recipe, **values: Any) -> Recipe:
+    return replace(recipe, variants=VariantsConfig(baseline=replace(variant_of(recipe), **values)))
 
 
 def _efficient(recipe: Recipe) -> Recipe:
     """Warm-up over an eighth of the run, zero gamma, no decay on biases and BatchNorm."""
-    recipe = _optim(warmup_epochs=arm_of(recipe).epochs / 8, decay_all=None)(recipe)
+    recipe = _optim(warmup_epochs=variant_of(recipe).epochs / 8, decay_all=None)(recipe)
     return _network(zero_init_last=True)(recipe)
 
 
 def _progressive(recipe: Recipe) -> Recipe:
     """The first half of the run at three quarters of the resolution."""
-    arm = arm_of(recipe)
-    side, multiple = train_res(recipe), arm.resolution.multiple
+    variant = variant_of(recipe)
+    side, multiple = train_res(recipe), variant.resolution.multiple
     smaller = max(side * 3 // 4 // multiple * multiple, multiple)
-    points = [(0, smaller), (arm.epochs // 2, side)] if arm.epochs > 1 else [(0, side)]
-    return _arm(recipe, resolution=ResolutionConfig(points, multiple=multiple))
+    points = [(0, smaller), (variant.epochs // 2, side)] if variant.epochs > 1 else [(0, side)]
+    return _variant(recipe, resolution=ResolutionConfig(points, multiple=multiple))
 
 
-def _fixed(recipe: Recipe) -> Recipe:
-    """Fixed for half as large again, as the arm `small` of savings.yaml."""
-    return _arm(recipe, test_res=train_res(recipe) * 3 // 2, fix=FixConfig(epochs=4, lr=0.04, augmentation="test"))
+def _finetuned(recipe: Recipe) -> Recipe:
+    """Fixed for half as large again, as the variant `small` of savings.yaml."""
+    return _variant(
+        recipe, test_res=train_res(recipe) * 3 // 2, finetune=FinetuneConfig(epochs=4, lr=0.04, augmentation="test")
+    )
 
 
 TRICKS = (
-    Trick("colours", "colours, PCA noise", "section 2.1", _augment(colour=0.4, pca=0.1)),
+    Trick("colors", "colors, PCA noise", "section 2.1", _augment(color=0.4, pca=0.1)),
     Trick("efficient", "warm-up, zero gamma, no decay on biases", "section 3.1", _efficient),
     Trick("resnet-d", "ResNet-D", "section 4", _network(stem_type="deep", avg_down=True)),
     Trick("cosine", "cosine decay", "section 5.1", _optim(steps=None)),
@@ -96,7 +98,7 @@ TRICKS = (
     Trick("ema", "average of the weights", "docs/tricks.md", _optim(ema=0.98)),
     Trick("blurpool", "blur pooling", "arXiv 1904.11486", _network(aa_layer="blurpool")),
     Trick("progressive", "progressive resolution", "docs/fixres.md", _progressive),
-    Trick("fixres", "FixRes", "arXiv 1906.06423", _fixed),
+    Trick("fixres", "FixRes", "arXiv 1906.06423", _finetuned),
 )
 
 
@@ -106,17 +108,19 @@ def distillation(teacher: Path) -> Trick:
     return Trick("distillation", "distillation", "section 5.3", lambda recipe: replace(recipe, distill=config))
 
 
-def arm_of(recipe: Recipe) -> ArmConfig:
-    """The one arm of the benchmark's recipe."""
-    arms = recipe.arms.present()
-    if list(arms) != ["baseline"]:
-        raise InputError(f"arms: {', '.join(arms)}; the benchmark of tricks trains one arm, called baseline")
-    return arms["baseline"]
+def variant_of(recipe: Recipe) -> VariantConfig:
+    """The one variant of the benchmark's recipe."""
+    variants = recipe.variants.present()
+    if list(variants) != ["baseline"]:
+        raise InputError(
+            f"variants: {', '.join(variants)}; the benchmark of tricks trains one variant, called baseline"
+        )
+    return variants["baseline"]
 
 
 def train_res(recipe: Recipe) -> int:
     """The resolution in pixels that the training ends with."""
-    return arm_of(recipe).resolution.points[-1][1]
+    return variant_of(recipe).resolution.points[-1][1]
 
 
 def variants(recipe: Recipe, tricks: Sequence[Trick] = TRICKS, on_top: Sequence[Trick] = ()) -> list[Variant]:

@@ -1,11 +1,11 @@
-"""What is done to training batches on their device: colours (arXiv 1812.01187, section 2.1), then mixing.
+"""What is done to training batches on their device: colors (arXiv 1812.01187, section 2.1), then mixing.
 
-Brightness, saturation, hue and the noise along the principal colours are all affine in (red, green, blue). So each
+Brightness, saturation, hue and the noise along the principal colors are all affine in (red, green, blue). So each
 image gets one 3 x 3 matrix and one shift, and a batch one pass, rounded and cut to [0, 255] once, at its end. `jitter`
 differs: it has FixRes's contrast, which needs the mean of the image, and rounds after each of its three.
 
 Chance is drawn on the host, as a function of (seed, epoch, step) and an image's place in the batch of all processes: a
-run repeats, and is the same on every device. Colours do not depend on the number of processes. Mixing has one weight
+run repeats, and is the same on every device. Colors do not depend on the number of processes. Mixing has one weight
 and box for the whole batch, in all processes; images are mixed with others of their process.
 """
 
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixres.augment.kernels import recoloured_on_cpu
+from fixres.augment.kernels import recolored_on_cpu
 from fixres.augment.mixup import draw_mix, mixed
 from fixres.config.augment import AugmentConfig
 from fixres.distributed.process_group import num_processes, rank
 
-# Luma and two axes of colour (YIQ): turning those about the first is hue, scaling them saturation.
+# Luma and two axes of color (YIQ): turning those about the first is hue, scaling them saturation.
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
-# Of ImageNet's RGB values in [0, 1], as everybody who followed AlexNet has them; columns are the principal colours.
+# Of ImageNet's RGB values in [0, 1], as everybody who followed AlexNet has them; columns are the principal colors.
 _PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 _PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
-_COLOURS, _MIXING = 1, 2  # streams of chance; the crops' and the jitter's have other keys
+_COLORS, _MIXING = 1, 2  # streams of chance; the crops' and the jitter's have other keys
 
 
 def draw_factors(amount: float, num_images: int, random: np.random.Generator) -> np.ndarray:
@@ -35,7 +35,7 @@ def draw_factors(amount: float, num_images: int, random: np.random.Generator) ->
     return 1 + amount * (2 * random.random((num_images, 3)) - 1)
 
 
-def colour_matrices(factors: np.ndarray) -> np.ndarray:
+def color_matrices(factors: np.ndarray) -> np.ndarray:
     """float64 (B, 3, 3): what takes a pixel's (red, green, blue) to its jittered ones.
 
     Saturation 0 leaves luma alone. The paper does not say what a factor of the hue is; a factor f turns it by
@@ -55,11 +55,11 @@ def colour_matrices(factors: np.ndarray) -> np.ndarray:
 
 
 def pca_shifts(alphas: np.ndarray) -> np.ndarray:
-    """float64 (B, 3): what is added to values in [0, 255], from draws (B, 3) along the principal colours."""
+    """float64 (B, 3): what is added to values in [0, 255], from draws (B, 3) along the principal colors."""
     return 255 * (alphas * _PCA_VALUES) @ _PCA_VECTORS.T
 
 
-def recoloured(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
+def recolored(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
     """Pixels times matrix plus shift, rounded and cut to [0, 255].
 
     Args:
@@ -71,13 +71,13 @@ def recoloured(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
         uint8 (B, H, W, 3).
     """
     if not images.is_cuda:
-        return recoloured_on_cpu(images, matrices, shifts)
+        return recolored_on_cpu(images, matrices, shifts)
     values = torch.baddbmm(shifts[:, None], images.flatten(1, 2).float(), matrices.transpose(1, 2))
     return values.round_().clamp_(0, 255).to(torch.uint8).view(images.shape)
 
 
 class BatchTransform:
-    """Colours and mixing as `config` asks.
+    """Colors and mixing as `config` asks.
 
     Args:
         config: how much of what.
@@ -103,23 +103,23 @@ class BatchTransform:
         Returns:
             uint8 (B, H, W, 3), and either the labels or float32 (B, num_classes), rows adding up to 1.
         """
-        if self._config.colour or self._config.pca:
-            images = self._recolour(images, self._random(_COLOURS, step))
+        if self._config.color or self._config.pca:
+            images = self._recolor(images, self._random(_COLORS, step))
         if not self._config.mixes:
             return images, labels
         mix = draw_mix(self._config, images.shape[1], self._random(_MIXING, step))
         return mixed(images, labels, mix, self._num_classes)
 
-    def _recolour(self, images: Tensor, random: np.random.Generator) -> Tensor:
+    def _recolor(self, images: Tensor, random: np.random.Generator) -> Tensor:
         # Those of the images of all processes, of which this one has an equal part; 8192 take a millisecond.
         num, own = len(images) * num_processes(), slice(len(images) * rank(), len(images) * (rank() + 1))
-        matrices = colour_matrices(draw_factors(self._config.colour, num, random)[own])
+        matrices = color_matrices(draw_factors(self._config.color, num, random)[own])
         shifts = pca_shifts(self._config.pca * random.standard_normal((num, 3))[own])
         both = torch.from_numpy(np.concatenate([matrices.reshape(-1, 9), shifts], axis=1).astype(np.float32))
         if images.is_cuda:  # from other memory the host would wait for the steps before
             both = both.pin_memory()
         both = both.to(images.device, non_blocking=True)  # one transfer
-        return recoloured(images, both[:, :9].reshape(-1, 3, 3), both[:, 9:])
+        return recolored(images, both[:, :9].reshape(-1, 3, 3), both[:, 9:])
 
     def _random(self, stream: int, step: int) -> np.random.Generator:
         key = np.array([self._seed, stream], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Colours and mixing of uint8 batches on a CPU, compiled: each pixel is read once, reckoned with and written once.
+"""Colors and mixing of uint8 batches on a CPU, compiled: each pixel is read once, reckoned with and written once.
 
 As operations of torch a batch becomes floats, four times its bytes, and goes through memory once for every operation.
 Piece by piece it stays in the cache, but torch wakes its other threads for each of hundreds of small operations, which
@@ -15,8 +15,8 @@ from torch import Tensor
 _ZERO, _HALF, _MOST = np.float32(0), np.float32(0.5), np.float32(255)
 
 
-def recoloured_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
-    """As `augment_batch.recoloured`: pixels times matrix plus shift, rounded and cut to [0, 255].
+def recolored_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
+    """As `augment_batch.recolored`: pixels times matrix plus shift, rounded and cut to [0, 255].
 
     Args:
         images: uint8 (B, H, W, 3) on the CPU.
@@ -26,7 +26,7 @@ def recoloured_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tenso
     images = images.contiguous()
     out = torch.empty_like(images)
     pixels, coefficients = images.view(len(images), -1, 3), torch.cat([matrices, shifts[:, :, None]], 2)
-    _recolour(pixels.numpy(), coefficients.numpy(), out.view(pixels.shape).numpy())
+    _recolor(pixels.numpy(), coefficients.numpy(), out.view(pixels.shape).numpy())
     return out
 
 
@@ -45,7 +45,7 @@ def blended_on_cpu(images: Tensor, weight: float) -> Tensor:
 
 
 @njit(nogil=True, cache=True)
-def _recolour(pixels, coefficients, out):
+def _recolor(pixels, coefficients, out):
     """uint8 (B, P, 3), float32 (B, 3, 4): each row a matrix's and its shift; uint8 (B, P, 3)."""
     for k in range(len(pixels)):
         a, b, c = coefficients[k]

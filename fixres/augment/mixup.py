@@ -35,7 +35,7 @@ def draw_mix(config: AugmentConfig, side: int, random: np.random.Generator) -> M
 
 
 def _draw_box(weight: float, side: int, random: np.random.Generator) -> Mix:
-    """A square of 1 - weight of the area, centred anywhere and cut at the borders; the weight is what then remains."""
+    """A square of 1 - weight of the area, centered anywhere and cut at the borders; the weight is what then remains."""
     cut = int(side * np.sqrt(1 - weight))
     y, x = random.integers(0, side, 2)
     top, bottom, left, right = (

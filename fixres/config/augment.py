@@ -1,6 +1,6 @@
 """The tricks of "Bag of Tricks" (arXiv 1812.01187) that change batches and targets; all off until a recipe asks.
 
-The others are settings of the optimiser (`OptimConfig`) and of the network (`ModelConfig`). See docs/tricks.md.
+The others are settings of the optimizer (`OptimConfig`) and of the network (`ModelConfig`). See docs/tricks.md.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pipelines.spec import InputError, check_resolution
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to training batches on the device, after crop and flip and before normalisation."""
+    """What is done to training batches on the device, after crop and flip and before normalization."""
 
-    colour: float = 0.0
-    """Brightness, saturation and hue factors of each image are drawn from [1 - colour, 1 + colour]; the paper's: 0.4
+    color: float = 0.0
+    """Brightness, saturation and hue factors of each image are drawn from [1 - color, 1 + color]; the paper's: 0.4
     (section 2.1)."""
     pca: float = 0.0
-    """Deviation of the noise along the principal colours of ImageNet; the paper's: 0.1 (section 2.1)."""
+    """Deviation of the noise along the principal colors of ImageNet; the paper's: 0.1 (section 2.1)."""
     mixup: float = 0.0
     """Alpha of mixup's Beta(alpha, alpha); the paper's: 0.2 (section 5.4)."""
     cutmix: float = 0.0
@@ -29,7 +29,7 @@ class AugmentConfig:
     """Where both are on: share of the batches that CutMix takes; mixup takes the others."""
 
     def __post_init__(self) -> None:
-        for name in ("colour", "cutmix_prob"):
+        for name in ("color", "cutmix_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name}={getattr(self, name)} must be in [0, 1]")
         for name in ("pca", "mixup", "cutmix"):

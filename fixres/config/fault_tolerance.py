@@ -8,7 +8,7 @@ from pipelines.spec import InputError
 
 
 @dataclass(frozen=True)
-class SurvivalConfig:
+class FaultToleranceConfig:
     """What is kept to go on from with `--resume auto`, and when a run is given up. See docs/reliability.md."""
 
     minutes: float = 2.0
@@ -24,9 +24,9 @@ class SurvivalConfig:
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
-            raise InputError(f"survival.minutes={self.minutes} must be above 0")
+            raise InputError(f"fault_tolerance.minutes={self.minutes} must be above 0")
         if self.keep < 1:
-            raise InputError(f"survival.keep={self.keep} must be at least 1")
+            raise InputError(f"fault_tolerance.keep={self.keep} must be at least 1")
         for name in ("steps", "bad_losses", "stall_seconds"):
             if getattr(self, name) < 0:
                 raise InputError(f"survival.{name}={getattr(self, name)} must not be negative")

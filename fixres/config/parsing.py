@@ -23,10 +23,10 @@ def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
     Raises:
         InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
     """
-    description = "Trains the arms of a recipe and writes a report. Without --config: the demo."
+    description = "Trains the variants of a recipe and writes a report. Without --config: the demo."
     recipe = parse(Recipe, named_recipes(arguments, RECIPES, default), description)
-    if not recipe.arms.present():
-        raise InputError("arms: none is named, or all are null; nothing to train")
+    if not recipe.variants.present():
+        raise InputError("variants: none is named, or all are null; nothing to train")
     return recipe
 
 
@@ -69,7 +69,9 @@ def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = 
 def _recipe_file(name: str, folder: Path) -> Path:
     """The recipe of that name; the folder it lies in need not be named."""
     # Fixes have recipes of their own, and both tools would refuse the other's settings.
-    files = sorted(file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "fix")
+    files = sorted(
+        file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "finetune"
+    )
     known = {str(file.relative_to(folder).with_suffix("")): file for file in files}
     bare = name.removesuffix(".yaml")
     found = [known[bare]] if bare in known else [file for file in files if file.stem == bare]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fixres.config.augment import AugmentConfig, DistillConfig
-from fixres.config.fault_tolerance import SurvivalConfig
+from fixres.config.fault_tolerance import FaultToleranceConfig
 from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
 
@@ -66,7 +66,7 @@ class OptimConfig:
     weight_decay: float = 5e-5
     """L2 penalty of weight matrices and kernels."""
     decay_all: bool | None = None
-    """Penalise BatchNorm and biases too, as the paper's baseline does; none on them if null (section 3.1)."""
+    """Penalize BatchNorm and biases too, as the paper's baseline does; none on them if null (section 3.1)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up from 0."""
     steps: StepDecay | None = None
@@ -125,7 +125,7 @@ class ResolutionConfig:
 
 
 @dataclass(frozen=True)
-class FixConfig:
+class FinetuneConfig:
     """FixRes fine-tuning at the test resolution (arXiv 1906.06423, section 4; 2003.08237). See docs/fixres.md."""
 
     epochs: int = 2
@@ -168,11 +168,11 @@ class FixConfig:
 
     def __post_init__(self) -> None:
         if self.adapt == "none" or self.epochs != 0:
-            _positive("fix.epochs", self.epochs)
+            _positive("finetune.epochs", self.epochs)
         for name in ("lr", "step_epochs", "adapt_images"):
             _positive(f"fix.{name}", getattr(self, name))
         if self.batch_size is not None:
-            _positive("fix.batch_size", self.batch_size)
+            _positive("finetune.batch_size", self.batch_size)
         for name in ("num_blocks", "cache_memory"):
             if getattr(self, name) < 0:
                 raise InputError(f"fix.{name}={getattr(self, name)} must not be negative")
@@ -188,7 +188,7 @@ class FixConfig:
 
 
 @dataclass(frozen=True)
-class ArmConfig:
+class VariantConfig:
     """One way of training the network."""
 
     epochs: int = 16
@@ -197,36 +197,36 @@ class ArmConfig:
     """Training resolution over epochs."""
     test_res: int = 224
     """Test resolution in pixels for the accuracy that is reported."""
-    fix: FixConfig | None = None
+    finetune: FinetuneConfig | None = None
     """Fine-tuning for the test resolution; none if null."""
 
     def __post_init__(self) -> None:
-        _positive("arm.epochs", self.epochs)
+        _positive("variant.epochs", self.epochs)
         check_resolution(self.test_res)
 
 
 @dataclass(frozen=True)
-class ArmsConfig:
-    """The arms that are compared; null leaves one out.
+class VariantsConfig:
+    """The variants that are compared; null leaves one out.
 
-    Fields and not a mapping, so that `--arms.fast.test_res 160` reaches into an arm and a mistyped name is refused.
+    Fields and not a mapping, so that `--variants.fast.test_res 160` reaches into a variant and a mistyped name is refused.
     """
 
-    baseline: ArmConfig | None = None
+    baseline: VariantConfig | None = None
     """The usual way: large throughout, tested as trained."""
-    fast: ArmConfig | None = None
+    fast: VariantConfig | None = None
     """Train small, fix, test large."""
-    large: ArmConfig | None = None
+    large: VariantConfig | None = None
     """As baseline, where several ways of saving are compared (benchmarks.savings)."""
-    small: ArmConfig | None = None
+    small: VariantConfig | None = None
     """Small throughout."""
-    progressive: ArmConfig | None = None
+    progressive: VariantConfig | None = None
     """Small at first, larger later."""
 
-    def present(self) -> dict[str, ArmConfig]:
-        """The arms to train, by name."""
-        arms = {arm.name: getattr(self, arm.name) for arm in fields(self)}
-        return {name: arm for name, arm in arms.items() if arm is not None}
+    def present(self) -> dict[str, VariantConfig]:
+        """The variants to train, by name."""
+        variants = {variant.name: getattr(self, variant.name) for variant in fields(self)}
+        return {name: variant for name, variant in variants.items() if variant is not None}
 
 
 @dataclass(frozen=True)
@@ -245,23 +245,23 @@ class Recipe:
     """torch.compile of the network in training, one graph for each resolution; "auto" on GPUs only, where the minute
     it takes pays."""
     profile: int = 0
-    """Trace so many training steps of each arm's second epoch into the run folder; 0 traces none."""
+    """Trace so many training steps of each variant's second epoch into the run folder; 0 traces none."""
     run_dir: Path | None = None
     """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
     resume: Literal["no", "auto"] = "no"
     """"auto" goes on with the run in the run folder from its newest good state, if there is one."""
-    survival: SurvivalConfig = field(default_factory=SurvivalConfig)
+    fault_tolerance: FaultToleranceConfig = field(default_factory=FaultToleranceConfig)
     """States to go on from, and when a run is given up."""
     eval_every: int = 4
-    """Test at the arm's test resolution every so many epochs, for the curves; 0 only at the end."""
+    """Test at the variant's test resolution every so many epochs, for the curves; 0 only at the end."""
     sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288])
-    """Test resolutions in pixels at which every arm is evaluated at the end, before and after the fix."""
+    """Test resolutions in pixels at which every variant is evaluated at the end, before and after the fix."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimiser."""
+    """The optimizer."""
     augment: AugmentConfig | None = None
     """What is done to training batches on the device; nothing if null."""
     distill: DistillConfig | None = None
@@ -269,9 +269,9 @@ class Recipe:
     train_crop: TrainCrop = field(default_factory=TrainCrop)
     """RandomResizedCrop of the training images."""
     eval_crop: EvalCrop = field(default_factory=EvalCrop)
-    """Centre crop of the test images."""
-    arms: ArmsConfig = field(default_factory=ArmsConfig)
-    """The arms that are compared."""
+    """Center crop of the test images."""
+    variants: VariantsConfig = field(default_factory=VariantsConfig)
+    """The variants that are compared."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -291,8 +291,8 @@ class Recipe:
         return self.run_dir or Path("runs") / self.name
 
     def sweep_resolutions(self) -> list[int]:
-        """The sweep with every arm's test resolution in it, rising."""
-        return sorted({*self.sweep, *(arm.test_res for arm in self.arms.present().values())})
+        """The sweep with every variant's test resolution in it, rising."""
+        return sorted({*self.sweep, *(variant.test_res for variant in self.variants.present().values())})
 
 
 def _positive(name: str, value: float) -> None:

@@ -164,7 +164,7 @@ def first_main(work: Callable[[], T]) -> T:
     return result[0]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The value of each process by rank, in all of them; anything that can be pickled."""
     if not dist.is_initialized():
         return [value]
@@ -173,7 +173,7 @@ def gathered(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
-def from_main(value: T) -> T:
+def broadcast(value: T) -> T:
     """The main process's value; anything that can be pickled."""
     if not dist.is_initialized():
         return value
@@ -182,7 +182,7 @@ def from_main(value: T) -> T:
     return held[0]
 
 
-def summed(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """The sum of the processes' tensors, on their device."""
     if dist.is_initialized():
         dist.all_reduce(values)
@@ -193,7 +193,7 @@ def summed(values: Tensor) -> Tensor:
 def share_state(net: nn.Module) -> None:
     """Gives all processes the main one's buffers and weights.
 
-    Weights are equal already; BatchNorm's statistics are of each process's own images (unless synchronised), and those
+    Weights are equal already; BatchNorm's statistics are of each process's own images (unless synchronized), and those
     of the main process are tested and saved.
     """
     if dist.is_initialized():
@@ -207,19 +207,19 @@ class Agreement:
     A wish goes round while the next step is computed, and all hear of it one call later.
 
     Args:
-        num_wishes: kinds of wishes.
+        num_flags: kinds of wishes.
     """
 
-    def __init__(self, num_wishes: int) -> None:
-        self._num, self._under_way = num_wishes, None
+    def __init__(self, num_flags: int) -> None:
+        self._num, self._under_way = num_flags, None
 
-    def __call__(self, *wishes: bool) -> tuple[bool, ...]:
+    def __call__(self, *flags: bool) -> tuple[bool, ...]:
         """Which wishes any process had: at the call before, or now in a process that is alone."""
-        assert len(wishes) == self._num, f"{len(wishes)} wishes, there are {self._num} kinds"
+        assert len(flags) == self._num, f"{len(flags)} wishes, there are {self._num} kinds"
         if not dist.is_initialized():
-            return wishes
+            return flags
         heard = self._hear()
-        values = torch.tensor(wishes, dtype=torch.uint8)
+        values = torch.tensor(flags, dtype=torch.uint8)
         self._under_way = values, dist.all_reduce(values, dist.ReduceOp.MAX, group=_control, async_op=True)
         return heard
 

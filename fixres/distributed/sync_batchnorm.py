@@ -1,7 +1,7 @@
 """BatchNorm over the images of all processes.
 
-Each process sees a part of the batch; with plain BatchNorm it also normalises with statistics of that part alone. torch
-has a synchronised one for GPUs; on CPUs it refuses, so there ours does it, for tests and for training without GPUs.
+Each process sees a part of the batch; with plain BatchNorm it also normalizes with statistics of that part alone. torch
+has a synchronized one for GPUs; on CPUs it refuses, so there ours does it, for tests and for training without GPUs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fixres.distributed.process_group import summed
+from fixres.distributed.process_group import all_reduce
 from pipelines.spec import InputError
 
 
-def synchronised(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its BatchNorms synchronised in training; itself in a process that is alone.
+def synchronized(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network with its BatchNorms synchronized in training; itself in a process that is alone.
 
     Args:
         net: may be on another device still.
@@ -34,7 +34,7 @@ def _on_cpu(net: nn.Module) -> nn.Module:
     for name, child in net.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             if type(child) is not nn.BatchNorm2d:
-                raise InputError(f"model.sync_bn: {type(child).__name__} cannot be synchronised on the CPU; use a GPU")
+                raise InputError(f"model.sync_bn: {type(child).__name__} cannot be synchronized on the CPU; use a GPU")
             setattr(net, name, SyncBatchNorm2d.of(child))
         else:
             _on_cpu(child)
@@ -71,8 +71,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             factor, shift = factor * self.weight, shift * self.weight + self.bias
         # 16 bits would round the shift of a channel that is far from 0 by more than the channel varies.
         kind = torch.promote_types(values.dtype, torch.float32)
-        normalised = values.to(kind) * factor.to(kind).view(1, -1, 1, 1) + shift.to(kind).view(1, -1, 1, 1)
-        return normalised.to(values.dtype)
+        normalized = values.to(kind) * factor.to(kind).view(1, -1, 1, 1) + shift.to(kind).view(1, -1, 1, 1)
+        return normalized.to(values.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -89,8 +89,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(_: object, own: Tensor) -> Tensor:
-        return summed(own.clone())
+        return all_reduce(own.clone())
 
     @staticmethod
     def backward(_: object, gradient: Tensor) -> Tensor:
-        return summed(gradient.clone())
+        return all_reduce(gradient.clone())

@@ -12,7 +12,7 @@ from torch import nn
 
 from fixres.distributed.process_group import num_processes, share_state
 from fixres.evaluation.metrics import Scorer, Scores
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
 from pipelines.spec import InputError, Loader
@@ -42,14 +42,14 @@ class EvalResult:
 
 
 def evaluate(
-    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
+    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, title: str = "test"
 ) -> EvalResult:
     """One pass over `loader` at its current resolution. Leaves the network in eval mode."""
-    return measure(net, normalise, loader, precision, title)[0]
+    return measure(net, normalize, loader, precision, title)[0]
 
 
 def measure(
-    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, title: str = "test"
+    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, title: str = "test"
 ) -> tuple[EvalResult, Scores]:
     """`evaluate` with what is known of each image; processes test a part each, and all get the whole."""
     device, scorer = precision.device, Scorer(len(loader.classes))
@@ -59,18 +59,18 @@ def measure(
     with torch.inference_mode(), bar(loader.num_samples, title) as shown:
         for batch in loader:
             if len(batch.labels):  # a short last batch may leave nothing for this process
-                logits = forward(net, normalise, batch.images, precision)
+                logits = forward(net, normalize, batch.images, precision)
                 scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
             shown.update(len(batch.labels) * num_processes())
     scores = scorer.finish()
-    return summarise(scores, loader.resolution, time.perf_counter() - start), scores
+    return summarize(scores, loader.resolution, time.perf_counter() - start), scores
 
 
-def forward(net: nn.Module, normalise: Normalise, images: torch.Tensor, precision: Precision) -> torch.Tensor:
+def forward(net: nn.Module, normalize: Normalize, images: torch.Tensor, precision: Precision) -> torch.Tensor:
     """Logits of uint8 NHWC images, with one line if the network cannot take images of their size."""
     try:
         with precision.autocast():
-            return net(normalise(images.to(precision.device, non_blocking=True)))
+            return net(normalize(images.to(precision.device, non_blocking=True)))
     except AssertionError as error:  # timm's transformers check the size so
         reason = str(error).rstrip(".") or "it asserts another size"
         raise InputError(
@@ -78,7 +78,7 @@ def forward(net: nn.Module, normalise: Normalise, images: torch.Tensor, precisio
         ) from error
 
 
-def summarise(scores: Scores, test_res: int, seconds: float) -> EvalResult:
+def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
     """The figures of a pass.
 
     Args:
@@ -99,13 +99,13 @@ def summarise(scores: Scores, test_res: int, seconds: float) -> EvalResult:
 
 
 def sweep(
-    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, resolutions: Iterable[int], title: str
+    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, resolutions: Iterable[int], title: str
 ) -> list[EvalResult]:
     """`evaluate` at each resolution, in the given order."""
     results = []
     for resolution in resolutions:
         loader.set_resolution(resolution)
-        results.append(evaluate(net, normalise, loader, precision, f"{title} at {resolution} px"))
+        results.append(evaluate(net, normalize, loader, precision, f"{title} at {resolution} px"))
     return results
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.head import last_layers
 from fixres.models.precision import Precision
 from pipelines.spec import InputError, Loader
@@ -49,7 +49,7 @@ class ActivationStatistics:
 
 def activation_statistics(
     net: nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     loader: Loader,
     precision: Precision,
     resolutions: Iterable[int],
@@ -60,7 +60,7 @@ def activation_statistics(
 
     Args:
         net: a trained network; left in eval mode.
-        normalise: uint8 NHWC batches to its input.
+        normalize: uint8 NHWC batches to its input.
         loader: images cropped as in testing. Shuffled, if it holds more than `num_images`: stored order is by class.
         precision: number format and device.
         resolutions: test resolutions in pixels.
@@ -75,7 +75,7 @@ def activation_statistics(
 
     def sorted_values(resolution: int) -> tuple[np.ndarray, tuple[int, int]]:
         loader.set_resolution(resolution)
-        values = pooled_activations(net, classifier, normalise, loader, precision, num_images)
+        values = pooled_activations(net, classifier, normalize, loader, precision, num_images)
         return np.sort(values, axis=None), values.shape
 
     reference = sorted_values(train_res)
@@ -89,7 +89,7 @@ def activation_statistics(
 def pooled_activations(
     net: nn.Module,
     classifier: nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     loader: Loader,
     precision: Precision,
     num_images: int,
@@ -103,7 +103,7 @@ def pooled_activations(
     with torch.inference_mode(), inputs_of(classifier) as caught:
         for batch in loader:
             with precision.autocast():
-                net(normalise(batch.images.to(precision.device, non_blocking=True)))
+                net(normalize(batch.images.to(precision.device, non_blocking=True)))
             if len(caught) != 1:
                 raise InputError(f"{type(net).__name__} calls its classifier {len(caught)} times for a batch, not once")
             parts.append(_flat(caught.pop()).float().cpu().numpy())

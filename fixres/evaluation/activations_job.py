@@ -56,7 +56,7 @@ def network_activations(
         open_loader: opens "val" with fields of LoaderConfig.
         classes: class names of the data in label order.
     """
-    net, info, normalise = job.open(classes)
+    net, info, normalize = job.open(classes)
     device = choose_device(job.device)
     resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
     for resolution in {info.train_res, *resolutions}:
@@ -66,7 +66,7 @@ def network_activations(
     with closing(open_loader("val", crop=EvalCrop(info.crop_pct), **settings)) as loader:
         statistics = activation_statistics(
             net.to(device),
-            normalise.to(device),
+            normalize.to(device),
             loader,
             choose_precision(job.precision, device),
             resolutions,

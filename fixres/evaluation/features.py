@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fixres.evaluation.accuracy import forward
 from fixres.evaluation.activations import inputs_of
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
@@ -107,7 +107,7 @@ def extract(
     device = choose_device(job.device)
     opened = job.open(classes)
     precision = choose_precision(job.precision, device)
-    info, net, normalise = opened.info, opened.net.to(device), opened.normalise.to(device)
+    info, net, normalize = opened.info, opened.net.to(device), opened.normalize.to(device)
     resolution = job.test_res or info.test_res
     check_takes(net, resolution)
     loader = open_loader(job.split, crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=job.batch_size)
@@ -136,7 +136,7 @@ def extract(
     try:
         with resumable(job.output, job.overwrite, folder=True) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
-            kept = _run(net, normalise, loader, precision, unfinished.data, journal, job.dtype, len(classes))
+            kept = _run(net, normalize, loader, precision, unfinished.data, journal, job.dtype, len(classes))
             _write_json(unfinished.data / RECORD, record)
             if names is not None:
                 _write_json(unfinished.data / NAMES, names)
@@ -197,7 +197,7 @@ def _refusal(found: str, wanted: str) -> str:
 
 def _run(
     net: nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     loader: Loader,
     precision: Precision,
     folder: Path,
@@ -214,7 +214,7 @@ def _run(
     with torch.inference_mode(), _classifier_input(net) as caught, _bar(num, kept) as bar:
         for batch in loader if kept < num else ():
             _check_order(batch.indices, done)
-            logits = forward(net, normalise, batch.images, precision)
+            logits = forward(net, normalize, batch.images, precision)
             rows = {EMBEDDINGS: _pooled(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
             arrays = arrays or _open_arrays(folder, rows, num, num_classes, dtype, fresh=kept == 0)
             for name, values in rows.items():

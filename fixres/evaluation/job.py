@@ -102,7 +102,7 @@ def evaluate_network(
     device = choose_device(job.device)
     real = _Real.read(job.real, names, len(classes))
     opened = job.open(classes)
-    net, normalise = opened.net.to(device), opened.normalise.to(device)
+    net, normalize = opened.net.to(device), opened.normalize.to(device)
     precision = choose_precision(job.precision, device)
     resolutions = job.test_res or [opened.info.test_res]
     for resolution in resolutions:
@@ -113,8 +113,8 @@ def evaluate_network(
     try:
         for resolution in resolutions:
             loader.set_resolution(resolution)
-            result, scores = measure(net, normalise, loader, precision, f"test at {resolution} px")
-            gflops = forward_flops(net, normalise, resolution) / 1e9
+            result, scores = measure(net, normalize, loader, precision, f"test at {resolution} px")
+            gflops = forward_flops(net, normalize, resolution) / 1e9
             evaluations.append(_evaluation(result, scores, classes, real, gflops))
     finally:
         loader.close()

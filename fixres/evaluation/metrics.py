@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fixres.distributed.process_group import gathered
+from fixres.distributed.process_group import all_gather
 from pipelines.spec import InputError
 
 _Z95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
@@ -90,7 +90,7 @@ class Scorer:
         Raises:
             InputError: nothing was added, or a score is not finite.
         """
-        shares = gathered((self._columns(), float(self._loss), bool(self._bad)))
+        shares = all_gather((self._columns(), float(self._loss), bool(self._bad)))
         columns = [np.concatenate(column) for column in zip(*(columns for columns, _, _ in shares), strict=True)]
         if not len(columns[0]):
             raise InputError("there are no images to test on; the split is empty")
@@ -125,6 +125,6 @@ def wilson(num_right: int, num: int) -> tuple[float, float]:
     if num == 0:
         return 0.0, 1.0
     share, weight = num_right / num, _Z95**2 / num
-    centre = (share + weight / 2) / (1 + weight)
+    center = (share + weight / 2) / (1 + weight)
     half = _Z95 / (1 + weight) * math.sqrt(share * (1 - share) / num + weight / (4 * num))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixres.evaluation.accuracy import EvalResult, summarise
+from fixres.evaluation.accuracy import EvalResult, summarize
 from fixres.evaluation.metrics import Scorer, Scores
 from pipelines.spec import InputError
 
@@ -100,7 +100,7 @@ def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
     resolution = first.record.get("resolution")
     resolution = resolution if isinstance(resolution, int) and len(files) == 1 else 0
     scores = scorer.finish()
-    return summarise(scores, resolution, time.perf_counter() - start), scores
+    return summarize(scores, resolution, time.perf_counter() - start), scores
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fixres.evaluation.activations import ActivationStatistics
-from fixres.experiment.results import ArmResult
+from fixres.experiment.results import VariantResult
 from fixres.resolution.apparent_size import sigma_cdf, sizes_in_testing
 from pipelines.spec import EvalCrop, TrainCrop
 
 _MAX_IMAGES = 2000  # in a picture of distributions; more would not be seen
-ARM_COLOURS = {
+VARIANT_COLORS = {
     "baseline": "#555555",
     "fast": "#c2410c",
     "large": "#555555",
@@ -50,60 +50,73 @@ def picture(title: str, x: str, y: str, below: bool = False) -> Iterator[tuple[A
     figure.savefig(png, dpi=130)
 
 
-def curves(arms: list[ArmResult]) -> bytes:
-    """top1 at each arm's test resolution against the training clock; the fix as a last, dashed step."""
+def curves(variants: list[VariantResult]) -> bytes:
+    """top1 at each variant's test resolution against the training clock; the fix as a last, dashed step."""
     with picture("Accuracy against the training clock", "seconds of training (and fix)", "top-1, %") as (axes, png):
-        for arm in arms:
-            seconds = [point.train_seconds for point in arm.curve]
-            top1 = [100 * point.top1 for point in arm.curve]
+        for variant in variants:
+            seconds = [point.train_seconds for point in variant.curve]
+            top1 = [100 * point.top1 for point in variant.curve]
             axes.plot(
-                seconds, top1, "o-", color=ARM_COLOURS[arm.name], label=f"{arm.name}, tested at {arm.test_res} px"
+                seconds,
+                top1,
+                "o-",
+                color=VARIANT_COLORS[variant.name],
+                label=f"{variant.name}, tested at {variant.test_res} px",
             )
-            if arm.sweep_after:
-                end = [arm.train_seconds, arm.train_seconds + arm.fix_seconds]
+            if variant.sweep_after:
+                end = [variant.train_seconds, variant.train_seconds + variant.finetune_seconds]
                 axes.plot(
-                    end, [top1[-1], 100 * arm.top1], "*--", color=ARM_COLOURS[arm.name], label=f"{arm.name}: the fix"
+                    end,
+                    [top1[-1], 100 * variant.top1],
+                    "*--",
+                    color=VARIANT_COLORS[variant.name],
+                    label=f"{variant.name}: the fix",
                 )
     return png.getvalue()
 
 
-def losses(arms: list[ArmResult], epochs: dict[str, list[float]]) -> bytes:
+def losses(variants: list[VariantResult], epochs: dict[str, list[float]]) -> bytes:
     """Training loss over epochs."""
     with picture("Training loss", "epochs", "cross entropy, label smoothing included") as (axes, png):
-        for arm in arms:
-            values = epochs[arm.name]
-            axes.plot(np.arange(1, len(values) + 1), values, "-", color=ARM_COLOURS[arm.name], label=arm.name)
+        for variant in variants:
+            values = epochs[variant.name]
+            axes.plot(
+                np.arange(1, len(values) + 1), values, "-", color=VARIANT_COLORS[variant.name], label=variant.name
+            )
     return png.getvalue()
 
 
-def sweeps(arms: list[ArmResult]) -> bytes:
+def sweeps(variants: list[VariantResult]) -> bytes:
     """top1 over test resolutions, before and after the fix, with the training resolution marked."""
     with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %") as (axes, png):
-        for arm in arms:
-            colour = ARM_COLOURS[arm.name]
-            for results, style, when in ((arm.sweep_before, "o:", "as trained"), (arm.sweep_after, "*-", "fixed")):
+        for variant in variants:
+            color = VARIANT_COLORS[variant.name]
+            for results, style, when in (
+                (variant.sweep_before, "o:", "as trained"),
+                (variant.sweep_after, "*-", "finetuned"),
+            ):
                 if results:
                     resolutions = [result.test_res for result in results]
                     top1 = [100 * result.top1 for result in results]
-                    axes.plot(resolutions, top1, style, color=colour, label=f"{arm.name}, {when}")
-            axes.axvline(arm.train_res, color=colour, alpha=0.35, linewidth=1)
+                    axes.plot(resolutions, top1, style, color=color, label=f"{variant.name}, {when}")
+            axes.axvline(variant.train_res, color=color, alpha=0.35, linewidth=1)
     return png.getvalue()
 
 
-def stages(arms: list[ArmResult]) -> bytes:
-    """Where each arm's program time went."""
-    names = [arm.name for arm in arms]
+def stages(variants: list[VariantResult]) -> bytes:
+    """Where each variant's program time went."""
+    names = [variant.name for variant in variants]
     parts = {
-        "training": np.array([arm.train_seconds * (1 - arm.data_wait_share) for arm in arms]),
-        "waiting for data": np.array([arm.train_seconds * arm.data_wait_share for arm in arms]),
-        "fix": np.array([arm.fix_seconds for arm in arms]),
-        "tests": np.array([arm.evaluate_seconds for arm in arms]),
+        "training": np.array([variant.train_seconds * (1 - variant.data_wait_share) for variant in variants]),
+        "waiting for data": np.array([variant.train_seconds * variant.data_wait_share for variant in variants]),
+        "finetune": np.array([variant.finetune_seconds for variant in variants]),
+        "tests": np.array([variant.evaluate_seconds for variant in variants]),
     }
-    parts["other"] = np.array([arm.program_seconds for arm in arms]) - sum(parts.values())
+    parts["other"] = np.array([variant.wall_seconds for variant in variants]) - sum(parts.values())
     with picture("Time by stage", "seconds", "", below=True) as (axes, png):
-        left = np.zeros(len(arms))
-        for (label, seconds), colour in zip(parts.items(), plot_colours(), strict=True):
-            axes.barh(names, seconds, left=left, label=label, color=colour, height=0.55)
+        left = np.zeros(len(variants))
+        for (label, seconds), color in zip(parts.items(), plot_colors(), strict=True):
+            axes.barh(names, seconds, left=left, label=label, color=color, height=0.55)
             left += seconds
         axes.invert_yaxis()
     return png.getvalue()
@@ -116,7 +129,7 @@ def apparent_sizes(
 
     Args:
         train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the centre crop.
+        eval_crop: the center crop.
         sizes: integers (N, 2), height and width of images in pixels.
         train_res: training resolution in pixels.
         test_resolutions: rising, in pixels.
@@ -130,11 +143,11 @@ def apparent_sizes(
     ) as (axes, png):
         smaller = 100 * (1 - sigma_cdf(train_crop, sizes, train_res / pixels))
         axes.plot(pixels, smaller, "k-", label=f"training at {train_res} px")
-        for resolution, values, colour in zip(test_resolutions, tested, _shades(len(tested)), strict=True):
+        for resolution, values, color in zip(test_resolutions, tested, _shades(len(tested)), strict=True):
             # From 0 to 100 % even if all images have one shape.
             steps = np.concatenate([pixels[:1], values, pixels[-1:]])
             shares = np.concatenate([[0], np.arange(1, len(values) + 1), [len(values)]]) * (100 / len(values))
-            axes.step(steps, shares, where="post", color=colour, label=f"testing at {resolution} px")
+            axes.step(steps, shares, where="post", color=color, label=f"testing at {resolution} px")
     return png.getvalue()
 
 
@@ -144,24 +157,24 @@ def activation_cdfs(statistics: list[ActivationStatistics], train_res: int) -> b
         axes,
         png,
     ):
-        for one, colour in zip(statistics, _shades(len(statistics)), strict=True):
+        for one, color in zip(statistics, _shades(len(statistics)), strict=True):
             shares = np.linspace(0, 100, len(one.quantiles))
             label = f"{one.test_res} px, {one.zero_share:.1%} zeros"
-            axes.plot(one.quantiles, shares, color="black" if one.test_res == train_res else colour, label=label)
+            axes.plot(one.quantiles, shares, color="black" if one.test_res == train_res else color, label=label)
         # The longest of long tails would leave the rest a line at the edge.
         axes.set_xlim(min(one.quantiles[0] for one in statistics), max(one.quantiles[-2] for one in statistics))
     return png.getvalue()
 
 
 def _shades(num: int) -> list[tuple[float, float, float, float]]:
-    """`num` colours in rising order, dark to light, that stay apart in grey print."""
+    """`num` colors in rising order, dark to light, that stay apart in gray print."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.1 + 0.75 * k / max(num - 1, 1)) for k in range(num)]
 
 
-def plot_colours() -> tuple[str, ...]:
-    """Five colours that stay apart in grey print."""
+def plot_colors() -> tuple[str, ...]:
+    """Five colors that stay apart in gray print."""
     return ("#1e3a5f", "#d97706", "#4d7c0f", "#94a3b8", "#e2e8f0")
 
 

@@ -16,7 +16,7 @@ from fixres.config.parsing import as_plain, recipe_text
 from fixres.config.recipe import Recipe
 from fixres.evaluation.accuracy import at
 from fixres.experiment import figures
-from fixres.experiment.results import ArmResult
+from fixres.experiment.results import VariantResult
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.spec import InputError
 
@@ -29,33 +29,33 @@ class Report:
 
     Attributes:
         recipe: what was asked.
-        arms: what came out.
+        variants: what came out.
         environment: hardware, versions, commit.
         data: path, engine, classes, sizes, preparation time.
-        crops: arm name to uint8 (num, r, r, 3) crops under "train" and "test".
+        crops: variant name to uint8 (num, r, r, 3) crops under "train" and "test".
     """
 
     recipe: Recipe
-    arms: list[ArmResult]
+    variants: list[VariantResult]
     environment: dict[str, Any]
     data: dict[str, Any]
     crops: dict[str, dict[str, np.ndarray]]
 
     def savings(self) -> dict[str, float] | None:
-        """The fast arm against the baseline; None unless both ran.
+        """The fast variant against the baseline; None unless both ran.
 
-        The fast arm's fix counts as training, and its gain is the accuracy difference in fractions.
+        The fast variant's fix counts as training, and its gain is the accuracy difference in fractions.
         """
-        arms = {arm.name: arm for arm in self.arms}
-        if set(arms) != {"baseline", "fast"}:
+        variants = {variant.name: variant for variant in self.variants}
+        if set(variants) != {"baseline", "fast"}:
             return None
-        baseline, fast = arms["baseline"], arms["fast"]
+        baseline, fast = variants["baseline"], variants["fast"]
         return {
-            "train_clock_ratio": (fast.train_seconds + fast.fix_seconds) / baseline.train_seconds,
-            "train_clock_ratio_without_fix": fast.train_seconds / baseline.train_seconds,
-            "program_clock_ratio": fast.program_seconds / baseline.program_seconds,
+            "train_time_ratio": (fast.train_seconds + fast.finetune_seconds) / baseline.train_seconds,
+            "train_time_ratio_without_finetune": fast.train_seconds / baseline.train_seconds,
+            "wall_time_ratio": fast.wall_seconds / baseline.wall_seconds,
             "top1_gain": fast.top1 - baseline.top1,
-            "top1_gain_of_fix": fast.top1 - fast.top1_before_fix,
+            "top1_gain_of_finetune": fast.top1 - fast.top1_before_finetune,
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Report:
             "version": VERSION,
             "name": self.recipe.name,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "arms": [asdict(arm) for arm in self.arms],
+            "variants": [asdict(variant) for variant in self.variants],
             "savings": self.savings(),
             "data": as_plain(self.data),
             "environment": self.environment,
@@ -73,8 +73,8 @@ class Report:
 
     def table(self) -> str:
         """About ten lines for the terminal."""
-        rows = [("", *(arm.name for arm in self.arms))]
-        rows += [(title, *(form(arm) for arm in self.arms)) for title, form in _ROWS]
+        rows = [("", *(variant.name for variant in self.variants))]
+        rows += [(title, *(form(variant) for variant in self.variants)) for title, form in _ROWS]
         return "\n".join([*aligned(rows), *self._verdict()])
 
     def _verdict(self) -> list[str]:
@@ -82,10 +82,10 @@ class Report:
         if savings is None:
             return []
         return [
-            f"fast against baseline: {savings['train_clock_ratio']:.2f} of the training clock, fix included "
-            f"({savings['program_clock_ratio']:.2f} of the program clock)",
+            f"fast against baseline: {savings['train_time_ratio']:.2f} of the training clock, fix included "
+            f"({savings['wall_time_ratio']:.2f} of the program clock)",
             f"top-1 of fast less baseline: {100 * savings['top1_gain']:+.1f} points; "
-            f"gain of the fix at its test size: {100 * savings['top1_gain_of_fix']:+.1f} points",
+            f"gain of the fix at its test size: {100 * savings['top1_gain_of_finetune']:+.1f} points",
         ]
 
 
@@ -98,26 +98,26 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _resolutions(arm: ArmResult) -> str:
-    first, last = arm.train_res_by_epoch[0], arm.train_res
+def _resolutions(variant: VariantResult) -> str:
+    first, last = variant.train_res_by_epoch[0], variant.train_res
     return f"{first} px" if first == last else f"{first} to {last} px"
 
 
-def _best(arm: ArmResult) -> str:
-    best = max(arm.sweep_before, key=lambda result: result.top1)
+def _best(variant: VariantResult) -> str:
+    best = max(variant.sweep_before, key=lambda result: result.top1)
     return f"{100 * best.top1:.1f} % at {best.test_res} px"
 
 
 _ROWS = (
     ("trained at", _resolutions),
-    ("tested at", lambda arm: f"{arm.test_res} px"),
-    ("top-1 before fix", lambda arm: f"{100 * arm.top1_before_fix:.1f} %"),
-    ("top-1", lambda arm: f"{100 * arm.top1:.1f} %"),
+    ("tested at", lambda variant: f"{variant.test_res} px"),
+    ("top-1 before fix", lambda variant: f"{100 * variant.top1_before_finetune:.1f} %"),
+    ("top-1", lambda variant: f"{100 * variant.top1:.1f} %"),
     ("best of the sweep before fix", _best),
-    ("training", lambda arm: f"{arm.train_seconds:.1f} s, {arm.images_per_second:.0f} images/s"),
-    ("waiting for data", lambda arm: f"{100 * arm.data_wait_share:.0f} %"),
-    ("fix", lambda arm: f"{arm.fix_seconds:.1f} s"),
-    ("program", lambda arm: f"{arm.program_seconds:.1f} s"),
+    ("training", lambda variant: f"{variant.train_seconds:.1f} s, {variant.images_per_second:.0f} images/s"),
+    ("waiting for data", lambda variant: f"{100 * variant.data_wait_share:.0f} %"),
+    ("finetune", lambda variant: f"{variant.finetune_seconds:.1f} s"),
+    ("program", lambda variant: f"{variant.wall_seconds:.1f} s"),
 )
 
 
@@ -149,29 +149,29 @@ def _html(report: Report, folder: Path) -> str:
         "report.html.j2",
         report=report,
         savings=report.savings(),
-        rows=[(title, [form(arm) for arm in report.arms]) for title, form in _ROWS],
+        rows=[(title, [form(variant) for variant in report.variants]) for title, form in _ROWS],
         pictures=_pictures(report, folder),
         crops=[(name, kind, embed(figures.contact_sheet(images)))
                for name, kinds in report.crops.items() for kind, images in kinds.items()],
-        sweep=_sweep_rows(report.arms),
+        sweep=_sweep_rows(report.variants),
         recipe=recipe_text(as_plain(report.recipe)),
     )  # fmt: skip
 
 
 def _pictures(report: Report, folder: Path) -> list[str]:
-    epochs: dict[str, list[float]] = {arm.name: [] for arm in report.arms}
+    epochs: dict[str, list[float]] = {variant.name: [] for variant in report.variants}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         if record["kind"] == "train":
-            epochs[record["arm"]].append(record["loss"])
-    arms = report.arms
-    return [embed(png) for png in (figures.curves(arms), figures.sweeps(arms), figures.stages(arms),
-                                    figures.losses(arms, epochs))]  # fmt: skip
+            epochs[record["variant"]].append(record["loss"])
+    variants = report.variants
+    return [embed(png) for png in (figures.curves(variants), figures.sweeps(variants), figures.stages(variants),
+                                    figures.losses(variants, epochs))]  # fmt: skip
 
 
-def _sweep_rows(arms: list[ArmResult]) -> list[tuple[int, list[str]]]:
-    """For each test resolution a cell for each arm and each of before and after the fix."""
-    columns = [results for arm in arms for results in (arm.sweep_before, arm.sweep_after) if results]
+def _sweep_rows(variants: list[VariantResult]) -> list[tuple[int, list[str]]]:
+    """For each test resolution a cell for each variant and each of before and after the fix."""
+    columns = [results for variant in variants for results in (variant.sweep_before, variant.sweep_after) if results]
     resolutions = [result.test_res for result in columns[0]]
     return [
         (resolution, [f"{100 * at(results, resolution).top1:.1f}" for results in columns]) for resolution in resolutions

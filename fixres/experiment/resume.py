@@ -8,17 +8,17 @@ from typing import Any
 
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import Recipe
-from fixres.observability.console import say
+from fixres.observability.console import log
 from pipelines.spec import InputError
 
 FORMAT, VERSION = "roc-fixres-state", 1
 # What may change when a run goes on: where it is, and how fast, not what is trained.
-_FREE = ("run_dir", "resume", "device", "profile", "survival", "data.num_workers", "data.work_dir", "data.path",
+_FREE = ("run_dir", "resume", "device", "profile", "fault_tolerance", "data.num_workers", "data.work_dir", "data.path",
          "data.dali", "optim.batch_size")  # fmt: skip
 
 
 def description(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
-    """What stands in a state beside the arms.
+    """What stands in a state beside the variants.
 
     Args:
         recipe: of the run.
@@ -47,7 +47,7 @@ def check_fits(state: dict[str, Any], recipe: Recipe, data: dict[str, Any], fold
         raise InputError(
             f"{folder}: the data is not what the run began with; bring that back, or start afresh with --resume no"
         )
-    say(f"{folder}: going on with the run that was begun there")
+    log(f"{folder}: going on with the run that was begun there")
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

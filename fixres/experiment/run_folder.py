@@ -12,7 +12,7 @@ from fixres.config.parsing import save_recipe
 from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main
 from fixres.fault_tolerance.checkpoints import STATES
-from fixres.observability.console import say
+from fixres.observability.console import log
 from pipelines.runtime.atomic_files import naming
 from pipelines.spec import InputError
 
@@ -47,12 +47,12 @@ class RunLog:
         self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
-    def write(self, arm: str, kind: str, step: float, result: Any) -> None:
+    def write(self, variant: str, kind: str, step: float, result: Any) -> None:
         """One line of metrics, its numbers as TensorBoard scalars ARM/KIND/NAME, and a line for the person watching.
 
         Args:
-            arm: name of the arm.
-            kind: "train", "fix" or "test".
+            variant: name of the variant.
+            kind: "train", "finetune" or "test".
             step: epochs done.
             result: a dataclass or dictionary of numbers.
         """
@@ -60,11 +60,11 @@ class RunLog:
             return
         values = asdict(result) if is_dataclass(result) else dict(result)
         with naming(self.folder / METRICS):
-            self._metrics.write(json.dumps({"arm": arm, "kind": kind, "step": step, **values}) + "\n")
-        say(_line(arm, kind, step, values))
+            self._metrics.write(json.dumps({"variant": variant, "kind": kind, "step": step, **values}) + "\n")
+        log(_line(variant, kind, step, values))
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._events.add_scalar(f"{arm}/{kind}/{name}", value, int(step))
+                self._events.add_scalar(f"{variant}/{kind}/{name}", value, int(step))
 
     @property
     def num_bytes(self) -> int:
@@ -90,9 +90,9 @@ def _cut(metrics: Path, num_bytes: int) -> None:
         file.truncate(len(kept) if len(kept) == num_bytes else kept.rfind(b"\n") + 1)
 
 
-def _line(arm: str, kind: str, step: float, values: dict[str, Any]) -> str:
+def _line(variant: str, kind: str, step: float, values: dict[str, Any]) -> str:
     """What a person watching the run, or reading its log, wants to see of a record."""
-    head = f"{arm:8}  epoch {step:3g}  {kind:5}"
+    head = f"{variant:8}  epoch {step:3g}  {kind:5}"
     if kind == "test":
         return f"{head}  {values['test_res']} px  top-1 {values['top1']:.1%}  loss {values['loss']:.3f}"
     speed, waiting = values["num_images"] / values["seconds"], values["wait_seconds"] / values["seconds"]

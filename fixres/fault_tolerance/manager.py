@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from fixres.config.fault_tolerance import SurvivalConfig
-from fixres.distributed.process_group import Agreement, from_main, is_main, rank, wait_for_all
+from fixres.config.fault_tolerance import FaultToleranceConfig
+from fixres.distributed.process_group import Agreement, broadcast, is_main, rank, wait_for_all
 from fixres.fault_tolerance.checkpoints import STATES, StateFiles
 from fixres.fault_tolerance.loss_guard import LossGuard
 from fixres.fault_tolerance.signals import StopSignal
 from fixres.fault_tolerance.watchdog import Watchdog
 from fixres.models.precision import Precision
-from fixres.observability.console import say
+from fixres.observability.console import log
 from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Preempted(Exception):
     """A signal asked the run to end, and what it was doing can be gone on with."""
 
 
-class Survival:
+class FaultTolerance:
     """What `Trainer` and the experiment tell of their progress; a context manager.
 
     Args:
@@ -41,7 +41,11 @@ class Survival:
     """
 
     def __init__(
-        self, folder: Path, config: SurvivalConfig, precision: Precision, snapshot: Callable[[], dict[str, Any] | None]
+        self,
+        folder: Path,
+        config: FaultToleranceConfig,
+        precision: Precision,
+        snapshot: Callable[[], dict[str, Any] | None],
     ) -> None:
         self._config, self._snapshot = config, snapshot
         self._files = StateFiles(folder / STATES, config.keep)
@@ -51,7 +55,7 @@ class Survival:
         self._stack = ExitStack()
         self._saved, self._pause, self._num_updates, self.serial = time.monotonic(), 0.0, 0, 0
 
-    def __enter__(self) -> Survival:
+    def __enter__(self) -> FaultTolerance:
         for part in (self._stop, self._watchdog):
             self._stack.enter_context(part)
         return self
@@ -92,7 +96,7 @@ class Survival:
         """
         self._guard.drain()
 
-    def give_way(self) -> None:
+    def raise_if_preempted(self) -> None:
         """Ends the run if a signal asked for it, where all that matters is saved already.
 
         Raises:
@@ -127,7 +131,7 @@ class Survival:
                 self._files.write(self.serial, content)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            say(f"the state was not saved ({reason}: {error.filename}); training goes on, the older states are whole")
+            log(f"the state was not saved ({reason}: {error.filename}); training goes on, the older states are whole")
 
     @property
     def has_state(self) -> bool:
@@ -140,12 +144,12 @@ class Survival:
         Raises:
             InputError: there are states, and all are damaged.
         """
-        found = from_main(self._files.newest() if is_main() else None)
+        found = broadcast(self._files.newest() if is_main() else None)
         if found is None:
             return None
         self.serial, content, damaged = found
         for line in damaged:
-            say(line)
+            log(line)
         return content
 
     def watched(self, open_loader: OpenLoader, interruptible: Callable[[], bool]) -> OpenLoader:
@@ -169,8 +173,8 @@ class Survival:
 class _Watched:
     """A loader that tells of its batches; all else is that of the loader it wraps."""
 
-    def __init__(self, loader: Loader, survival: Survival, interruptible: Callable[[], bool]) -> None:
-        self._loader, self._survival, self._interruptible = loader, survival, interruptible
+    def __init__(self, loader: Loader, fault_tolerance: FaultTolerance, interruptible: Callable[[], bool]) -> None:
+        self._loader, self._fault_tolerance, self._interruptible = loader, fault_tolerance, interruptible
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -186,16 +190,16 @@ class _Watched:
         return self._told(self._loader.index_batches())
 
     def _told(self, batches: Iterable[T]) -> Iterator[T]:
-        survival, size = self._survival, self._loader.resolution
+        fault_tolerance, size = self._fault_tolerance, self._loader.resolution
         waiting, working = f"waiting for data at {size} px", f"working on a batch at {size} px"
-        survival.doing(waiting)
+        fault_tolerance.doing(waiting)
         try:
             for batch in batches:
-                survival.doing(working)
+                fault_tolerance.doing(working)
                 yield batch
                 if self._interruptible():
-                    survival.give_way()
-                survival.doing(waiting)
+                    fault_tolerance.raise_if_preempted()
+                fault_tolerance.doing(waiting)
         except InputError:
-            survival.give_way()  # a signal to the whole group of processes ends the loader's workers, too
+            fault_tolerance.raise_if_preempted()  # a signal to the whole group of processes ends the loader's workers, too
             raise

@@ -85,8 +85,8 @@ class Watchdog:
             writer.start()
             writer.join(_SECONDS_TO_WRITE)
             place = path if self._written else f"{path} could not be written"
-            _say(
-                f"rank {self.rank} has been {what} for {self.seconds:g} s, longer than survival.stall_seconds; "
+            _log(
+                f"rank {self.rank} has been {what} for {self.seconds:g} s, longer than fault_tolerance.stall_seconds; "
                 f"stacks: {place}; --resume auto goes on from the last state\n"
             )
         finally:
@@ -105,7 +105,7 @@ class Watchdog:
             faulthandler.dump_traceback(_STDERR)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     """Writes to stderr, unless that would block: whoever should read it may be what hangs."""
     if select.select([], [_STDERR], [], 1.0)[1]:
         os.write(_STDERR, line.encode("utf-8", "backslashreplace")[: select.PIPE_BUF])

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fixres.config.recipe import FixConfig
+from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import pooled_activations, wasserstein
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.head import last_layers
 from fixres.models.precision import Precision
 from pipelines.spec import InputError, Loader
@@ -47,23 +47,23 @@ class Line(NamedTuple):
 
 
 def adapt(
-    net: nn.Module, normalise: Normalise, loader: Loader, config: FixConfig, precision: Precision, train_res: int
+    net: nn.Module, normalize: Normalize, loader: Loader, config: FinetuneConfig, precision: Precision, train_res: int
 ) -> str:
     """Does to `net`, in place, what `config.adapt` says; returns a line that tells what came of it.
 
     Args:
         net: a trained network; left in eval mode.
-        normalise: uint8 NHWC batches to its input.
+        normalize: uint8 NHWC batches to its input.
         loader: images cropped as in testing, shuffled, at the test resolution.
         config: adapt and adapt_images.
         precision: number format and device.
         train_res: training resolution in pixels.
     """
     if config.adapt == "batchnorm":
-        num_layers, num_images = recalibrate(net, normalise, loader, precision, config.adapt_images)
+        num_layers, num_images = recalibrate(net, normalize, loader, precision, config.adapt_images)
         return f"statistics of {num_layers} BatchNorms anew from {num_images} images at {loader.resolution} px"
     if config.adapt == "frechet":
-        return _adapt_activations(net, normalise, loader, precision, train_res, config.adapt_images)
+        return _adapt_activations(net, normalize, loader, precision, train_res, config.adapt_images)
     return "no adaptation"
 
 
@@ -95,14 +95,14 @@ def equalising(test_values: np.ndarray, train_values: np.ndarray) -> Line:
 def fold(line: Line, classifier: nn.Module) -> None:
     """Makes classifier(x) what classifier(slope * x + offset) was."""
     if not isinstance(classifier.bias, Tensor):
-        raise InputError("fix.adapt=frechet needs a classifier with bias; use fix.adapt=batchnorm")
+        raise InputError("finetune.adapt=frechet needs a classifier with bias; use finetune.adapt=batchnorm")
     with torch.no_grad():
         classifier.bias += line.offset * classifier.weight.flatten(1).sum(1)
         classifier.weight *= line.slope
 
 
 def _adapt_activations(
-    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, train_res: int, num_images: int
+    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, train_res: int, num_images: int
 ) -> str:
     test_res = loader.resolution
     classifier = last_layers(net, test_res).classifier
@@ -110,7 +110,7 @@ def _adapt_activations(
     samples = {}
     for resolution in (train_res, test_res):
         loader.set_resolution(resolution)
-        samples[resolution] = pooled_activations(net, classifier, normalise, loader, precision, num_images)
+        samples[resolution] = pooled_activations(net, classifier, normalize, loader, precision, num_images)
     loader.set_resolution(test_res)
     line = equalising(samples[test_res], samples[train_res])
     train, test = (np.sort(samples[r].ravel()) for r in (train_res, test_res))
@@ -124,11 +124,11 @@ def _adapt_activations(
 
 
 def recalibrate(
-    net: nn.Module, normalise: Normalise, loader: Loader, precision: Precision, num_images: int
+    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, num_images: int
 ) -> tuple[int, int]:
     """Gives every BatchNorm the mean and variance of what it is fed, over whole batches of about `num_images` images.
 
-    Each layer's input is normalised with its own batch's statistics, as in training; what is kept are mean and variance
+    Each layer's input is normalized with its own batch's statistics, as in training; what is kept are mean and variance
     over all images of all batches, not an average of the batches' variances.
 
     Returns:
@@ -137,14 +137,14 @@ def recalibrate(
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         raise InputError(
-            f"fix.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use fix.adapt=frechet"
+            f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use finetune.adapt=frechet"
         )
     sums, num_seen = [_Moments() for _ in norms], 0
     with torch.inference_mode(), _collecting(net, norms, sums):
         for batch in loader:
             with precision.autocast():
                 try:
-                    net(normalise(batch.images.to(precision.device, non_blocking=True)))
+                    net(normalize(batch.images.to(precision.device, non_blocking=True)))
                 except ValueError as error:
                     raise InputError(
                         f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
@@ -188,7 +188,7 @@ class _Moments:
 
 @contextmanager
 def _collecting(net: nn.Module, norms: list[nn.Module], sums: list[_Moments]) -> Iterator[None]:
-    """BatchNorms normalise by their batch inside the block, and what they are fed goes to `sums`; then eval mode."""
+    """BatchNorms normalize by their batch inside the block, and what they are fed goes to `sums`; then eval mode."""
     net.eval()
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

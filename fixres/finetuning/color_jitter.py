@@ -1,4 +1,4 @@
-"""Light colour jitter on batches, on their device: brightness, contrast, saturation, as FixRes's code has it.
+"""Light color jitter on batches, on their device: brightness, contrast, saturation, as FixRes's code has it.
 
 Each image's factors are a function of (seed, epoch, index). The three are applied in this order, not in a random one
 as torchvision's ColorJitter does, and after the crop, not before it: at factors of 0.95 to 1.05 neither matters.
@@ -40,15 +40,15 @@ def jittered(images: Tensor, by: Tensor) -> Tensor:
     values = images.float()
     brightness, contrast, saturation = (by[:, k].view(-1, 1, 1, 1) for k in range(3))
     values = _bounded(values * brightness)
-    values = _bounded(_mixed(values, _grey(values).mean((1, 2, 3), keepdim=True), contrast))
-    return _bounded(_mixed(values, _grey(values), saturation)).to(torch.uint8)
+    values = _bounded(_mixed(values, _gray(values).mean((1, 2, 3), keepdim=True), contrast))
+    return _bounded(_mixed(values, _gray(values), saturation)).to(torch.uint8)
 
 
 def _mixed(values: Tensor, other: Tensor, share: Tensor) -> Tensor:
     return other + share * (values - other)
 
 
-def _grey(values: Tensor) -> Tensor:
+def _gray(values: Tensor) -> Tensor:
     """(B, H, W, 1), whole numbers, as torchvision makes them of uint8 images."""
     return (values * values.new_tensor(_GREY)).sum(-1, keepdim=True).floor()
 

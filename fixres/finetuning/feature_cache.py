@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fixres.config.recipe import FixConfig
-from fixres.distributed.process_group import gathered, num_processes, wait_for_all
+from fixres.config.recipe import FinetuneConfig
+from fixres.distributed.process_group import all_gather, num_processes, wait_for_all
 from fixres.finetuning.row_store import make_rows, size_text
 from fixres.finetuning.split_network import Split
 from fixres.models.precision import Precision
@@ -38,7 +38,7 @@ class FeatureCache:
         NoRoomError: more than the memory limit and more than the disk has.
     """
 
-    def __init__(self, loader: Loader, num_values: int, config: FixConfig) -> None:
+    def __init__(self, loader: Loader, num_values: int, config: FinetuneConfig) -> None:
         self._loader, self._num_values = loader, num_values
         self._rows, self.where, self._writes = make_rows((loader.num_samples, num_values), config)
         self.num_bytes = self._rows.nbytes
@@ -47,12 +47,12 @@ class FeatureCache:
         self.resolution, self.batch_size = loader.resolution, loader.batch_size
         self.num_samples, self.classes = loader.num_samples, loader.classes
 
-    def fill(self, halves: Split, normalise: nn.Module, images: Loader, precision: Precision) -> tuple[float, float]:
+    def fill(self, halves: Split, normalize: nn.Module, images: Loader, precision: Precision) -> tuple[float, float]:
         """Evaluates the trunk on every image once.
 
         Args:
             halves: whose trunk is evaluated.
-            normalise: uint8 NHWC batches to its input.
+            normalize: uint8 NHWC batches to its input.
             images: every image once over all processes, in stored order, as every epoch sees it.
             precision: number format and device.
 
@@ -63,10 +63,10 @@ class FeatureCache:
             InputError: a value does not fit the number format.
         """
         start, waited, done = time.perf_counter(), images.counters.wait_seconds, 0
-        with torch.inference_mode(), bar(self.num_samples, "fix: frozen layers") as shown:
+        with torch.inference_mode(), bar(self.num_samples, "finetune: frozen layers") as shown:
             for batch in images:
                 # A step's samples lie one after another, split over the processes by rank.
-                for values, labels in gathered(self._evaluated(halves, normalise, batch, precision)):
+                for values, labels in all_gather(self._evaluated(halves, normalize, batch, precision)):
                     part = slice(done, done + len(labels))
                     self._put(part, values, labels)
                     done = part.stop
@@ -76,17 +76,19 @@ class FeatureCache:
         return time.perf_counter() - start, images.counters.wait_seconds - waited
 
     def _evaluated(
-        self, halves: Split, normalise: nn.Module, batch: Batch, precision: Precision
+        self, halves: Split, normalize: nn.Module, batch: Batch, precision: Precision
     ) -> tuple[np.ndarray, np.ndarray]:
         """(B, F) in the cache's number format, and int64 (B,)."""
         dtype, labels = self._rows.dtype, batch.labels.cpu().numpy()
         if not len(labels):  # nothing of a short last batch is left for this process
             return np.empty((0, self._num_values), dtype), labels
         with precision.autocast():
-            rows = halves.trunk(normalise(batch.images.to(precision.device, non_blocking=True)))
+            rows = halves.trunk(normalize(batch.images.to(precision.device, non_blocking=True)))
         values = rows.float().cpu().numpy()
         if np.abs(values).max(initial=0) > np.finfo(dtype).max:
-            raise InputError("fix.cache_dtype=fp16 cannot hold a value of the frozen layers; use fix.cache_dtype=fp32")
+            raise InputError(
+                "finetune.cache_dtype=fp16 cannot hold a value of the frozen layers; use finetune.cache_dtype=fp32"
+            )
         return values.astype(dtype), labels
 
     def _put(self, part: slice, values: np.ndarray, labels: np.ndarray) -> None:

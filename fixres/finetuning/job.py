@@ -13,20 +13,20 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import is_main, sharded, share_state
 from fixres.evaluation.accuracy import EvalResult, sweep
 from fixres.finetuning.adaptation import adapt
-from fixres.finetuning.loop import finetune, fix_crop
-from fixres.finetuning.preflight import check_fix
-from fixres.finetuning.report import Fixed, FixReport, write_fix_report
-from fixres.finetuning.trainable_layers import learners
+from fixres.finetuning.loop import finetune, finetune_crop
+from fixres.finetuning.preflight import check_finetune
+from fixres.finetuning.report import Finetuned, FinetuneReport, write_finetune_report
+from fixres.finetuning.trainable_layers import trainable_layers
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes, stride_of
-from fixres.observability.console import say
+from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.resolution.advice import advise, explanation
 from pipelines.runtime.atomic_files import check_target
@@ -34,7 +34,7 @@ from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenL
 
 
 @dataclass(frozen=True)
-class FixJob(NetworkChoice):
+class FinetuneJob(NetworkChoice):
     """Fine-tunes layers of a network for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
 
     new_classifier: bool = False
@@ -53,7 +53,7 @@ class FixJob(NetworkChoice):
     """RandomResizedCrop of the training, for auto and for augmentation train."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
-    fix: FixConfig = field(default_factory=FixConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """What learns, how long and on what."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(batch_size=64))
     """Batch size, momentum, weight decay and label smoothing; its learning rate is not used."""
@@ -74,7 +74,9 @@ class FixJob(NetworkChoice):
             raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
         for name in ("ema", "accumulate", "steps"):
             if getattr(self.optim, name) is not None:
-                raise InputError(f"optim.{name} is for training; a fix has its own schedule (--fix.schedule), omit it")
+                raise InputError(
+                    f"optim.{name} is for training; a fix has its own schedule (--finetune.schedule), omit it"
+                )
         if self.optim.per_process is not None:
             raise InputError(
                 "optim.per_process is for training; give a fix the images of all processes, optim.batch_size"
@@ -124,12 +126,12 @@ class FixJob(NetworkChoice):
                 raise InputError(f"{path} exists; choose another --output")
 
 
-def fix_network(
-    job: FixJob,
+def finetune_network(
+    job: FinetuneJob,
     open_loader: OpenLoader,
     classes: tuple[str, ...],
     image_sizes: Callable[[], np.ndarray] | None = None,
-) -> FixReport:
+) -> FinetuneReport:
     """Tests, fixes for each resolution, tests again, and writes checkpoints and report (the main process does).
 
     Args:
@@ -138,7 +140,7 @@ def fix_network(
         classes: class names of the data in label order.
         image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
     """
-    net, info, normalise, precision = _load(job, classes)
+    net, info, normalize, precision = _load(job, classes)
     resolutions = job.wanted or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
     for resolution in resolutions:
@@ -148,30 +150,30 @@ def fix_network(
     original = copy.deepcopy(net.state_dict())
     test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **test)) as test_loader:
-        fixer = _Fixer(job, net, info, normalise, precision, open_loader)
+        fixer = _Fixer(job, net, info, normalize, precision, open_loader)
         fixer.check(resolutions)
 
         def test(when: str) -> list[EvalResult]:
-            return sweep(net, normalise, test_loader, precision, _swept(job, info, resolutions, net), when)
+            return sweep(net, normalize, test_loader, precision, _swept(job, info, resolutions, net), when)
 
-        before, fixes = test("before the fix"), []
+        before, finetunings = test("before the fix"), []
         for resolution in resolutions:
             net.load_state_dict(original)
-            fixed = fixer.fix(resolution)
-            fixes.append(replace(fixed, after=test(f"after the fix for {resolution} px")))
+            finetuned = fixer.finetune(resolution)
+            finetunings.append(replace(finetuned, after=test(f"after the fix for {resolution} px")))
             if is_main():
-                save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, fixed=True))
-    report = FixReport(job.weights, info.model, info.train_res, before, fixes, job, capture())
+                save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, finetuned=True))
+    report = FinetuneReport(job.weights, info.model, info.train_res, before, finetunings, job, capture())
     if is_main():
-        write_fix_report(report, job.report(resolutions))
+        write_finetune_report(report, job.report(resolutions))
     return report
 
 
-def _load(job: FixJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalise, Precision]:
+def _load(job: FinetuneJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalize, Precision]:
     device = choose_device(job.device)
-    net, info, normalise = job.open(classes, job.new_classifier)
+    net, info, normalize = job.open(classes, job.new_classifier)
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
-    return net.to(device), info, normalise.to(device), choose_precision(job.precision, device)
+    return net.to(device), info, normalize.to(device), choose_precision(job.precision, device)
 
 
 class _Fixer:
@@ -179,49 +181,49 @@ class _Fixer:
 
     def __init__(
         self,
-        job: FixJob,
+        job: FinetuneJob,
         net: nn.Module,
         info: CheckpointInfo,
-        normalise: Normalise,
+        normalize: Normalize,
         precision: Precision,
         open_loader: OpenLoader,
     ) -> None:
-        self._job, self._net, self._info, self._normalise = job, net, info, normalise
+        self._job, self._net, self._info, self._normalize = job, net, info, normalize
         self._precision, self._open_loader = precision, open_loader
 
     def check(self, resolutions: list[int]) -> None:
         """Raises InputError if one of the fixes could not be gone through with."""
         job = self._job
-        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
+        crop = finetune_crop(job.finetune, self._info.crop_pct, job.train_crop)
         with closing(self._open(crop, resolutions[0], shuffle=True)) as loader:
             for resolution in resolutions:
-                check_fix(self._net, loader, job.fix, job.optim, resolution)
+                check_finetune(self._net, loader, job.finetune, job.optim, resolution)
 
-    def fix(self, resolution: int) -> Fixed:
+    def finetune(self, resolution: int) -> Finetuned:
         """Adapts and fine-tunes the network, which must have the original weights."""
         job, start, adapted = self._job, time.perf_counter(), ""
-        crop = fix_crop(job.fix, self._info.crop_pct, job.train_crop)
-        if job.fix.adapt != "none":
+        crop = finetune_crop(job.finetune, self._info.crop_pct, job.train_crop)
+        if job.finetune.adapt != "none":
             with closing(self._open(EvalCrop(self._info.crop_pct), resolution, shuffle=True)) as loader:
-                adapted = adapt(self._net, self._normalise, loader, job.fix, self._precision, self._info.train_res)
+                adapted = adapt(self._net, self._normalize, loader, job.finetune, self._precision, self._info.train_res)
             share_state(self._net)
-            _say(adapted)
+            _log(adapted)
         epochs = []
-        if job.fix.epochs:
+        if job.finetune.epochs:
             with closing(self._open(crop, resolution, shuffle=True)) as loader:
                 epochs = finetune(
                     self._net,
-                    self._normalise,
+                    self._normalize,
                     loader,
-                    job.fix,
+                    job.finetune,
                     job.optim,
                     self._precision,
                     job.seed,
                     lambda: self._open(crop, resolution, shuffle=False),
                 )
-        why = learners(self._net, resolution, job.fix).why if epochs else "nothing learnt"
+        why = trainable_layers(self._net, resolution, job.finetune).why if epochs else "nothing learnt"
         seconds = time.perf_counter() - start
-        return Fixed(resolution, str(job.target(resolution)), why, adapted, epochs, seconds, [])
+        return Finetuned(resolution, str(job.target(resolution)), why, adapted, epochs, seconds, [])
 
     def _open(self, crop: Crop, resolution: int, shuffle: bool) -> Loader:
         job = self._job
@@ -229,7 +231,7 @@ class _Fixer:
             "train",
             crop=crop,
             resolution=resolution,
-            batch_size=job.fix.batch_size or job.optim.batch_size,
+            batch_size=job.finetune.batch_size or job.optim.batch_size,
             shuffle=shuffle,
             drop_last=shuffle,
             seed=job.seed,
@@ -237,12 +239,12 @@ class _Fixer:
 
 
 def _advised(
-    job: FixJob, info: CheckpointInfo, net: nn.Module, image_sizes: Callable[[], np.ndarray] | None
+    job: FinetuneJob, info: CheckpointInfo, net: nn.Module, image_sizes: Callable[[], np.ndarray] | None
 ) -> list[int]:
     if image_sizes is None:
         raise InputError("test_res=auto needs the sizes of the training images; give resolutions instead")
     advice = advise(info.train_res, job.train_crop, EvalCrop(info.crop_pct), image_sizes(), stride_of(net))
-    _say(explanation(advice))
+    _log(explanation(advice))
     return [one.test_res for one in advice.candidates]
 
 
@@ -251,13 +253,13 @@ def _check_resolution(net: nn.Module, resolution: int) -> None:
     stride = stride_of(net)
     if resolution % stride:
         near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
-        _say(
+        _log(
             f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding "
             f"at the borders; {near} px would use every pixel alike"
         )
 
 
-def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:
+def _swept(job: FinetuneJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:
     """Resolutions to test at; those that the user did not name only if the network takes them."""
     named = {*job.sweep, *resolutions}
     try:
@@ -267,5 +269,5 @@ def _swept(job: FixJob, info: CheckpointInfo, resolutions: list[int], net: nn.Mo
     return sorted({info.train_res, *named})
 
 
-def _say(line: str) -> None:
-    say(f"fix: {line}")
+def _log(line: str) -> None:
+    log(f"finetune: {line}")

@@ -13,23 +13,23 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import num_processes
 from fixres.finetuning.color_jitter import Jittered
 from fixres.finetuning.feature_cache import FeatureCache, description
 from fixres.finetuning.row_store import NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, Split, split
-from fixres.finetuning.trainable_layers import learners, let_learn
-from fixres.models.factory import Normalise
+from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
-from fixres.observability.console import say
+from fixres.observability.console import log
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
 from fixres.training.trainer import EpochResult, Trainer
 from pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
 
 
-def fix_crop(config: FixConfig, crop_pct: float, train_crop: TrainCrop) -> Crop:
+def finetune_crop(config: FinetuneConfig, crop_pct: float, train_crop: TrainCrop) -> Crop:
     """The crop that `config.augmentation` asks of the loader.
 
     Args:
@@ -46,9 +46,9 @@ def fix_crop(config: FixConfig, crop_pct: float, train_crop: TrainCrop) -> Crop:
 
 def finetune(
     net: nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     loader: Loader,
-    config: FixConfig,
+    config: FinetuneConfig,
     optim: OptimConfig,
     precision: Precision,
     seed: int = 0,
@@ -58,29 +58,29 @@ def finetune(
 
     Args:
         net: a trained network.
-        normalise: uint8 NHWC batches to its input.
-        loader: training images, shuffled, at the test resolution, cropped by `fix_crop`.
+        normalize: uint8 NHWC batches to its input.
+        loader: training images, shuffled, at the test resolution, cropped by `finetune_crop`.
         config: what learns, how long and on what.
         optim: momentum, weight decay and label smoothing, as in training.
         precision: as in training.
-        seed: the run's, for the colour jitter and what layers draw by chance.
-        open_plain: opens the same images in stored order, each once, cropped by the same `fix_crop`; without it nothing
+        seed: the run's, for the color jitter and what layers draw by chance.
+        open_plain: opens the same images in stored order, each once, cropped by the same `finetune_crop`; without it nothing
             is cached.
 
     Returns:
         One result for each epoch; evaluating the frozen layers for the cache counts to the first. The network is in
         eval mode and all of it can learn again.
     """
-    chosen = learners(net, loader.resolution, config)
-    let_learn(net, chosen.modules)
-    _say(chosen.why)
+    chosen = trainable_layers(net, loader.resolution, config)
+    freeze_except(net, chosen.modules)
+    _log(chosen.why)
     smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
     try:
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
-        cached = _cached(net, chosen.modules, normalise, loader, config, precision, open_plain)
+        cached = _cached(net, chosen.modules, normalize, loader, config, precision, open_plain)
         if cached is None:
             source = _augmented(loader, config, precision, seed)
-            trainer = Trainer(net, normalise, stepper, precision, smoothing, seed=seed)
+            trainer = Trainer(net, normalize, stepper, precision, smoothing, seed=seed)
             return _epochs(trainer, source, config)
         halves, cache, seconds, waited = cached
         trainer = Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing, seed=seed)
@@ -92,7 +92,7 @@ def finetune(
         net.eval()
 
 
-def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FixConfig) -> list[EpochResult]:
+def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneConfig) -> list[EpochResult]:
     peak = scaled_lr(config.lr, loader.batch_size * num_processes())
     results = []
     for epoch in range(config.epochs):
@@ -103,13 +103,13 @@ def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FixConfig) 
     return results
 
 
-def _lr(epoch: float, config: FixConfig, peak: float) -> float:
+def _lr(epoch: float, config: FinetuneConfig, peak: float) -> float:
     if config.schedule == "step":
         return stepped_lr(epoch, peak, config.step_epochs)
     return lr_at(epoch, config.epochs, peak)
 
 
-def _augmented(loader: Loader, config: FixConfig, precision: Precision, seed: int) -> Loader:
+def _augmented(loader: Loader, config: FinetuneConfig, precision: Precision, seed: int) -> Loader:
     if config.augmentation != "test_shift" or config.jitter == 0:
         return loader
     return Jittered(loader, config.jitter, seed, precision.device)
@@ -118,9 +118,9 @@ def _augmented(loader: Loader, config: FixConfig, precision: Precision, seed: in
 def _cached(
     net: nn.Module,
     learning: tuple[nn.Module, ...],
-    normalise: Normalise,
+    normalize: Normalize,
     loader: Loader,
-    config: FixConfig,
+    config: FinetuneConfig,
     precision: Precision,
     open_plain: Callable[[], Loader] | None,
 ) -> tuple[Split, FeatureCache, float, float] | None:
@@ -131,12 +131,12 @@ def _cached(
         halves = split(net, learning, _noise(loader.resolution, precision), precision)
         cache = FeatureCache(loader, halves.num_values, config)
     except (CannotSplitError, NoRoomError) as error:
-        _say(f"frozen layers are evaluated in every epoch, because {error}")
+        _log(f"frozen layers are evaluated in every epoch, because {error}")
         return None
-    _say(description(cache, halves.num_values))
+    _log(description(cache, halves.num_values))
     plain = open_plain()
     try:
-        return halves, cache, *cache.fill(halves, normalise, plain, precision)
+        return halves, cache, *cache.fill(halves, normalize, plain, precision)
     finally:
         plain.close()
 
@@ -149,11 +149,11 @@ def _noise(resolution: int, precision: Precision) -> torch.Tensor:
 
 
 class _ToFloat(nn.Module):
-    """Rows of the cache to what the tail takes, in place of normalisation."""
+    """Rows of the cache to what the tail takes, in place of normalization."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.float()
 
 
-def _say(line: str) -> None:
-    say(f"fix: {line}")
+def _log(line: str) -> None:
+    log(f"finetune: {line}")

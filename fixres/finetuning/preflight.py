@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import num_processes
 from fixres.distributed.sync_batchnorm import SyncBatchNorm2d
-from fixres.finetuning.trainable_layers import learners
+from fixres.finetuning.trainable_layers import trainable_layers
 from fixres.models.head import last_layers
 from fixres.models.probe import as_it_was, black_image
 from pipelines.spec import InputError, Loader
@@ -18,7 +18,7 @@ from pipelines.spec import InputError, Loader
 _SYNCHRONISED = (SyncBatchNorm2d, nn.SyncBatchNorm)  # over the images of all processes
 
 
-def check_fix(net: nn.Module, loader: Loader, config: FixConfig, optim: OptimConfig, resolution: int) -> None:
+def check_finetune(net: nn.Module, loader: Loader, config: FinetuneConfig, optim: OptimConfig, resolution: int) -> None:
     """Raises InputError if the fix could not be begun or gone through with.
 
     Args:
@@ -29,22 +29,22 @@ def check_fix(net: nn.Module, loader: Loader, config: FixConfig, optim: OptimCon
         resolution: test resolution in pixels.
     """
     size = optim.batch_size if config.batch_size is None else config.batch_size
-    name = "optim.batch_size" if config.batch_size is None else "fix.batch_size"
+    name = "optim.batch_size" if config.batch_size is None else "finetune.batch_size"
     if size > loader.num_samples:
         raise InputError(f"{name}={size} is more than a fix has, {loader.num_samples} training images; lower it")
     if size % num_processes():
         raise InputError(f"{name}={size} does not divide among {num_processes()} processes; use a multiple of them")
     if config.augmentation == "test_shift" and not loader.shares_boxes:
         raise InputError(
-            "fix.augmentation=test_shift: this engine draws its own crops and cannot shift them; choose "
+            "finetune.augmentation=test_shift: this engine draws its own crops and cannot shift them; choose "
             "data.engine roc or torch, or test_flip"
         )
     if config.cache_dir is not None and not config.cache_dir.is_dir():
-        raise InputError(f"fix.cache_dir={config.cache_dir} is no folder; make it, or choose another")
+        raise InputError(f"finetune.cache_dir={config.cache_dir} is no folder; make it, or choose another")
     if config.epochs:
-        _check_statistics(net, learners(net, resolution, config).modules, size // num_processes(), resolution)
+        _check_statistics(net, trainable_layers(net, resolution, config).modules, size // num_processes(), resolution)
     if config.adapt == "frechet" and last_layers(net, resolution).classifier.bias is None:
-        raise InputError("fix.adapt=frechet needs a classifier with bias; use fix.adapt=batchnorm")
+        raise InputError("finetune.adapt=frechet needs a classifier with bias; use finetune.adapt=batchnorm")
 
 
 def _check_statistics(net: nn.Module, learning: Iterable[nn.Module], num_images: int, resolution: int) -> None:
@@ -65,4 +65,4 @@ def _check_statistics(net: nn.Module, learning: Iterable[nn.Module], num_images:
         for hook in hooks:
             hook.remove()
     if min(fewest, default=2) < 2:
-        raise InputError("BatchNorm cannot learn from 1 image at a time; raise fix.batch_size")
+        raise InputError("BatchNorm cannot learn from 1 image at a time; raise finetune.batch_size")

@@ -17,7 +17,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Finetuned:
     """The fix for one resolution.
 
     Attributes:
@@ -40,7 +40,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class FixReport:
+class FinetuneReport:
     """A finished job.
 
     Attributes:
@@ -57,7 +57,7 @@ class FixReport:
     model: str
     train_res: int
     before: list[EvalResult]
-    fixes: list[Fixed]
+    finetunings: list[Finetuned]
     job: Any
     environment: dict[str, Any]
 
@@ -68,11 +68,11 @@ class FixReport:
 
     def rows(self) -> list[list[str]]:
         """Top-1 in per cent at each test resolution: before, and after each fix; a head first."""
-        rows = [["tested at", "before", *(f"fixed for {fixed.test_res}" for fixed in self.fixes)]]
+        rows = [["tested at", "before", *(f"fixed for {finetuned.test_res}" for finetuned in self.finetunings)]]
         for one in self.before:
-            after = [at(fixed.after, one.test_res).top1 for fixed in self.fixes]
+            after = [at(finetuned.after, one.test_res).top1 for finetuned in self.finetunings]
             rows.append([f"{one.test_res} px", *(f"{100 * top1:.1f}" for top1 in (one.top1, *after))])
-        rows.append(["fix, s", "", *(f"{fixed.seconds:.1f}" for fixed in self.fixes)])
+        rows.append(["fix, s", "", *(f"{finetuned.seconds:.1f}" for finetuned in self.finetunings)])
         return rows
 
     def table(self) -> str:
@@ -87,9 +87,9 @@ class FixReport:
         title = f"# {self.model}, trained at {self.train_res} px, fixed"
         lines = [title, "", f"Checkpoint `{self.checkpoint}`. Top-1, %:", ""]
         lines += [_row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
-        for fixed in self.fixes:
-            adapted = f"; {fixed.adapted}" if fixed.adapted else ""
-            lines.append(f"* {fixed.test_res} px: {fixed.learning}{adapted}; weights in `{fixed.output}`")
+        for finetuned in self.finetunings:
+            adapted = f"; {finetuned.adapted}" if finetuned.adapted else ""
+            lines.append(f"* {finetuned.test_res} px: {finetuned.learning}{adapted}; weights in `{finetuned.output}`")
         environment, num_images = self.environment, self.before[0].num_images
         hardware = environment.get("gpu") or f"{environment.get('num_cores')} cores of {environment.get('cpu')}"
         last = f"{num_images} test images, n = 1; {hardware}, commit {environment.get('commit')}."
@@ -100,7 +100,7 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write_fix_report(report: FixReport, path: Path) -> None:
+def write_finetune_report(report: FinetuneReport, path: Path) -> None:
     """Writes `path`.json and `path`.md, each under its name only when complete."""
     with atomic_file(path.with_name(f"{path.name}.json"), overwrite=True) as partial:
         partial.write_text(json.dumps(report.as_json(), indent=1) + "\n")

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixres.config.recipe import FixConfig
-from fixres.distributed.process_group import gathered, local_rank, num_processes, wait_for_all
+from fixres.config.recipe import FinetuneConfig
+from fixres.distributed.process_group import all_gather, local_rank, num_processes, wait_for_all
 from pipelines.spec import InputError
 
 _GIB = 2**30
@@ -39,7 +39,7 @@ class RowStore(NamedTuple):
     writes: bool
 
 
-def make_rows(shape: tuple[int, int], config: FixConfig) -> RowStore:
+def make_rows(shape: tuple[int, int], config: FinetuneConfig) -> RowStore:
     """Room for rows, of whatever content.
 
     Args:
@@ -65,7 +65,7 @@ def make_rows(shape: tuple[int, int], config: FixConfig) -> RowStore:
 def _reserved(place: Path, shape: tuple[int, int], dtype: np.dtype) -> Path:
     """A file of the rows' size."""
     if not place.is_dir():
-        raise InputError(f"fix.cache_dir={place} is no folder; make it, or choose another")
+        raise InputError(f"finetune.cache_dir={place} is no folder; make it, or choose another")
     num_bytes, free = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(place).free
     if num_bytes > _SPARE * free:
         raise NoRoomError(f"they would take {size_text(num_bytes)}, and {place} has {size_text(free)} free")
@@ -88,7 +88,7 @@ def _shared(place: Path, shape: tuple[int, int], dtype: np.dtype) -> RowStore:
         made = _reserved(place, shape, dtype) if writes else None
     except NoRoomError as error:
         reason = str(error)
-    told = gathered((machine, made, reason))
+    told = all_gather((machine, made, reason))
     try:
         if reasons := [why for _, _, why in told if why is not None]:
             raise NoRoomError(reasons[0])

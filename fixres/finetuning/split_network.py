@@ -97,9 +97,9 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, _name: str) -> bool:
         owners = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
-        num_learning = sum(id(owner) in self._learning for owner in owners)
-        all_learn = num_learning == len(owners)
-        return num_learning == 0 or id(module) in self._learning or (self._whole and all_learn)
+        num_trainable = sum(id(owner) in self._learning for owner in owners)
+        all_learn = num_trainable == len(owners)
+        return num_trainable == 0 or id(module) in self._learning or (self._whole and all_learn)
 
 
 def _recorded(alone: _ImagesOnly, learning: tuple[nn.Module, ...], whole: bool) -> fx.Graph:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fixres.config.recipe import FixConfig
+from fixres.config.recipe import FinetuneConfig
 from fixres.models.blocks import blocks
 from fixres.models.head import LastLayers, is_norm, last_layers
 from pipelines.spec import InputError
@@ -16,7 +16,7 @@ _CELLS = 3  # the published code of FixRes trains PNASNet's cells 9, 10 and 11
 
 
 @dataclass(frozen=True)
-class Learners:
+class TrainableLayers:
     """The modules whose own parameters learn, and whose BatchNorm statistics follow the batches.
 
     Attributes:
@@ -28,7 +28,7 @@ class Learners:
     why: str
 
 
-def learners(net: nn.Module, resolution: int, config: FixConfig) -> Learners:
+def trainable_layers(net: nn.Module, resolution: int, config: FinetuneConfig) -> TrainableLayers:
     """What `config.layers` means on `net`.
 
     Args:
@@ -45,11 +45,11 @@ def learners(net: nn.Module, resolution: int, config: FixConfig) -> Learners:
     if config.layers == "last_blocks":
         return _last_blocks(net, resolution, last, config.num_blocks)
     if config.layers == "classifier":
-        return Learners((last.classifier,), f"learning: {_name(net, last.classifier)}")
+        return TrainableLayers((last.classifier,), f"learning: {_name(net, last.classifier)}")
     return _with_norms(net, last)
 
 
-def let_learn(net: nn.Module, modules: tuple[nn.Module, ...]) -> None:
+def freeze_except(net: nn.Module, modules: tuple[nn.Module, ...]) -> None:
     """Leaves gradients, and batch statistics, only to `modules`; all else goes to eval mode."""
     net.requires_grad_(False)
     net.eval()
@@ -60,35 +60,35 @@ def let_learn(net: nn.Module, modules: tuple[nn.Module, ...]) -> None:
             module.training = True  # not train(), which would reach what timm keeps inside, such as drop-out
 
 
-def _with_norms(net: nn.Module, last: LastLayers) -> Learners:
+def _with_norms(net: nn.Module, last: LastLayers) -> TrainableLayers:
     modules = (*last.norms, last.classifier)
     line = f"learning: {_names(net, modules)}"
     if not last.norms:
-        line += " only, for no normalisation feeds it"
+        line += " only, for no normalization feeds it"
     elif len(last.batchnorms) < len(last.norms):
         kind = type(last.norms[0]).__name__
         line += f"; there is no BatchNorm before the classifier, and {kind} has weights to learn but no statistics"
     if last.between:
         line += f"; {_names(net, last.between)} between them stays as it is"
-    return Learners(modules, line)
+    return TrainableLayers(modules, line)
 
 
-def _last_blocks(net: nn.Module, resolution: int, last: LastLayers, num_blocks: int) -> Learners:
+def _last_blocks(net: nn.Module, resolution: int, last: LastLayers, num_blocks: int) -> TrainableLayers:
     found = blocks(net, resolution)
     if not found.modules or num_blocks > len(found.modules):
         raise InputError(
-            f"fix.num_blocks={num_blocks}: {type(net).__name__} shows {len(found.modules)} blocks; "
-            "choose fewer, or fix.layers=classifier_bn"
+            f"finetune.num_blocks={num_blocks}: {type(net).__name__} shows {len(found.modules)} blocks; "
+            "choose fewer, or finetune.layers=classifier_bn"
         )
     ids = found.after(num_blocks) | {id(last.classifier)}
     modules = tuple(m for m in net.modules() if id(m) in ids and next(m.parameters(recurse=False), None) is not None)
     chosen = found.modules[-num_blocks:] if num_blocks else ()
     names = _names(net, chosen) or f"what follows the last block {_name(net, found.modules[-1])}"
     rest = [m for m in modules if not any(part is m for block in chosen for part in block.modules())]
-    return Learners(modules, f"learning: {names}; {_names(net, rest)}")
+    return TrainableLayers(modules, f"learning: {names}; {_names(net, rest)}")
 
 
-def _as_in_the_papers(net: nn.Module, resolution: int, last: LastLayers) -> Learners:
+def _as_in_the_papers(net: nn.Module, resolution: int, last: LastLayers) -> TrainableLayers:
     """Cells: the last three (PNASNet). A convolution after the last block: it, too (EfficientNet). Else BatchNorm."""
     found = blocks(net, resolution)
     if found.modules and found.are_cells:

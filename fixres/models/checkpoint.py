@@ -31,7 +31,7 @@ class CheckpointInfo:
         classes: class names in label order.
         train_res: last training resolution in pixels.
         test_res: test resolution in pixels.
-        crop_pct: side of the centre crop over the resized short side.
+        crop_pct: side of the center crop over the resized short side.
         interpolation: how images are resized; always antialiased.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
@@ -48,7 +48,7 @@ class CheckpointInfo:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    fixed: bool = False
+    finetuned: bool = False
     seed: int = field(default=0)
 
 
@@ -110,7 +110,7 @@ def _is_sound(info: CheckpointInfo) -> bool:
         and all(type(number) is int for number in whole)
         and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
         and (len(info.classes) > 0 and len(info.mean) == len(info.std) == 3 and min(info.std) > 0 < info.crop_pct)
-        and (min(info.train_res, info.test_res) > 0 and isinstance(info.fixed, bool))
+        and (min(info.train_res, info.test_res) > 0 and isinstance(info.finetuned, bool))
         and isinstance(info.model_kwargs, dict)
     )
 

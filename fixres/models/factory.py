@@ -54,7 +54,7 @@ def _draw_xavier(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """uint8 NHWC in [0, 255] to what networks take: float NCHW in channels_last, zero mean and unit deviation.
 
     It runs on the device, so that four times fewer bytes travel there, and the permutation costs nothing: NHWC memory

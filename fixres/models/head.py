@@ -3,7 +3,7 @@
 Names and the order of definition differ between families, and the order of execution misleads where branches join: in
 a block with a projection shortcut the shortcut's BatchNorm runs last, but its sibling feeds the pooling just as much.
 So the autograd graph is walked back from the logits: the first layer with weights is the classifier, and every
-normalisation that reaches it through no other layer with weights, and feeds none, belongs to the fix. Where none does,
+normalization that reaches it through no other layer with weights, and feeds none, belongs to the fix. Where none does,
 the walk goes on behind the layers that stand between.
 """
 
@@ -29,7 +29,7 @@ class LastLayers:
 
     Attributes:
         classifier: the layer that gives the logits.
-        norms: every normalisation that feeds it, and no other layer with weights but those in `between`; empty in
+        norms: every normalization that feeds it, and no other layer with weights but those in `between`; empty in
             networks without.
         between: layers with weights between them and the classifier, as MobileNetV3's convolution behind the pooling.
     """
@@ -65,7 +65,7 @@ def last_layers(net: nn.Module, resolution: int) -> LastLayers:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it normalises: torch's classes, and those of timm's that are none of torch's but say so."""
+    """Whether it normalizes: torch's classes, and those of timm's that are none of torch's but say so."""
     return isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
 
 

@@ -1,7 +1,7 @@
-"""Any classifier from timm's library as a network that we can test and fix: by name, or from a file of any origin.
+"""Any classifier from timm's library as a network that we can test and finetune: by name, or from a file of any origin.
 
-    net, info, normalise = open_network("runs/demo/fast/fixed.pt", classes)
-    net, info, normalise = open_network("FixResNet50.pth", classes, arch="resnet50.tv_in1k")
+    net, info, normalize = open_network("runs/demo/fast/finetuned.pt", classes)
+    net, info, normalize = open_network("FixResNet50.pth", classes, arch="resnet50.tv_in1k")
 
 What a person should know of a foreign network (which transform is assumed, what was resized) is logged in a line.
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import FORMAT, CheckpointInfo, load_checkpoint
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.weights import WeightFile, read_weights
 from fixres.models.zoo import ZOO
 from pipelines.spec import InputError
@@ -38,12 +38,12 @@ class OpenedNetwork(NamedTuple):
     Attributes:
         net: on the CPU, in eval mode, in channels_last.
         info: name, classes, resolutions, test transform.
-        normalise: uint8 NHWC batches to its input.
+        normalize: uint8 NHWC batches to its input.
     """
 
     net: nn.Module
     info: CheckpointInfo
-    normalise: Normalise
+    normalize: Normalize
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _open_own(path: Path, classes: Sequence[str] | None, new_classifier: bool) -
         net.to(memory_format=torch.channels_last)
         _log.warning("%s: a new classifier for %d classes, with random weights", path, len(classes))
         info = replace(info, classes=tuple(classes))
-    return OpenedNetwork(net.eval(), info, Normalise(info.mean, info.std))
+    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std))
 
 
 def _open_foreign(
@@ -212,7 +212,7 @@ def _open_foreign(
     _tell_resizing(net, name)
     names = tuple(classes) if classes is not None else tuple(str(number) for number in range(num_classes))
     info = _describe(net, name, kwargs, names)
-    return OpenedNetwork(net.eval(), info, Normalise(info.mean, info.std))
+    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std))
 
 
 def mismatch(net: nn.Module, state_dict: Mapping[str, Tensor]) -> Mismatch:
@@ -240,7 +240,7 @@ def _load(weights: WeightFile, net: nn.Module, state_dict: dict[str, Tensor], na
         )
     plain = [value.layout == torch.strided and not value.is_quantized for value in state_dict.values()]
     if not all(plain):
-        raise InputError(f"{weights.path}: sparse or quantised weights; give plain ones")
+        raise InputError(f"{weights.path}: sparse or quantized weights; give plain ones")
     bad = next((key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())), None)
     if bad is not None:
         raise InputError(f"{weights.path}: {bad} is not finite; the training that made it had failed")

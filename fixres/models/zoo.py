@@ -1,6 +1,6 @@
 """The networks of both FixRes papers: how they were trained, at which resolution they were fixed, and what that gave.
 
-Training resolution, crop, interpolation and normalisation are those of timm's weights of the same origin; a test holds
+Training resolution, crop, interpolation and normalization are those of timm's weights of the same origin; a test holds
 them against timm. Fix resolutions and accuracies are the papers'. What we do not know for sure is None.
 
     python -m fixres.models.zoo
@@ -28,14 +28,14 @@ class ZooModel:
         name: the key.
         timm_name: timm's name with the tag of its weights, or without where timm has none.
         train_res: training resolution in pixels.
-        fix_res: test resolution in pixels that the paper fixed it for, or None.
+        finetuned_res: test resolution in pixels that the paper fixed it for, or None.
         crop_pct: of timm's test crop at the training resolution.
-        fix_crop_pct: of the authors' test crop at `fix_res` (their code resizes to 256/224 of it), or None.
+        finetuned_crop_pct: of the authors' test crop at `finetuned_res` (their code resizes to 256/224 of it), or None.
         interpolation: how the training and test images were resized.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
-        fix_top1: fraction right on ImageNet's val after the fix, the better of the paper's augmentations, or None.
-        fix_top5: likewise, among the first five.
+        finetuned_top1: fraction right on ImageNet's val after the fix, the better of the paper's augmentations, or None.
+        finetuned_top5: likewise, among the first five.
         source: where the figures of the fix are from.
         timm_kwargs: further arguments of timm.create_model.
     """
@@ -43,14 +43,14 @@ class ZooModel:
     name: str
     timm_name: str
     train_res: int
-    fix_res: int | None = None
+    finetuned_res: int | None = None
     crop_pct: float = 0.875
-    fix_crop_pct: float | None = None
+    finetuned_crop_pct: float | None = None
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    fix_top1: float | None = None
-    fix_top5: float | None = None
+    finetuned_top1: float | None = None
+    finetuned_top5: float | None = None
     source: str = _TIMM
     timm_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -62,20 +62,20 @@ class ZooModel:
 
 def _resnets() -> list[ZooModel]:
     """ResNet-50 B is torchvision's; C and D have a deep stem, D average pooling in its shortcuts too."""
-    fixed = {"crop_pct": 0.875, "fix_crop_pct": 0.875, "source": _FIXRES}
+    finetuned = {"crop_pct": 0.875, "finetuned_crop_pct": 0.875, "source": _FIXRES}
     weak = {"interpolation": "bilinear"}
     return [
-        ZooModel("resnet50_b", "resnet50.tv_in1k", 224, 384, fix_top1=0.791, fix_top5=0.946, **weak, **fixed),
+        ZooModel("resnet50_b", "resnet50.tv_in1k", 224, 384, finetuned_top1=0.791, finetuned_top5=0.946, **weak, **finetuned),
         ZooModel("resnet50_c", "resnet50c.gluon_in1k", 224),
         ZooModel("resnet50_d", "resnet50d.gluon_in1k", 224),
         ZooModel("resnext101_32x8d", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 224, **weak),
         ZooModel("resnext101_32x16d", "resnext101_32x16d.fb_wsl_ig1b_ft_in1k", 224, **weak),
         ZooModel("resnext101_32x32d", "resnext101_32x32d.fb_wsl_ig1b_ft_in1k", 224, **weak),
         # timm has no such network, but the next smaller one takes the width as an argument.
-        ZooModel("resnext101_32x48d", "resnext101_32x32d", 224, 320, fix_top1=0.864, fix_top5=0.980,
-                 timm_kwargs={"base_width": 48}, **weak, **fixed),
-        ZooModel("pnasnet5", "pnasnet5large.tf_in1k", 331, 480, crop_pct=0.911, fix_crop_pct=0.875, mean=_HALF,
-                 std=_HALF, fix_top1=0.837, fix_top5=0.968, source=_FIXRES),
+        ZooModel("resnext101_32x48d", "resnext101_32x32d", 224, 320, finetuned_top1=0.864, finetuned_top5=0.980,
+                 timm_kwargs={"base_width": 48}, **weak, **finetuned),
+        ZooModel("pnasnet5", "pnasnet5large.tf_in1k", 331, 480, crop_pct=0.911, finetuned_crop_pct=0.875, mean=_HALF,
+                 std=_HALF, finetuned_top1=0.837, finetuned_top5=0.968, source=_FIXRES),
     ]  # fmt: skip
 
 
@@ -98,14 +98,14 @@ _EFFICIENTNETS = (
 def _efficientnets() -> list[ZooModel]:
     models = []
     for size, train_res, crop_pct, without, with_more in _EFFICIENTNETS:
-        for fix, suffix, tag, normal in (
+        for finetune, suffix, tag, normal in (
             (without, "", "ap_in1k", (_HALF, _HALF)),
             (with_more, "_ns", "ns_jft_in1k_475" if size == "l2" else "ns_jft_in1k", (IMAGENET_MEAN, IMAGENET_STD)),
         ):
-            if fix is None:
+            if finetune is None:
                 continue
-            models.append(ZooModel(f"efficientnet_{size}{suffix}", f"tf_efficientnet_{size}.{tag}", train_res, fix[0],
-                                   crop_pct, mean=normal[0], std=normal[1], fix_top1=fix[1], fix_top5=fix[2],
+            models.append(ZooModel(f"efficientnet_{size}{suffix}", f"tf_efficientnet_{size}.{tag}", train_res, finetune[0],
+                                   crop_pct, mean=normal[0], std=normal[1], finetuned_top1=finetune[1], finetuned_top5=finetune[2],
                                    source=_FIXEFFICIENTNET))  # fmt: skip
     return models
 
@@ -116,12 +116,12 @@ ZOO = MappingProxyType({model.name: model for model in [*_resnets(), *_efficient
 
 def zoo_table() -> str:
     """The zoo as text, a line for each network."""
-    lines = [f"{'name':20} {'timm':38} {'train':>6} {'fix':>5} {'crop':>6} {'top1':>6} {'top5':>6}  source"]
+    lines = [f"{'name':20} {'timm':38} {'train':>6} {'finetune':>5} {'crop':>6} {'top1':>6} {'top5':>6}  source"]
     for model in ZOO.values():
         arguments = "".join(f" {key}={value}" for key, value in model.timm_kwargs.items())
         lines.append(
-            f"{model.name:20} {model.timm_name + arguments:38} {model.train_res:6} {model.fix_res or '-':>5} "
-            f"{model.crop_pct:6.3f} {_percent(model.fix_top1):>6} {_percent(model.fix_top5):>6}  {model.source}"
+            f"{model.name:20} {model.timm_name + arguments:38} {model.train_res:6} {model.finetuned_res or '-':>5} "
+            f"{model.crop_pct:6.3f} {_percent(model.finetuned_top1):>6} {_percent(model.finetuned_top5):>6}  {model.source}"
         )
     return "\n".join(lines)
 

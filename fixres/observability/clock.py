@@ -1,4 +1,4 @@
-"""The clocks of an arm. A saving is claimed on the program clock and explained on the training clock."""
+"""The clocks of a variant. A saving is claimed on the program clock and explained on the training clock."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Adds up wall time by stage: "train", "fix", "evaluate", "open", "save".
+    """Adds up wall time by stage: "train", "finetune", "evaluate", "open", "save".
 
-    Stages of one arm never overlap, and time outside them belongs to another arm or to nobody, so that two arms can
+    Stages of one variant never overlap, and time outside them belongs to another variant or to nobody, so that two variants can
     take turns epoch by epoch and each still has its own clock.
 
     Attributes:
@@ -61,11 +61,11 @@ class Clock:
         return self.seconds["train"]
 
     @property
-    def program_seconds(self) -> float:
-        """Everything that the arm took: opening loaders, training, evaluation, fix, checkpoints."""
+    def wall_seconds(self) -> float:
+        """Everything that the variant took: opening loaders, training, evaluation, fix, checkpoints."""
         return sum(self.seconds.values())
 
     @property
     def paused_seconds(self) -> float:
         """What the training clock stood still for: program less training and fix."""
-        return self.program_seconds - self.seconds["train"] - self.seconds["fix"]
+        return self.wall_seconds - self.seconds["train"] - self.seconds["finetune"]

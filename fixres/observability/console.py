@@ -15,7 +15,7 @@ def bar(num_images: int, title: str) -> tqdm:
     return tqdm(total=num_images, desc=title, unit="img", leave=False, mininterval=0.5, disable=hidden)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A line on stderr that does not break a bar."""
     if is_main():
         tqdm.write(line, file=sys.stderr)

@@ -34,7 +34,7 @@ class Advice:
     Attributes:
         train_res: training resolution in pixels.
         train_crop: scale and ratio of RandomResizedCrop.
-        crop_pct: side of the centre crop over the resized short side.
+        crop_pct: side of the center crop over the resized short side.
         stride: advised resolutions are multiples of it.
         num_images: images whose sizes were used.
         num_samples: images of the data set.
@@ -71,7 +71,7 @@ def advise(
     Args:
         train_res: training resolution in pixels; with progressive resizing the last.
         train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the centre crop.
+        eval_crop: the center crop.
         sizes: integers (N, 2), height and width of the images looked at, in pixels.
         stride: the network's, in pixels.
         num_samples: images of the whole data set; N if not given.
@@ -85,7 +85,7 @@ def advise(
         return Candidate(test_res, *ratio, (test_res / train_res) ** 2)
 
     match = matching_test_res(train_crop, eval_crop, sizes, train_res)
-    candidates = tuple(candidate(test_res) for test_res in _neighbours(match, stride))
+    candidates = tuple(candidate(test_res) for test_res in _neighbors(match, stride))
     return Advice(
         train_res=train_res,
         train_crop=train_crop,
@@ -101,7 +101,7 @@ def advise(
     )
 
 
-def _neighbours(resolution: float, stride: int) -> list[int]:
+def _neighbors(resolution: float, stride: int) -> list[int]:
     """The multiples of `stride` next to `resolution` that a loader can deliver."""
     lowest, highest = -(-MIN_RESOLUTION // stride), MAX_RESOLUTION // stride
     steps = {int(np.floor(resolution / stride)), int(np.ceil(resolution / stride))}

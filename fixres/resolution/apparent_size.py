@@ -5,7 +5,7 @@ area; that of any other object is in proportion. With sigma for the square root 
 it is train_res / sigma in training. In testing it is the resized image's own, whatever the crop cuts off.
 
 The law of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to ten
-tries until a box fits the image, else the largest centred box of allowed ratio. That boxes are rounded to pixels before
+tries until a box fits the image, else the largest centered box of allowed ratio. That boxes are rounded to pixels before
 they are tried lets half a pixel more pass on each side; it counts in small images and is part of the law. What is left
 out is the rounding of the boxes that fit, less than 1e-3 of sigma from 32 px on.
 """
@@ -88,10 +88,10 @@ def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarr
 
 
 def sizes_in_testing(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
-    """Apparent sizes in testing: the square root of each resized image's area, before the centre is cut out.
+    """Apparent sizes in testing: the square root of each resized image's area, before the center is cut out.
 
     Args:
-        crop: the centre crop.
+        crop: the center crop.
         sizes: integers (N, 2), height and width of each image in pixels.
         test_res: test resolution in pixels.
 
@@ -116,7 +116,7 @@ def apparent_ratio(
 
     Args:
         train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the centre crop.
+        eval_crop: the center crop.
         sizes: integers (N, 2), height and width of the images looked at, in pixels.
         train_res: training resolution in pixels.
         test_res: test resolution in pixels.
@@ -137,7 +137,7 @@ def matching_test_res(train_crop: TrainCrop, eval_crop: EvalCrop, sizes: np.ndar
 def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> np.ndarray:
     """Mean over one try of area ** power, counting only boxes that fit and whose area is at most `high`.
 
-    A box of area share a and log ratio u fits an image if log a <= margin - |u - centre|. Over a the integral of
+    A box of area share a and log ratio u fits an image if log a <= margin - |u - center|. Over a the integral of
     a ** power is elementary; over u it is one of exponentials, `_above`, from the lowest to the highest log ratio.
 
     Args:
@@ -152,10 +152,10 @@ def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> 
         low = full_high * (1 - _NARROW)
     height, width = sizes.T
     spare_w, spare_h = np.log1p(0.5 / width), np.log1p(0.5 / height)
-    centre, margin = np.log(width / height) + spare_w - spare_h, spare_w + spare_h
+    center, margin = np.log(width / height) + spare_w - spare_h, spare_w + spare_h
     exponent, high = power + 1, max(high, low)
-    integral = _above(high_u - centre, margin, exponent, low, high) - _above(
-        low_u - centre, margin, exponent, low, high
+    integral = _above(high_u - center, margin, exponent, low, high) - _above(
+        low_u - center, margin, exponent, low, high
     )
     return np.clip(integral, 0, None) / (exponent * (full_high - low) * (high_u - low_u))
 

@@ -1,4 +1,4 @@
-"""The trainer that a recipe asks for: optimiser, average, batch transform and loss put together."""
+"""The trainer that a recipe asks for: optimizer, average, batch transform and loss put together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from fixres.augment.color import BatchTransform
 from fixres.config.recipe import DistillConfig, Recipe
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.training.distillation import Distilled, Teacher, open_teacher
 from fixres.training.ema import Average
@@ -19,7 +19,7 @@ from fixres.training.trainer import Trainer
 def create_trainer(
     recipe: Recipe,
     net: nn.Module,
-    normalise: Normalise,
+    normalize: Normalize,
     precision: Precision,
     classes: tuple[str, ...],
     average: Average | None = None,
@@ -29,7 +29,7 @@ def create_trainer(
     Args:
         recipe: optim, augment, distill, compile and seed count.
         net: the network, on its device.
-        normalise: from uint8 NHWC batches to its input, likewise.
+        normalize: from uint8 NHWC batches to its input, likewise.
         precision: autocast type and device.
         classes: of the data in label order.
         average: told of each update.
@@ -44,7 +44,7 @@ def create_trainer(
     if recipe.distill is not None:
         loss = Distilled(loss, _teacher(recipe.distill, classes, precision), recipe.distill.temperature)
     return Trainer(
-        net, normalise, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss, recipe.seed
+        net, normalize, stepper, precision, optim.label_smoothing, recipe.compile, transform, loss, recipe.seed
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fixres.observability.console import say
+from fixres.observability.console import log
 from pipelines.spec import InputError
 
 _MAX_RESOLUTIONS = 64
@@ -33,7 +33,7 @@ def compiled(net: nn.Module, choice: str, device: torch.device) -> Callable[[Ten
     if missing := _missing(device):
         if choice == "yes":
             raise InputError(f"compile=yes needs {missing}, or choose compile=no")
-        say(f"the network is not compiled, which needs {missing}")
+        log(f"the network is not compiled, which needs {missing}")
         return net
     # A graph for each resolution: one graph for all of them, with sizes as variables, gives up what fixed sizes allow.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_RESOLUTIONS)

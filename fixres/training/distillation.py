@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from fixres.config.recipe import DistillConfig
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.pretrained import open_network
 from fixres.training.loss import Loss
 
@@ -33,17 +33,17 @@ class Teacher:
 
     Args:
         net: on the device; it is put into eval mode.
-        normalise: from uint8 NHWC batches to its input.
+        normalize: from uint8 NHWC batches to its input.
         resolution: side in pixels of the images that it is shown.
     """
 
-    def __init__(self, net: nn.Module, normalise: Normalise, resolution: int) -> None:
-        self.net, self.normalise, self.resolution = net.eval().requires_grad_(False), normalise, resolution
+    def __init__(self, net: nn.Module, normalize: Normalize, resolution: int) -> None:
+        self.net, self.normalize, self.resolution = net.eval().requires_grad_(False), normalize, resolution
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) for uint8 (B, H, W, 3)."""
-        values = self.normalise(images)
+        values = self.normalize(images)
         if values.shape[-1] != self.resolution:
             size = (self.resolution, self.resolution)
             values = interpolate(values, size, mode="bilinear", antialias=True, align_corners=False)
@@ -63,7 +63,7 @@ class Distilled:
         self._loss, self._teacher, self._temperature = loss, teacher, temperature
 
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
-        """As `Loss`; the teacher sees what the network saw, mixed and recoloured."""
+        """As `Loss`; the teacher sees what the network saw, mixed and recolored."""
         told = distillation(logits, self._teacher(images), self._temperature)
         return self._loss(logits, targets, images) + told
 
@@ -76,4 +76,4 @@ def open_teacher(config: DistillConfig, classes: tuple[str, ...], device: torch.
     """
     opened = open_network(config.teacher, classes, arch=config.arch, model_kwargs=config.model_kwargs)
     resolution = config.resolution or opened.info.test_res
-    return Teacher(opened.net.to(device), opened.normalise.to(device), resolution)
+    return Teacher(opened.net.to(device), opened.normalize.to(device), resolution)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Loss(Protocol):
-    """What the training step minimises."""
+    """What the training step minimizes."""
 
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
         """A scalar, from logits (B, K), targets int64 (B,) or float (B, K), and uint8 NHWC images, on the device."""

@@ -1,4 +1,4 @@
-"""SGD as the recipe asks, and one optimisation step."""
+"""SGD as the recipe asks, and one optimization step."""
 
 from __future__ import annotations
 

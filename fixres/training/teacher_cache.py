@@ -1,6 +1,6 @@
 """What a teacher said of a batch, kept on disk, so that the next run over the same batches need not ask it again.
 
-Crops are functions of (seed, epoch, index), colours and mixing of (seed, epoch, step): another run with the same data
+Crops are functions of (seed, epoch, index), colors and mixing of (seed, epoch, step): another run with the same data
 settings, for another student or another rate, sees the same batches. A batch is known by the digest of its pixels, so
 nothing that determines them can be forgotten, and a batch that differs in one pixel is a new one.
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fixres.config.recipe import ArmConfig, Recipe
+from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
 from fixres.fault_tolerance.lock import give_back, take
 from fixres.training.distillation import Teacher
@@ -166,7 +166,7 @@ class LogitStore:
         self._give_back()
 
 
-_STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # arms of one run share a file
+_STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # variants of one run share a file
 
 
 def with_cache(
@@ -192,9 +192,9 @@ def with_cache(
 
 
 def teacher_digest(teacher: Teacher, precision: str) -> str:
-    """Of weights, layers, normalisation, resolution and number format."""
+    """Of weights, layers, normalization, resolution and number format."""
     digest = hashlib.sha256(f"{teacher.resolution} {precision} {teacher.net}".encode())
-    for module in (teacher.net, teacher.normalise):
+    for module in (teacher.net, teacher.normalize):
         for name, value in _state(module):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
@@ -205,7 +205,7 @@ def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
     return sorted(module.state_dict().items())
 
 
-def check_cache(recipe: Recipe, arm: ArmConfig, loader: Loader) -> None:
+def check_cache(recipe: Recipe, variant: VariantConfig, loader: Loader) -> None:
     """Refuses a cache that could never be read, or that its disk cannot hold.
 
     Raises:
@@ -219,11 +219,11 @@ def check_cache(recipe: Recipe, arm: ArmConfig, loader: Loader) -> None:
             "distill.cache: this engine draws its own crops, so no two runs see the same; use data.engine roc or torch"
         )
     config.cache.mkdir(parents=True, exist_ok=True)
-    num_bytes = loader.num_samples * arm.epochs * len(loader.classes) * _DTYPES[config.cache_dtype].itemsize
+    num_bytes = loader.num_samples * variant.epochs * len(loader.classes) * _DTYPES[config.cache_dtype].itemsize
     there = sum(file.stat().st_size for file in config.cache.glob(f"teacher-*-{config.cache_dtype}*.logits"))
     free = shutil.disk_usage(config.cache).free
     if num_bytes - there > free:
         raise InputError(
-            f"distill.cache needs {num_bytes / 1e9:.1f} GB ({loader.num_samples} images, {arm.epochs} epochs, "
+            f"distill.cache needs {num_bytes / 1e9:.1f} GB ({loader.num_samples} images, {variant.epochs} epochs, "
             f"{len(loader.classes)} classes), {config.cache} has {free / 1e9:.1f} GB free; choose another folder"
         )

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fixres.augment.color import BatchTransform
-from fixres.distributed.process_group import data_parallel, num_processes, summed
-from fixres.models.factory import Normalise
+from fixres.distributed.process_group import all_reduce, data_parallel, num_processes
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
 from fixres.observability.profiler import StepProfiler
@@ -103,16 +103,16 @@ class Watch(Protocol):
 
 
 class Trainer:
-    """A network with its loss, optimiser and precision, trained epoch by epoch.
+    """A network with its loss, optimizer and precision, trained epoch by epoch.
 
     Args:
         net: the network, on `precision.device`.
-        normalise: from uint8 NHWC batches to the network's input, on the same device.
-        stepper: the optimiser's step.
+        normalize: from uint8 NHWC batches to the network's input, on the same device.
+        stepper: the optimizer's step.
         precision: autocast type and device.
         label_smoothing: in [0, 1) (arXiv 1812.01187, section 5.2).
         compile: see `compilation.compiled`.
-        transform: what is done to batches on the device before normalisation; nothing if None.
+        transform: what is done to batches on the device before normalization; nothing if None.
         loss: in place of cross entropy with `label_smoothing`.
         seed: of what the network draws by chance, such as dropout.
     """
@@ -120,7 +120,7 @@ class Trainer:
     def __init__(
         self,
         net: nn.Module,
-        normalise: Normalise,
+        normalize: Normalize,
         stepper: Stepper,
         precision: Precision,
         label_smoothing: float,
@@ -129,7 +129,7 @@ class Trainer:
         loss: Loss | None = None,
         seed: int = 0,
     ) -> None:
-        self.net, self.normalise, self.stepper, self.precision = net, normalise, stepper, precision
+        self.net, self.normalize, self.stepper, self.precision = net, normalize, stepper, precision
         self._parallel = data_parallel(net)
         self._forward = compiled(self._parallel, compile, precision.device)
         self._transform, self._loss = transform, loss or CrossEntropy(label_smoothing)
@@ -177,7 +177,9 @@ class Trainer:
         if profiler is not None:
             profiler.finish(loader.counters.wait_seconds)
         num_images = progress.loss_sum.new_tensor(progress.num_images)
-        loss_sum, num_skipped, num_images = summed(torch.stack([progress.loss_sum, progress.num_skipped, num_images]))
+        loss_sum, num_skipped, num_images = all_reduce(
+            torch.stack([progress.loss_sum, progress.num_skipped, num_images])
+        )
         mean, num_images = (loss_sum / (num_images - num_skipped)).item(), int(num_images)
         if not math.isfinite(mean):
             raise InputError(f"{title}: the loss is {mean}; lower optim.lr or lengthen optim.warmup_epochs")
@@ -217,7 +219,7 @@ class Trainer:
             images, targets = self._transform(images, labels, number)
         with self.stepper.context(self._parallel):
             with self.precision.autocast(), _naming_small_batches(images):
-                loss = self._loss(self._forward(self.normalise(images)), targets, images)
+                loss = self._loss(self._forward(self.normalize(images)), targets, images)
             self.stepper.step(loss)
         return loss.detach()
 
@@ -277,7 +279,7 @@ def _naming_small_batches(images: Tensor) -> Iterator[None]:
             raise
         raise InputError(
             f"BatchNorm cannot learn from {len(images)} image at a time; raise optim.batch_size, in a fix "
-            "fix.batch_size, or lower optim.accumulate"
+            "finetune.batch_size, or lower optim.accumulate"
         ) from error
 
 

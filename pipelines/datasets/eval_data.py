@@ -22,7 +22,7 @@ from pipelines.sources import open_source
 from pipelines.sources.files import FilesSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.imagenet.val_labels import labels_for, read_labels
-from pipelines.sources.kinds import recognise
+from pipelines.sources.kinds import recognize
 from pipelines.spec import DataConfig, InputError, Loader, LoaderConfig
 
 
@@ -75,7 +75,7 @@ class SingleSplit:
         if not path.exists():
             raise InputError(f"{path} does not exist; give class folders, ImageNet-V2, or a .beton file")
         self.config, self._path, self._device = config, path, device
-        is_file = path.is_file() and recognise(path) == "beton"
+        is_file = path.is_file() and recognize(path) == "beton"
         records = not is_file or "roc" in BetonReader(path).field_names
         self.engine, _ = choose_engine(config.engine, device, records)
         settings = (config.work_dir, config.max_side, config.quality, config.num_workers)
@@ -158,7 +158,7 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
 
 
 def _only_split(path: Path) -> FilesSource:
-    kind = recognise(path)
+    kind = recognize(path)
     if kind not in ("folder", "imagenet_v2", "flat"):
         raise InputError(
             f"{path} is {kind}; convert it first: python tools/convert_imagenet.py {path} val.beton --format roc "

@@ -159,7 +159,7 @@ class BetonWriter:
         if len(sizes) != self._table.shape[1]:
             raise InputError(f"sample {index} has {len(sizes)} byte strings for {self._table.shape[1]} fields")
         if not all(sizes):
-            # ffcv finds sizes by position, so an empty string would take on the size of its neighbour.
+            # ffcv finds sizes by position, so an empty string would take on the size of its neighbor.
             raise InputError(f"sample {index} has an empty field; .beton files cannot hold one")
         start = self._place(index, sum(sizes))
         pointers = (start + np.cumsum([0, *sizes[:-1]])).tolist()

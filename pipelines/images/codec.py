@@ -75,7 +75,7 @@ def fit_jpeg(
 ) -> tuple[bytes, int, int]:
     """The image as a JPEG file whose long side is at most `max_side`.
 
-    A baseline or progressive JPEG (RGB or grey) that fits is passed through, byte for byte, unless it has to be
+    A baseline or progressive JPEG (RGB or gray) that fits is passed through, byte for byte, unless it has to be
     turned; it is decoded all the same, so that a truncated one is found now and not in the middle of a training run.
     Everything else is decoded, downscaled and encoded with 4:2:0 chroma.
 

@@ -1,10 +1,10 @@
 """Image files from anywhere: which are opened, which are refused, and how their pixels become 8-bit RGB.
 
-The reference is torchvision's default loader, `Image.open(file).convert("RGB")`: alpha and transparent colours lose
-their transparency, colour profiles are ignored, of an animation the first picture counts, EXIF orientation is not
+The reference is torchvision's default loader, `Image.open(file).convert("RGB")`: alpha and transparent colors lose
+their transparency, color profiles are ignored, of an animation the first picture counts, EXIF orientation is not
 applied unless asked for. Pixels differ from the reference's in one case, where `convert` clips: numbers of more than
-8 bits keep their high byte here, as Pillow itself does it for 16-bit RGB and for 16-bit grey with alpha, while 16-bit
-grey becomes white there wherever it is above 255.
+8 bits keep their high byte here, as Pillow itself does it for 16-bit RGB and for 16-bit gray with alpha, while 16-bit
+gray becomes white there wherever it is above 255.
 
 Files may be made to harm: only formats of photographs are tried (Pillow would hand PostScript named x.jpg to
 Ghostscript), and the size is looked at before memory is taken.
@@ -120,7 +120,7 @@ def named_errors(name: str, index: int) -> Iterator[None]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 9 to 16 bits as 8-bit grey; other images as they are.
+    """Gray of 9 to 16 bits as 8-bit gray; other images as they are.
 
     Raises:
         ValueError: numbers of which nobody knows which one is white.

@@ -1,9 +1,9 @@
 """Antialiased bilinear resize of a box of a uint8 image, on Pillow's and torchvision's (antialias=True) grid.
 
-The triangle filter is separable. Rows are combined first, since neighbouring columns lie side by side in memory and
+The triangle filter is separable. Rows are combined first, since neighboring columns lie side by side in memory and
 the compiler turns that loop into SIMD code; then the intermediate image is transposed, so that the pass over columns
 is the same loop. Integer arithmetic is exact up to one rounding to 8.8 fixed point between the passes, so results are
-within 1 grey level of Pillow's, which rounds to whole levels there.
+within 1 gray level of Pillow's, which rounds to whole levels there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def fill_taps(
     Args:
         start: where the box begins, in source pixels.
         length: its length, above 0.
-        low: first source pixel that may be used; pixels outside [low, high) are left out, weights renormalised.
+        low: first source pixel that may be used; pixels outside [low, high) are left out, weights renormalized.
         high: one past the last one; above `low`.
         flip: mirror the output.
         first: int32 (n,), filled with each output pixel's first source pixel, in [low, high - num_taps].
@@ -47,13 +47,13 @@ def fill_taps(
     slope = 1.0 / support
     triangle = np.empty(taps)
     for i in range(num_out):
-        centre = start + (i + 0.5) * step
-        # Pillow's bounds: every source pixel whose centre lies within the support
-        begin = min(max(math.floor(centre - support + 0.5), low), high - 1)
-        end = max(min(math.floor(centre + support + 0.5), high, begin + taps), begin + 1)
+        center = start + (i + 0.5) * step
+        # Pillow's bounds: every source pixel whose center lies within the support
+        begin = min(max(math.floor(center - support + 0.5), low), high - 1)
+        end = max(min(math.floor(center + support + 0.5), high, begin + taps), begin + 1)
         total = 0.0
         for k in range(end - begin):
-            triangle[k] = max(0.0, 1.0 - abs(begin + k + 0.5 - centre) * slope)
+            triangle[k] = max(0.0, 1.0 - abs(begin + k + 0.5 - center) * slope)
             total += triangle[k]
         if total <= 0.0:  # only for a box outside [low, high): the nearest pixel stands for it
             triangle[0] = total = 1.0
@@ -66,8 +66,8 @@ def fill_taps(
             weight = int(triangle[k] * scale + 0.5)
             weights[o, begin - position + k] = weight
             rest -= weight
-        # what rounding leaves over goes where it is noticed least: to the largest weight, next to the centre
-        nearest = min(max(math.floor(centre), begin), end - 1)
+        # what rounding leaves over goes where it is noticed least: to the largest weight, next to the center
+        nearest = min(max(math.floor(center), begin), end - 1)
         weights[o, nearest - position] += rest
 
 

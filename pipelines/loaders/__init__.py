@@ -74,7 +74,7 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
 
 
 def _check_crop(engine: str, kind: type, config: LoaderConfig) -> None:
-    """An engine with crops of its own has none that shifts sideways, and would give the centre instead."""
+    """An engine with crops of its own has none that shifts sideways, and would give the center instead."""
     if isinstance(config.crop, ShiftCrop) and not kind.shares_boxes:
         raise InputError(
             f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "

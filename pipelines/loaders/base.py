@@ -193,10 +193,10 @@ def empty_batch(resolution: int, device: str) -> Batch:
     return Batch(images, numbers, numbers.clone())
 
 
-MAX_BAD_IN_A_ROW = 100  # as many neighbours that cannot be decoded mean that the data set is broken, not a sample
+MAX_BAD_IN_A_ROW = 100  # as many neighbors that cannot be decoded mean that the data set is broken, not a sample
 
 
-def make_good(make: Callable[[int], T], index: int, num_samples: int, on_bad: str, bad_samples: list[str]) -> T:
+def retry_next(make: Callable[[int], T], index: int, num_samples: int, on_bad: str, bad_samples: list[str]) -> T:
     """`make(index)`, or by the policy `on_bad` that of the next index that can be made.
 
     Args:

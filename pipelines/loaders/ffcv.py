@@ -1,7 +1,7 @@
 """Engine `ffcv`: FFCV's own loader over a .beton file, in our order.
 
 What FFCV decides: crops and flips. Its operators draw them from random states of its threads that no seed reaches, so
-a run repeats in order but not in crops. Its centre crop cuts round-down(crop_pct * short side) pixels about the centre
+a run repeats in order but not in crops. Its center crop cuts round-down(crop_pct * short side) pixels about the center
 and averages areas (OpenCV's INTER_AREA), which differs from Resize and CenterCrop by a pixel or so at the borders.
 
 What FFCV cannot tell: whether an image could be decoded. A record that its decoder refuses comes back as whatever the
@@ -23,7 +23,7 @@ import torch
 
 from pipelines.formats.beton_layout import MODE_JPG
 from pipelines.formats.beton_reader import BetonReader
-from pipelines.loaders.base import BaseLoader, empty_batch, make_good
+from pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from pipelines.loaders.delivery import Delivery
 from pipelines.loaders.staging import Staging
 from pipelines.sampling.order import batches
@@ -126,7 +126,7 @@ class FFCVLoader(BaseLoader):
         used, bad_samples = indices.copy(), []
         black = ~images[:, ::_LOOK_EVERY, ::_LOOK_EVERY].any(axis=(1, 2, 3))
         for slot in np.flatnonzero(black | ~self._ends_well(indices)):
-            stand_in, pixels = make_good(
+            stand_in, pixels = retry_next(
                 self._decode, int(indices[slot]), self.num_samples, self.config.on_bad, bad_samples
             )
             if stand_in != indices[slot]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipelines.images.codec import decode_rgb
-from pipelines.loaders.base import BaseLoader, make_good
+from pipelines.loaders.base import BaseLoader, retry_next
 from pipelines.loaders.delivery import Delivery
 from pipelines.runtime.fork_server import fork_server, main_program_hidden
 from pipelines.sampling.crops import boxes
@@ -97,7 +97,7 @@ class _Batches(Dataset):
             data = self._source.read(candidate)
             return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(candidate), candidate))
 
-        return make_good(make, index, len(self._source), self._config.on_bad, bad_samples)
+        return retry_next(make, index, len(self._source), self._config.on_bad, bad_samples)
 
 
 def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:

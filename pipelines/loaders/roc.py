@@ -16,7 +16,7 @@ import torch
 
 from pipelines.formats.beton_parts import BetonParts
 from pipelines.formats.beton_reader import BetonReader
-from pipelines.loaders.base import empty_batch, make_good
+from pipelines.loaders.base import empty_batch, retry_next
 from pipelines.loaders.delivery import Delivery
 from pipelines.loaders.prefetch import Background
 from pipelines.loaders.roc_base import RocBase
@@ -122,7 +122,7 @@ class RocLoader(RocBase):
                 raise self._bad_sample(index, work.codes[slot])
             return index
 
-        return make_good(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
+        return retry_next(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
 
 
 def _kernel(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> Callable[..., None]:

@@ -36,8 +36,8 @@ from pipelines.runtime.numba_cache import kernel
 def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, window: np.ndarray) -> None:
     """The segments that hold a rectangle of pixels with the chroma samples around it.
 
-    A decoder makes full-size chroma from each sample and its nearest neighbour, so an even first (odd last) pixel of
-    a subsampled axis needs the neighbour outside; if that lies in the next MCU, that is taken too. So is the MCU before
+    A decoder makes full-size chroma from each sample and its nearest neighbor, so an even first (odd last) pixel of
+    a subsampled axis needs the neighbor outside; if that lies in the next MCU, that is taken too. So is the MCU before
     a level's last columns if there are too few of them for that: a decoder of the cut alone would repeat chroma there.
 
     Args:

@@ -57,7 +57,7 @@ def boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarra
 
 
 def random_resized_crops(crop: TrainCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """torchvision's RandomResizedCrop: ten tries of (area, log aspect), else the largest centred box of allowed ratio.
+    """torchvision's RandomResizedCrop: ten tries of (area, log aspect), else the largest centered box of allowed ratio.
 
     The rejection of boxes that do not fit biases the accepted area downwards: 0.432 of a 375 x 500 image on average
     at scale (0.08, 1), not 0.54.
@@ -82,7 +82,7 @@ def random_resized_crops(crop: TrainCrop, seed: int, epoch: int, index: np.ndarr
 
 
 def _largest_centred(ratio: tuple[float, float], height: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """RandomResizedCrop's fall-back: the whole image, cut to the nearest allowed aspect ratio about its centre."""
+    """RandomResizedCrop's fall-back: the whole image, cut to the nearest allowed aspect ratio about its center."""
     low, high = ratio
     in_ratio = width / height
     h = np.where(in_ratio < low, np.minimum(np.rint(width / low), height), height).astype(np.int64)
@@ -92,7 +92,7 @@ def _largest_centred(ratio: tuple[float, float], height: np.ndarray, width: np.n
 
 
 def resized_short_side(crop: EvalCrop | ShiftCrop, resolution: int) -> int:
-    """Short side in pixels that images are resized to before the centre of `resolution` pixels is cut out."""
+    """Short side in pixels that images are resized to before the center of `resolution` pixels is cut out."""
     return math.floor(resolution / crop.crop_pct)
 
 
@@ -115,10 +115,10 @@ def centre_crops(crop: EvalCrop, sizes: np.ndarray, resolution: int) -> np.ndarr
 def shifted_crops(
     crop: ShiftCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int
 ) -> np.ndarray:
-    """The centre crop, shifted sideways by whole pixels of the resized image.
+    """The center crop, shifted sideways by whole pixels of the resized image.
 
-    As FixRes's code draws it: a distance from 0 to the centre crop's distance from the left edge, then its sign. Where
-    an odd number of pixels is spare the centre is rounded, and the code's crop may leave the image by one pixel; ours
+    As FixRes's code draws it: a distance from 0 to the center crop's distance from the left edge, then its sign. Where
+    an odd number of pixels is spare the center is rounded, and the code's crop may leave the image by one pixel; ours
     stays inside.
 
     Returns:

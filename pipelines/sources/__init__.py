@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.sources.kinds import KINDS, recognise
+from pipelines.sources.kinds import KINDS, recognize
 from pipelines.sources.splits import SPLITS, shards_of, split_folder
 from pipelines.spec import InputError, Source
 
@@ -87,11 +87,11 @@ def _settle(path: Path, kind: str, split: str | None) -> tuple[str, Path, str | 
     """Kind, path and split, where a split that is a subfolder has become the path."""
     if kind != "auto" and kind not in KINDS:
         raise InputError(f"kind={kind!r} is unknown; choose auto, {', '.join(KINDS)}")
-    found = recognise(path) if kind == "auto" else kind
+    found = recognize(path) if kind == "auto" else kind
     inner = split_folder(path, split) if split is not None and path.is_dir() else None
     if inner is None or found not in _SPLIT_BY_FOLDER:
         return found, path, split
-    return recognise(inner) if kind == "auto" else kind, inner, None
+    return recognize(inner) if kind == "auto" else kind, inner, None
 
 
 def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | None) -> Source:

@@ -27,7 +27,7 @@ KINDS = {
 """Kinds that `open_source` takes, each in a few words."""
 
 
-def recognise(path: Path) -> str:
+def recognize(path: Path) -> str:
     """The kind of what lies at `path`, which exists.
 
     Raises:

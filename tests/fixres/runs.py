@@ -28,16 +28,16 @@ _RECIPE: dict[str, Any] = {
     "eval_every": 2,
     "sweep": [48],
     "device": "cpu",
-    "survival": {"steps": 2, "stall_seconds": 120},
+    "fault_tolerance": {"steps": 2, "stall_seconds": 120},
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8, "drop_rate": 0.2}},
     "optim": {"lr": 0.4, "batch_size": 8, "warmup_epochs": 1},
-    "arms": {
+    "variants": {
         "baseline": {"epochs": 3, "resolution": {"points": [[0, 48]], "multiple": 16}, "test_res": 48},
         "fast": {
             "epochs": 4,
             "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
             "test_res": 64,
-            "fix": {"epochs": 2, "augmentation": "test"},
+            "finetune": {"epochs": 2, "augmentation": "test"},
         },
     },
 }
@@ -159,7 +159,7 @@ def torchrun(number: int, notes: Path, *arguments: object, restarts: int = 0) ->
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """All final weights of a run, by arm, file and name."""
+    """All final weights of a run, by variant, file and name."""
     files = sorted(run.glob("*/*.pt"))
     return {
         f"{file.parent.name}/{file.name}/{name}": value

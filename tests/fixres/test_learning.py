@@ -1,4 +1,4 @@
-"""Normalisation, the optimiser's groups, one epoch, evaluation and the fix, each against an independent oracle."""
+"""Normalization, the optimizer's groups, one epoch, evaluation and the fix, each against an independent oracle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from fixres.config.recipe import FixConfig, ModelConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, ModelConfig, OptimConfig
 from fixres.evaluation.accuracy import evaluate, sweep
 from fixres.finetuning.loop import finetune
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.loss import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
@@ -25,12 +25,12 @@ from tests.fixres.conftest import CPU, TINY
 OpenCoded = Callable[..., Loader]
 
 
-def test_normalise_agrees_with_torchvision_and_is_channels_last() -> None:
+def test_normalize_agrees_with_torchvision_and_is_channels_last() -> None:
     images = torch.randint(0, 256, (3, 9, 7, 3), dtype=torch.uint8)
     reference = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
-    normalised = Normalise()(images)
-    torch.testing.assert_close(normalised, reference(images.permute(0, 3, 1, 2)), rtol=1e-5, atol=1e-5)
-    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    normalized = Normalize()(images)
+    torch.testing.assert_close(normalized, reference(images.permute(0, 3, 1, 2)), rtol=1e-5, atol=1e-5)
+    assert normalized.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_decay_spares_exactly_batchnorm_and_biases(tiny_net: nn.Module) -> None:
@@ -45,7 +45,7 @@ def test_decay_spares_exactly_batchnorm_and_biases(tiny_net: nn.Module) -> None:
 
 def _trainer(net: nn.Module, smoothing: float = 0.1) -> Trainer:
     stepper = Stepper(create_optimizer(net, OptimConfig()), CPU)
-    return Trainer(net, Normalise(), stepper, CPU, smoothing)
+    return Trainer(net, Normalize(), stepper, CPU, smoothing)
 
 
 def _train(loader: Loader, epochs: int) -> tuple[list[float], nn.Module]:
@@ -94,7 +94,7 @@ def test_an_epoch_goes_on_with_whole_updates_only(
     loader.load_state_dict(loader.state_dict() | {"position": position})
     net, seen, done = create_model(TINY, 2).train(), [], []
     stepper = Stepper(create_optimizer(net, OptimConfig()), CPU, accumulate=2)
-    trainer = Trainer(net, Normalise(), stepper, CPU, 0.1)
+    trainer = Trainer(net, Normalize(), stepper, CPU, 0.1)
     watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: done.append(stepper.state_dict()) or 0.0)
     progress = Progress(position, position, float(position))
     trainer.epoch(loader, lambda share: seen.append(share) or 0.01, "train", progress=progress, watch=watch)
@@ -136,7 +136,7 @@ def test_with_loss_scaling_an_infinite_loss_costs_a_step_and_not_the_epoch(step:
     watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: 0.0)
     net, loss = create_model(TINY, 2).train(), _InfiniteAt(step)
     stepper = Stepper(create_optimizer(net, OptimConfig()), half)
-    trainer = Trainer(net, Normalise(), stepper, half, 0.1, loss=loss)
+    trainer = Trainer(net, Normalize(), stepper, half, 0.1, loss=loss)
     result = trainer.epoch(loader, _constant(0.001), "train", watch=watch)
     finite = [value for value in loss.given if value < float("inf")]
     assert len(finite) == 3 and all(weight.isfinite().all() for weight in net.parameters())
@@ -160,12 +160,12 @@ class _ByBlue(nn.Module):
 
 def test_evaluation_agrees_with_counting_by_hand(open_coded: OpenCoded) -> None:
     loader = open_coded(batch_size=7)
-    net, normalise = _ByBlue(2), Normalise()
-    result = evaluate(net, normalise, loader, CPU)
+    net, normalize = _ByBlue(2), Normalize()
+    result = evaluate(net, normalize, loader, CPU)
     labels, logits = [], []
     for batch in loader:
         labels.append(batch.labels.numpy())
-        logits.append(net(normalise(batch.images)).numpy())
+        logits.append(net(normalize(batch.images)).numpy())
     label, logit = np.concatenate(labels), np.concatenate(logits)
     right = logit.argmax(1) == label
     log_softmax = logit - np.log(np.exp(logit).sum(1, keepdims=True))
@@ -178,13 +178,13 @@ def test_evaluation_agrees_with_counting_by_hand(open_coded: OpenCoded) -> None:
 
 
 def test_a_sweep_tests_at_each_resolution(tiny_net: nn.Module, open_coded: OpenCoded) -> None:
-    results = sweep(tiny_net, Normalise(), open_coded(), CPU, [32, 48, 40], "test")
+    results = sweep(tiny_net, Normalize(), open_coded(), CPU, [32, 48, 40], "test")
     assert [result.test_res for result in results] == [32, 48, 40]
 
 
 def test_a_network_of_other_classes_is_refused(open_coded: OpenCoded) -> None:
     with pytest.raises(InputError, match="the network has 5 classes, the data 2"):
-        evaluate(create_model(TINY, 5), Normalise(), open_coded(), CPU)
+        evaluate(create_model(TINY, 5), Normalize(), open_coded(), CPU)
 
 
 @pytest.mark.parametrize("layers", ["classifier", "classifier_bn"])
@@ -193,8 +193,8 @@ def test_the_fix_changes_the_last_layers_and_nothing_else(
 ) -> None:
     before = {name: value.clone() for name, value in tiny_net.state_dict().items()}
     loader = open_coded(shuffle=True, drop_last=True)
-    config = FixConfig(epochs=2, lr=0.5, layers=layers)  # type: ignore[arg-type]
-    results = finetune(tiny_net, Normalise(), loader, config, OptimConfig(), CPU)
+    config = FinetuneConfig(epochs=2, lr=0.5, layers=layers)  # type: ignore[arg-type]
+    results = finetune(tiny_net, Normalize(), loader, config, OptimConfig(), CPU)
     changed = {
         name.rsplit(".", 1)[0] for name, value in tiny_net.state_dict().items() if not torch.equal(value, before[name])
     }
@@ -212,7 +212,7 @@ def test_each_epoch_of_a_fix_draws_its_own_chance(
 ) -> None:
     drawn: list[tuple[int, ...]] = []
     monkeypatch.setattr("fixres.training.trainer.seed_step", lambda _, *words: drawn.append(words))
-    finetune(tiny_net, Normalise(), open_coded(batch_size=12), FixConfig(epochs=2), OptimConfig(), CPU, seed=5)
+    finetune(tiny_net, Normalize(), open_coded(batch_size=12), FinetuneConfig(epochs=2), OptimConfig(), CPU, seed=5)
     assert drawn == [(5, 0, 0), (5, 0, 1), (5, 1, 0), (5, 1, 1)]
 
 
@@ -220,7 +220,7 @@ def test_bad_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"model.name='resnet5000' is not a timm model; near: .*resnet50"):
         create_model(ModelConfig("resnet5000"), 2)
     with pytest.raises(InputError, match=r"model\.kwargs"):
-        create_model(ModelConfig("resnet10t", {"colour": "red"}), 2)
+        create_model(ModelConfig("resnet10t", {"color": "red"}), 2)
     with pytest.raises(InputError, match="device='tpu'"):
         choose_device("tpu")
     with pytest.raises(InputError, match="precision=fp16 needs a GPU"):

@@ -14,7 +14,7 @@ from fixres.config.recipe import OptimConfig
 from fixres.evaluation.accuracy import evaluate
 from fixres.fault_tolerance.checkpoints import StateFiles
 from fixres.fault_tolerance.loss_guard import LossGuard
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
 from fixres.observability.profiler import StepProfiler
 from fixres.training.ema import Average
@@ -55,8 +55,8 @@ def test_every_format_learns_the_same_and_goes_on_from_its_state(
         net = create_model(TINY, 2).to(place.device).train()
         average = Average(net, 0.9)
         stepper = Stepper(create_optimizer(net, OptimConfig()), place, 1, average)
-        transform = BatchTransform(AugmentConfig(colour=0.2, pca=0.1, mixup=0.2), 2, 0)
-        trainer = Trainer(net, Normalise().to(place.device), stepper, place, 0.1, compile, transform)
+        transform = BatchTransform(AugmentConfig(color=0.2, pca=0.1, mixup=0.2), 2, 0)
+        trainer = Trainer(net, Normalize().to(place.device), stepper, place, 0.1, compile, transform)
         loader, losses = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=4), []
         profiler = StepProfiler(tmp_path / f"{place.name}.json", 2, place.device)
         watch = Guarded(tmp_path, place.device)
@@ -74,7 +74,7 @@ def test_every_format_learns_the_same_and_goes_on_from_its_state(
     plain, *_ = course(Precision("fp32", torch.device("cpu")), "no")
     assert losses == pytest.approx(plain, rel=0.1)
     for net in (trainer.net, average.net):
-        result = evaluate(net, trainer.normalise, open_coded(), place)
+        result = evaluate(net, trainer.normalize, open_coded(), place)
         assert result.num_images == 24 and 0 <= result.top1 <= 1
     content = {"net": trainer.net.state_dict(), "stepper": trainer.stepper.state_dict()}
     StateFiles(tmp_path / "states").write(1, content)

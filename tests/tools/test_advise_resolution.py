@@ -74,11 +74,11 @@ def test_figures(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_the_recipe_and_what_overrides_it(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The recipe photos trains its fast arm at 64, then 96 px, and its baseline at 128; scale from 0.25."""
+    """The recipe photos trains its fast variant at 64, then 96 px, and its baseline at 128; scale from 0.25."""
     facts = as_json(monkeypatch, capsys, photos, "--config", "photos")
     assert facts["train_res"] == 96 and facts["train_crop"]["scale"] == [0.25, 1.0]
     assert facts["at_train_res"]["ratio"] == pytest.approx(simulated_ratio((0.25, 1.0), 96, 96), rel=0.015)
-    assert as_json(monkeypatch, capsys, photos, "--config", "photos", "--arm", "baseline")["train_res"] == 128
+    assert as_json(monkeypatch, capsys, photos, "--config", "photos", "--variant", "baseline")["train_res"] == 128
     facts = as_json(
         monkeypatch, capsys, photos, "--config", "photos", "--train-res", 200, "--scale", 0.5, 0.9, "--ratio", 1, 2,
         "--crop-pct", 0.9, "--stride", 10,
@@ -143,7 +143,7 @@ def test_bad_images_are_told_after_the_advice(
     ("arguments", "word"),
     [
         (("--plot", "x.jpg"), r"--plot x\.jpg must be a \.png file"),
-        (("--arm", "fast"), "give --config, too"),
+        (("--variant", "fast"), "give --config, too"),
         (("--config", "nowhere"), "no recipe of that name"),
         (("--train-res", "4"), "resolution=4 is impossible"),
         (("--scale", "0.5", "0.2"), "scale="),
@@ -163,10 +163,10 @@ def test_mistakes_are_named(
     assert "\n" not in str(caught.value)
 
 
-def test_an_arm_that_is_not_there(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "one.yaml").write_text("name: one\narms: {baseline: {epochs: 1}}\n")
-    with pytest.raises(InputError, match="one has no such arm; it has baseline"):
-        call(monkeypatch, photos, "--config", tmp_path / "one.yaml", "--arm", "fast")
+def test_a_variant_that_is_not_there(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.yaml").write_text("name: one\nvariants: {baseline: {epochs: 1}}\n")
+    with pytest.raises(InputError, match="one has no such variant; it has baseline"):
+        call(monkeypatch, photos, "--config", tmp_path / "one.yaml", "--variant", "fast")
 
 
 def test_no_data_is_one_line_and_an_exit_code(tmp_path: Path) -> None:

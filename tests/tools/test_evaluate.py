@@ -18,7 +18,7 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from pipelines.conversion.converter import convert
 from pipelines.datasets.eval_data import names_by_labels
 from pipelines.imagenet_classes import imagenet_synsets
@@ -39,7 +39,7 @@ def checkpoint(path: Path, classes: tuple[str, ...]) -> Path:
     nn.init.normal_(net.fc.weight)
     codes = torch.from_numpy(np.stack([coded_image(32, 32, code) for code in range(8)]))
     with torch.no_grad():
-        scores = net.eval()(Normalise()(codes))
+        scores = net.eval()(Normalize()(codes))
         net.fc.bias -= (scores.amax(0) + scores.amin(0)) / 2
     save_checkpoint(path, net, CheckpointInfo(_MODEL.name, _MODEL.kwargs, classes, 32, 32, 0.875))
     return path
@@ -50,11 +50,11 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     """Calls a tool as its command line does: exit code, stdout, last line of stderr."""
 
     def call(name: str, *arguments: object, data: bool = True) -> tuple[int, str, str]:
-        fixed = ["--device", "cpu", "--precision", "fp32", "--batch_size", 5]
-        fixed += (
+        finetuned = ["--device", "cpu", "--precision", "fp32", "--batch_size", 5]
+        finetuned += (
             ["--data.engine", "torch", "--data.num_workers", 0, "--data.work_dir", tmp_path / "work"] if data else []
         )
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, [*fixed, *arguments])])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, [*finetuned, *arguments])])
         capsys.readouterr()
         code = 0
         try:
@@ -186,16 +186,16 @@ def test_names_from_labels_in_either_order(tmp_path: Path) -> None:
         names_by_labels(tmp_path / "l", np.array([0, 0, 1]), ("a", "b"))
 
 
-def _colour(number: int) -> tuple[int, int, int]:
+def _color(number: int) -> tuple[int, int, int]:
     return 20 + 23 * (number % 10), 20 + 23 * (number // 10 % 10), 20 + 23 * (number // 100)
 
 
 def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
-    """1000 folders, each with an image of a colour of its own: line n of the arrays must be of colour n."""
+    """1000 folders, each with an image of a color of its own: line n of the arrays must be of color n."""
     root = tmp_path / "imagenetv2-matched-frequency-format-val"
     for number in range(1000):
         (root / str(number)).mkdir(parents=True)
-        Image.new("RGB", (40, 40), _colour(number)).save(root / str(number) / "x.jpeg", quality=98, subsampling=0)
+        Image.new("RGB", (40, 40), _color(number)).save(root / str(number) / "x.jpeg", quality=98, subsampling=0)
     net = checkpoint(tmp_path / "net.pt", imagenet_synsets())
     common = ["--model", net, "--images", root, "--batch_size", 100]
     code, out, _ = tool("extract_features", *common, "--output", tmp_path / "a")
@@ -206,9 +206,9 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
     from fixres.models.pretrained import open_network
 
     opened = open_network(str(net), imagenet_synsets())
-    colours = torch.tensor([_colour(number) for number in range(1000)], dtype=torch.uint8)
+    colors = torch.tensor([_color(number) for number in range(1000)], dtype=torch.uint8)
     with torch.inference_mode():
-        solid = opened.normalise(colours[:, None, None].expand(-1, 32, 32, -1))
+        solid = opened.normalize(colors[:, None, None].expand(-1, 32, 32, -1))
         expected = opened.net.forward_head(opened.net.forward_features(solid), pre_logits=True).numpy()
     found = np.load(tmp_path / "a" / "embeddings.npy")
     distances = np.linalg.norm(found[:, None] - expected[None], axis=2)
@@ -222,8 +222,8 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
 def test_foreign_weights_by_the_command_line(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
     weights = torch.load(net, weights_only=True)["state_dict"]
-    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "fix.pth")
-    foreign = ["--model", tmp_path / "fix.pth", "--arch", _MODEL.name, "--model_kwargs", json.dumps(_MODEL.kwargs)]
+    torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "finetune.pth")
+    foreign = ["--model", tmp_path / "finetune.pth", "--arch", _MODEL.name, "--model_kwargs", json.dumps(_MODEL.kwargs)]
     foreign += ["--crop_pct", 0.875, "--test_res", "[32]", "--images", val / "val"]
     code, out, _ = tool("evaluate", *foreign)
     assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--images", val / "val")[1])

@@ -1,4 +1,4 @@
-"""The command line of the fix: several resolutions, auto, the report, checkpoints that timm loads, every mistake."""
+"""The command line of the finetune: several resolutions, auto, the report, checkpoints that timm loads, every mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from fixres.config.parsing import RECIPES, named_recipes, parse
-from fixres.finetuning.job import FixJob
+from fixres.finetuning.job import FinetuneJob
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from pipelines.runtime.exit_codes import run
 from tests.coded import write_coded_folder
@@ -49,7 +49,9 @@ class Outcome:
 
 
 @pytest.fixture
-def fix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> object:
+def finetune(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> object:
     def call(*arguments: object) -> Outcome:
         settings = ["--data", photos, "--data.engine", "torch", "--data.num-workers", 0,
                     "--data.work-dir", tmp_path / "work", "--optim.batch-size", 5]  # fmt: skip
@@ -66,19 +68,23 @@ def fix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pho
     return call
 
 
-def test_several_resolutions_in_one_go(fix: object, tmp_path: Path) -> None:
+def test_several_resolutions_in_one_go(finetune: object, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.pt")
-    done = fix("--checkpoint", checkpoint, "--test-res", "64,48", "--fix.augmentation", "test", "--fix.epochs", 2)
+    done = finetune(
+        "--checkpoint", checkpoint, "--test-res", "64,48", "--finetune.augmentation", "test", "--finetune.epochs", 2
+    )
     assert done.code == 0, done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["48", "64"]
     assert "learning: layer4.0.bn2, layer4.0.downsample.2, fc" in done.err and "in memory" in done.err
     report = json.loads((tmp_path / "net_fix48-64_report.json").read_text())
     assert [one["test_res"] for one in report["before"]] == [32, 48, 64] and report["train_res"] == 32
-    assert [[one["test_res"] for one in fixed["after"]] for fixed in report["fixes"]] == [[32, 48, 64]] * 2
-    assert all(len(fixed["epochs"]) == 2 and fixed["seconds"] > 0 for fixed in report["fixes"])
+    assert [[one["test_res"] for one in finetuned["after"]] for finetuned in report["finetunings"]] == [
+        [32, 48, 64]
+    ] * 2
+    assert all(len(finetuned["epochs"]) == 2 and finetuned["seconds"] > 0 for finetuned in report["finetunings"])
     page = (tmp_path / "net_fix48-64_report.md").read_text()
     assert (
-        f"| 48 px | {100 * report['before'][1]['top1']:.1f} | {100 * report['fixes'][0]['after'][1]['top1']:.1f}"
+        f"| 48 px | {100 * report['before'][1]['top1']:.1f} | {100 * report['finetunings'][0]['after'][1]['top1']:.1f}"
         in page
     )
     for resolution in (48, 64):
@@ -90,17 +96,19 @@ def _check_weights(path: Path, original: Path, resolution: int) -> None:
     family = FAMILIES[0]
     loaded = timm.create_model(family.name, num_classes=2, **family.kwargs, checkpoint_path=str(path)).state_dict()
     net, info = load_checkpoint(path)
-    assert (info.test_res, info.train_res, info.fixed) == (resolution, 32, True)
+    assert (info.test_res, info.train_res, info.finetuned) == (resolution, 32, True)
     before = load_checkpoint(original)[0].state_dict()
     changed = {name.rpartition(".")[0] for name in before if not torch.equal(before[name], loaded[name])}
     assert changed == {"fc", *family.norms}
     assert all(torch.equal(value, loaded[name]) for name, value in net.state_dict().items())
 
 
-def test_each_starts_from_the_original(fix: object, tmp_path: Path) -> None:
+def test_each_starts_from_the_original(finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    assert fix("--checkpoint", tmp_path / "net.pt", "--test_res", "[48,64]", "--output", tmp_path / "both").code == 0
-    assert fix("--checkpoint", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
+    assert (
+        finetune("--checkpoint", tmp_path / "net.pt", "--test_res", "[48,64]", "--output", tmp_path / "both").code == 0
+    )
+    assert finetune("--checkpoint", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
     both, one = (
         load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_fix64.pt", tmp_path / "one.pt")
     )
@@ -108,51 +116,55 @@ def test_each_starts_from_the_original(fix: object, tmp_path: Path) -> None:
     assert (tmp_path / "net_fix64_report.md").is_file()
 
 
-def test_auto(fix: object, tmp_path: Path) -> None:
+def test_auto(finetune: object, tmp_path: Path) -> None:
     """Objects look 0.8 times as large in testing, so the advice lies above the training resolution."""
     write_checkpoint(tmp_path / "net.pt")
-    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--fix.epochs", 1)
+    done = finetune(
+        "--checkpoint", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--finetune.epochs", 1
+    )
     assert done.code == 0, done.err
     assert "objects look" in done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["64", "96"]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_every_family(family: Family, fix: object, tmp_path: Path) -> None:
+def test_every_family(family: Family, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt", family)
-    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", family.side, "--fix.layers", "paper",
-               "--fix.augmentation", "test", "--fix.epochs", 1)  # fmt: skip
+    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", family.side, "--finetune.layers", "paper",
+               "--finetune.augmentation", "test", "--finetune.epochs", 1)  # fmt: skip
     assert done.code == 0, done.err
     assert all(name in done.err for name in family.paper) and (tmp_path / f"net_fix{family.side}.pt").is_file()
 
 
 @pytest.mark.parametrize("augmentation", ["test_shift", "train"])
 @pytest.mark.parametrize("adapt", ["batchnorm", "frechet"])
-def test_other_ways(augmentation: str, adapt: str, fix: object, tmp_path: Path) -> None:
+def test_other_ways(augmentation: str, adapt: str, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", 64, "--fix.epochs", 1, "--fix.adapt", adapt,
-               "--fix.augmentation", augmentation, "--fix.schedule", "step", "--fix.label-smoothing", 0.2)  # fmt: skip
+    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 64, "--finetune.epochs", 1, "--finetune.adapt", adapt,
+               "--finetune.augmentation", augmentation, "--finetune.schedule", "step", "--finetune.label-smoothing", 0.2)  # fmt: skip
     assert done.code == 0, done.err
     assert ("BatchNorms anew from" if adapt == "batchnorm" else "pooled activations") in done.err
 
 
-def test_adaptation_alone(fix: object, tmp_path: Path) -> None:
+def test_adaptation_alone(finetune: object, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.pt")
-    done = fix("--checkpoint", checkpoint, "--test-res", 64, "--fix.epochs", 0, "--fix.adapt", "batchnorm")
+    done = finetune(
+        "--checkpoint", checkpoint, "--test-res", 64, "--finetune.epochs", 0, "--finetune.adapt", "batchnorm"
+    )
     assert done.code == 0, done.err
-    fixed, before = (load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_fix64.pt", checkpoint))
-    assert {n.rpartition(".")[2] for n in before if not torch.equal(before[n], fixed[n])} == {
+    finetuned, before = (load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_fix64.pt", checkpoint))
+    assert {n.rpartition(".")[2] for n in before if not torch.equal(before[n], finetuned[n])} == {
         "running_mean", "running_var"}  # fmt: skip
 
 
-def test_a_resolution_between_strides_is_told(fix: object, tmp_path: Path) -> None:
+def test_a_resolution_between_strides_is_told(finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    done = fix("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--fix.epochs", 1)
+    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--finetune.epochs", 1)
     assert done.code == 0, done.err
     assert "50 px is no multiple of the stride, 32 px: ResNet takes it" in done.err
 
 
-def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
+def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
     net, vit = (write_checkpoint(tmp_path / f"{f.name}.pt", f) for f in (FAMILIES[0], FAMILIES[5]))
     other = write_checkpoint(tmp_path / "other.pt", classes=("a", "b", "c"))
     (tmp_path / "resnet10t_fix64.pt").write_text("here")
@@ -164,29 +176,33 @@ def test_mistakes_end_in_one_line(fix: object, tmp_path: Path) -> None:
         ((net, "4"), "resolution=4 is impossible"),
         ((net, "many"), "test_res"),
         ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),
-        ((net, "48", "--fix.batch_size", 17), "16 samples do not fill .* lower batch_size"),
-        ((net, "48", "--fix.layers", "last_blocks", "--fix.num_blocks", 99), "fix.num_blocks=99"),
+        ((net, "48", "--finetune.batch_size", 17), "16 samples do not fill .* lower batch_size"),
+        ((net, "48", "--finetune.layers", "last_blocks", "--finetune.num_blocks", 99), "finetune.num_blocks=99"),
         ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
         ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
         ((tmp_path / "none.pt", "48"), "no such file"),
         ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
-        ((net, "48", "--fix.epochs", 0), "fix.epochs=0 must be above 0"),
+        ((net, "48", "--finetune.epochs", 0), "finetune.epochs=0 must be above 0"),
         ((net, "48", "--optim.ema", 0.99), "optim.ema is for training"),
         ((net, "48", "--optim.per_process", 4), "optim.per_process is for training; .* optim.batch_size"),
     ]:
-        done = fix("--checkpoint", arguments[0], "--test-res", *arguments[1:])
+        done = finetune("--checkpoint", arguments[0], "--test-res", *arguments[1:])
         assert done.code == 2 and re.search(word, done.last), (word, done.err)
         assert "before the fix" not in done.err  # nor is a test paid for
     assert not list(tmp_path.glob("*_fix48*"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "fix").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "finetune").glob("*.yaml")))
 def test_recipes_can_be_read(name: str) -> None:
     arguments = named_recipes(as_settings(["--config", name, "--checkpoint", "x.pt", "--test-res", "288,320"]),
-                              RECIPES / "fix")  # fmt: skip
-    job = parse(FixJob, arguments, "")
-    told = yaml.safe_load((RECIPES / "fix" / f"{name}.yaml").read_text())
-    assert job.wanted == [288, 320] and job.fix.lr == told["fix"]["lr"] and job.fix.epochs == told["fix"]["epochs"]
+                              RECIPES / "finetune")  # fmt: skip
+    job = parse(FinetuneJob, arguments, "")
+    told = yaml.safe_load((RECIPES / "finetune" / f"{name}.yaml").read_text())
+    assert (
+        job.wanted == [288, 320]
+        and job.finetune.lr == told["finetune"]["lr"]
+        and job.finetune.epochs == told["finetune"]["epochs"]
+    )
     assert job.optim.batch_size == told["optim"]["batch_size"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "run_gpu_checks.sh"
 PARTS = ["tests", "jpeg_backends", "fidelity", "throughput", "feeding", "train_step", "fed_step", "scaling"]
-PARTS += ["survival", "demo"]
+PARTS += ["fault_tolerance", "demo"]
 
 
 def start(
@@ -57,7 +57,9 @@ def test_parts_run_alone(tmp_path: Path, part: str) -> None:
 
 
 def test_a_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    code, calls, said = start(tmp_path, "train_step", "survival", slow="-m benchmarks.training.train_step", limit=1)
+    code, calls, said = start(
+        tmp_path, "train_step", "fault_tolerance", slow="-m benchmarks.training.train_step", limit=1
+    )
     assert code == 1 and "failed: train_step\n" in said and "survival_overhead" in calls[-1]
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, InputError, LoaderConfig
 from tests.coded import write_coded_folder
@@ -45,9 +45,18 @@ def checkpoint(tmp_path: Path, photos: Path, net: nn.Module) -> Path:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, photos: Path, *arguments: object) -> None:
-    fixed = ["--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch", "--data.num_workers", 0]
-    fixed += ["--data.work_dir", photos.parent / "work", "--device", "cpu", "--precision", "fp32", "--batch_size", 5]
-    monkeypatch.setattr(sys, "argv", ["show_activations.py", *map(str, [*fixed, *arguments])])
+    finetuned = ["--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch", "--data.num_workers", 0]
+    finetuned += [
+        "--data.work_dir",
+        photos.parent / "work",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--batch_size",
+        5,
+    ]
+    monkeypatch.setattr(sys, "argv", ["show_activations.py", *map(str, [*finetuned, *arguments])])
     show_activations.main()
 
 
@@ -56,7 +65,7 @@ def pooled(net: nn.Module, photos: Path, resolution: int) -> np.ndarray:
     config = LoaderConfig(photos / "val", EvalCrop(0.875), resolution, 12, num_workers=0)
     with open_loader("torch", config) as loader, torch.inference_mode():
         (batch,) = loader
-        return net.forward_head(net.forward_features(Normalise()(batch.images)), pre_logits=True).numpy()
+        return net.forward_head(net.forward_features(Normalize()(batch.images)), pre_logits=True).numpy()
 
 
 def test_figures(

@@ -23,13 +23,13 @@ _RECIPE = {
     "data": {"engine": "torch", "num_workers": 0},
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}},
     "optim": {"lr": 0.1, "batch_size": 4, "warmup_epochs": 0},
-    "arms": {
+    "variants": {
         "baseline": {"epochs": 2, "resolution": {"points": [[0, 64]]}, "test_res": 64},
         "fast": {
             "epochs": 2,
             "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
             "test_res": 64,
-            "fix": {"epochs": 1},
+            "finetune": {"epochs": 1},
         },
     },
 }
@@ -82,27 +82,30 @@ def test_from_images_to_the_report(tool: Tool, recipe: Path, photos: Path, tmp_p
     assert "fast against baseline" in out
     folder = tmp_path / "run"
     report = json.loads((folder / "report.json").read_text())
-    baseline, fast = report["arms"]
+    baseline, fast = report["variants"]
     assert (baseline["name"], fast["name"]) == ("baseline", "fast")
     assert (baseline["train_res"], fast["train_res"], fast["train_res_by_epoch"]) == (64, 48, [32, 48])
     assert [point["test_res"] for point in fast["sweep_after"]] == [32, 48, 64]
-    assert baseline["sweep_after"] == [] and baseline["fix_seconds"] == 0 and fast["fix_seconds"] > 0
-    assert baseline["top1"] == baseline["top1_before_fix"]
+    assert baseline["sweep_after"] == [] and baseline["finetune_seconds"] == 0 and fast["finetune_seconds"] > 0
+    assert baseline["top1"] == baseline["top1_before_finetune"]
     assert fast["top1"] == fast["sweep_after"][-1]["top1"]
-    assert all(arm["program_seconds"] >= arm["train_seconds"] + arm["fix_seconds"] for arm in report["arms"])
+    assert all(
+        variant["wall_seconds"] >= variant["train_seconds"] + variant["finetune_seconds"]
+        for variant in report["variants"]
+    )
     assert report["environment"]["versions"]["torch"]
     _check_savings(report)
     _check_page((folder / "report.html").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["resolution"] for line in lines if line["arm"] == "fast" and line["kind"] == "train"] == [32, 48]
+    assert [line["resolution"] for line in lines if line["variant"] == "fast" and line["kind"] == "train"] == [32, 48]
     assert list((folder / "tensorboard").iterdir())
     _use_the_checkpoint(tool, folder / "fast" / "trained.pt", fast, photos, tmp_path)
 
 
 def _check_savings(report: dict) -> None:
-    baseline, fast = report["arms"]
-    ratio = (fast["train_seconds"] + fast["fix_seconds"]) / baseline["train_seconds"]
-    assert report["savings"]["train_clock_ratio"] == pytest.approx(ratio)
+    baseline, fast = report["variants"]
+    ratio = (fast["train_seconds"] + fast["finetune_seconds"]) / baseline["train_seconds"]
+    assert report["savings"]["train_time_ratio"] == pytest.approx(ratio)
     assert report["savings"]["top1_gain"] == pytest.approx(fast["top1"] - baseline["top1"])
 
 
@@ -120,7 +123,7 @@ def _use_the_checkpoint(tool: Tool, checkpoint: Path, fast: dict, photos: Path, 
     expected = [f"{point['test_res']} px: top1 {point['top1']:.2%}" for point in fast["sweep_before"][1:]]
     assert [line.split(",")[0] for line in out.splitlines()] == expected
     data += ["--optim.batch_size", 4]
-    code, out, _ = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, "--fix.epochs", 1, *data)
+    code, out, _ = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, "--finetune.epochs", 1, *data)
     assert code == 0 and "after it" in out
     code, _, line = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, *data)
     assert code == 2 and "trained_fix80.pt exists" in line
@@ -135,12 +138,12 @@ def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path
     assert code == 0 and "fast against baseline" in out
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["data"]["engine"] == "roc-dali"
-    assert report["arms"][1]["train_res_by_epoch"] == [32, 48]
+    assert report["variants"][1]["train_res_by_epoch"] == [32, 48]
     assert "prefetch: 3" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -> None:
-    overrides = ["--arms.baseline", "null", "--arms.fast.epochs", 1, "--sweep", "[32]"]
+    overrides = ["--variants.baseline", "null", "--variants.fast.epochs", 1, "--sweep", "[32]"]
     assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
     first = (tmp_path / "run" / "report.json").read_bytes()
     assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
@@ -148,18 +151,18 @@ def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -
     assert (tmp_path / "run" / "report.json").read_bytes() != first
 
 
-def test_an_arm_fixes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
+def test_a_variant_fixes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     """The same losses as without, and later epochs wait for no data."""
-    fixed = ["--arms.baseline", "null", "--sweep", "[32]", "--arms.fast.fix.epochs", 3, "--arms.fast.fix.augmentation",
-             "test", "--arms.fast.fix.cache_dtype", "fp32", "--arms.fast.fix.adapt", "batchnorm"]  # fmt: skip
-    arms = []
+    finetuned = ["--variants.baseline", "null", "--sweep", "[32]", "--variants.fast.finetune.epochs", 3, "--variants.fast.finetune.augmentation",
+             "test", "--variants.fast.finetune.cache_dtype", "fp32", "--variants.fast.finetune.adapt", "batchnorm"]  # fmt: skip
+    variants = []
     for cache in ("auto", "no"):
-        code, _, _ = tool("train_fast", "--config", recipe, *fixed, "--arms.fast.fix.cache", cache)
+        code, _, _ = tool("train_fast", "--config", recipe, *finetuned, "--variants.fast.finetune.cache", cache)
         assert code == 0
-        arms.append(json.loads((tmp_path / "run" / "report.json").read_text())["arms"][0])
-    cached, plain = ([epoch["loss"] for epoch in arm["fix_epochs"]] for arm in arms)
+        variants.append(json.loads((tmp_path / "run" / "report.json").read_text())["variants"][0])
+    cached, plain = ([epoch["loss"] for epoch in variant["finetune_epochs"]] for variant in variants)
     assert cached == pytest.approx(plain, rel=1e-4) and len(cached) == 3
-    assert [one["wait_seconds"] for one in arms[0]["fix_epochs"][1:]] == [0, 0]
+    assert [one["wait_seconds"] for one in variants[0]["finetune_epochs"][1:]] == [0, 0]
 
 
 def _remove_class(photos: Path) -> None:
@@ -184,15 +187,23 @@ def _of_size(side: int) -> list[str]:
         (_remove_class, [], "class_01"),
         (_corrupt, [], r"00004\.jpg.*(truncated|decode)"),
         (None, ["--data.engine", "turbo"], "turbo.*torch"),
-        (None, ["--arms.fast.test_res", "4"], "resolution=4 is impossible"),
+        (None, ["--variants.fast.test_res", "4"], "resolution=4 is impossible"),
         (None, ["--optim.batch_size", "64"], "16 samples do not fill"),
-        (None, ["--arms.fast.fix.batch_size", "17"], "fix.batch_size=17 is more than a fix has, 16 training images"),
-        (None, ["--arms.fast.fix.layers", "last_blocks", "--arms.fast.fix.num_blocks", "99"], "fix.num_blocks=99"),
-        (None, ["--arms.fast.fix.cache_dir", "/nowhere"], "fix.cache_dir=/nowhere is no folder"),
         (
             None,
-            ["--arms.fast.fix.batch_size", "1", "--arms.fast.test_res", "32"],
-            "BatchNorm cannot learn from 1 image at a time; raise fix.batch_size",
+            ["--variants.fast.finetune.batch_size", "17"],
+            "finetune.batch_size=17 is more than a fix has, 16 training images",
+        ),
+        (
+            None,
+            ["--variants.fast.finetune.layers", "last_blocks", "--variants.fast.finetune.num_blocks", "99"],
+            "finetune.num_blocks=99",
+        ),
+        (None, ["--variants.fast.finetune.cache_dir", "/nowhere"], "finetune.cache_dir=/nowhere is no folder"),
+        (
+            None,
+            ["--variants.fast.finetune.batch_size", "1", "--variants.fast.test_res", "32"],
+            "BatchNorm cannot learn from 1 image at a time; raise finetune.batch_size",
         ),
         (
             None,
@@ -201,10 +212,10 @@ def _of_size(side: int) -> list[str]:
         ),
         (None, ["--optim.warmup_epochs", ".nan"], "optim.warmup_epochs=nan must be a finite number"),
         (None, ["--model.name", "resnet999"], "not a timm model"),
-        (None, ["--colour", "red"], "--colour"),
+        (None, ["--color", "red"], "--color"),
         (None, ["--device", "cuda:7"], "cuda"),
         (None, [*_of_size(32)], "VisionTransformer does not take 48 px"),
-        (None, [*_of_size(64), "--arms.fast", "null"], "VisionTransformer does not take 32 px"),
+        (None, [*_of_size(64), "--variants.fast", "null"], "VisionTransformer does not take 32 px"),
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_no_report(
@@ -221,17 +232,17 @@ def test_mistakes_end_in_one_line_and_leave_no_report(
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
-    assert tool("train_fast", "--config", recipe, "--arms.baseline", "null", "--sweep", "[32]")[0] == 0
+    assert tool("train_fast", "--config", recipe, "--variants.baseline", "null", "--sweep", "[32]")[0] == 0
     for split in ("train", "val"):
         (photos / split / "class_01").rename(photos / split / "class_77")
-    checkpoint = tmp_path / "run" / "fast" / "fixed.pt"
+    checkpoint = tmp_path / "run" / "fast" / "finetuned.pt"
     code, _, line = tool("evaluate", "--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch")
     assert code == 2 and "test it on the classes it was trained on" in line
 
 
 def test_a_bad_sample_can_be_replaced_and_is_counted(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
     _corrupt(photos)
-    arguments = ["--data.on_bad", "replace", "--arms.baseline", "null", "--sweep", "[32]"]
+    arguments = ["--data.on_bad", "replace", "--variants.baseline", "null", "--sweep", "[32]"]
     assert tool("train_fast", "--config", recipe, *arguments)[0] == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["arms"][0]["num_bad_samples"] == 2  # once in each of two epochs
+    assert report["variants"][0]["num_bad_samples"] == 2  # once in each of two epochs

@@ -132,7 +132,7 @@ def plan(source: FolderSource | TarSource, config: LoaderConfig, epoch: int, sta
     return kind(source, config, epoch, start, stand_ins)
 
 
-def neighbours(source: FolderSource | TarSource, index: int) -> list[int]:
+def neighbors(source: FolderSource | TarSource, index: int) -> list[int]:
     """Samples that may stand in for `index`, nearest first; in shards, those of the same shard."""
     others = [(index + step) % len(source) for step in range(1, len(source))]
     if isinstance(source, TarSource):

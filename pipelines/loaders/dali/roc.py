@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline
 
-from pipelines.loaders.base import empty_batch, make_good
+from pipelines.loaders.base import empty_batch, retry_next
 from pipelines.loaders.dali import common as dali
 from pipelines.loaders.dali import roc_graph
 from pipelines.loaders.dali.cutter import Cuts, Cutter
@@ -168,7 +168,7 @@ class RocDALILoader(RocBase):
                 raise self._bad_sample(index, cuts.codes[0])
             return index
 
-        return make_good(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
+        return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
 
     def _after_failure(self, error: RuntimeError, rest: Iterator[_Job]) -> Iterator[_Job]:
         """Finds the bad samples among those in flight; by the policy stops, or goes on with stand-ins."""

@@ -16,7 +16,7 @@ import torch
 from nvidia.dali import fn, types
 
 from pipelines.images.codec import image_size
-from pipelines.loaders.base import BaseLoader, empty_batch, make_good
+from pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from pipelines.loaders.dali import common as dali
 from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.loaders.prefetch import Background
@@ -149,7 +149,7 @@ class DALISliceLoader(BaseLoader):
     def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> _Job:
         bad_samples: list[str] = []
         config = self.config
-        read = [make_good(self._read, int(i), self.num_samples, config.on_bad, bad_samples) for i in wanted]
+        read = [retry_next(self._read, int(i), self.num_samples, config.on_bad, bad_samples) for i in wanted]
         indices = np.array([index for index, _, _ in read], np.int64)
         chosen = boxes(config.crop, config.seed, epoch, indices, np.array([size for _, _, size in read]), resolution)
         first, second = chosen.yxhw[:, :2], chosen.yxhw[:, 2:]

@@ -1,6 +1,6 @@
 """Engine `dali`: the pipeline of NVIDIA's ImageNet examples, over image folders or webdataset shards.
 
-Training: reader, fused decode-and-random-crop, resize, mirror. Testing: decode, short side, centre crop. Crops and
+Training: reader, fused decode-and-random-crop, resize, mirror. Testing: decode, short side, center crop. Crops and
 flips are DALI's: a run repeats exactly, but its crops are not those of `pipelines.sampling.crops`.
 
 Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch goes on with the samples that were left, in new
@@ -21,7 +21,7 @@ from nvidia.dali import math as dali_math
 from pipelines.formats.webdataset_reader import TarSource
 from pipelines.loaders.base import BaseLoader, empty_batch
 from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali.readers import Reading, neighbours, plan
+from pipelines.loaders.dali.readers import Reading, neighbors, plan
 from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.sampling.crops import resized_short_side
 from pipelines.sampling.philox import random_words
@@ -72,10 +72,10 @@ class DALILoader(BaseLoader):
         return pixels, fn.resize(pixels, resize_x=side, resize_y=side, interp_type=types.INTERP_TRIANGULAR)
 
     def _test(self, encoded: Any) -> tuple[Any, Any]:
-        """Nodes of the decoded image and of its centre.
+        """Nodes of the decoded image and of its center.
 
         `resize_shorter` rounds the long side where torchvision cuts it, and `fn.crop` rounds halves up where
-        torchvision rounds them to even; either shifts the image by a pixel or a half (12 grey levels in the mean at
+        torchvision rounds them to even; either shifts the image by a pixel or a half (12 gray levels in the mean at
         96 px), so both are computed here as `pipelines.sampling.crops.centre_crops` does.
         """
         side, short = fn.external_source(source=self._next_sides, num_outputs=2, batch=True, dtype=types.INT64, ndim=0)
@@ -91,7 +91,7 @@ class DALILoader(BaseLoader):
         return pixels, fn.slice(resized, start=start, shape=shape, axis_names="HW")
 
     def _next_sides(self) -> tuple[np.ndarray, ...]:
-        """For one run: int64 (B,) output side and, in evaluation, int64 (B,) short side before the centre crop."""
+        """For one run: int64 (B,) output side and, in evaluation, int64 (B,) short side before the center crop."""
         if self._runs_left == 0:
             raise StopIteration
         self._runs_left -= 1
@@ -151,7 +151,7 @@ class DALILoader(BaseLoader):
         return list(found.values())
 
     def _stand_in(self, index: int, found: dict[int, str]) -> int:
-        for candidate in neighbours(self._source, index):
+        for candidate in neighbors(self._source, index):
             if candidate not in found and candidate not in self._stand_ins and dali.is_good(self._source, candidate):
                 return candidate
         raise BadSampleError(f"{found[index]}; no sample near it can stand in", index)

@@ -1,7 +1,7 @@
 """YCbCr to RGB on sixteen pixels at a time, stored interleaved.
 
 numba widens integer arithmetic to 64 bits and LLVM does not vectorise stores of stride 3: the plain loop costs 3.6 ns a
-pixel. Written as vector instructions of 16 bits it costs a tenth of that, and is at most 0.06 grey levels off.
+pixel. Written as vector instructions of 16 bits it costs a tenth of that, and is at most 0.06 gray levels off.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def _to_bytes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 @intrinsic
 def idct_block(typingctx, block, plane, at, stride):  # noqa: ARG001 (numba's signature)
-    """plane[at + y * stride + x] = sample (y, x) of a block of 64 dequantised coefficients. Nothing is checked.
+    """plane[at + y * stride + x] = sample (y, x) of a block of 64 dequantized coefficients. Nothing is checked.
 
     Args:
         block: int32 (64,), contiguous, row major, that is, horizontal frequency fastest.

@@ -1,7 +1,7 @@
-"""A level's JPEG headers as the entropy decoder takes them: Huffman lookups and quantisation steps.
+"""A level's JPEG headers as the entropy decoder takes them: Huffman lookups and quantization steps.
 
 Only what the encoder of these records writes is taken: baseline, 8 bits, one scan, YCbCr with chroma at full or half
-size, or grey. The headers are a stranger's; what is not exactly that is refused.
+size, or gray. The headers are a stranger's; what is not exactly that is refused.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Tables(NamedTuple):
         codes: int32 (4 * 291,), for each Huffman table: LIMIT, one above the codes of k bits, brought to 16 bits, for
             k up to 16, and a limit above everything; OFFSET, the rank of a code of k bits less the code; SYMBOLS, by
             rank.
-        steps: int32 (4 * 64,), quantisation steps in scan (zigzag) order.
-        components: int64 (3, 3): for each component its quantisation, DC and AC table.
+        steps: int32 (4 * 64,), quantization steps in scan (zigzag) order.
+        components: int64 (3, 3): for each component its quantization, DC and AC table.
         frame: int64 (5,): height, width, number of components, rows and columns of luma blocks in an MCU.
     """
 
@@ -104,7 +104,7 @@ def _read_steps(header: np.ndarray, at: int, end: int, steps: np.ndarray, known:
 
 @kernel
 def _read_frame(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.ndarray) -> bool:
-    """Size, and for each component its sampling and quantisation table."""
+    """Size, and for each component its sampling and quantization table."""
     if end - at < 6 or header[at] != 8:
         return False
     count = np.int64(header[at + 5])

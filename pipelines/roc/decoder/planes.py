@@ -1,7 +1,7 @@
-"""From decoded YCbCr planes to the finished crop: resample each plane as it is stored, convert colours last.
+"""From decoded YCbCr planes to the finished crop: resample each plane as it is stored, convert colors last.
 
 Chroma is never brought to full size. Its weights are those of upsampling and resizing combined, so each output pixel
-is what libjpeg's own (fancy) upsampling followed by the resize would give, and colours are converted on output pixels
+is what libjpeg's own (fancy) upsampling followed by the resize would give, and colors are converted on output pixels
 only.
 """
 
@@ -155,13 +155,13 @@ def planes_to_crop(
     strides: np.ndarray,
     window: np.ndarray,
     factors: tuple[int, int],
-    grey: bool,
+    gray: bool,
     box: np.ndarray,
     bounds: np.ndarray,
     flip: bool,
     out: np.ndarray,
 ) -> None:
-    """Resamples decoded planes to the output and converts colours.
+    """Resamples decoded planes to the output and converts colors.
 
     Args:
         planes: uint8, the three planes.
@@ -169,7 +169,7 @@ def planes_to_crop(
         strides: int32 (3,), bytes from row to row.
         window: int64 (4,): y, x, height, width of the decoded pixels on their level.
         factors: rows and columns of pixels to a chroma sample.
-        grey: there is only the first plane.
+        gray: there is only the first plane.
         box: float64 (4,): y, x, h, w on the level.
         bounds: int64 (4,): the pixels [y low, y high) and [x low, x high) that may be used, inside `window`.
         flip: mirror left and right.
@@ -194,7 +194,7 @@ def planes_to_crop(
         rows, weights = first_y[row:end], weights_y[row:end]
         resample_strip(planes, luma_start, strides[0], rows, weights, first_x, weights_x, scratch, strips[0])
         rows, weights = chroma_first_y[row:end], chroma_weights_y[row:end]
-        for k in range(1, 1 if grey else 3):
+        for k in range(1, 1 if gray else 3):
             start = starts[k] + chroma_start
             resample_strip(
                 planes, start, strides[k], rows, weights, chroma_first_x, chroma_weights_x, scratch, strips[k]

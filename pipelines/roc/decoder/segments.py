@@ -128,10 +128,10 @@ def _blocks_of_mcu(tables: Tables, starts: np.ndarray, strides: np.ndarray) -> t
     places = np.empty(blocks.shape[0], np.int64)
     for k in range(blocks.shape[0]):
         component = max(k - num_luma + 1, 0)
-        quantisation, dc, ac = tables.components[component]
+        quantization, dc, ac = tables.components[component]
         blocks[k, COMPONENT], blocks[k, STRIDE] = component, strides[component]
         blocks[k, STEPS], blocks[k, DC_TABLE], blocks[k, AC_TABLE] = (
-            64 * quantisation,
+            64 * quantization,
             LOOKUP_SIZE * dc,
             LOOKUP_SIZE * ac,
         )

@@ -80,10 +80,10 @@ def read_header(handle: int, jpeg: np.ndarray, numbers: np.ndarray) -> bool:
     Args:
         handle: of a `Decompressor`.
         jpeg: uint8, contiguous.
-        numbers: int32 (4,), filled: width, height, TurboJPEG's number of the subsampling, and of the colour space.
+        numbers: int32 (4,), filled: width, height, TurboJPEG's number of the subsampling, and of the color space.
 
     Returns:
-        True if the headers are sound and the colours are YCbCr or grey.
+        True if the headers are sound and the colors are YCbCr or gray.
     """
     at = numbers.ctypes.data
     if _decompress_header(handle, jpeg.ctypes.data, jpeg.size, at, at + 4, at + 8, at + 12) != 0:
@@ -109,7 +109,7 @@ def reset(handle: int) -> None:
 
 @kernel
 def chroma_factors(subsampling: int) -> tuple[int, int]:
-    """Rows and columns of pixels to one chroma sample, for TurboJPEG's numbers 444, 422, 420, grey, 440, 411."""
+    """Rows and columns of pixels to one chroma sample, for TurboJPEG's numbers 444, 422, 420, gray, 440, 411."""
     if subsampling == 1:
         return 1, 2
     if subsampling == 2:

@@ -2,7 +2,7 @@
 
 Sums stay in vector registers. Up to MAX_FAST_TAPS taps, products are cut to 8.8 fixed point before they are added, so
 that all arithmetic has 16 bits (one instruction multiplies 16 values and keeps the upper halves): twice as fast as
-exact sums, and at most 0.13 grey levels off. More taps, which only far too large images need, are summed exactly.
+exact sums, and at most 0.13 gray levels off. More taps, which only far too large images need, are summed exactly.
 Reads and writes come in whole groups, so sources must be readable and targets writable up to a group's end.
 """
 

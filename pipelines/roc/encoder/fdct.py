@@ -1,4 +1,4 @@
-"""The forward DCT of libjpeg's accurate integer method ("islow") and its quantisation, to the bit, as vectors.
+"""The forward DCT of libjpeg's accurate integer method ("islow") and its quantization, to the bit, as vectors.
 
 Loeffler, Ligtenberg and Moschytz 1989, the transposed flow graph of `idct`: rows first, then columns.
 """
@@ -45,7 +45,7 @@ def _pass(builder: ir.IRBuilder, x: list[ir.Value], is_first: bool) -> list[ir.V
     return [whole(add(outer, inner)), odd[0], second, odd[1], whole(sub(outer, inner)), odd[2], sixth, odd[3]]
 
 
-def _quantised(builder: ir.IRBuilder, value: ir.Value, half: ir.Value, reciprocal: ir.Value) -> ir.Value:
+def _quantized(builder: ir.IRBuilder, value: ir.Value, half: ir.Value, reciprocal: ir.Value) -> ir.Value:
     """Division by the step, halves away from zero.
 
     In floating point: a sum of at most 17 bits plus a half is never within rounding errors of a multiple of the step.
@@ -59,12 +59,12 @@ def _quantised(builder: ir.IRBuilder, value: ir.Value, half: ir.Value, reciproca
 
 @intrinsic
 def fdct_block(typingctx, plane, at, stride, halves, reciprocals, table, out):  # noqa: ARG001 (numba's signature)
-    """Quantised coefficients of the block whose sample (y, x) is plane[at + y * stride + x]. Nothing is checked.
+    """Quantized coefficients of the block whose sample (y, x) is plane[at + y * stride + x]. Nothing is checked.
 
     Args:
         plane: uint8, contiguous.
         at, stride: intp.
-        halves: int32 (64 * T,), half of 8 times each quantisation step, rounded down, row major.
+        halves: int32 (64 * T,), half of 8 times each quantization step, rounded down, row major.
         reciprocals: float32 (64 * T,), 1 / (8 times the step).
         table: intp, where in both the block's table begins.
         out: int32 (64,), contiguous, filled row major, that is, horizontal frequency fastest.
@@ -90,7 +90,7 @@ def fdct_block(typingctx, plane, at, stride, halves, reciprocals, table, out):  
         mask, word = ir.Constant(ir.IntType(64), 0), ir.IntType(64)
         for k, row in enumerate(rows):
             index = builder.add(table, ir.Constant(at.type, 8 * k))
-            value = _quantised(builder, row, load(3, index, INT32, 4), load(4, index, FLOATS, 4))
+            value = _quantized(builder, row, load(3, index, INT32, 4), load(4, index, FLOATS, 4))
             builder.store(value, place(6, ir.Constant(at.type, 8 * k), INT32), align=4)
             bits = builder.bitcast(builder.icmp_signed("!=", value, constant(0)), ir.IntType(8))
             mask = builder.or_(mask, builder.shl(builder.zext(bits, word), ir.Constant(word, 8 * k)))

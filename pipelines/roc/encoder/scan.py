@@ -1,6 +1,6 @@
 """Codes RGB pixels as the scan of a baseline JPEG with a restart marker after every MCU.
 
-The bytes are those of libjpeg with optimised Huffman tables. It counts symbols and codes them in two passes over its
+The bytes are those of libjpeg with optimized Huffman tables. It counts symbols and codes them in two passes over its
 coefficients, the second off its fast path because of the restart markers; here the symbols of the first are kept. Over
 150 photographs of 441 x 369 pixels on average: 1.73 ms by Pillow, 0.97 ms here.
 """
@@ -32,7 +32,7 @@ def code_scan(
     Args:
         image: uint8 (H, W, 3) RGB, contiguous.
         rows, columns: luma blocks of an MCU, 1 or 2 each, rows not above columns.
-        halves, reciprocals: of the quantisation steps of luma, then chroma; see `fdct.fdct_block`.
+        halves, reciprocals: of the quantization steps of luma, then chroma; see `fdct.fdct_block`.
 
     Returns:
         The scan from its first segment to EOI, uint8; bytes of each segment with its marker, uint16 (MCUs,); and for

@@ -105,8 +105,8 @@ def _convert(typingctx, pixels, at, luma, y, chroma, blue, red):  # noqa: ARG001
         kinds = signature.args
         first, second = load_three(context, builder, kinds[0], args[0], args[1], BYTES)
         every_third = (order([3 * k + c for k in range(LANES)]) for c in range(3))
-        colours = (builder.shuffle_vector(first, second, chosen) for chosen in every_third)
-        red, green, blue = (builder.zext(colour, INT32) for colour in colours)
+        colors = (builder.shuffle_vector(first, second, chosen) for chosen in every_third)
+        red, green, blue = (builder.zext(color, INT32) for color in colors)
         luma = _weighted(builder, [(19595, red), (19235, green), (19235, green), (7471, blue)], 1 << 15)
         cb = _weighted(builder, [(-11059, red), (-21709, green), (1 << 15, blue)], _CHROMA_ZERO)
         cr = _weighted(builder, [(1 << 15, red), (-27439, green), (-5329, blue)], _CHROMA_ZERO)

@@ -16,7 +16,7 @@ from pipelines.images.codec import encode_jpeg
 from pipelines.runtime.numba_cache import kernel
 from pipelines.sources.scenes.scene import Scene, SceneConfig, Split, draw_scene
 
-# The background's layers, coarse to fine: cell size in pixels, range in grey levels common to the channels, and range
+# The background's layers, coarse to fine: cell size in pixels, range in gray levels common to the channels, and range
 # of each channel's own part.
 _LAYERS = ((160, 60.0, 50.0), (40, 50.0, 25.0), (12, 45.0, 15.0), (4, 50.0, 10.0))
 _SHAPE_NUMBERS = {"disc": 0, "ellipse": 0, "square": 1, "slab": 1, "cross": 2, "triangle": 3, "ring": 4}
@@ -37,11 +37,11 @@ def render(scene: Scene) -> np.ndarray:
     for thing in scene.things:
         _paint(
             canvas,
-            (_SHAPE_NUMBERS[thing.shape], thing.diameter / 2, thing.aspect, *thing.centre),
+            (_SHAPE_NUMBERS[thing.shape], thing.diameter / 2, thing.aspect, *thing.center),
             (math.cos(thing.angle), math.sin(thing.angle)),
             (_PATTERN_NUMBERS[thing.pattern], thing.wavelength, *thing.phase),
             (math.cos(thing.texture_angle), math.sin(thing.texture_angle)),
-            np.array(thing.colours),
+            np.array(thing.colors),
         )
     # Uniform noise over 8-bit steps: a fifth of the time of normal noise; its range is sqrt(12) standard deviations.
     noise = random.integers(0, 256, (scene.height, scene.width), np.uint8)
@@ -55,17 +55,17 @@ def _background(height: int, width: int, random: np.random.Generator) -> np.ndar
     """
     layers = np.empty((1, 1, 3), np.float32)
     layers[:] = random.uniform(80, 175, 3)
-    for cell, grey, colour in _LAYERS:
+    for cell, gray, color in _LAYERS:
         rows, columns = -(-height // cell), -(-width // cell)
         strength = random.uniform(0.25, 1.0)
-        noise = grey * (random.random((rows, columns, 1), np.float32) - np.float32(0.5))
-        noise = noise + colour * (random.random((rows, columns, 3), np.float32) - np.float32(0.5))
+        noise = gray * (random.random((rows, columns, 1), np.float32) - np.float32(0.5))
+        noise = noise + color * (random.random((rows, columns, 3), np.float32) - np.float32(0.5))
         layers = _enlarge(layers, rows, columns) + np.float32(strength) * noise
     return _enlarge(layers, height, width)
 
 
 def _enlarge(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """float32 (height, width, 3) from float32 HWC in grey levels, by Pillow's bicubic filter on 8 bits."""
+    """float32 (height, width, 3) from float32 HWC in gray levels, by Pillow's bicubic filter on 8 bits."""
     levels = Image.fromarray(np.rint(np.clip(image, 0, 255)).astype(np.uint8))
     return np.asarray(levels.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
 
@@ -82,20 +82,20 @@ def _paint(
     turn: tuple[float, float],
     texture: tuple[int, float, float, float],
     texture_turn: tuple[float, float],
-    colours: np.ndarray,
+    colors: np.ndarray,
 ) -> None:
     """Blends a thing into `canvas` (float32 HWC) in place, with a rim antialiased over one pixel.
 
     Args:
         canvas: the picture so far.
-        outline: shape number, radius in pixels, aspect, centre y and x.
+        outline: shape number, radius in pixels, aspect, center y and x.
         turn: cosine and sine of the outline's angle.
         texture: pattern number, wavelength in pixels, two phases in wavelengths.
         texture_turn: cosine and sine of the texture's angle.
-        colours: float64 (2, 3).
+        colors: float64 (2, 3).
     """
     shape, radius, aspect, centre_y, centre_x = outline
-    reach = 1.08 * radius + 1  # the cross's corners lie furthest from the centre: 1.063 radii
+    reach = 1.08 * radius + 1  # the cross's corners lie furthest from the center: 1.063 radii
     for y in range(max(0, math.floor(centre_y - reach)), min(canvas.shape[0], math.ceil(centre_y + reach))):
         for x in range(max(0, math.floor(centre_x - reach)), min(canvas.shape[1], math.ceil(centre_x + reach))):
             dy, dx = y - centre_y, x - centre_x
@@ -108,8 +108,8 @@ def _paint(
             blend = 0.5 + 0.5 * _texture(texture, u, v)
             shade = 0.25 if distance > -_RIM * radius else 1.0
             for channel in range(3):
-                colour = colours[0, channel] + blend * (colours[1, channel] - colours[0, channel])
-                canvas[y, x, channel] += cover * (shade * colour - canvas[y, x, channel])
+                color = colors[0, channel] + blend * (colors[1, channel] - colors[0, channel])
+                canvas[y, x, channel] += cover * (shade * color - canvas[y, x, channel])
 
 
 @kernel
@@ -154,10 +154,10 @@ def _expose(canvas: np.ndarray, light: tuple[float, float, float], noise: np.nda
     """uint8 (height, width, 3): `canvas` times a plane of gain, plus the same noise on all channels.
 
     Args:
-        canvas: float32 (height, width, 3) in grey levels.
-        light: gain at the centre, and its change from edge to edge along y and x.
+        canvas: float32 (height, width, 3) in gray levels.
+        light: gain at the center, and its change from edge to edge along y and x.
         noise: uint8 (height, width), 127.5 being none.
-        noise_step: grey levels per level of noise.
+        noise_step: gray levels per level of noise.
     """
     height, width = noise.shape
     image = np.empty((height, width, 3), np.uint8)

@@ -74,7 +74,7 @@ class SceneConfig:
     object_spread: float = 0.2
     """Standard deviation of the log of an object's diameter within its class."""
     offset_spread: float = 0.1
-    """Standard deviation of the object's centre from the image's centre, over the image's side."""
+    """Standard deviation of the object's center from the image's center, over the image's side."""
     fine_pixels: float = 18.0
     """Wavelength of fine textures in pixels."""
     coarse_pixels: float = 35.0
@@ -82,11 +82,11 @@ class SceneConfig:
     texture_spread: float = 0.2
     """Standard deviation of the log of a wavelength within its class."""
     contrast: tuple[float, float] = (0.5, 1.0)
-    """Range of the difference between a texture's two colours, as a share of the grey range."""
+    """Range of the difference between a texture's two colors, as a share of the gray range."""
     num_distractors: tuple[int, int] = (4, 8)
     """Range of the number of smaller things behind the object."""
     noise: float = 6.0
-    """Standard deviation of the sensor noise in grey levels."""
+    """Standard deviation of the sensor noise in gray levels."""
     quality: int = 90
     """JPEG quality; chroma is subsampled 4:2:0 as in most photographs."""
 
@@ -111,14 +111,14 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object or distractor. Lengths in pixels, angles in radians, colours RGB in [0, 255]."""
+    """An object or distractor. Lengths in pixels, angles in radians, colors RGB in [0, 255]."""
 
     shape: str
     pattern: str
     """One of PATTERNS, or "plain"."""
     wavelength: float
     diameter: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
     """y, x."""
     angle: float
     texture_angle: float
@@ -126,7 +126,7 @@ class Thing:
     """Shift of the texture, in wavelengths."""
     aspect: float
     """Stretch along the shape's second axis; 1 for objects."""
-    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+    colors: tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class Scene:
     target: int
     """Position of the labelled object in `things`."""
     light: tuple[float, float, float]
-    """Gain at the centre, and its change from edge to edge along y and x."""
+    """Gain at the center, and its change from edge to edge along y and x."""
     noise: float
-    """Standard deviation in grey levels."""
+    """Standard deviation in gray levels."""
     background_seed: int
 
 
@@ -188,7 +188,7 @@ def _target(config: SceneConfig, name: str, height: int, width: int, random: np.
         pattern=pattern,
         wavelength=_wavelength(config, grain == "fine", random),
         diameter=typical * math.exp(random.normal(0, config.object_spread)),
-        centre=(height * (0.5 + offset[0]), width * (0.5 + offset[1])),
+        center=(height * (0.5 + offset[0]), width * (0.5 + offset[1])),
         aspect=1.0,
         **_finish(config, random),
     )
@@ -201,7 +201,7 @@ def _distractor(config: SceneConfig, height: int, width: int, random: np.random.
         pattern=pattern,
         wavelength=_wavelength(config, random.random() < 0.5, random),
         diameter=config.object_pixels * random.uniform(0.3, 0.7),
-        centre=(height * random.random(), width * random.random()),
+        center=(height * random.random(), width * random.random()),
         aspect=random.uniform(0.35, 0.65),
         **_finish(config, random),
     )
@@ -216,7 +216,7 @@ def _occluder(config: SceneConfig, target: Thing, random: np.random.Generator) -
         pattern="plain",
         wavelength=config.coarse_pixels,
         diameter=target.diameter * random.uniform(0.3, 0.6),
-        centre=(target.centre[0] + reach * math.sin(bearing), target.centre[1] + reach * math.cos(bearing)),
+        center=(target.center[0] + reach * math.sin(bearing), target.center[1] + reach * math.cos(bearing)),
         aspect=random.uniform(0.35, 0.65),
         **_finish(config, random),
     )
@@ -227,7 +227,7 @@ def _wavelength(config: SceneConfig, fine: bool, random: np.random.Generator) ->
 
 
 def _finish(config: SceneConfig, random: np.random.Generator) -> dict:
-    """Angles, phases and colours: drawn alike for every thing, so that none of them tells the class."""
+    """Angles, phases and colors: drawn alike for every thing, so that none of them tells the class."""
     middle = random.uniform(70, 185, 3)
     swing = random.normal(0, 0.35, 3) + random.choice((-1.0, 1.0))
     half = 127.5 * random.uniform(*config.contrast) * swing
@@ -235,5 +235,5 @@ def _finish(config: SceneConfig, random: np.random.Generator) -> dict:
         "angle": random.uniform(-_TILT, _TILT),
         "texture_angle": random.uniform(0, 2 * math.pi),
         "phase": (random.random(), random.random()),
-        "colours": (tuple(float(v) for v in middle - half), tuple(float(v) for v in middle + half)),
+        "colors": (tuple(float(v) for v in middle - half), tuple(float(v) for v in middle + half)),
     }

@@ -17,18 +17,18 @@ ROOT = Path(__file__).parents[3]
 
 
 def _report(seed: int, top1: float, seconds: float) -> dict[str, Any]:
-    def arm(name: str, train_res: int, seconds: float, fix_seconds: float) -> dict[str, Any]:
+    def variant(name: str, train_res: int, seconds: float, finetune_seconds: float) -> dict[str, Any]:
         sweep = [{"test_res": 128, "top1": top1}]
         return {
             "name": name, "train_res": train_res, "train_res_by_epoch": [64, train_res], "test_res": 128, "epochs": 2,
-            "top1_before_fix": top1 - 0.01, "top1": top1, "class_mean_top1": top1, "train_seconds": seconds,
-            "fix_seconds": fix_seconds, "program_seconds": 2 * seconds, "images_per_second": 9.0,
-            "data_wait_share": 0.1, "sweep_before": sweep, "sweep_after": sweep if fix_seconds else [],
+            "top1_before_finetune": top1 - 0.01, "top1": top1, "class_mean_top1": top1, "train_seconds": seconds,
+            "finetune_seconds": finetune_seconds, "wall_seconds": 2 * seconds, "images_per_second": 9.0,
+            "data_wait_share": 0.1, "sweep_before": sweep, "sweep_after": sweep if finetune_seconds else [],
         }  # fmt: skip
 
     return {
-        "arms": [arm("baseline", 128, seconds, 0.0), arm("fast", 96, seconds / 4, seconds / 20)],
-        "savings": {"train_clock_ratio": 0.3},
+        "variants": [variant("baseline", 128, seconds, 0.0), variant("fast", 96, seconds / 4, seconds / 20)],
+        "savings": {"train_time_ratio": 0.3},
         "written": "2026-01-01T00:00:00+00:00",
         "data": {"engine": "torch", "num_train": 10, "num_val": 5, "path": "/somewhere/private"},
         "environment": {"cpu": "x", "command": "train_fast.py --data.path /somewhere/private"},
@@ -38,7 +38,7 @@ def _report(seed: int, top1: float, seconds: float) -> dict[str, Any]:
 
 def test_a_record_keeps_figures_and_conditions_but_no_paths() -> None:
     record = record_of(_report(1, 0.8, 100.0))
-    assert record["arms"][1]["sweep_after"] == {"128": 0.8}
+    assert record["variants"][1]["sweep_after"] == {"128": 0.8}
     assert record["environment"] == {"cpu": "x"}
     assert "/somewhere" not in json.dumps(record)
 
@@ -70,7 +70,7 @@ def test_records_in_the_repository_carry_their_conditions(path: Path) -> None:
     assert record["version"] in (1, 2) and record["name"] == path.stem
     for one in record.get("runs", [record]):
         assert {"cpu", "num_cores", "versions", "commit", "commit_clean", "gpu"} <= set(one["environment"])
-        assert all(0 < arm["top1"] <= 1 for arm in one.get("arms", []))
+        assert all(0 < variant["top1"] <= 1 for variant in one.get("variants", []))
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
@@ -88,7 +88,7 @@ def test_readme_shows_the_records_of_throughput_and_training() -> None:
 def test_a_changed_record_makes_a_document_stale(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
     record = json.loads((RESULTS / "demo.json").read_text())
-    record["runs"][0]["arms"][0]["top1"] += 0.01
+    record["runs"][0]["variants"][0]["top1"] += 0.01
     (tmp_path / "demo.json").write_text(json.dumps(record))
     assert render(text, tmp_path) != text
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.finetuning import run as fix_gains
-from benchmarks.finetuning.table import fix_table
+from benchmarks.finetuning.table import finetune_table
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import create_model
@@ -23,7 +23,7 @@ _SMALL = {"channels": [8, 16, 16, 24], "stem_width": 8}
 def network(shift: float) -> dict:
     """A network whose accuracies are moved by `shift`."""
 
-    def fix(variant: str, side: int, top1: float, seconds: list[float]) -> dict:
+    def finetune(variant: str, side: int, top1: float, seconds: list[float]) -> dict:
         return {"variant": variant, "test_res": side, "top1": top1 + shift, "epoch_seconds": seconds}
 
     return {
@@ -33,13 +33,13 @@ def network(shift: float) -> dict:
             {"test_res": 64, "zero_share": 0.25, "distance": 0.0},
             {"test_res": 96, "zero_share": 0.125, "distance": 0.5 + shift},
         ],
-        "fixes": [fix("classifier", 96, 0.72, [5.0, 0.1, 0.3, 0.2]), fix("statistics", 96, 0.69, [])],
-        "uncached": [fix("classifier", 96, 0.7225, [5.0, 4.0, 4.2, 3.0])],
+        "finetunings": [finetune("classifier", 96, 0.72, [5.0, 0.1, 0.3, 0.2]), finetune("statistics", 96, 0.69, [])],
+        "uncached": [finetune("classifier", 96, 0.7225, [5.0, 4.0, 4.2, 3.0])],
     }
 
 
 def test_means_spreads_and_gains_are_by_hand() -> None:
-    lines = fix_table({"networks": [network(0.0), network(0.02)]}).splitlines()
+    lines = finetune_table({"networks": [network(0.0), network(0.02)]}).splitlines()
     assert "| 64 px | 61.0 ± 1.4 | 25.00 ± 0.00 | 0.0000 ± 0.0000 |" in lines
     assert "| 96 px | 71.0 ± 1.4 | 12.50 ± 0.00 | 0.5100 ± 0.0141 |" in lines
     assert "| none | 71.0 ± 1.4 | 0 |" in lines
@@ -51,7 +51,7 @@ def test_means_spreads_and_gains_are_by_hand() -> None:
 
 
 def test_one_network_has_no_spread() -> None:
-    lines = fix_table({"networks": [network(0.0)]}).splitlines()
+    lines = finetune_table({"networks": [network(0.0)]}).splitlines()
     assert "| classifier | 72.0 | +2.0 |" in lines and lines[-1].startswith("One network")
 
 
@@ -73,9 +73,9 @@ def test_the_command_measures_a_network(
     content = json.loads(target.read_text())
     (found,) = content["networks"]
     assert found["checkpoint"] == "seed-1" and found["train_res"] == 32
-    assert [fix["variant"] for fix in found["fixes"]] == list(fix_gains.VARIANTS)
-    assert [len(fix["epoch_seconds"]) for fix in found["fixes"]] == [2, 2, 0, 0]
-    assert set(found["before"]) == {"32", "64"} and fix_table(content) in capsys.readouterr().out
+    assert [finetune["variant"] for finetune in found["finetunings"]] == list(fix_gains.VARIANTS)
+    assert [len(finetune["epoch_seconds"]) for finetune in found["finetunings"]] == [2, 2, 0, 0]
+    assert set(found["before"]) == {"32", "64"} and finetune_table(content) in capsys.readouterr().out
     assert [one["test_res"] for one in found["activations"]] == [32, 64]
 
 

@@ -30,25 +30,25 @@ def test_wrong_pixels_and_labels_are_seen() -> None:
     right = np.full((4, 8, 8, 3), 100, np.uint8)
     wrong = right.copy()
     wrong[2, :4] = 110
-    found = _compare("x", "centre", 8, stream(wrong, [0, 1, 2, 3]), stream(right, [0, 1, 2, 0])).as_json()
+    found = _compare("x", "center", 8, stream(wrong, [0, 1, 2, 3]), stream(right, [0, 1, 2, 0])).as_json()
     assert found["label_agreement"] == 0.75 and found["num_crops"] == 4
     assert found["worst_mean_difference"] == pytest.approx(5) and found["mean_difference"] == pytest.approx(1.25)
     assert found["worst_psnr"] == pytest.approx(10 * np.log10(255**2 / 50))
-    one = _compare("x", "centre", 8, stream(wrong, [0] * 4), stream(right, [0] * 4))
+    one = _compare("x", "center", 8, stream(wrong, [0] * 4), stream(right, [0] * 4))
     assert np.array_equal(one.worst[0], wrong[2]) and np.array_equal(one.reference[0], right[2])
 
 
 def test_the_reference_agrees_with_itself_and_another_order_does_not(coded_folder: Path) -> None:
     found = agreement("torch", coded_folder, 32, 0.8, num_workers=0)
-    assert [one.crops for one in found] == ["training", "centre"]
+    assert [one.crops for one in found] == ["training", "center"]
     assert all(one.mean.max() == 0 and one.labels.all() and len(one.mean) == 24 for one in found)
 
 
-def test_engine_roc_agrees_within_grey_levels(coded_folder: Path, tmp_path: Path) -> None:
+def test_engine_roc_agrees_within_gray_levels(coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "c.beton", "roc", num_workers=0, progress=False)
-    training, centre = agreement("roc", tmp_path / "c.beton", 48, float("inf"), num_workers=0)
-    assert training.labels.all() and centre.labels.all()
-    assert 0 < training.mean.mean() < 3 and centre.mean.mean() < 3
+    training, center = agreement("roc", tmp_path / "c.beton", 48, float("inf"), num_workers=0)
+    assert training.labels.all() and center.labels.all()
+    assert 0 < training.mean.mean() < 3 and center.mean.mean() < 3
 
 
 def test_the_part_that_differs_most_is_found() -> None:

@@ -56,7 +56,7 @@ def test_the_cpus_back_end_takes_all_and_gives_pillows_pixels(
 
 
 def _codec(taken: set[int], asked: list[Any]) -> SimpleNamespace:
-    """nvImageCodec with a decoder that takes files of certain numbers, and darkens them by 3 grey levels."""
+    """nvImageCodec with a decoder that takes files of certain numbers, and darkens them by 3 gray levels."""
 
     class Decoder:
         def __init__(self, **options: Any) -> None:

@@ -19,9 +19,9 @@ LOADER = {128: 100.0, 224: 50.0}
 
 def test_by_hand() -> None:
     machine = Machine(2, 10, STEP, LOADER)
-    train, fix = phases(machine, 6000, [(128, 3)], (224, 1))
+    train, finetune = phases(machine, 6000, [(128, 3)], (224, 1))
     assert (train.seconds, train.limit) == (3 * 6000 / 1000, "loader")  # 10 cores give 1000, 2 devices could take 2000
-    assert (fix.seconds, fix.limit) == (6000 / 500, "loader")  # 500 against 3 * 600
+    assert (finetune.seconds, finetune.limit) == (6000 / 500, "loader")  # 500 against 3 * 600
     (train,) = phases(Machine(1, 100, STEP, LOADER), 6000, [(224, 2)], (224, 0))
     assert (train.seconds, train.limit) == (2 * 6000 / 300, "network")
 

@@ -57,7 +57,8 @@ def test_sums_by_hand(results: Path) -> None:
     (results / "throughput.json").write_text(json.dumps(_throughput()))
     steps = Speeds({100: 400.0, 200: 100.0}, "made")
     found = project(
-        Scenario("net", 3600, gpus=2, cores=10, large=((200, 4),), small=((100, 4),), test_res=200, fix_epochs=1), steps
+        Scenario("net", 3600, gpus=2, cores=10, large=((200, 4),), small=((100, 4),), test_res=200, finetune_epochs=1),
+        steps,
     )
     # large: 2 devices give 200 images/s, 10 cores of dali as many, of roc 1000. small: 800 against 200 and 1000.
     # The fix at 200 px: 3 * 200 against 200 and 1000.

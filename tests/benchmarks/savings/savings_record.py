@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def arm(
-    name: str, train_res: list[int], test_res: int, seconds: float, top1: float, fix: float = 0.0
+def variant(
+    name: str, train_res: list[int], test_res: int, seconds: float, top1: float, finetune: float = 0.0
 ) -> dict[str, Any]:
-    """An arm that reaches `top1` after its end: unfixed less at larger sizes, 2 points more by the fix."""
+    """A variant that reaches `top1` after its end: unfixed less at larger sizes, 2 points more by the fix."""
     sweep = {"64": top1, "96": top1 - 0.01, "128": top1 - 0.03, "160": top1 - 0.05}
     return {
         "name": name,
@@ -16,18 +16,18 @@ def arm(
         "train_res_by_epoch": train_res,
         "test_res": test_res,
         "epochs": len(train_res),
-        "top1_before_fix": sweep[str(test_res)],
-        "top1": sweep[str(test_res)] + (0.02 if fix else 0.0),
+        "top1_before_finetune": sweep[str(test_res)],
+        "top1": sweep[str(test_res)] + (0.02 if finetune else 0.0),
         "class_mean_top1": top1,
         "train_seconds": seconds,
-        "fix_seconds": fix,
+        "finetune_seconds": finetune,
         "evaluate_seconds": 7.0,
         "paused_seconds": 10.0,
-        "program_seconds": seconds + fix + 10.0,
+        "wall_seconds": seconds + finetune + 10.0,
         "images_per_second": 100.0,
         "data_wait_share": 0.1,
         "sweep_before": sweep,
-        "sweep_after": {side: value + 0.02 for side, value in sweep.items()} if fix else {},
+        "sweep_after": {side: value + 0.02 for side, value in sweep.items()} if finetune else {},
         "curve": [[1, seconds / 2, top1 - 0.2], [2, seconds, sweep[str(test_res)]]],
         "test_seconds": {"64": 1.0, "96": 2.0, "128": 3.0, "160": 4.0},
     }
@@ -46,9 +46,9 @@ def run(seed: int, large: float, small: float, factor: float = 1.0) -> dict[str,
         "environment": environment,
         "savings": None,
         "recipe": {"model": {"name": "resnet14t"}, "eval_every": 1, "seed": seed},
-        "arms": [
-            arm("large", [128, 128], 128, 90.0, large + 0.03),
-            arm("small", [64, 64], 96, 24.0 * factor, small, fix=6.0 * factor),
+        "variants": [
+            variant("large", [128, 128], 128, 90.0, large + 0.03),
+            variant("small", [64, 64], 96, 24.0 * factor, small, finetune=6.0 * factor),
         ],
     }
 
@@ -70,12 +70,12 @@ def report(one: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
             for side, top1 in sweep.items()
         ]
 
-    arms = []
-    for made in one["arms"]:
+    variants = []
+    for made in one["variants"]:
         curve = [{"epoch": epoch, "train_seconds": seconds, "top1": top1} for epoch, seconds, top1 in made["curve"]]
         sweeps = {key: tests(made[key], made["test_seconds"]) for key in ("sweep_before", "sweep_after")}
-        arms.append({**made, **sweeps, "curve": curve})
+        variants.append({**made, **sweeps, "curve": curve})
     data = {"path": "/somewhere/private/photos", **one["data"]}
     environment = one["environment"] | {"command": "savings.py --data.path /somewhere/private"}
-    return {"version": 1, "name": "x", "written": one["written"], "arms": arms, "savings": None, "data": data,
+    return {"version": 1, "name": "x", "written": one["written"], "variants": variants, "savings": None, "data": data,
             "environment": environment, "recipe": recipe}  # fmt: skip

@@ -14,57 +14,57 @@ from benchmarks.savings.comparison import compare, ends_of, reached, target_of
 from benchmarks.savings.report import page, text
 from benchmarks.savings.table import savings_table
 from pipelines.spec import InputError
-from tests.benchmarks.savings.savings_record import arm, record, run
+from tests.benchmarks.savings.savings_record import record, run, variant
 
 THREE = record(run(1, 0.74, 0.73), run(2, 0.76, 0.75, factor=1.25), run(3, 0.75, 0.75))
 
 
 def test_one_training_has_three_ends() -> None:
-    own, larger, fixed = ends_of(arm("small", [64, 64], 96, 24.0, 0.73, fix=6.0), opening=3.0)
-    assert [end.title for end in (own, larger, fixed)] == ["small", "small, tested larger", "small + FixRes"]
-    assert [end.test_res for end in (own, larger, fixed)] == [64, 96, 96]
-    assert [end.top1 for end in (own, larger, fixed)] == pytest.approx([0.73, 0.72, 0.74])
-    assert [end.clock_seconds for end in (own, larger, fixed)] == [24.0, 24.0, 30.0]
+    own, larger, finetuned = ends_of(variant("small", [64, 64], 96, 24.0, 0.73, finetune=6.0), opening=3.0)
+    assert [end.title for end in (own, larger, finetuned)] == ["small", "small, tested larger", "small + FixRes"]
+    assert [end.test_res for end in (own, larger, finetuned)] == [64, 96, 96]
+    assert [end.top1 for end in (own, larger, finetuned)] == pytest.approx([0.73, 0.72, 0.74])
+    assert [end.clock_seconds for end in (own, larger, finetuned)] == [24.0, 24.0, 30.0]
     # 3 s of opening and saving; one test takes 1 s at 64 px and 2 s at 96 px.
-    assert [end.program_seconds for end in (own, larger, fixed)] == [24 + 3 + 1, 24 + 3 + 2, 30 + 3 + 2]
+    assert [end.wall_seconds for end in (own, larger, finetuned)] == [24 + 3 + 1, 24 + 3 + 2, 30 + 3 + 2]
 
 
 def test_the_usual_way_is_also_tested_larger() -> None:
-    ends = ends_of(arm("large", [96, 128], 128, 90.0, 0.77), opening=3.0)
+    ends = ends_of(variant("large", [96, 128], 128, 90.0, 0.77), opening=3.0)
     assert [(end.title, end.test_res, end.trained) for end in ends] == [
         ("large", 128, "96 to 128 px"),
         ("large, tested larger", 160, "96 to 128 px"),
     ]
 
 
-def test_the_first_arm_does_not_pay_for_all() -> None:
+def test_the_first_variant_does_not_pay_for_all() -> None:
     one = run(1, 0.74, 0.73)
-    before = compare(record(copy.deepcopy(one)))[0].program_seconds.mean
-    one["arms"][0]["paused_seconds"] += 5.0  # loading libraries, which every arm uses
-    assert compare(record(one))[0].program_seconds.mean == before == 96.0
+    before = compare(record(copy.deepcopy(one)))[0].wall_seconds.mean
+    one["variants"][0]["paused_seconds"] += 5.0  # loading libraries, which every variant uses
+    assert compare(record(one))[0].wall_seconds.mean == before == 96.0
 
 
 def test_seconds_to_an_accuracy() -> None:
-    own, larger, fixed = ends_of(arm("small", [64, 64], 96, 24.0, 0.73, fix=6.0), opening=3.0)
+    own, larger, finetuned = ends_of(variant("small", [64, 64], 96, 24.0, 0.73, finetune=6.0), opening=3.0)
     # The curve is made at 96 px: 0.53 after 12 s, 0.72 after 24 s. At 64 px there is the test at the end only.
     assert [larger.seconds_to(target) for target in (0.5, 0.6, 0.72, 0.73)] == [12.0, 24.0, 24.0, None]
     assert [own.seconds_to(0.5), own.seconds_to(0.74)] == [24.0, None]
-    assert [fixed.seconds_to(0.5), fixed.seconds_to(0.74), fixed.seconds_to(0.75)] == [30.0, 30.0, None]
+    assert [finetuned.seconds_to(0.5), finetuned.seconds_to(0.74), finetuned.seconds_to(0.75)] == [30.0, 30.0, None]
 
 
 def test_differences_and_ratios_are_seed_by_seed() -> None:
     found = {one.first.title: one for one in compare(THREE)}
     assert list(found) == ["large", "large, tested larger", "small", "small, tested larger", "small + FixRes"]
-    fixed = found["small + FixRes"]
-    assert fixed.top1.mean == pytest.approx((0.74 + 0.76 + 0.76) / 3)
+    finetuned = found["small + FixRes"]
+    assert finetuned.top1.mean == pytest.approx((0.74 + 0.76 + 0.76) / 3)
     # 0.74 - 0.74, 0.76 - 0.76, 0.76 - 0.75
-    assert fixed.gain.mean == pytest.approx(0.01 / 3) and fixed.gain.sd == pytest.approx(0.0057735, abs=1e-6)
+    assert finetuned.gain.mean == pytest.approx(0.01 / 3) and finetuned.gain.sd == pytest.approx(0.0057735, abs=1e-6)
     # 90 / 30, 90 / 37.5, 90 / 30
-    assert fixed.times_less.mean == pytest.approx((3 * 2.4 * 3) ** (1 / 3)) and fixed.times_less.sd == pytest.approx(
-        0.34641, abs=1e-5
-    )
+    assert finetuned.times_less.mean == pytest.approx(
+        (3 * 2.4 * 3) ** (1 / 3)
+    ) and finetuned.times_less.sd == pytest.approx(0.34641, abs=1e-5)
     # 10 s paused less 7 s of tests: (90 + 3 + 3) / (30 + 3 + 2), ... / (37.5 + 3 + 2), ...
-    assert fixed.program_times_less.mean == pytest.approx((96 / 35 * 96 / 42.5 * 96 / 35) ** (1 / 3))
+    assert finetuned.program_times_less.mean == pytest.approx((96 / 35 * 96 / 42.5 * 96 / 35) ** (1 / 3))
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_the_target_is_what_large_always_reaches() -> None:
 def test_the_first_of_the_references_is_compared_with() -> None:
     turned = copy.deepcopy(THREE)
     for one in turned["runs"]:
-        one["arms"].reverse()
+        one["variants"].reverse()
     assert compare(turned)[0].first.title == "large"
     for one in turned["runs"]:
-        one["arms"][1]["name"] = "huge"
+        one["variants"][1]["name"] = "huge"
     with pytest.raises(InputError, match="small, huge: none is called large or baseline"):
         compare(turned)
 

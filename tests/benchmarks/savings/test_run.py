@@ -122,9 +122,9 @@ def test_other_settings_are_refused_in_the_same_folder(
         (["--seeds", "1,x"], "--seeds 1,x must be numbers"),
         (["--seed", "3"], "--seed has no meaning here"),
         (["--target", "74"], "--target 74 must be a fraction"),
-        (["--colour", "red"], "--colour"),
-        (["--arms.large", "null"], "a comparison needs large or baseline"),
-        (["--arms.small", "null", "--arms.progressive", "null"], "and one more"),
+        (["--color", "red"], "--color"),
+        (["--variants.large", "null"], "a comparison needs large or baseline"),
+        (["--variants.small", "null", "--variants.progressive", "null"], "and one more"),
         (["--seeds=-1"], "seed=-1"),
     ],
 )
@@ -137,11 +137,11 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize("name", ["savings", "savings_scenes"])
-def test_recipes_train_the_three_arms_at_equal_epochs(name: str) -> None:
-    arms = parse_recipe(["--config", name]).arms.present()
-    assert list(arms) == ["large", "small", "progressive"]
-    assert len({arm.epochs for arm in arms.values()}) == 1
-    assert [arm.fix is not None for arm in arms.values()] == [False, True, True]
+def test_recipes_train_the_three_variants_at_equal_epochs(name: str) -> None:
+    variants = parse_recipe(["--config", name]).variants.present()
+    assert list(variants) == ["large", "small", "progressive"]
+    assert len({variant.epochs for variant in variants.values()}) == 1
+    assert [variant.finetune is not None for variant in variants.values()] == [False, True, True]
 
 
 def test_the_command_is_told_without_paths(tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_the_command_is_told_without_paths(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A recipe of three arms on 16 small images that takes seconds."""
+    """A recipe of three variants on 16 small images that takes seconds."""
     for split in ("train", "val"):
         write_coded_folder(tmp_path / "photos" / split, [(60 + 3 * i, 90 - 2 * i) for i in range(16)])
-    fixed = {"epochs": 2, "test_res": 48, "fix": {"epochs": 1}}
+    finetuned = {"epochs": 2, "test_res": 48, "finetune": {"epochs": 1}}
     recipe = {
         "eval_every": 1,
         "sweep": [48],
@@ -168,11 +168,11 @@ def tiny(tmp_path: Path) -> Path:
         },
         "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}},
         "optim": {"lr": 0.1, "batch_size": 4, "warmup_epochs": 0},
-        "arms": {
+        "variants": {
             "baseline": None,
             "large": {"epochs": 2, "resolution": {"points": [[0, 64]]}, "test_res": 64},
-            "small": {**fixed, "resolution": {"points": [[0, 32]]}},
-            "progressive": {**fixed, "resolution": {"points": [[0, 32], [1, 64]]}},
+            "small": {**finetuned, "resolution": {"points": [[0, 32]]}},
+            "progressive": {**finetuned, "resolution": {"points": [[0, 32], [1, 64]]}},
         },
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
@@ -202,20 +202,20 @@ def test_a_killed_run_goes_on_and_ends_in_a_page(
     assert (folder / "seed-1" / "report.json").read_bytes() == first
     record = json.loads((folder / "savings.json").read_text())
     assert [one["seed"] for one in record["runs"]] == [1, 2]
-    _check_arms(record["runs"][0], json.loads(first))
+    _check_variants(record["runs"][0], json.loads(first))
     assert re.search(r"^small \+ FixRes +32 px +48 px", out, re.MULTILINE)
     html = (folder / "savings.html").read_text()
     assert html.count("data:image/png;base64,") == 4 and "progressive + FixRes" in html
 
 
-def _check_arms(kept: dict[str, Any], full: dict[str, Any]) -> None:
-    assert [arm["name"] for arm in kept["arms"]] == ["large", "small", "progressive"]
-    assert [list(arm["sweep_before"]) for arm in kept["arms"]] == [["32", "48", "64"]] * 3
-    for one, arm in zip(kept["arms"], full["arms"], strict=True):
-        assert one["train_seconds"] == arm["train_seconds"] and one["curve"][-1][1] == arm["train_seconds"]
+def _check_variants(kept: dict[str, Any], full: dict[str, Any]) -> None:
+    assert [variant["name"] for variant in kept["variants"]] == ["large", "small", "progressive"]
+    assert [list(variant["sweep_before"]) for variant in kept["variants"]] == [["32", "48", "64"]] * 3
+    for one, variant in zip(kept["variants"], full["variants"], strict=True):
+        assert one["train_seconds"] == variant["train_seconds"] and one["curve"][-1][1] == variant["train_seconds"]
         assert [point[0] for point in one["curve"]] == [1, 2]
-        assert sum(one["test_seconds"].values()) < arm["evaluate_seconds"]
-        assert (arm["fix_seconds"] > 0) == (arm["name"] != "large") == bool(one["sweep_after"])
+        assert sum(one["test_seconds"].values()) < variant["evaluate_seconds"]
+        assert (variant["finetune_seconds"] > 0) == (variant["name"] != "large") == bool(one["sweep_after"])
 
 
 def test_asked_to_stop_it_leaves_with_the_code_for_that_and_goes_on(
@@ -230,5 +230,5 @@ def test_asked_to_stop_it_leaves_with_the_code_for_that_and_goes_on(
     assert "ended by SIGUSR1; 1 of 2 seeds are measured" in left[0][0] and "--resume auto" in left[0][0]
     experiment.interrupt = None
     # How it is kept alive is no other training.
-    _call(monkeypatch, tmp_path, "--seeds", "1,2", "--resume", "auto", "--survival.minutes", 9)
+    _call(monkeypatch, tmp_path, "--seeds", "1,2", "--resume", "auto", "--fault_tolerance.minutes", 9)
     assert experiment.trained == [1, 2]

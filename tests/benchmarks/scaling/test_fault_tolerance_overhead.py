@@ -13,8 +13,8 @@ from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
 from benchmarks.scaling import fault_tolerance_overhead as survival_overhead
 from benchmarks.scaling.fault_tolerance_overhead import write_share
-from fixres.config.fault_tolerance import SurvivalConfig
-from fixres.fault_tolerance import manager as survival
+from fixres.config.fault_tolerance import FaultToleranceConfig
+from fixres.fault_tolerance import manager as fault_tolerance
 from pipelines.spec import InputError
 
 
@@ -26,21 +26,21 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object) -> dic
     try:
         survival_overhead.main()
     finally:
-        content = read_record(target, "survival") if target.exists() else {}
+        content = read_record(target, "fault_tolerance") if target.exists() else {}
     return content
 
 
 def test_writing_by_hand() -> None:
     assert write_share(1.0) == pytest.approx(1 / 121)  # two minutes between states
     assert write_share(5.0) == pytest.approx(5 / 505)  # a hundredth of the time at most
-    assert write_share(1.0, SurvivalConfig(minutes=10)) == pytest.approx(1 / 601)
+    assert write_share(1.0, FaultToleranceConfig(minutes=10)) == pytest.approx(1 / 601)
 
 
 def test_a_slow_guard_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that takes as long as some steps do must show up, in the windows and in the calls' own time."""
     seconds = 0.05
     monkeypatch.setattr(survival_overhead, "_NUM_CALLS", 20)
-    monkeypatch.setattr(survival.LossGuard, "add", lambda *_: time.sleep(seconds))
+    monkeypatch.setattr(fault_tolerance.LossGuard, "add", lambda *_: time.sleep(seconds))
     content = call(monkeypatch, tmp_path, "--networks", "small:32:2", "--rounds", 3)
     (one,) = content["results"]
     assert one["calls_seconds"]["value"] == pytest.approx(seconds, rel=0.5)
@@ -79,6 +79,6 @@ def test_a_state_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "state.pt")
 
-    monkeypatch.setattr(survival.StateFiles, "write", full)
+    monkeypatch.setattr(fault_tolerance.StateFiles, "write", full)
     with pytest.raises(InputError, match="no state could be written there"):
         call(monkeypatch, tmp_path, "--networks", "small:32:2", "--rounds", 1)

@@ -39,7 +39,7 @@ class _FakeTraining:
             raise KeyboardInterrupt
         self.trained.append(f"{recipe.folder.parent.name} {recipe.seed}")
         made = report(run(recipe.seed, 0.74, 0.73), as_plain(recipe))
-        made["arms"] = made["arms"][:1]
+        made["variants"] = made["variants"][:1]
         recipe.folder.mkdir(parents=True)
         (recipe.folder / "report.json").write_text(json.dumps(made))
         (recipe.folder / "process.json").write_text('{"peak_resident_bytes": 5000000, "peak_gpu_bytes": null}')
@@ -120,7 +120,7 @@ def test_other_settings_are_refused_in_the_same_folder(
         (["--seed", "3"], "--seed has no meaning here"),
         (["--variants", "tea"], "--variants: tea is unknown"),
         (["--teacher", "nowhere.pt"], "--teacher nowhere.pt: no such file"),
-        (["--config", "savings"], "trains one arm, called baseline"),
+        (["--config", "savings"], "trains one variant, called baseline"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -136,7 +136,7 @@ def command(tmp_path: Path) -> list[str]:
     """Words of the command: a baseline on 16 small images that takes seconds."""
     for split in ("train", "val"):
         write_coded_folder(tmp_path / "photos" / split, [(60 + 3 * i, 90 - 2 * i) for i in range(16)])
-    arm = {"epochs": 2, "resolution": {"points": [[0, 64]], "multiple": 16}, "test_res": 64}
+    variant = {"epochs": 2, "resolution": {"points": [[0, 64]], "multiple": 16}, "test_res": 64}
     data = {"engine": "torch", "num_workers": 0, "path": str(tmp_path / "photos"), "work_dir": str(tmp_path / "w")}
     kwargs = {"channels": [8, 16, 16, 24], "stem_type": "", "stem_width": 8, "avg_down": False, "zero_init_last": False}
     recipe = {
@@ -145,7 +145,7 @@ def command(tmp_path: Path) -> list[str]:
         "data": data,
         "model": {"name": "resnet10t", "kwargs": kwargs},
         "optim": {"lr": 0.1, "batch_size": 4, "warmup_epochs": 0, "steps": {"milestones": [1]}},
-        "arms": {"baseline": arm},
+        "variants": {"baseline": variant},
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     return ["--config", str(tmp_path / "tiny.yaml"), "--seeds", "1", "--variants", "fixres"]
@@ -172,7 +172,7 @@ def test_a_killed_run_leaves_nobody_behind_and_goes_on(
     out, err = capfd.readouterr()
     assert "1 of 1: fixres, seed 1: top-1" in err and "+ FixRes" in out
     (one,) = json.loads((folder / "tricks.json").read_text())["trainings"]
-    assert one["train_res_by_epoch"] == [48, 64] and one["test_res"] == 96 and one["fix_seconds"] > 0
+    assert one["train_res_by_epoch"] == [48, 64] and one["test_res"] == 96 and one["finetune_seconds"] > 0
     assert 5e7 < one["peak_resident_bytes"] < psutil.virtual_memory().total and one["peak_gpu_bytes"] is None
     assert (folder / "tricks.html").read_text().count("data:image/png;base64,") >= 1
 

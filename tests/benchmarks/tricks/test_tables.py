@@ -12,7 +12,7 @@ import pytest
 from benchmarks.docs.render import render
 from benchmarks.tricks.report import page
 from benchmarks.tricks.table import less_rows, stack_rows, text, tricks_table
-from benchmarks.tricks.variants import TRICKS, arm_of, chosen, distillation, variants
+from benchmarks.tricks.variants import TRICKS, chosen, distillation, variant_of, variants
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.models.factory import create_model
 from fixres.training.schedule import resolution_at, training_lr
@@ -22,11 +22,11 @@ ROOT = Path(__file__).parents[3]
 NAMES = [trick.name for trick in TRICKS]
 
 
-def _training(seed: int, tricks: list[str], top1: float, step: float, fix: float = 0.0) -> dict[str, Any]:
+def _training(seed: int, tricks: list[str], top1: float, step: float, finetune: float = 0.0) -> dict[str, Any]:
     return {
         "variant": tricks[-1] if tricks else "baseline", "tricks": tricks, "seed": seed, "top1": top1,
-        "class_mean_top1": top1, "top1_before_fix": top1, "train_res_by_epoch": [64, 64], "test_res": 96 if fix else 64,
-        "train_seconds": 20.0, "fix_seconds": fix, "program_seconds": 30.0, "data_wait_share": 0.0, "sweep": {},
+        "class_mean_top1": top1, "top1_before_finetune": top1, "train_res_by_epoch": [64, 64], "test_res": 96 if finetune else 64,
+        "train_seconds": 20.0, "finetune_seconds": finetune, "wall_seconds": 30.0, "data_wait_share": 0.0, "sweep": {},
         "seconds_per_step": step, "peak_resident_bytes": 900_000_000, "peak_gpu_bytes": None, "commit": "abcdef0123",
         "written": "2026-01-01",
     }  # fmt: skip
@@ -47,7 +47,7 @@ WHOLE = _record(
     *(_training(s, [], 0.50 + s / 100, 0.100) for s in (1, 2)),
     *(_training(s, ["a"], 0.60 + 2 * s / 100, 0.150) for s in (2, 1)),  # seeds in another order
     *(_training(s, ["a", "b"], 0.60, 0.150) for s in (1, 2)),
-    *(_training(s, ["a", "b", "c"], 0.70, 0.300, fix=5.0) for s in (1, 2)),
+    *(_training(s, ["a", "b", "c"], 0.70, 0.300, finetune=5.0) for s in (1, 2)),
     _training(1, ["b", "c"], 0.65, 0.200),
     _training(1, ["a", "c"], 0.72, 0.300),
 )
@@ -103,9 +103,9 @@ def test_each_trick_changes_its_own_settings_and_all_of_them_are_off_in_the_base
     baseline = parse_recipe(["--config", "tricks/ablation"])
     plain = as_plain(baseline)
     changed = {
-        "colours": {"augment"}, "efficient": {"optim", "model"}, "resnet-d": {"model"}, "cosine": {"optim"},
+        "colors": {"augment"}, "efficient": {"optim", "model"}, "resnet-d": {"model"}, "cosine": {"optim"},
         "smoothing": {"optim"}, "mixup": {"augment"}, "cutmix": {"augment"}, "ema": {"optim"}, "blurpool": {"model"},
-        "progressive": {"arms"}, "fixres": {"arms"},
+        "progressive": {"variants"}, "fixres": {"variants"},
     }  # fmt: skip
     for trick in TRICKS:
         other = as_plain(trick.on(baseline))
@@ -122,9 +122,9 @@ def test_the_steps_fall_where_the_papers_fall() -> None:
 def test_all_tricks_together() -> None:
     (everything,) = (one for one in variants(parse_recipe(["--config", "tricks/ablation"])) if one.name == "fixres")
     recipe = everything.recipe
-    arm = arm_of(recipe)
-    assert [resolution_at(epoch, arm.resolution) for epoch in range(8)] == [48] * 4 + [64] * 4
-    assert arm.test_res == 96 and arm.fix is not None
+    variant = variant_of(recipe)
+    assert [resolution_at(epoch, variant.resolution) for epoch in range(8)] == [48] * 4 + [64] * 4
+    assert variant.test_res == 96 and variant.finetune is not None
     assert (recipe.optim.steps, recipe.optim.decay_all, recipe.optim.warmup_epochs) == (None, None, 1)
     assert [training_lr(epoch, 8, recipe.optim) for epoch in (0, 1, 4.5, 8)] == pytest.approx([0, 0.1, 0.05, 0])
     net = create_model(recipe.model, 3)
@@ -139,7 +139,7 @@ def test_the_trainings_of_a_command(tmp_path: Path) -> None:
     recipe = parse_recipe(["--config", "tricks/ablation"])
     found = variants(recipe, TRICKS, [distillation(tmp_path / "t.pt")])
     tricks = {one.name: one.tricks for one in found}
-    assert list(tricks)[:3] == ["baseline", "colours", "efficient"] and len(found) == len(set(tricks.values())) == 23
+    assert list(tricks)[:3] == ["baseline", "colors", "efficient"] and len(found) == len(set(tricks.values())) == 23
     assert tricks["distillation"] == (*NAMES, "distillation") and tricks["fixres"] == tuple(NAMES)
     assert tricks["less-cosine"] == tuple(name for name in NAMES if name != "cosine")
     assert "less-fixres" not in tricks and "distillation" not in tricks["less-efficient"]
@@ -147,5 +147,5 @@ def test_the_trainings_of_a_command(tmp_path: Path) -> None:
     assert [len(chosen(found, word)) for word in ("all", "stack", "less")] == [23, 13, 10]
     with pytest.raises(InputError, match="--variants: tea is unknown; there are all, stack, less, baseline"):
         chosen(found, "cosine,tea")
-    with pytest.raises(InputError, match="trains one arm, called baseline"):
+    with pytest.raises(InputError, match="trains one variant, called baseline"):
         variants(parse_recipe(["--config", "savings"]))

@@ -33,9 +33,9 @@ def test_every_recipe_of_tricks_parses_and_says_who_runs_it(path: Path, tmp_path
 
 def test_the_ladder_has_its_rungs() -> None:
     for epochs in (16, 18, 24, 32, 40, 88):
-        arm = parse_recipe(["--config", f"tricks/imagenet_rn50_{epochs}"]).arms.present()["fast"]
-        sizes = [resolution_at(epoch, arm.resolution) for epoch in range(epochs)]
-        assert arm.epochs == epochs and arm.fix is not None
+        variant = parse_recipe(["--config", f"tricks/imagenet_rn50_{epochs}"]).variants.present()["fast"]
+        sizes = [resolution_at(epoch, variant.resolution) for epoch in range(epochs)]
+        assert variant.epochs == epochs and variant.finetune is not None
         assert sizes == sorted(sizes) and set(sizes) == {128, 160, 192}
 
 
@@ -44,9 +44,9 @@ def test_the_papers_recipes_have_the_papers_settings() -> None:
     baseline, tricks = (parse_recipe(["--config", f"tricks/paper_{name}"]) for name in ("baseline", "tricks"))
     rates = [training_lr(epoch, 120, baseline.optim) for epoch in (0, 29.9, 30, 60, 90)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
-    assert baseline.augment == AugmentConfig(colour=0.4, pca=0.1) and baseline.model.init == "xavier"
-    assert tricks.augment == AugmentConfig(colour=0.4, pca=0.1, mixup=0.2) and tricks.optim.label_smoothing == 0.1
-    assert [recipe.arms.baseline.epochs for recipe in (baseline, tricks)] == [120, 200]  # type: ignore[union-attr]
+    assert baseline.augment == AugmentConfig(color=0.4, pca=0.1) and baseline.model.init == "xavier"
+    assert tricks.augment == AugmentConfig(color=0.4, pca=0.1, mixup=0.2) and tricks.optim.label_smoothing == 0.1
+    assert [recipe.variants.baseline.epochs for recipe in (baseline, tricks)] == [120, 200]  # type: ignore[union-attr]
 
 
 def test_tricks_are_off_until_asked_and_overrides_reach_them() -> None:
@@ -61,19 +61,19 @@ def test_tricks_are_off_until_asked_and_overrides_reach_them() -> None:
 
 
 def test_the_demo_is_the_default_and_overrides_reach_deep() -> None:
-    recipe = parse_recipe(["--optim.lr", "0.25", "--arms.fast.epochs=3", "--data.engine", "torch"])
+    recipe = parse_recipe(["--optim.lr", "0.25", "--variants.fast.epochs=3", "--data.engine", "torch"])
     assert recipe.name == "demo"
     assert recipe.optim.lr == 0.25
-    assert recipe.arms.fast is not None and recipe.arms.fast.epochs == 3
+    assert recipe.variants.fast is not None and recipe.variants.fast.epochs == 3
     assert recipe.data.engine == "torch"
 
 
-def test_null_leaves_an_arm_out() -> None:
-    assert list(parse_recipe(["--arms.baseline", "null"]).arms.present()) == ["fast"]
+def test_null_leaves_a_variant_out() -> None:
+    assert list(parse_recipe(["--variants.baseline", "null"]).variants.present()) == ["fast"]
 
 
 def test_the_sweep_contains_every_test_resolution() -> None:
-    recipe = parse_recipe(["--sweep", "[64]", "--arms.fast.test_res", "144", "--arms.baseline.test_res", "128"])
+    recipe = parse_recipe(["--sweep", "[64]", "--variants.fast.test_res", "144", "--variants.baseline.test_res", "128"])
     assert recipe.sweep_resolutions() == [64, 128, 144]
 
 
@@ -82,8 +82,11 @@ def test_the_sweep_contains_every_test_resolution() -> None:
     [
         (["--optim.lrr", "3"], "--optim.lrr"),
         (["--optim.lr", "fast"], "^optim.lr=fast must be a number"),
-        (["--arms.fast.fix.lr", "x"], "^arms.fast.fix.lr=x must be a number"),
-        (["--arms.fast.fix.layers", "all"], "^arms.fast.fix.layers=all must be one of classifier, classifier_bn"),
+        (["--variants.fast.finetune.lr", "x"], "^variants.fast.finetune.lr=x must be a number"),
+        (
+            ["--variants.fast.finetune.layers", "all"],
+            "^variants.fast.finetune.layers=all must be one of classifier, classifier_bn",
+        ),
         (["--train_crop.scale", "3"], r"^train_crop.scale=3 must be a pair"),
         (["--data", "photos"], "^the command line: data='photos' is no value, .* such as data.path"),
         (["--config", "/"], "a folder, not a recipe's file"),
@@ -99,7 +102,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--eval_crop.crop_pct", "1.5"], "crop_pct=1.5"),
         (["--train_crop.scale", "[0.5, 0.2]"], "scale="),
         (["--sweep", "[3]"], "resolution=3 is impossible"),
-        (["--arms.baseline", "null", "--arms.fast", "null"], "nothing to train"),
+        (["--variants.baseline", "null", "--variants.fast", "null"], "nothing to train"),
         (["--data.on_bad", "ignore"], "on_bad"),
         (["--optim.label_smoothing", "1"], "label_smoothing"),
         (["--augment.mixup", "-1"], "augment.mixup=-1"),
@@ -118,9 +121,9 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     ("text", "message"),
     [
         ("optim: {lr: 1, rate: 3}", "rate"),
-        ("arms: {fast: {fix: {epoch: 3}}}", "unknown key arms.fast.fix.epoch"),
+        ("variants: {fast: {finetune: {epoch: 3}}}", "unknown key variants.fast.finetune.epoch"),
         ("optim: [1", "line 1"),
-        ("colour: red", "colour"),
+        ("color: red", "color"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -133,8 +136,8 @@ def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path
 def test_a_recipe_is_found_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parse_recipe(["--config", "tricks/paper_tricks"])
     assert parse_recipe(["--config", "paper_tricks"]) == parse_recipe(["--config=paper_tricks.yaml"]) == whole
-    fix = named_recipes(["--config", "fixresnet50"], RECIPES / "fix")
-    assert fix == ["--config", str(RECIPES / "fix" / "fixresnet50.yaml")]
+    finetune = named_recipes(["--config", "fixresnet50"], RECIPES / "finetune")
+    assert finetune == ["--config", str(RECIPES / "finetune" / "fixresnet50.yaml")]
     for name in ("here/one", "there/one", "two"):
         path = tmp_path / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
@@ -152,23 +155,23 @@ _NO_NUMBERS = [
     "optim: {lr: .inf}",
     "optim: {warmup_epochs: .nan}",
     "optim: {weight_decay: .nan}",
-    "survival: {stall_seconds: .nan}",
-    "survival: {stall_seconds: .inf}",
-    "survival: {minutes: .nan}",
+    "fault_tolerance: {stall_seconds: .nan}",
+    "fault_tolerance: {stall_seconds: .inf}",
+    "fault_tolerance: {minutes: .nan}",
     "data: {min_zoom: .nan}",
     "train_crop: {scale: [0.5, .nan]}",
     "model: {kwargs: {drop_rate: .nan}}",
     "augment: {mixup: .nan}",
-    "arms: {fast: {fix: {lr: .nan}}}",
-    "arms: {fast: {fix: {cache_memory: .nan}}}",
-    "arms: {fast: {epochs: .nan}}",
-    "arms: {fast: {resolution: {points: [[0, .nan]]}}}",
+    "variants: {fast: {finetune: {lr: .nan}}}",
+    "variants: {fast: {finetune: {cache_memory: .nan}}}",
+    "variants: {fast: {epochs: .nan}}",
+    "variants: {fast: {resolution: {points: [[0, .nan]]}}}",
 ]
 
 
 @pytest.mark.parametrize("text", _NO_NUMBERS)
 def test_what_is_no_number_is_refused_by_name(text: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(text if text.startswith("arms") else f"{text}\narms: {{fast: {{}}}}")
+    (tmp_path / "recipe.yaml").write_text(text if text.startswith("variants") else f"{text}\nvariants: {{fast: {{}}}}")
     with pytest.raises(InputError, match=r"\b(nan|inf)\b") as caught:
         parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
     setting = text.translate(str.maketrans("{[:", "   ")).split()[1]
@@ -176,10 +179,15 @@ def test_what_is_no_number_is_refused_by_name(text: str, tmp_path: Path) -> None
 
 
 def test_infinity_where_it_says_something(tmp_path: Path) -> None:
-    text = "data: {min_zoom: .inf}\nsurvival: {minutes: .inf}\narms: {fast: {fix: {cache_memory: .inf}}}"
+    text = "data: {min_zoom: .inf}\nfault_tolerance: {minutes: .inf}\nvariants: {fast: {finetune: {cache_memory: .inf}}}"
     (tmp_path / "recipe.yaml").write_text(text)
     recipe = parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
-    assert recipe.data.min_zoom == recipe.survival.minutes == recipe.arms.present()["fast"].fix.cache_memory == math.inf
+    assert (
+        recipe.data.min_zoom
+        == recipe.fault_tolerance.minutes
+        == recipe.variants.present()["fast"].finetune.cache_memory
+        == math.inf
+    )
 
 
 _STRANGE = [
@@ -188,13 +196,13 @@ _STRANGE = [
     "data: {dali: stranger_module.Class}",
     "data.dali: stranger_module.Class",
     "data.class_path: stranger_module.Class",
-    "arms: {fast: stranger_module.Class}",
-    "arms: {fast.fix: stranger_module.Class}",
-    "arms: {fast: {fix: sub.yaml}}",
+    "variants: {fast: stranger_module.Class}",
+    "variants: {fast.fix: stranger_module.Class}",
+    "variants: {fast: {finetune: sub.yaml}}",
     "optim: {steps: stranger_module.Class}",
     "augment: {class_path: stranger_module.Class}",
     "name: 2020-99-99\ndata: {class_path: stranger_module.Class}",
-    "model: {kwargs: &a {fix: stranger_module.Class}}\narms: {fast: *a}",
+    "model: {kwargs: &a {finetune: stranger_module.Class}}\nvariants: {fast: *a}",
     "base: &a {data: stranger_module.Class}\n<<: *a",
     "config: sub.yaml",
 ]
@@ -218,9 +226,9 @@ def test_a_strangers_recipe_imports_nothing(text: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_recipe_trains_the_arms_that_it_names(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("arms: {fast: {epochs: 3}}")
-    assert list(parse_recipe(["--config", str(tmp_path / "own.yaml")]).arms.present()) == ["fast"]
+def test_a_recipe_trains_the_variants_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("variants: {fast: {epochs: 3}}")
+    assert list(parse_recipe(["--config", str(tmp_path / "own.yaml")]).variants.present()) == ["fast"]
     (tmp_path / "none.yaml").write_text("seed: 3")
-    with pytest.raises(InputError, match="arms: none is named, or all are null"):
+    with pytest.raises(InputError, match="variants: none is named, or all are null"):
         parse_recipe(["--config", str(tmp_path / "none.yaml")])

@@ -20,15 +20,15 @@ from fixres.config.parsing import parse_recipe
 from fixres.distributed.process_group import (
     Agreement,
     _from_slurm,
+    all_gather,
     first_main,
-    gathered,
     joined,
     num_processes,
     sharded,
 )
-from fixres.distributed.sync_batchnorm import SyncBatchNorm2d, synchronised
-from fixres.experiment.arm import Arm
+from fixres.distributed.sync_batchnorm import SyncBatchNorm2d, synchronized
 from fixres.experiment.run_folder import RunLog
+from fixres.experiment.variant import VariantRun
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from pipelines.datasets.prepared import PreparedData
 from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
@@ -47,7 +47,7 @@ _ARMS = {
         "epochs": 2,
         "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
         "test_res": 48,
-        "fix": {"epochs": 2, "augmentation": "test"},
+        "finetune": {"epochs": 2, "augmentation": "test"},
     },
 }
 
@@ -71,7 +71,7 @@ def _noted(folder: Path, ranks: int) -> list[list[Any]]:
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None:
     """With BatchNorm over both: the same samples in each step, losses equal but for rounding, tests and fix as well."""
-    recipe = write_recipe(tmp_path, **_SYNC, arms=_ARMS)
+    recipe = write_recipe(tmp_path, **_SYNC, variants=_ARMS)
     for number in (1, 2):
         call = ("--config", recipe, "--run_dir", tmp_path / f"run{number}")
         _finish(server, server.start_all(number, *call, NOTES=tmp_path / f"notes{number}"))
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None
     one, two = (metrics(tmp_path / f"run{number}") for number in (1, 2))
     assert len(one) == len(two) == 4 + 3 + 2
     for line, other in zip(one, two, strict=True):
-        for key in ("arm", "kind", "step", "num_images"):
+        for key in ("variant", "kind", "step", "num_images"):
             assert line[key] == other[key]
         # Rounding differs from the first step on and grows with each: as it does with another number of threads.
         is_first = line["kind"] == "train" and line["step"] == 1
@@ -101,7 +101,7 @@ def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module
     save_checkpoint(tmp_path / "trained.pt", tiny_net, info)
     call = ["--model", tmp_path / "trained.pt", "--test-res", "48", "--data", data, "--data.engine", "torch",
             "--data.num_workers", "0", "--data.work_dir", tmp_path / "work", "--optim.batch_size", "8", "--device",
-            "cpu", "--fix.layers", "classifier", "--fix.augmentation", "test", "--fix.cache_dtype", "fp32"]  # fmt: skip
+            "cpu", "--finetune.layers", "classifier", "--finetune.augmentation", "test", "--finetune.cache_dtype", "fp32"]  # fmt: skip
     for number in (1, 2):
         output = ("--output", tmp_path / f"fixed{number}")
         _finish(server, server.start_all(number, *call, *output, tool="finetune_fixres"))
@@ -114,7 +114,7 @@ def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module
 
 @pytest.mark.slow
 def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
-    recipe, notes = write_recipe(tmp_path, **_SYNC, arms=_ARMS), tmp_path / "notes"
+    recipe, notes = write_recipe(tmp_path, **_SYNC, variants=_ARMS), tmp_path / "notes"
     run = torchrun(2, notes, "--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto", restarts=2)
     while len(seen := batches_of(tmp_path / "notes.1")) < 8 and run.poll() is None:
         time.sleep(0.01)
@@ -124,7 +124,10 @@ def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
     assert len({batch[0] for batch in _noted(notes, 2)}) == 4
     trained = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert [line["num_images"] for line in trained] == [NUM_TRAIN] * 4
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["arms"][1]["fix_epochs"][1]["num_images"] == 40
+    assert (
+        json.loads((tmp_path / "run" / "report.json").read_text())["variants"][1]["finetune_epochs"][1]["num_images"]
+        == 40
+    )
 
 
 @pytest.mark.slow
@@ -133,7 +136,7 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     """A damaged image that process `number` meets: that one says so, the other that it was left."""
     folder = tmp_path / "data"
     folder.mkdir()
-    recipe = write_recipe(folder, **_SYNC, arms={"baseline": _ARMS["baseline"]})
+    recipe = write_recipe(folder, **_SYNC, variants={"baseline": _ARMS["baseline"]})
     index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
     broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
     broken.write_bytes(b"no picture")
@@ -151,8 +154,8 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_with_another_number_the_epoch_goes_on(tmp_path: Path, before: int, after: int, server: Server) -> None:
     """Each index exactly once, before or after."""
-    arms = {"fast": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 32}, "baseline": None}
-    recipe, notes = write_recipe(tmp_path, **_SYNC, arms=arms), tmp_path / "notes"
+    variants = {"fast": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 32}, "baseline": None}
+    recipe, notes = write_recipe(tmp_path, **_SYNC, variants=variants), tmp_path / "notes"
     call = ("--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto")
     children = server.start_all(before, *call, NOTES=notes)
     while len(batches_of(tmp_path / "notes.0")) < 2:
@@ -178,10 +181,10 @@ def _batch_norms(rank: int, port: int, folder: Path) -> None:
         part = (values[:5] if rank == 0 else values[5:]).requires_grad_()
         _loss(net(part)).backward()
         found = {"input": part.grad, "grads": [net.weight.grad, net.bias.grad], **net.state_dict()}
-        torch.save({**found, "told": gathered(rank), "wishes": _wishes(rank)}, folder / f"{rank}.pt")
+        torch.save({**found, "told": all_gather(rank), "wishes": _flags(rank)}, folder / f"{rank}.pt")
 
 
-def _wishes(rank: int) -> list[tuple[bool, ...]]:
+def _flags(rank: int) -> list[tuple[bool, ...]]:
     agree = Agreement(2)
     return [agree(rank == 1 and step == 0, step == 2) for step in range(4)]
 
@@ -227,7 +230,7 @@ def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_synchronised_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: torch.dtype) -> None:
+def test_synchronized_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: torch.dtype) -> None:
     """Of channels far from 0, where shift and factor in 16 bits would be far off."""
     generator = torch.Generator().manual_seed(3)
     values = (torch.randn(8, 3, 4, 4, generator=generator) + torch.tensor([5.3, -41, 200]).view(3, 1, 1)).to(kind)
@@ -237,25 +240,25 @@ def test_synchronised_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: to
     assert (ours - exact).abs().max() <= 1.5 * (torchs - exact).abs().max()
 
 
-def test_on_a_gpu_torchs_synchronised_batchnorm_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever device the network is made on: ours adds in double precision, and refuses BatchNorms of other kinds."""
     seen: list[torch.device] = []
-    monkeypatch.setattr("fixres.experiment.arm.synchronised", lambda net, device: seen.append(device) or net)
+    monkeypatch.setattr("fixres.experiment.variant.synchronized", lambda net, device: seen.append(device) or net)
     recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--run_dir", str(tmp_path / "run")])
     data = PreparedData(recipe.data, "cpu")
     test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
     with closing(RunLog(recipe.folder, recipe, {})) as log:
-        Arm("fast", recipe.arms.present()["fast"], recipe, data, test_loader, CPU, log)
+        VariantRun("fast", recipe.variants.present()["fast"], recipe, data, test_loader, CPU, log)
     assert seen == [CPU.device]
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    net = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))
+    net = synchronized(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))
     assert all(isinstance(layer, torch.nn.SyncBatchNorm) for layer in net)
-    (ours,) = synchronised(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.device("cpu"))
+    (ours,) = synchronized(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.device("cpu"))
     assert isinstance(ours, SyncBatchNorm2d)
 
 
 def test_a_process_alone_is_asked_nothing() -> None:
-    assert num_processes() == 1 and gathered(5) == [5] and first_main(lambda: 3) == 3
+    assert num_processes() == 1 and all_gather(5) == [5] and first_main(lambda: 3) == 3
     assert Agreement(2)(True, False) == (True, False)
     assert sharded(max) is max  # type: ignore[arg-type,comparison-overlap]
     with joined("cpu") as device:

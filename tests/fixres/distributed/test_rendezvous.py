@@ -36,10 +36,10 @@ def _all_meet(store: dist.Store, number: int, delays: list[float]) -> None:
 @pytest.mark.parametrize("number", [2, 5])
 def test_one_meeting_after_another(number: int) -> None:
     """In any order of arrival, each meeting in the same store as those before it, with other numbers in between."""
-    chance, store = random.Random(number), dist.HashStore()
+    rng, store = random.Random(number), dist.HashStore()
     for _ in range(6):
-        for size in (number, chance.randint(1, 6)):
-            _all_meet(store, size, [chance.random() * 0.08 for _ in range(size)])
+        for size in (number, rng.randint(1, 6)):
+            _all_meet(store, size, [rng.random() * 0.08 for _ in range(size)])
 
 
 def test_those_who_died_while_they_met_are_not_waited_for() -> None:

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fixres.evaluation.activations import activation_statistics, pooled_activations, wasserstein
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from fixres.models.head import last_layers
 from pipelines.spec import Batch, InputError, Loader
 from tests.fixres.conftest import CPU
 
-_RAW = Normalise((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
+_RAW = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
 
 
 class Pictures:
-    """A loader of given grey levels: batch by batch, uint8 (B, r, r, 3) with channel c of image i at levels[i][c]."""
+    """A loader of given gray levels: batch by batch, uint8 (B, r, r, 3) with channel c of image i at levels[i][c]."""
 
     def __init__(self, levels: np.ndarray, batch_size: int = 3, bright_side: int | None = None) -> None:
         self.levels, self.batch_size, self.bright_side = np.asarray(levels, np.uint8), batch_size, bright_side
@@ -101,15 +101,15 @@ def test_resolutions_that_thin_the_picture_out() -> None:
 
 def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Callable[..., Loader]) -> None:
     """timm's own way to the pooled features; real images; the loader's engine."""
-    loader, normalise = open_coded(resolution=48), Normalise()
+    loader, normalize = open_coded(resolution=48), Normalize()
     classifier = last_layers(tiny_net, 48).classifier
     assert classifier is tiny_net.get_classifier()
-    values = pooled_activations(tiny_net.eval(), classifier, normalise, loader, CPU, 20)
+    values = pooled_activations(tiny_net.eval(), classifier, normalize, loader, CPU, 20)
     with torch.inference_mode():
         images = torch.cat([batch.images for batch in loader])[:20]
-        expected = tiny_net.forward_head(tiny_net.forward_features(normalise(images)), pre_logits=True)
+        expected = tiny_net.forward_head(tiny_net.forward_features(normalize(images)), pre_logits=True)
     assert values == pytest.approx(expected.numpy(), abs=1e-4)
-    first, again = (activation_statistics(tiny_net, normalise, loader, CPU, [32, 64], 48) for _ in range(2))
+    first, again = (activation_statistics(tiny_net, normalize, loader, CPU, [32, 64], 48) for _ in range(2))
     assert first == again and all(one.distance > 0 and one.num_images == 24 for one in first)
     assert not tiny_net.training and not classifier._forward_pre_hooks
 
@@ -118,7 +118,7 @@ def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Call
 def test_other_families(name: str, open_coded: Callable[..., Loader]) -> None:
     options = {"img_size": 32} if name.startswith("vit") else {}
     net = timm.create_model(name, num_classes=2, **options)
-    (one,) = activation_statistics(net, Normalise(), open_coded(resolution=32), CPU, [32], 32, num_images=2)
+    (one,) = activation_statistics(net, Normalize(), open_coded(resolution=32), CPU, [32], 32, num_images=2)
     assert (one.num_images, one.num_channels) == (2, net.get_classifier().in_features)
 
 

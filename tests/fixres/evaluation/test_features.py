@@ -19,7 +19,7 @@ from fixres.evaluation.accuracy import measure
 from fixres.evaluation.features import Extraction, ExtractJob, extract
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, InputError, Loader, LoaderConfig
 from tests.fixres.conftest import CPU, TINY
@@ -72,7 +72,7 @@ def test_the_files_hold_what_timm_computes(
     config = LoaderConfig(coded_folder, EvalCrop(), 32, 24, num_workers=0)
     with open_loader("torch", config) as loader, torch.inference_mode():
         (batch,) = loader
-        features = tiny_net.eval().forward_head(tiny_net.forward_features(Normalise()(batch.images)), pre_logits=True)
+        features = tiny_net.eval().forward_head(tiny_net.forward_features(Normalize()(batch.images)), pre_logits=True)
         np.testing.assert_allclose(embeddings, features.numpy(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(softmax, tiny_net.fc(features).softmax(1).numpy(), rtol=1e-4, atol=1e-6)
     assert embeddings.dtype == softmax.dtype == np.float32 and labels.dtype == np.int64
@@ -148,7 +148,7 @@ def test_scores_from_files_equal_scores_from_images(
     run(checkpoint, coded_folder, tmp_path / "a")
     config = LoaderConfig(coded_folder, EvalCrop(), 32, 7, num_workers=0)
     with open_loader("torch", config) as loader:
-        result, scores = measure(tiny_net, Normalise(), loader, CPU)
+        result, scores = measure(tiny_net, Normalize(), loader, CPU)
     stored, same = score_softmax([open_softmax(tmp_path / "a")])
     assert 0 < result.top1 < 1
     assert (stored.top1, stored.top5, stored.class_mean_top1) == (result.top1, result.top5, result.class_mean_top1)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.evaluation.accuracy import summarise
+from fixres.evaluation.accuracy import summarize
 from fixres.evaluation.metrics import Scorer, Scores, wilson
 from fixres.evaluation.real_labels import read_real, score_real, val_numbers
 from pipelines.spec import InputError
@@ -43,8 +43,8 @@ def test_top_k_is_that_of_a_stable_sort(seed: int, num_classes: int, num: int, t
     right = order[:, 0] == labels
     means = [right[labels == k].mean() if (labels == k).any() else np.nan for k in range(num_classes)]
     np.testing.assert_allclose(scores.class_top1(), means)
-    assert summarise(scores, 32, 2.0).class_mean_top1 == pytest.approx(np.nanmean(means))
-    assert summarise(scores, 32, 2.0).images_per_second == num / 2
+    assert summarize(scores, 32, 2.0).class_mean_top1 == pytest.approx(np.nanmean(means))
+    assert summarize(scores, 32, 2.0).images_per_second == num / 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ _NUM_BATCHES = NUM_TRAIN // 8
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> None:
-    recipe, chance = write_recipe(tmp_path), random.Random(7)
+    recipe, rng = write_recipe(tmp_path), random.Random(7)
     with serving(tmp_path) as server:
         server.start("--config", recipe, "--run_dir", tmp_path / "whole")
         assert server.end() == 0, (tmp_path / "errors").read_text()
@@ -27,8 +27,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
             run, code, round_ = tmp_path / f"run{round_}", 1, round_ + 1
             while code != 0:
                 child = server.start("--config", recipe, "--run_dir", run, "--resume", "auto")
-                server.wait_for_batches(chance.randint(0, 8), child)
-                time.sleep(chance.random() * 0.1)
+                server.wait_for_batches(rng.randint(0, 8), child)
+                time.sleep(rng.random() * 0.1)
                 if num_kills < 20:
                     os.kill(child, signal.SIGKILL)
                 code = server.end()
@@ -41,7 +41,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_asked_to_stop_it_saves_and_leaves_with_a_code_of_its_own(tmp_path: Path, number: signal.Signals) -> None:
-    recipe, notes = write_recipe(tmp_path, survival={"minutes": 60}), tmp_path / "notes.0"
+    recipe, notes = write_recipe(tmp_path, fault_tolerance={"minutes": 60}), tmp_path / "notes.0"
     with serving(tmp_path) as server:
         server.start("--config", recipe, "--run_dir", tmp_path / "whole")
         assert server.end() == 0

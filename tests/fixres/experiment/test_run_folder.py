@@ -10,7 +10,7 @@ import pytest
 from fixres.config.recipe import Recipe
 from fixres.experiment.run_folder import METRICS, RunLog
 
-_LINES = "".join(json.dumps({"arm": "fast", "kind": "train", "step": step}) + "\n" for step in range(3))
+_LINES = "".join(json.dumps({"variant": "fast", "kind": "train", "step": step}) + "\n" for step in range(3))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,9 @@ def test_metrics_are_whole_lines_of_before_the_state(
     if on_disk is not None:
         (tmp_path / METRICS).write_text(on_disk)
     log = RunLog(tmp_path, Recipe(), {}, at_state)
-    log.write("fast", "fix", 9, {"num_images": 1, "seconds": 1.0, "wait_seconds": 0.0, "resolution": 32, "loss": 1.0})
+    log.write(
+        "fast", "finetune", 9, {"num_images": 1, "seconds": 1.0, "wait_seconds": 0.0, "resolution": 32, "loss": 1.0}
+    )
     assert log.num_bytes == (tmp_path / METRICS).stat().st_size
     log.close()
     read = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]

@@ -16,7 +16,7 @@ ARMS = {
         "epochs": 2,
         "resolution": {"points": [[0, 32], [1, 48]], "multiple": 16},
         "test_res": 48,
-        "fix": {"epochs": 1, "augmentation": "test"},
+        "finetune": {"epochs": 1, "augmentation": "test"},
     },
 }
 
@@ -56,7 +56,7 @@ class Runs:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
-        self.recipe = write_recipe(folder, arms=ARMS)
+        self.recipe = write_recipe(folder, variants=ARMS)
         self._heard = 0
 
     def start(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> int:

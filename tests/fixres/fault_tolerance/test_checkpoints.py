@@ -47,7 +47,7 @@ def test_what_is_written_comes_back_and_old_ones_go(tmp_path: Path) -> None:
     assert (step, passed) == (100_000_001, []) and is_whole(found, 9)
 
 
-def test_networks_and_optimisers_come_back(tmp_path: Path, tiny_net: torch.nn.Module) -> None:
+def test_networks_and_optimizers_come_back(tmp_path: Path, tiny_net: torch.nn.Module) -> None:
     optimizer = torch.optim.SGD(tiny_net.parameters(), lr=0.1, momentum=0.9)
     tiny_net(torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()
@@ -251,7 +251,7 @@ def _write_for_ever(folder: Path, size: int) -> None:
 
 
 def test_killed_at_any_moment_the_newest_state_is_whole(tmp_path: Path) -> None:
-    chance, size, last, num_partial = random.Random(3), 200_000, 0, 0
+    rng, size, last, num_partial = random.Random(3), 200_000, 0, 0
     files = StateFiles(tmp_path)
     for _ in range(20):
         child = os.fork()
@@ -264,7 +264,7 @@ def test_killed_at_any_moment_the_newest_state_is_whole(tmp_path: Path) -> None:
         while not any(saved.step > last for saved in files.saved()):  # it makes progress each time
             assert time.monotonic() - begun < 20
             time.sleep(0.001)
-        time.sleep(chance.random() * 0.03)
+        time.sleep(rng.random() * 0.03)
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         num_partial += (tmp_path / ".state.partial").exists()

@@ -114,7 +114,7 @@ def test_a_bad_sample_stops_the_run_which_goes_on_once_it_is_mended(runs: Runs, 
 
 
 def _num_bad(run: Path) -> int:
-    return json.loads((run / "report.json").read_text())["arms"][0]["num_bad_samples"]
+    return json.loads((run / "report.json").read_text())["variants"][0]["num_bad_samples"]
 
 
 def test_a_replaced_sample_is_counted_once_however_often_the_run_is_killed(
@@ -134,13 +134,13 @@ def test_a_replaced_sample_is_counted_once_however_often_the_run_is_killed(
 def _finite(run: Path) -> bool:
     found = StateFiles(run / "states").newest()
     return found is not None and all(
-        bool(value.isfinite().all()) for value in found[1]["arms"]["fast"]["net"].values() if torch.is_tensor(value)
+        bool(value.isfinite().all()) for value in found[1]["variants"]["fast"]["net"].values() if torch.is_tensor(value)
     )
 
 
 def test_weights_that_are_no_numbers_end_the_run(runs: Runs) -> None:
     """In one line; the samples stand in a file; the states are of before, and good."""
-    ended = runs("poisoned", "--survival.steps", 1, faults=("step:7:poison",))
+    ended = runs("poisoned", "--fault_tolerance.steps", 1, faults=("step:7:poison",))
     assert ended.code == EXIT_INPUT and ended.names(
         "fast: 48 px, epoch 2/2: the loss of step 2 is nan", "--resume auto"
     )
@@ -155,7 +155,7 @@ def test_weights_that_are_no_numbers_end_the_run(runs: Runs) -> None:
 
 
 def test_a_learning_rate_that_is_far_too_large(runs: Runs) -> None:
-    ended = runs("huge", "--optim.lr", 1e38, "--optim.warmup_epochs", 0, "--survival.steps", 1)
+    ended = runs("huge", "--optim.lr", 1e38, "--optim.warmup_epochs", 0, "--fault_tolerance.steps", 1)
     assert ended.code == EXIT_INPUT and ended.names("not finite" if "weights" in ended.last else "the loss of step")
     assert not states(runs.folder / "huge") or _finite(runs.folder / "huge")
 

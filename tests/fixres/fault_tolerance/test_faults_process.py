@@ -41,14 +41,14 @@ def test_interrupted_before_the_first_state_it_promises_nothing(runs: Runs) -> N
 
 
 @pytest.mark.parametrize(
-    "moment", ["before:fixres.experiment.arm_end:_sweep", "before:fixres.experiment.arm_end:finetune"]
+    "moment", ["before:fixres.experiment.variant_end:_sweep", "before:fixres.experiment.variant_end:finetune"]
 )
 def test_asked_to_stop_while_testing_or_fixing(runs: Runs, moment: str) -> None:
     """What is cut short is done again from its beginning; training is not."""
     run = runs.folder / moment.split(":")[-1]
     ended = runs(run.name, faults=(f"{moment}:SIGTERM",))
     assert ended.code == EXIT_PREEMPTED and ended.names("ended by SIGTERM", "--resume auto")
-    assert not (run / "fast" / "fixed.pt").exists()
+    assert not (run / "fast" / "finetuned.pt").exists()
     num = len(batches_of(runs.folder / "notes.0"))
     assert runs.go_on(run.name).code == 0 and _same_as_whole(runs, run)
     assert len(batches_of(runs.folder / "notes.0")) == num
@@ -57,17 +57,17 @@ def test_asked_to_stop_while_testing_or_fixing(runs: Runs, moment: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "not_again"),
     [
-        ("before:fixres.experiment.arm_end:_fix", "_test_trained"),  # trained and tested
-        ("after:fixres.experiment.arm_end:_fix", "finetune"),  # fixed, not yet tested
-        ("before:fixres.experiment.arm_end:_result", "_sweep"),  # all done
+        ("before:fixres.experiment.variant_end:_fix", "_test_trained"),  # trained and tested
+        ("after:fixres.experiment.variant_end:_fix", "finetune"),  # fixed, not yet tested
+        ("before:fixres.experiment.variant_end:_result", "_sweep"),  # all done
     ],
 )
-def test_what_of_an_arms_end_is_done_is_not_done_again(runs: Runs, moment: str, not_again: str) -> None:
+def test_what_of_an_variants_end_is_done_is_not_done_again(runs: Runs, moment: str, not_again: str) -> None:
     """Whoever began it again would be killed at once."""
     run = runs.folder / re.sub(r"\W", "-", f"done-{moment}")
     ended = runs(run.name, faults=(f"{moment}:SIGTERM",))
     assert ended.code == EXIT_PREEMPTED and ended.names("ended by SIGTERM", "--resume auto")
-    assert runs.go_on(run.name, faults=(f"before:fixres.experiment.arm_end:{not_again}:SIGKILL",)).code == 0
+    assert runs.go_on(run.name, faults=(f"before:fixres.experiment.variant_end:{not_again}:SIGKILL",)).code == 0
     assert _same_as_whole(runs, run)
 
 
@@ -85,7 +85,7 @@ def test_the_clock_may_go_back(runs: Runs) -> None:
 
 
 def test_a_loader_that_delivers_no_more_ends_the_run(runs: Runs) -> None:
-    ended = runs("stalled", "--survival.stall_seconds", 2, faults=("silent:8",))
+    ended = runs("stalled", "--fault_tolerance.stall_seconds", 2, faults=("silent:8",))
     assert ended.code == EXIT_STALLED
     stacks = runs.folder / "stalled" / "stalled-rank0.txt"
     assert re.search(rf"rank 0 has been waiting for data at 48 px .*stacks: {re.escape(str(stacks))}", ended.last)

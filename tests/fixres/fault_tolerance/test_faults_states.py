@@ -49,7 +49,7 @@ def test_a_full_disk_costs_states_not_the_run(runs: Runs) -> None:
     assert runs.go_on("full2").code == 0 and _same_as_whole(runs, runs.folder / "full2")
 
 
-@pytest.mark.parametrize("name", ["report.json", "fixed.pt", "metrics.jsonl", "recipe.yaml"])
+@pytest.mark.parametrize("name", ["report.json", "finetuned.pt", "metrics.jsonl", "recipe.yaml"])
 def test_a_full_disk_at_the_end_is_one_line(runs: Runs, name: str) -> None:
     run = runs.folder / f"end-{name.split('.')[0]}"
     ended = runs(run.name, faults=(f"full:{name}",))
@@ -84,7 +84,7 @@ def test_with_all_states_damaged_it_ends_in_a_line(runs: Runs, stopped: Path) ->
     ("arguments", "setting"),
     [
         (["--optim.lr", 0.3], "optim.lr=0.4, this call 0.3"),
-        (["--arms.fast.fix.epochs", 2], "arms.fast.fix.epochs=1, this call 2"),
+        (["--variants.fast.finetune.epochs", 2], "variants.fast.finetune.epochs=1, this call 2"),
         (["--optim.batch_size", 10], "optim.batch_size=8, this call 10"),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_setting_that_differs_is_named(runs: Runs, stopped: Path, arguments:
 
 def test_how_and_where_it_runs_may_change(runs: Runs, stopped: Path) -> None:
     run = shutil.copytree(stopped, runs.folder / "elsewhere")
-    ended = runs.go_on(run.name, "--survival.keep", 3, "--data.work_dir", runs.folder / "work2")
+    ended = runs.go_on(run.name, "--fault_tolerance.keep", 3, "--data.work_dir", runs.folder / "work2")
     assert ended.code == 0 and _same_as_whole(runs, run)
 
 
@@ -118,12 +118,12 @@ def _another_version(state: dict) -> None:
 
 def _another_network(state: dict) -> None:
     """As another version of timm might name the layers."""
-    net = state["arms"]["fast"]["net"]
+    net = state["variants"]["fast"]["net"]
     net["stem.weight"] = net.pop("conv1.0.weight")
 
 
-def _without_an_arm(state: dict) -> None:
-    del state["arms"]["fast"]
+def _without_a_variant(state: dict) -> None:
+    del state["variants"]["fast"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def _without_an_arm(state: dict) -> None:
     [
         (_another_version, "another program or version"),
         (_another_network, "do not fit this program"),
-        (_without_an_arm, "do not fit this program"),
+        (_without_a_variant, "do not fit this program"),
     ],
 )
 def test_a_state_of_another_program_is_one_line(

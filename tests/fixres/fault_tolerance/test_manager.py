@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fixres.config.fault_tolerance import SurvivalConfig
+from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.fault_tolerance import manager as module
-from fixres.fault_tolerance.manager import Preempted, Survival
+from fixres.fault_tolerance.manager import FaultTolerance, Preempted
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 
@@ -21,8 +21,8 @@ class _Lagging:
     def __init__(self) -> None:
         self._before = (False, False)
 
-    def __call__(self, *wishes: bool) -> tuple[bool, ...]:
-        heard, self._before = self._before, wishes
+    def __call__(self, *flags: bool) -> tuple[bool, ...]:
+        heard, self._before = self._before, flags
         return heard
 
 
@@ -34,23 +34,25 @@ def test_a_state_that_is_due_is_saved_once(
     seconds = [0.0]
     clock = SimpleNamespace(monotonic=lambda: seconds[0], perf_counter=lambda: seconds[0])
     monkeypatch.setattr(module, "time", clock)
-    config = SurvivalConfig(minutes=1, steps=steps, stall_seconds=0)
-    survival, saved = Survival(tmp_path, config, CPU, lambda: None), []
+    config = FaultToleranceConfig(minutes=1, steps=steps, stall_seconds=0)
+    fault_tolerance, saved = FaultTolerance(tmp_path, config, CPU, lambda: None), []
     monkeypatch.setattr(
-        survival, "save", lambda: (saved.append(survival._num_updates), setattr(survival, "_saved", seconds[0]))
+        fault_tolerance,
+        "save",
+        lambda: (saved.append(fault_tolerance._num_updates), setattr(fault_tolerance, "_saved", seconds[0])),
     )
     if lags:
-        monkeypatch.setattr(survival, "_agreement", _Lagging())
+        monkeypatch.setattr(fault_tolerance, "_agreement", _Lagging())
     for _ in range(30):
         seconds[0] += 10
-        survival.updated()
+        fault_tolerance.updated()
     every, late = steps or 7, int(lags)
     first = [every + late + k * (every + (late if not steps else 0)) for k in range(30)]
     assert saved == [update for update in first if update <= 30]
 
 
-def _watched(survival: Survival, open_coded: Callable[..., Loader], interruptible: bool = False) -> Loader:
-    return survival.watched(open_coded, lambda: interruptible)("train")
+def _watched(fault_tolerance: FaultTolerance, open_coded: Callable[..., Loader], interruptible: bool = False) -> Loader:
+    return fault_tolerance.watched(open_coded, lambda: interruptible)("train")
 
 
 @pytest.mark.parametrize("kind", ["images", "indices"])
@@ -58,17 +60,17 @@ def test_each_batch_is_a_sign_of_life_and_may_be_the_last(
     kind: str, open_coded: Callable[..., Loader], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of images, and of indices alone: a fix whose frozen layers are evaluated once asks for nothing else."""
-    survival, signs = Survival(tmp_path, SurvivalConfig(), CPU, lambda: None), []
-    monkeypatch.setattr(survival, "doing", signs.append)
+    fault_tolerance, signs = FaultTolerance(tmp_path, FaultToleranceConfig(), CPU, lambda: None), []
+    monkeypatch.setattr(fault_tolerance, "doing", signs.append)
 
     def batches(loader: Loader) -> Iterator[object]:
         return iter(loader) if kind == "images" else loader.index_batches()
 
-    loader = _watched(survival, open_coded, interruptible=True)
+    loader = _watched(fault_tolerance, open_coded, interruptible=True)
     for number, _ in enumerate(batches(loader), start=1):
         assert len(signs) == 2 * number
     assert number == len(loader)
-    survival._stop.name = "SIGTERM"
+    fault_tolerance._stop.name = "SIGTERM"
     with pytest.raises(Preempted, match="SIGTERM"):
         list(batches(loader))
 
@@ -82,11 +84,11 @@ def test_workers_that_the_signal_ended_with_the_run_are_no_mistake_of_the_users(
         raise InputError("a worker process died")
         yield
 
-    survival = Survival(tmp_path, SurvivalConfig(), CPU, lambda: None)
-    loader = _watched(survival, open_coded)
+    fault_tolerance = FaultTolerance(tmp_path, FaultToleranceConfig(), CPU, lambda: None)
+    loader = _watched(fault_tolerance, open_coded)
     monkeypatch.setattr(type(loader._loader), "_deliveries", ended)
     with pytest.raises(InputError, match="a worker process died"):
         next(iter(loader))
-    survival._stop.name = "SIGTERM"
+    fault_tolerance._stop.name = "SIGTERM"
     with pytest.raises(Preempted, match="SIGTERM"):
         next(iter(loader))

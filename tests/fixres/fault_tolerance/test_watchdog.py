@@ -44,7 +44,7 @@ def test_a_stall_ends_the_process_and_is_explained(how: str, tmp_path: Path) -> 
     file = tmp_path / "run" / "stalled-rank3.txt"
     assert process.returncode == EXIT_STALLED == 76 and out == ""
     assert err == (
-        "rank 3 has been waiting for other ranks for 0.5 s, longer than survival.stall_seconds; "
+        "rank 3 has been waiting for other ranks for 0.5 s, longer than fault_tolerance.stall_seconds; "
         f"stacks: {file}; --resume auto goes on from the last state\n"
     )
     text = file.read_text()

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fixres.config.recipe import FixConfig
+from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import wasserstein
 from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, equalising, fit, fold, recalibrate
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.evaluation.test_activations import LEVELS, Pictures
 from tests.fixres.families import FAMILIES, RESNET, create
 
-_RAW = Normalise((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
+_RAW = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
 
 
 def _drawn(mu: float, sigma: float, num: int = 40_000, seed: int = 0) -> np.ndarray:
@@ -90,13 +90,13 @@ class _Shifted(nn.Module):
 def test_the_network_sees_its_training_activations_again() -> None:
     levels = np.random.default_rng(3).integers(0, 256, (400, 3))
     net, loader = _Shifted(), Pictures(levels, batch_size=50)
-    normalise = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    normalize = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     with torch.inference_mode():
-        wanted = net(normalise(torch.from_numpy(levels.astype(np.uint8))[:, None, None, :]))
+        wanted = net(normalize(torch.from_numpy(levels.astype(np.uint8))[:, None, None, :]))
     loader.set_resolution(24)
-    said = adapt(net, normalise, loader, FixConfig(adapt="frechet", epochs=0), CPU, train_res=16)
+    said = adapt(net, normalize, loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, train_res=16)
     with torch.inference_mode():
-        got = torch.cat([net(normalise(batch.images)) for batch in loader])
+        got = torch.cat([net(normalize(batch.images)) for batch in loader])
     # By hand: the inverse of 1.5 x + 0.25 is 0.667 x - 0.167.
     assert loader.resolution == 24 and "mapped by 0.667 x -0.167" in said and "16 px" in said
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
@@ -106,7 +106,7 @@ def test_a_line_that_does_not_help_is_not_applied(open_coded: Callable[..., Load
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=32, shuffle=True)
-    said = adapt(net, Normalise(), loader, FixConfig(adapt="frechet", epochs=0), CPU, train_res=32)
+    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, train_res=32)
     assert "left as they are" in said and "\n" not in said
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -131,7 +131,7 @@ def test_statistics_are_numpys() -> None:
     pixels = np.concatenate([batch.images.numpy() for batch in loader]).reshape(-1, 3).astype(float)
     np.testing.assert_allclose(net.first.running_mean, pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(net.first.running_var, pixels.var(0, ddof=1), rtol=1e-5)
-    # The second is fed batches that the first has normalised by their own statistics, as in training.
+    # The second is fed batches that the first has normalized by their own statistics, as in training.
     parts = [batch.images.numpy().reshape(-1, 3).astype(float) for batch in loader]
     fed = np.concatenate([2 * (p - p.mean(0)) / np.sqrt(p.var(0) + 1e-5) + 1 for p in parts])
     np.testing.assert_allclose(net.second.running_mean, fed.mean(0), rtol=1e-4)
@@ -144,7 +144,7 @@ def test_only_as_many_images_as_asked_for_and_only_statistics_change(open_coded:
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=48)
-    said = adapt(net, Normalise(), loader, FixConfig(adapt="batchnorm", epochs=0, adapt_images=9), CPU, 32)
+    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="batchnorm", epochs=0, adapt_images=9), CPU, 32)
     changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.endswith(("running_mean", "running_var"))}
     assert loader.counters.num_images == 16 and "from 16 images at 48 px" in said
@@ -153,7 +153,7 @@ def test_only_as_many_images_as_asked_for_and_only_statistics_change(open_coded:
 def test_statistics_of_a_network_without_any(open_coded: Callable[..., Loader]) -> None:
     convnext = next(family for family in FAMILIES if family.name == "convnext_atto")
     with pytest.raises(InputError, match="ConvNeXt has no BatchNorm with statistics"):
-        recalibrate(create(convnext), Normalise(), open_coded(), CPU, 8)
+        recalibrate(create(convnext), Normalize(), open_coded(), CPU, 8)
 
 
 def test_statistics_of_one_value_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Colour jitter against torchvision, image by image; its factors; and that the loader's data stays as it is."""
+"""Color jitter against torchvision, image by image; its factors; and that the loader's data stays as it is."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.feature_cache import FeatureCache
 from fixres.finetuning.loop import finetune
 from fixres.finetuning.row_store import NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, split
-from fixres.finetuning.trainable_layers import learners, let_learn
-from fixres.models.factory import Normalise
+from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
+from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.training.trainer import EpochResult
 from pipelines.spec import InputError, Loader
@@ -29,13 +29,13 @@ from tests.fixres.families import FAMILIES, PNASNET, RESNET, Family, create
 OpenCoded = Callable[..., Loader]
 
 
-def _fixed(family: Family, open_coded: OpenCoded, **fields: Any) -> tuple[nn.Module, list[EpochResult], Loader]:
+def _finetuned(family: Family, open_coded: OpenCoded, **fields: Any) -> tuple[nn.Module, list[EpochResult], Loader]:
     """Three epochs on 24 images in batches of 7: each epoch leaves other images out."""
     net = create(family)
     loader = open_coded(resolution=family.side, shuffle=True, drop_last=True, batch_size=7, seed=4)
-    config = FixConfig(**{"epochs": 3, "lr": 0.2, "augmentation": "test", "cache_dtype": "fp32"} | fields)
+    config = FinetuneConfig(**{"epochs": 3, "lr": 0.2, "augmentation": "test", "cache_dtype": "fp32"} | fields)
     plain = partial(open_coded, resolution=family.side, batch_size=5)
-    results = finetune(net, Normalise(), loader, config, OptimConfig(), CPU, 0, plain)
+    results = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, plain)
     return net, results, loader
 
 
@@ -47,9 +47,9 @@ def _distance(one: nn.Module, other: nn.Module) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_cached_is_uncached(family: Family, open_coded: OpenCoded) -> None:
-    slow, expected, loader = _fixed(family, open_coded, cache="no")
+    slow, expected, loader = _finetuned(family, open_coded, cache="no")
     assert loader.counters.num_images == 3 * 21
-    fast, results, loader = _fixed(family, open_coded)
+    fast, results, loader = _finetuned(family, open_coded)
     assert loader.counters.num_images == 0
     assert _distance(slow, create(family)) > 1e-3  # something was learnt
     assert _distance(fast, slow) < 1e-5
@@ -60,23 +60,23 @@ def test_cached_is_uncached(family: Family, open_coded: OpenCoded) -> None:
 @pytest.mark.parametrize("layers", ["classifier", "paper", "last_blocks"])
 def test_cached_is_uncached_with_other_layers(layers: str, open_coded: OpenCoded) -> None:
     for family in (RESNET, FAMILIES[3], FAMILIES[5]):
-        slow, *_ = _fixed(family, open_coded, cache="no", layers=layers, lr=0.02)
-        fast, _, loader = _fixed(family, open_coded, layers=layers, lr=0.02)
+        slow, *_ = _finetuned(family, open_coded, cache="no", layers=layers, lr=0.02)
+        fast, _, loader = _finetuned(family, open_coded, layers=layers, lr=0.02)
         assert loader.counters.num_images == 0 and _distance(fast, slow) < 2e-5, family.name
 
 
 def test_half_precision_is_close(open_coded: OpenCoded) -> None:
-    slow, *_ = _fixed(RESNET, open_coded, cache="no")
-    fast, *_ = _fixed(RESNET, open_coded, cache_dtype="fp16")
+    slow, *_ = _finetuned(RESNET, open_coded, cache="no")
+    fast, *_ = _finetuned(RESNET, open_coded, cache_dtype="fp16")
     assert 0 < _distance(fast, slow) < 5e-3
 
 
 def test_a_temporary_file_gives_the_same_and_is_gone(
     open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inside, *_ = _fixed(RESNET, open_coded)
+    inside, *_ = _finetuned(RESNET, open_coded)
     assert "in memory" in capsys.readouterr().err
-    outside, *_ = _fixed(RESNET, open_coded, cache_memory=0.0, cache_dir=tmp_path)
+    outside, *_ = _finetuned(RESNET, open_coded, cache_memory=0.0, cache_dir=tmp_path)
     line = capsys.readouterr().err
     assert f"24 rows of 48 values, 0.0 MiB in a temporary file in {tmp_path}" in line
     assert _distance(outside, inside) == 0 and not list(tmp_path.iterdir())
@@ -86,20 +86,20 @@ def test_frozen_layers_run_once(open_coded: OpenCoded, monkeypatch: pytest.Monke
     calls = []
     forward = nn.MaxPool2d.forward  # in the stem of the network, and nowhere else
     monkeypatch.setattr(nn.MaxPool2d, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
-    _fixed(RESNET, open_coded, epochs=6)
+    _finetuned(RESNET, open_coded, epochs=6)
     with_six = sum(calls)
     calls.clear()
-    _fixed(RESNET, open_coded, epochs=1)
+    _finetuned(RESNET, open_coded, epochs=1)
     assert with_six == sum(calls) < 60  # 24 images, and the few that find the layers and check the halves
 
 
 @pytest.mark.parametrize("fields", [{"augmentation": "test_flip"}, {"augmentation": "test_shift"}, {"cache": "no"}])
 def test_what_differs_between_epochs_is_not_cached(fields: dict, open_coded: OpenCoded) -> None:
-    assert _fixed(RESNET, open_coded, **fields)[2].counters.num_images == 63
+    assert _finetuned(RESNET, open_coded, **fields)[2].counters.num_images == 63
 
 
 def test_flips_at_rate_zero_are_cached(open_coded: OpenCoded) -> None:
-    assert _fixed(RESNET, open_coded, augmentation="test_flip", hflip=0.0)[2].counters.num_images == 0
+    assert _finetuned(RESNET, open_coded, augmentation="test_flip", hflip=0.0)[2].counters.num_images == 0
 
 
 class _Undecided(nn.Module):
@@ -142,15 +142,15 @@ def test_networks_that_cannot_be_cut_are_fixed_without_cache(
     net: nn.Module, reason: str, open_coded: OpenCoded, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loader = open_coded(shuffle=True, drop_last=True)
-    config = FixConfig(epochs=2, augmentation="test")
-    results = finetune(net, Normalise(), loader, config, OptimConfig(), CPU, 0, open_coded)
+    config = FinetuneConfig(epochs=2, augmentation="test")
+    results = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, open_coded)
     said = [line for line in capsys.readouterr().err.splitlines() if "evaluated in every epoch, because" in line]
     assert len(said) == 1 and reason in said[0]
     assert len(results) == 2 and loader.counters.num_images == 48
 
 
 def test_a_pooled_image_is_as_good_a_row() -> None:
-    """What crosses the cut is the mean colour, not the image."""
+    """What crosses the cut is the mean color, not the image."""
     net = _FromTheStart()
     halves = split(net, (net.fc,), torch.randn(2, 3, 16, 16), CPU)
     assert halves.num_values == 3
@@ -163,8 +163,8 @@ def test_cells_that_cross_in_several_values() -> None:
     """PNASNet's last cell takes two, and its last BatchNorms are four in parallel branches."""
     net, images = create(PNASNET), torch.randn(3, 3, 32, 32)
     for layers in ("classifier_bn", "paper"):
-        chosen = learners(net, 32, FixConfig(layers=layers))  # type: ignore[arg-type]
-        let_learn(net, chosen.modules)
+        chosen = trainable_layers(net, 32, FinetuneConfig(layers=layers))  # type: ignore[arg-type]
+        freeze_except(net, chosen.modules)
         halves = split(net, chosen.modules, images[:2], CPU)
         rows = halves.trunk(images)
         assert rows.shape == (3, halves.num_values) and not rows.requires_grad
@@ -178,9 +178,9 @@ def test_values_beyond_half_precision_are_refused(open_coded: OpenCoded) -> None
     with torch.no_grad():
         net.layer4[0].conv2.weight *= 1e6
     loader = open_coded(shuffle=True, drop_last=True)
-    config = FixConfig(epochs=1, augmentation="test")
+    config = FinetuneConfig(epochs=1, augmentation="test")
     with pytest.raises(InputError, match=r"use fix\.cache_dtype=fp32"):
-        finetune(net, Normalise(), loader, config, OptimConfig(), CPU, 0, open_coded)
+        finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, open_coded)
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
@@ -188,29 +188,29 @@ def test_no_room_is_said_and_the_fix_goes_on(
     open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(NoRoomError, match=r"they would take .* GiB, and .* free"):
-        FeatureCache(open_coded(), 2**45, FixConfig(cache_dir=tmp_path))
+        FeatureCache(open_coded(), 2**45, FinetuneConfig(cache_dir=tmp_path))
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    _, results, loader = _fixed(RESNET, open_coded, cache_memory=0.0, cache_dir=tmp_path)
+    _, results, loader = _finetuned(RESNET, open_coded, cache_memory=0.0, cache_dir=tmp_path)
     assert "evaluated in every epoch, because they would take" in capsys.readouterr().err
     assert loader.counters.num_images == 63 and len(results) == 3 and not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there(open_coded: OpenCoded, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere is no folder"):
-        FeatureCache(open_coded(), 8, FixConfig(cache_dir=tmp_path / "nowhere", cache_memory=0.0))
+        FeatureCache(open_coded(), 8, FinetuneConfig(cache_dir=tmp_path / "nowhere", cache_memory=0.0))
 
 
 @pytest.mark.slow
 def test_pnasnet_cached_is_uncached(open_coded: OpenCoded) -> None:
-    slow, *_ = _fixed(PNASNET, open_coded, cache="no", epochs=1, lr=0.02)
-    fast, _, loader = _fixed(PNASNET, open_coded, epochs=1, lr=0.02)
+    slow, *_ = _finetuned(PNASNET, open_coded, cache="no", epochs=1, lr=0.02)
+    fast, _, loader = _finetuned(PNASNET, open_coded, epochs=1, lr=0.02)
     assert loader.counters.num_images == 0 and _distance(fast, slow) < 2e-5
 
 
 def test_epochs_come_in_the_loaders_order(open_coded: OpenCoded) -> None:
     loader = open_coded(shuffle=True, drop_last=True, batch_size=7, seed=9)
-    cache = FeatureCache(loader, 2, FixConfig())
+    cache = FeatureCache(loader, 2, FinetuneConfig())
     cache._rows[:], cache._labels[:] = np.arange(48).reshape(24, 2), np.arange(24)
     for epoch in (0, 1):
         cache.set_epoch(epoch)
@@ -223,7 +223,7 @@ def test_epochs_come_in_the_loaders_order(open_coded: OpenCoded) -> None:
 
 def test_bf16_trunk_and_tail_agree_with_the_network() -> None:
     net = create(RESNET)
-    chosen = learners(net, 32, FixConfig())
+    chosen = trainable_layers(net, 32, FinetuneConfig())
     precision, images = Precision("bf16", torch.device("cpu")), torch.randn(4, 3, 32, 32)
     halves = split(net, chosen.modules, images[:2], precision)
     with torch.inference_mode(), precision.autocast():

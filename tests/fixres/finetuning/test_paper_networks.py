@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fixres.config.parsing import parse_recipe
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.training.build import create_trainer
 from fixres.training.optimizer import set_lr
 from fixres.training.schedule import resolution_at, training_lr
@@ -24,13 +24,15 @@ def test_a_step_at_the_papers_resolution(
     name: str, side: int, num_weights: int, open_coded: Callable[..., Loader]
 ) -> None:
     recipe = parse_recipe(["--config", f"tricks/paper_{name}"])
-    arm = recipe.arms.present()["baseline"]
-    assert arm.test_res == side and {resolution_at(epoch, arm.resolution) for epoch in range(arm.epochs)} == {side}
+    variant = recipe.variants.present()["baseline"]
+    assert variant.test_res == side and {
+        resolution_at(epoch, variant.resolution) for epoch in range(variant.epochs)
+    } == {side}
     torch.manual_seed(0)
     net = create_model(recipe.model, 1000)
     # The papers' 24 and 4.2 million weights, with 1,000 classes.
     assert sum(weight.numel() for weight in net.parameters()) == num_weights
-    trainer = create_trainer(recipe, net.train(), Normalise(), CPU, tuple(map(str, range(1000))))
+    trainer = create_trainer(recipe, net.train(), Normalize(), CPU, tuple(map(str, range(1000))))
     loader = open_coded(crop=recipe.train_crop, resolution=side, batch_size=2)
     batch = next(iter(loader))
     assert batch.images.shape == (2, side, side, 3)

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
-from fixres.config.recipe import FixConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.loop import finetune
-from fixres.finetuning.trainable_layers import learners, let_learn
+from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.blocks import blocks
-from fixres.models.factory import Normalise
+from fixres.models.factory import Normalize
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.families import FAMILIES, PNASNET, Family, create
@@ -26,8 +26,8 @@ def _learning(net: nn.Module, names: set[str]) -> set[str]:
 
 
 def _chosen(net: nn.Module, side: int, **fields: object) -> tuple[set[str], str]:
-    chosen = learners(net, side, FixConfig(**fields))  # type: ignore[arg-type]
-    let_learn(net, chosen.modules)
+    chosen = trainable_layers(net, side, FinetuneConfig(**fields))  # type: ignore[arg-type]
+    freeze_except(net, chosen.modules)
     return {name for name, p in net.named_parameters() if p.requires_grad}, chosen.why
 
 
@@ -87,9 +87,9 @@ def test_every_family_goes_through_the_fix(
     """Cached and not; weights outside of what learns, and statistics outside of the norms, stay to the bit."""
     net = create(family)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    config = FixConfig(epochs=1, lr=0.5, augmentation=augmentation)  # type: ignore[arg-type]
+    config = FinetuneConfig(epochs=1, lr=0.5, augmentation=augmentation)  # type: ignore[arg-type]
     loader = open_coded(resolution=family.side, shuffle=True, drop_last=True, batch_size=6)
-    (result,) = finetune(net, Normalise(), loader, config, OptimConfig(), CPU, 0,
+    (result,) = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0,
                          lambda: open_coded(resolution=family.side, batch_size=6))  # type: ignore[arg-type]  # fmt: skip
     changed = {name.rpartition(".")[0] for name, value in net.state_dict().items()
                if not torch.equal(value, before[name])}  # fmt: skip
@@ -101,7 +101,7 @@ def test_every_family_goes_through_the_fix(
 
 def test_no_graph_is_kept_for_frozen_layers() -> None:
     net = create(FAMILIES[0])
-    let_learn(net, learners(net, 32, FixConfig()).modules)
+    freeze_except(net, trainable_layers(net, 32, FinetuneConfig()).modules)
     seen = []
     net.layer3.register_forward_hook(lambda _m, _i, output: seen.append(output.requires_grad))
     assert net(torch.zeros(2, 3, 32, 32)).requires_grad and seen == [False]
@@ -109,31 +109,31 @@ def test_no_graph_is_kept_for_frozen_layers() -> None:
 
 def test_more_blocks_than_there_are() -> None:
     with pytest.raises(InputError, match="num_blocks=9: ResNet shows 4 blocks"):
-        learners(create(FAMILIES[0]), 32, FixConfig(layers="last_blocks", num_blocks=9))
+        trainable_layers(create(FAMILIES[0]), 32, FinetuneConfig(layers="last_blocks", num_blocks=9))
 
 
 def test_a_network_without_blocks_and_norms() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     assert not blocks(net, 16).modules
-    chosen = learners(net, 16, FixConfig())
-    assert chosen.modules == (net[-1],) and "no normalisation feeds it" in chosen.why
+    chosen = trainable_layers(net, 16, FinetuneConfig())
+    assert chosen.modules == (net[-1],) and "no normalization feeds it" in chosen.why
     with pytest.raises(InputError, match="shows 0 blocks"):
-        learners(net, 16, FixConfig(layers="last_blocks"))
+        trainable_layers(net, 16, FinetuneConfig(layers="last_blocks"))
 
 
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"epochs": 0}, "fix.epochs=0"),
-        ({"num_blocks": -1}, "fix.num_blocks=-1"),
-        ({"jitter": 1.0}, "fix.jitter=1.0"),
-        ({"label_smoothing": -0.1}, "fix.label_smoothing=-0.1"),
+        ({"epochs": 0}, "finetune.epochs=0"),
+        ({"num_blocks": -1}, "finetune.num_blocks=-1"),
+        ({"jitter": 1.0}, "finetune.jitter=1.0"),
+        ({"label_smoothing": -0.1}, "finetune.label_smoothing=-0.1"),
         ({"hflip": 1.5}, "hflip=1.5"),
-        ({"batch_size": 0}, "fix.batch_size=0"),
-        ({"cache_memory": -1.0}, "fix.cache_memory=-1.0"),
-        ({"step_epochs": 0}, "fix.step_epochs=0"),
+        ({"batch_size": 0}, "finetune.batch_size=0"),
+        ({"cache_memory": -1.0}, "finetune.cache_memory=-1.0"),
+        ({"step_epochs": 0}, "finetune.step_epochs=0"),
     ],
 )
 def test_bad_settings_are_named(fields: dict, word: str) -> None:
     with pytest.raises(InputError, match=word):
-        FixConfig(**fields)
+        FinetuneConfig(**fields)

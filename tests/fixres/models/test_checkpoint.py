@@ -16,7 +16,7 @@ from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_check
 from pipelines.spec import IMAGENET_MEAN, InputError
 from tests.fixres.conftest import TINY
 
-INFO = CheckpointInfo(TINY.name, TINY.kwargs, ("cat", "dog"), train_res=64, test_res=96, crop_pct=0.9, fixed=True)
+INFO = CheckpointInfo(TINY.name, TINY.kwargs, ("cat", "dog"), train_res=64, test_res=96, crop_pct=0.9, finetuned=True)
 
 
 def test_what_is_saved_comes_back(tiny_net: nn.Module, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from fixres.config.recipe import FixConfig
-from fixres.finetuning.trainable_layers import learners, let_learn
+from fixres.config.recipe import FinetuneConfig
+from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.head import last_layers
 from pipelines.spec import InputError
 
@@ -67,7 +67,7 @@ _NORMS = {"layer4.0.bn2", "layer4.0.downsample.2"}
 @pytest.mark.parametrize(("which", "expected"), [("classifier", {"fc"}), ("classifier_bn", {"fc", *_NORMS})])
 def test_only_the_named_layers_learn(which: str, expected: set[str]) -> None:
     net = timm.create_model("resnet10t", num_classes=3)
-    let_learn(net, learners(net, 64, FixConfig(layers=which)).modules)  # type: ignore[arg-type]
+    freeze_except(net, trainable_layers(net, 64, FinetuneConfig(layers=which)).modules)  # type: ignore[arg-type]
     learning = {name.rsplit(".", 1)[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert learning == expected
     in_training = {name for name, module in net.named_modules() if module.training}

@@ -50,19 +50,19 @@ def test_torchvisions_resnet_gives_the_same_logits(module: str, tmp_path: Path) 
     oracle = torchvision.models.resnet18(num_classes=7)
     oracle.train()(torch.randn(4, 3, 64, 64))
     torch.save({module + name: value for name, value in oracle.state_dict().items()}, tmp_path / "r18.pth")
-    net, info, normalise = open_network(str(tmp_path / "r18.pth"), CLASSES, arch="resnet18.tv_in1k")
+    net, info, normalize = open_network(str(tmp_path / "r18.pth"), CLASSES, arch="resnet18.tv_in1k")
     assert same(net, oracle)
     assert (info.model, info.classes, info.crop_pct, info.test_res) == ("resnet18.tv_in1k", CLASSES, 0.875, 224)
-    white = normalise(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
+    white = normalize(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
     assert white[0, :, 0, 0].tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
 
 
 def test_fixres_files_have_a_model_key_and_the_prefix_module(tmp_path: Path) -> None:
     oracle = tiny()
     weights = {"module." + name: value for name, value in oracle.state_dict().items()}
-    torch.save({"epoch": 3, "model": weights, "optimizer": {"state": {}}}, tmp_path / "fix.pth")
-    assert same(open_tiny(tmp_path / "fix.pth").net, oracle)
-    assert read_weights(tmp_path / "fix.pth").key == "model"
+    torch.save({"epoch": 3, "model": weights, "optimizer": {"state": {}}}, tmp_path / "finetune.pth")
+    assert same(open_tiny(tmp_path / "finetune.pth").net, oracle)
+    assert read_weights(tmp_path / "finetune.pth").key == "model"
 
 
 def test_timms_training_script_tells_the_network_and_averaged_weights_count(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_safetensors_half_precision_compiled_and_without_counters(tmp_path: Path
 
 def test_our_own_checkpoints_carry_all(tmp_path: Path) -> None:
     oracle = tiny()
-    info = CheckpointInfo(TINY.name, TINY.kwargs, CLASSES, 32, 48, 0.9, mean=(0.5, 0.4, 0.3), fixed=True)
+    info = CheckpointInfo(TINY.name, TINY.kwargs, CLASSES, 32, 48, 0.9, mean=(0.5, 0.4, 0.3), finetuned=True)
     save_checkpoint(tmp_path / "own.pt", oracle, info)
     opened = open_network(str(tmp_path / "own.pt"), CLASSES)
     assert same(opened.net, oracle) and opened.info == info
@@ -142,7 +142,7 @@ def test_a_vision_transformer_is_resized_and_says_so(
     nn.init.normal_(oracle.pos_embed)
     nn.init.normal_(oracle.head.weight)
     torch.save(oracle.state_dict(), tmp_path / "vit.pth")
-    net, info, normalise = open_network(
+    net, info, normalize = open_network(
         str(tmp_path / "vit.pth"), ("a", "b"), arch="vit_tiny_patch16_224", model_kwargs=kwargs
     )
     assert "position embedding (2 x 2 patches) is resized" in caplog.text
@@ -152,7 +152,7 @@ def test_a_vision_transformer_is_resized_and_says_so(
         oracle.set_input_size(img_size=(64, 64))
         torch.testing.assert_close(net(large), oracle(large), rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match=r"cannot take images of 40 px .*divisible by patch size.*another test_res"):
-        evaluate(net, normalise, open_coded(resolution=40), CPU)  # type: ignore[operator]
+        evaluate(net, normalize, open_coded(resolution=40), CPU)  # type: ignore[operator]
     save_checkpoint(tmp_path / "own.pt", net, info)
     timm.create_model(info.model, num_classes=2, checkpoint_path=str(tmp_path / "own.pt"), **info.model_kwargs)
 
@@ -247,7 +247,7 @@ def _write(kind: str, path: Path) -> None:
         ("a layer less", r"\d+ missing \(layer4\.0\.conv1\.weight, .*, \.\.\.\); name the right network with --arch"),
         ("a layer more", r"1 unexpected \(layer5\.weight\)"),
         ("twice", "two weights have the same name"),
-        ("sparse", "sparse or quantised"),
+        ("sparse", "sparse or quantized"),
         ("missing", "no such file"),
     ],
 )

@@ -42,10 +42,10 @@ def test_the_sizes_are_the_papers(name: str, millions: float) -> None:
 def test_fixed_networks_are_tested_larger_and_have_their_figures() -> None:
     assert len(ZOO) == 26
     for model in ZOO.values():
-        fixed = (model.fix_res, model.fix_top1, model.fix_top5)
-        assert all(fixed) or not any(fixed)
-        if model.fix_res:
-            assert model.train_res < model.fix_res and 0.7 < model.fix_top1 < model.fix_top5 < 1
+        finetuned = (model.finetuned_res, model.finetuned_top1, model.finetuned_top5)
+        assert all(finetuned) or not any(finetuned)
+        if model.finetuned_res:
+            assert model.train_res < model.finetuned_res and 0.7 < model.finetuned_top1 < model.finetuned_top5 < 1
             assert "arXiv" in model.source
-    assert ZOO["efficientnet_l2_ns"].fix_res == 600 and ZOO["efficientnet_l2_ns"].fix_top1 == 0.885
+    assert ZOO["efficientnet_l2_ns"].finetuned_res == 600 and ZOO["efficientnet_l2_ns"].finetuned_top1 == 0.885
     assert len(zoo_table().splitlines()) == 27

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from fixres.config.recipe import DistillConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.training.distillation import Distilled, Teacher, distillation, open_teacher
 from fixres.training.loss import CrossEntropy
 from pipelines.spec import InputError
@@ -65,14 +65,14 @@ class _Watching(nn.Module):
 
 def test_the_teacher_sees_its_own_size_and_leaves_no_graph() -> None:
     net, images = _Watching().train(), _images(32)
-    teacher = Teacher(net, Normalise(), 20)
+    teacher = Teacher(net, Normalize(), 20)
     logits = teacher(images)
-    plain = functional.resize(Normalise()(images), [20, 20], antialias=True)
+    plain = functional.resize(Normalize()(images), [20, 20], antialias=True)
     torch.testing.assert_close(net.seen, plain)
     assert not logits.requires_grad and not net.weight.requires_grad
     assert torch.equal(logits, teacher(images))  # no drop-out
-    Teacher(net, Normalise(), 32)(images)
-    assert torch.equal(net.seen, Normalise()(images))
+    Teacher(net, Normalize(), 32)(images)
+    assert torch.equal(net.seen, Normalize()(images))
 
 
 def _checkpoint(folder: Path, classes: tuple[str, ...], test_res: int = 48) -> Path:
@@ -83,14 +83,14 @@ def _checkpoint(folder: Path, classes: tuple[str, ...], test_res: int = 48) -> P
     return folder / "teacher.pt"
 
 
-def test_a_checkpoint_becomes_a_teacher_with_its_own_size_and_normalisation(tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_a_teacher_with_its_own_size_and_normalization(tmp_path: Path) -> None:
     path, device = _checkpoint(tmp_path, ("a", "b")), torch.device("cpu")
     teacher = open_teacher(DistillConfig(str(path)), ("a", "b"), device)
     assert teacher.resolution == 48
     assert open_teacher(DistillConfig(str(path), resolution=64), ("a", "b"), device).resolution == 64
     torch.manual_seed(5)
     oracle, images = create_model(TINY, 2).eval(), _images(48)
-    torch.testing.assert_close(teacher(images), oracle(Normalise((0.5, 0.5, 0.5))(images)).detach())
+    torch.testing.assert_close(teacher(images), oracle(Normalize((0.5, 0.5, 0.5))(images)).detach())
 
 
 def test_teachers_that_do_not_fit_are_one_line(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from fixres.config.augment import DistillConfig
-from fixres.experiment.arm import Arm
 from fixres.experiment.run_folder import RunLog
-from fixres.models.factory import Normalise, create_model
+from fixres.experiment.variant import VariantRun
+from fixres.models.factory import Normalize, create_model
 from fixres.training import distillation as distill
 from fixres.training.distillation import Teacher
 from fixres.training.teacher_cache import LogitStore, teacher_digest, with_cache
@@ -204,12 +204,12 @@ def _teacher(weight: float = 1.0, resolution: int = 8, mean: float = 0.5) -> Tea
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(net[2].weight, weight)
     nn.init.zeros_(net[2].bias)
-    return Teacher(net, Normalise((mean, mean, mean)), resolution)
+    return Teacher(net, Normalize((mean, mean, mean)), resolution)
 
 
 def test_whatever_changes_the_answer_changes_the_digest() -> None:
     made = [_teacher(), _teacher(1.5), _teacher(resolution=9), _teacher(mean=0.4)]
-    made.append(Teacher(nn.Sequential(*made[0].net, nn.ReLU()), Normalise((0.5, 0.5, 0.5)), 8))
+    made.append(Teacher(nn.Sequential(*made[0].net, nn.ReLU()), Normalize((0.5, 0.5, 0.5)), 8))
     digests = {teacher_digest(one, "fp32") for one in made} | {teacher_digest(made[0], "bf16")}
     assert len(digests) == 6 and teacher_digest(_teacher(), "fp32") in digests
 
@@ -226,7 +226,7 @@ def test_one_other_pixel_is_another_batch(tmp_path: Path) -> None:
     cached(images.view(2, 4, 16, 3))  # the same bytes
     cached(images.flip(0))
     assert (cached.num_asked, cached.num_known) == (4, 1)
-    # Arms of one run share the file.
+    # Variants of one run share the file.
     assert torch.equal(with_cache(_teacher(), tmp_path, 3, "fp32", "fp32")(images), logits)
 
 
@@ -239,10 +239,12 @@ def test_caches_that_cannot_work_are_refused(
     recipe = _all_on(tmp_path / "run", teacher)
     recipe = replace(recipe, distill=DistillConfig(str(teacher), cache=tmp_path / "kept"))
 
-    def opened() -> Arm:
+    def opened() -> VariantRun:
         log = RunLog(recipe.folder, recipe, {})
         try:
-            return Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+            return VariantRun(
+                "baseline", recipe.variants.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log
+            )
         finally:
             log.close()
 
@@ -259,4 +261,4 @@ def test_caches_that_cannot_work_are_refused(
 def test_the_network_of_a_tiny_teacher_can_be_digested() -> None:
     torch.manual_seed(0)
     net = create_model(TINY, 2)  # channels_last weights, integer buffers
-    assert len(teacher_digest(Teacher(net, Normalise(), 32), "fp32")) == 64
+    assert len(teacher_digest(Teacher(net, Normalize(), 32), "fp32")) == 64

@@ -12,11 +12,19 @@ import pytest
 import torch
 
 from fixres.config.augment import AugmentConfig, DistillConfig
-from fixres.config.recipe import ArmConfig, ArmsConfig, FixConfig, OptimConfig, Recipe, ResolutionConfig, StepDecay
-from fixres.experiment.arm import Arm
-from fixres.experiment.arm_end import finish
-from fixres.experiment.results import ArmResult
+from fixres.config.recipe import (
+    FinetuneConfig,
+    OptimConfig,
+    Recipe,
+    ResolutionConfig,
+    StepDecay,
+    VariantConfig,
+    VariantsConfig,
+)
+from fixres.experiment.results import VariantResult
 from fixres.experiment.run_folder import RunLog
+from fixres.experiment.variant import VariantRun
+from fixres.experiment.variant_end import finish
 from fixres.models.checkpoint import load_checkpoint
 from pipelines.spec import Loader
 from tests.fixres.conftest import CPU, TINY
@@ -25,11 +33,11 @@ OpenCoded = Callable[..., Loader]
 
 
 def _plain(folder: Path) -> Recipe:
-    arm = ArmConfig(2, ResolutionConfig([(0, 32), (1, 48)], multiple=16), 48, FixConfig(1))
+    variant = VariantConfig(2, ResolutionConfig([(0, 32), (1, 48)], multiple=16), 48, FinetuneConfig(1))
     optim = OptimConfig(lr=0.8, batch_size=8, warmup_epochs=1)
     return Recipe(
         run_dir=folder, device="cpu", precision="fp32", eval_every=0, sweep=[48], model=TINY, optim=optim,
-        arms=ArmsConfig(arm),
+        variants=VariantsConfig(variant),
     )  # fmt: skip
 
 
@@ -39,18 +47,18 @@ def _all_on(folder: Path, teacher: Path) -> Recipe:
         plain,
         model=replace(TINY, kwargs={**TINY.kwargs, "aa_layer": "blurpool"}, init="xavier"),
         optim=replace(plain.optim, accumulate=2, ema=0.8, steps=StepDecay([1])),
-        augment=AugmentConfig(colour=0.4, pca=0.1, mixup=0.2, cutmix=1.0),
+        augment=AugmentConfig(color=0.4, pca=0.1, mixup=0.2, cutmix=1.0),
         distill=DistillConfig(str(teacher)),
     )
 
 
-def _train(recipe: Recipe, open_coded: OpenCoded) -> ArmResult:
-    """The recipe's arm from the first epoch to the fix."""
-    arm = _opened(recipe, open_coded)
-    with closing(arm.log):
-        while not arm.is_trained:
-            arm.train_epoch()
-        return finish(arm)
+def _train(recipe: Recipe, open_coded: OpenCoded) -> VariantResult:
+    """The recipe's variant from the first epoch to the fix."""
+    variant = _opened(recipe, open_coded)
+    with closing(variant.run_log):
+        while not variant.is_trained:
+            variant.train_epoch()
+        return finish(variant)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -62,21 +70,23 @@ def test_an_end_that_goes_on_from_the_middle_is_the_whole_one(
     while not whole.is_trained:
         whole.train_epoch()
     wanted = finish(whole, lambda: kept.append(copy.deepcopy(whole.state_dict())))
-    whole.log.close()
+    whole.run_log.close()
     other = _opened(_all_on(tmp_path / "other", teacher), open_coded)
     other.load_state_dict(kept[stage])
     got = finish(other)
-    other.log.close()
-    assert len(kept) == 2 and _same(_saved(whole.recipe, "fixed.pt"), _saved(other.recipe, "fixed.pt"))
-    assert got.sweep_before == wanted.sweep_before and (got.fix_epochs == wanted.fix_epochs) == (stage == 1)
-    for name in ("top1", "top5", "top1_before_fix", "num_bad_samples", "train_seconds"):
+    other.run_log.close()
+    assert len(kept) == 2 and _same(_saved(whole.recipe, "finetuned.pt"), _saved(other.recipe, "finetuned.pt"))
+    assert got.sweep_before == wanted.sweep_before and (got.finetune_epochs == wanted.finetune_epochs) == (stage == 1)
+    for name in ("top1", "top5", "top1_before_finetune", "num_bad_samples", "train_seconds"):
         assert getattr(got, name) == getattr(wanted, name)
     assert [point.top1 for point in got.curve] == [point.top1 for point in wanted.curve]
 
 
-def _opened(recipe: Recipe, open_coded: OpenCoded) -> Arm:
+def _opened(recipe: Recipe, open_coded: OpenCoded) -> VariantRun:
     log = RunLog(recipe.folder, recipe, {})
-    return Arm("baseline", recipe.arms.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+    return VariantRun(
+        "baseline", recipe.variants.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log
+    )
 
 
 def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
@@ -112,7 +122,7 @@ def test_each_switch_reaches_the_training(tmp_path: Path, teacher: Path, open_co
         "micro": _fields(plain, accumulate=2),
         "average": _fields(plain, ema=0.8),
         "xavier": replace(plain, model=replace(TINY, init="xavier")),
-        "colour": replace(plain, augment=AugmentConfig(colour=0.4)),
+        "color": replace(plain, augment=AugmentConfig(color=0.4)),
         "pca": replace(plain, augment=AugmentConfig(pca=0.1)),
         "mixup": replace(plain, augment=AugmentConfig(mixup=0.2)),
         "cutmix": replace(plain, augment=AugmentConfig(cutmix=1.0)),
@@ -124,7 +134,7 @@ def test_each_switch_reaches_the_training(tmp_path: Path, teacher: Path, open_co
     assert _same(weights, _run(_fields(off, accumulate=1), open_coded))
 
 
-def test_epochs_draw_other_colours(tmp_path: Path, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_draw_other_colors(tmp_path: Path, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch) -> None:
     from fixres.augment.color import BatchTransform
 
     epochs: list[int] = []
@@ -139,7 +149,7 @@ def test_the_average_is_tested_and_saved_instead_of_the_weights(tmp_path: Path, 
     _train(plain, open_coded)
     zero = replace(_fields(plain, ema=0.0), run_dir=tmp_path / "zero")
     result = _train(zero, open_coded)
-    for file in ("trained.pt", "fixed.pt"):
+    for file in ("trained.pt", "finetuned.pt"):
         assert _same(_saved(zero, file), _saved(plain, file))
     slow = _train(replace(_fields(plain, ema=0.999), run_dir=tmp_path / "slow"), open_coded)
     assert slow.sweep_before[0].loss != result.sweep_before[0].loss

@@ -137,7 +137,7 @@ for os_cache in (True, False):
 
 @pytest.mark.slow
 def test_ffcvs_loader_gives_the_same_pixels(tmp_path: Path) -> None:
-    """As near to Pillow's as ffcv's decoder comes, which is 6 grey levels: it asks libjpeg-turbo for its fast DCT.
+    """As near to Pillow's as ffcv's decoder comes, which is 6 gray levels: it asks libjpeg-turbo for its fast DCT.
 
     In a process of its own, because it makes numba's type of uint8 arrays read-only wherever it is used.
     """

@@ -28,18 +28,18 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
     """A PNG file by hand, for what Pillow does not write: `rows` are those of the image, each with its filter byte."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
 def tiff(values: list[int], bits: int, packed: bytes, **tags: int) -> bytes:
-    """A grey TIFF file of one row by hand."""
+    """A gray TIFF file of one row by hand."""
     entries = {256: len(values), 257: 1, 258: bits, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(packed)}
     entries |= {int(key[1:]): value for key, value in tags.items()}
     entries[273] = 8 + 2 + 12 * len(entries) + 4
@@ -74,9 +74,9 @@ def see_through() -> dict[str, bytes]:
         "rgba": encoded(rgba, "PNG"),
         "la": encoded(la, "PNG"),
         "webp": encoded(rgba, "WEBP", lossless=True, exact=True),
-        "palette, one colour": encoded(palette, "PNG", transparency=3),
+        "palette, one color": encoded(palette, "PNG", transparency=3),
         "palette, alpha for each": encoded(palette, "PNG", transparency=bytes(range(0, 256, 16))),
-        "grey, one level": encoded(CODED.convert("L"), "PNG", transparency=7),
+        "gray, one level": encoded(CODED.convert("L"), "PNG", transparency=7),
         "gif": encoded(palette, "GIF", transparency=3),
     }
 

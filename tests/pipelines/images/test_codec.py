@@ -43,7 +43,7 @@ FITTING = {
     "4:2:0": encoded(CODED, "JPEG", subsampling=2),
     "4:1:1": encoded(CODED, "JPEG", subsampling="4:1:1"),
     "progressive": encoded(CODED, "JPEG", progressive=True),
-    "grey": encoded(CODED.convert("L"), "JPEG"),
+    "gray": encoded(CODED.convert("L"), "JPEG"),
     "rgb": encoded(CODED, "JPEG", keep_rgb=True),
     "restart markers": encoded(CODED, "JPEG", restart_marker_blocks=1),
     "exif": encoded(CODED, "JPEG", exif=rotated_exif()),

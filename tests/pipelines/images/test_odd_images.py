@@ -187,7 +187,7 @@ print(image_size(large, "x"), decode_rgb(palette, "x").shape)
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
 def test_the_first_picture_of_an_animation_counts(kind: str, tmp_path: Path) -> None:
-    pictures = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime", "blue")]
+    pictures = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(pictures[0], kind, save_all=True, append_images=pictures[1:], duration=50, **options)
     with Image.open(io.BytesIO(data)) as image:

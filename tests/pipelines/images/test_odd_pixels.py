@@ -1,4 +1,4 @@
-"""Odd colours, depths and orientations: pixels are known from how they are made here, or from torchvision."""
+"""Odd colors, depths and orientations: pixels are known from how they are made here, or from torchvision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def inks(*cmyk: int) -> np.ndarray:
 
 
 def four_channels(samples: tuple[int, ...], transform: int) -> bytes:
-    """A JPEG file of one colour whose four stored components have these values, under Adobe's marker."""
+    """A JPEG file of one color whose four stored components have these values, under Adobe's marker."""
     inverted = tuple(255 - sample for sample in samples)  # Pillow's writer inverts
     data = encoded(Image.new("CMYK", (16, 16), inverted), "JPEG", quality=100)
     at = data.index(b"Adobe") + 11
@@ -68,10 +68,10 @@ def test_cmyk_and_ycck_jpeg(cmyk: tuple[int, ...], tmp_path: Path) -> None:
 LEVELS = np.array([0, 1, 255, 256, 0x1234, 0x80FF, 0xFEFF, 0xFFFF], np.uint16)
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)], ids=["L", "LA", "RGB", "RGBA"])
-def test_png_of_16_bits_keeps_the_high_byte(colour: int, channels: int) -> None:
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)], ids=["L", "LA", "RGB", "RGBA"])
+def test_png_of_16_bits_keeps_the_high_byte(color: int, channels: int) -> None:
     pixels = np.stack([np.roll(LEVELS, k) for k in range(channels)], -1)
-    data = png(len(LEVELS), 1, 16, colour, b"\0" + pixels.astype(">u2").tobytes())
+    data = png(len(LEVELS), 1, 16, color, b"\0" + pixels.astype(">u2").tobytes())
     wanted = (pixels >> 8)[None, :, [0, 0, 0] if channels < 3 else [0, 1, 2]]
     assert np.array_equal(decode_rgb(data, "x"), wanted)
     if channels < 3:
@@ -80,11 +80,11 @@ def test_png_of_16_bits_keeps_the_high_byte(colour: int, channels: int) -> None:
 
 def test_other_files_of_more_than_8_bits() -> None:
     wanted = np.repeat((LEVELS >> 8)[None, :, None], 3, axis=2)
-    grey = Image.fromarray(LEVELS[None])
+    gray = Image.fromarray(LEVELS[None])
     for data in (
-        encoded(grey, "TIFF"),
-        encoded(grey, "PPM"),
-        encoded(grey, "JPEG2000"),
+        encoded(gray, "TIFF"),
+        encoded(gray, "PPM"),
+        encoded(gray, "JPEG2000"),
         tiff([0] * 8, 16, LEVELS.tobytes()),
     ):
         assert np.array_equal(decode_rgb(data, "x"), wanted)
@@ -104,7 +104,7 @@ def test_transparency_is_dropped_as_torchvision_does(kind: str, tmp_path: Path) 
     image = decode_rgb(data, "x")
     assert np.array_equal(image, by_torchvision(data, tmp_path))
     wanted = CODED.quantize(16) if "palette" in kind or kind == "gif" else CODED
-    wanted = wanted.convert("L") if kind.startswith(("la", "grey")) else wanted
+    wanted = wanted.convert("L") if kind.startswith(("la", "gray")) else wanted
     assert np.array_equal(image, np.asarray(wanted.convert("RGB")))
 
 
@@ -117,16 +117,16 @@ def test_other_formats_whatever_their_name(kind: str) -> None:
     assert stored[:3] == b"\xff\xd8\xff" and size == [HEIGHT, WIDTH]
 
 
-def test_grey_and_two_colours() -> None:
+def test_gray_and_two_colors() -> None:
     bits = Image.fromarray(np.asarray(CODED.convert("L")) > 120)
     assert bits.mode == "1"
     wanted = np.repeat((np.asarray(CODED.convert("L")) > 120)[..., None] * np.uint8(255), 3, axis=2)
     assert np.array_equal(decode_rgb(encoded(bits, "PNG"), "x"), wanted)
-    grey = decode_rgb(encoded(CODED.convert("L"), "BMP"), "x")
-    assert np.array_equal(grey, np.repeat(np.asarray(CODED.convert("L"))[..., None], 3, axis=2))
+    gray = decode_rgb(encoded(CODED.convert("L"), "BMP"), "x")
+    assert np.array_equal(gray, np.repeat(np.asarray(CODED.convert("L"))[..., None], 3, axis=2))
 
 
-def test_colour_profiles_are_ignored_and_not_handed_on(tmp_path: Path) -> None:
+def test_color_profiles_are_ignored_and_not_handed_on(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     plain, tagged = jpeg(np.asarray(CODED)), encoded(CODED, "JPEG", quality=95, subsampling=0, icc_profile=profile)
     assert np.array_equal(decode_rgb(tagged, "x"), decode_rgb(plain, "x"))

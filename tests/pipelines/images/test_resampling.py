@@ -71,7 +71,7 @@ def test_matches_torchvision(box, size):
     assert difference(resize_box(image, box, (size, size)), theirs) <= 1
 
 
-def test_every_grey_level_is_kept():
+def test_every_gray_level_is_kept():
     image = np.arange(256, dtype=np.uint8).repeat(36).reshape(256, 6, 6)
     for level in image:
         for size in (1, 4, 6, 31):

@@ -95,10 +95,10 @@ def check_boxes(seen: Seen, sizes: np.ndarray, yxhw: np.ndarray, flip: np.ndarra
     for image, index in zip(seen.images, seen.indices, strict=True):
         *shown, mirrored = read_box(image, *sizes[index])
         y, x, h, w = yxhw[index]
-        if min(h, w) < 20:  # too few grey levels to measure
+        if min(h, w) < 20:  # too few gray levels to measure
             continue
         error = np.abs(np.array(shown) - (y, x, h, w)) / (h, w, h, w)
-        # One grey level is worth side / 255 pixels of the stored image.
+        # One gray level is worth side / 255 pixels of the stored image.
         slack = tolerance + 1.5 * np.array([*sizes[index], *sizes[index]]) / 255 / (h, w, h, w)
         assert (error < slack).all() and mirrored == flip[index], (index, shown, yxhw[index])
 

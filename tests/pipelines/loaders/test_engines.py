@@ -69,7 +69,7 @@ def facts(path: Path, sizes: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_evaluation(way: tuple[str, str], opened, stored: dict[str, Path], coded_sizes: list) -> None:
-    """Each index once, its label, the centre box, the order of the files; again at another resolution."""
+    """Each index once, its label, the center box, the order of the files; again at another resolution."""
     path = stored[way[1]]
     sizes, codes, labels = facts(path, coded_sizes)
     loader = opened(way[0], path)
@@ -82,8 +82,8 @@ def test_evaluation(way: tuple[str, str], opened, stored: dict[str, Path], coded
             assert seen.indices.tolist() == list(range(24))
         assert sorted(seen.indices.tolist()) == list(range(24))
         check_codes(seen, codes, labels)
-        centre = boxes(EvalCrop(), 3, 0, np.arange(24), sizes, resolution)
-        check_boxes(seen, sizes, centre.yxhw, centre.flip)
+        center = boxes(EvalCrop(), 3, 0, np.arange(24), sizes, resolution)
+        check_boxes(seen, sizes, center.yxhw, center.flip)
     assert loader.counters.num_images == 72
     num_bytes = 3 * sum(len(open_source(path).read(i)) for i in range(24))
     num_pixels = 3 * int(sizes.prod(axis=1).sum())
@@ -161,7 +161,7 @@ def test_dali_draws_its_own_crops(kind: str, opened, stored, coded_sizes: list) 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("way", SHARING)
 def test_same_crops_on_any_engine_and_workers(way, num_workers: int, opened, stored) -> None:
-    """The reference is torch without workers on the same file; DALI may differ by 3 grey levels of rounding."""
+    """The reference is torch without workers on the same file; DALI may differ by 3 gray levels of rounding."""
     settings = {"crop": TRAIN, "shuffle": True, "resolution": 56}
     wanted = collect(opened("torch", stored[way[1]], num_workers=0, **settings))
     seen = collect(opened(way[0], stored[way[1]], num_workers=num_workers, **settings))

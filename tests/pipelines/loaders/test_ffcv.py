@@ -121,7 +121,7 @@ def test_counters(training: Loader, whole: Path, sizes: list) -> None:
 
 @pytest.mark.slow
 def test_testing_and_damage(testing: Loader, sizes: list) -> None:
-    """In file order, our share of it, FFCV's own centre box; the damaged sample is replaced or stops the run."""
+    """In file order, our share of it, FFCV's own center box; the damaged sample is replaced or stops the run."""
     wanted = np.concatenate(list(batches(testing.config, NUM, 0)))
     assert BAD in wanted
     for resolution in (64, 48, 64):

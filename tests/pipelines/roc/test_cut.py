@@ -43,7 +43,7 @@ def test_every_pixel_of_the_box_is_the_whole_images(size, subsampling, data):
     inner = (slice(y - top, y - top + h), slice(x - left, x - left + w))
     assert part[inner].shape == (h, w, 3)
     assert np.array_equal(part[inner], whole[inner])
-    # nothing but the MCUs that the box and its chroma neighbours touch, and the one before a few last columns
+    # nothing but the MCUs that the box and its chroma neighbors touch, and the one before a few last columns
     assert top <= y < top + 17 and left <= x < left + (17 if x + 5 <= size[1] else 21)
     assert part.shape[0] <= y - top + h + 17 and part.shape[1] <= x - left + w + 17
 
@@ -111,7 +111,7 @@ def test_pillow_reads_the_image_field_as_an_ordinary_jpeg():
     assert np.array_equal(pillow(image), pillow(plain.getvalue()))
 
 
-def test_grey_and_transparent_images_become_rgb():
+def test_gray_and_transparent_images_become_rgb():
     for mode in ("L", "RGBA", "P"):
         image, field = encode(Image.fromarray(photo(64, 80)).convert(mode))
         assert pillow(image).shape == (64, 80, 3)

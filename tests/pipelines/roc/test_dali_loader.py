@@ -65,7 +65,7 @@ def epoch_of(engine: str, path: Path, epoch: int = 0, **changes: object) -> list
 @pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop(), EvalCrop(1.0, 0.5)])
 @pytest.mark.parametrize(("engine", "zoom"), [("torch", INF), ("roc", 0.8)])
 def test_pixels_are_those_of_engines_that_decode_themselves(photos, engine, zoom, crop, device):
-    """At full levels the reference's, at coarser ones those of `roc`. 2 grey levels are allowed, 0.2 is measured."""
+    """At full levels the reference's, at coarser ones those of `roc`. 2 gray levels are allowed, 0.2 is measured."""
     changes = {"crop": crop, "min_zoom": zoom, "resolution": 80}
     ours = epoch_of("roc-dali", photos, 2, device=device, **changes)
     for got, wanted in zip(ours, epoch_of(engine, photos, 2, **changes), strict=True):

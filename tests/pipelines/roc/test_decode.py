@@ -58,7 +58,7 @@ def test_full_level_crops_are_pillows(size, subsampling, resolution, flip, data)
     theirs = np.asarray(crop.resize((resolution, resolution), Image.Resampling.BILINEAR))
     theirs = theirs[:, ::-1] if flip else theirs
     assert code == OK and counts[LEVEL_SHIFT] == 0
-    # Pillow clamps and rounds colours before it resizes, we after: saturated noise differs by more than a level.
+    # Pillow clamps and rounds colors before it resizes, we after: saturated noise differs by more than a level.
     assert difference(ours, theirs).mean() <= 1.0
     assert np.percentile(difference(ours, theirs), 99) <= 8
 
@@ -97,9 +97,9 @@ def test_fractional_boxes_are_pillows(resolution, shares):
     assert code == OK and difference(ours, theirs).mean() <= 1.0
 
 
-def test_grey_levels_and_colours_are_exact_where_nothing_varies():
-    for colour in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 30, 60), (0, 255, 0), (10, 20, 250)):
-        image, field = encode(np.full((64, 80, 3), colour, np.uint8))
+def test_gray_levels_and_colors_are_exact_where_nothing_varies():
+    for color in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 30, 60), (0, 255, 0), (10, 20, 250)):
+        image, field = encode(np.full((64, 80, 3), color, np.uint8))
         ours, _, _ = decode(image, field, (64, 80), (3, 5, 50, 60), 33)
         assert difference(ours, pillow(image)[:33, :33]).max() <= 1
 
@@ -200,7 +200,7 @@ def test_impossible_places_and_boxes_get_a_code():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 70), st.integers(0, 2**31))
-def test_fast_sums_are_exact_to_an_eighth_of_a_grey_level(length, num_out, seed):
+def test_fast_sums_are_exact_to_an_eighth_of_a_gray_level(length, num_out, seed):
     """Against float arithmetic with the same weights; more than 64 taps take the exact way."""
     first, taps = np.empty(num_out, np.int32), num_taps(float(length), num_out, 0, length)
     weights = np.empty((num_out, taps), np.uint16)

@@ -99,7 +99,7 @@ def test_any_interval_and_the_standard_huffman_tables(interval, optimize):
 
 
 @needs_turbojpeg
-def test_grey_images_have_one_plane():
+def test_gray_images_have_one_plane():
     image = photo(50, 70)[..., 0]
     jpeg, field = record_of(image)
     error, planes, _ = ours(jpeg, field, image.shape)

@@ -69,8 +69,8 @@ def test_photographs_are_coded_as_libjpeg_does(subsampling: str, quality: int) -
 
 def test_flat_images_have_the_shortest_segments() -> None:
     """One symbol in each table: codes of one bit, never the code of all ones."""
-    for colour in ((0, 0, 0), (255, 255, 255), (12, 200, 77)):
-        pixels = np.full((40, 56, 3), colour, np.uint8)
+    for color in ((0, 0, 0), (255, 255, 255), (12, 200, 77)):
+        pixels = np.full((40, 56, 3), color, np.uint8)
         jpeg = coded(pixels, 90, "4:2:0")
         assert jpeg == libjpegs(pixels, 90, "4:2:0")
         assert np.abs(pillow(jpeg).astype(int) - pixels).max() <= 2

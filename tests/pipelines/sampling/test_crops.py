@@ -54,7 +54,7 @@ LAWS = {
     "aspect": lambda b, _: b[:, 3] / b[:, 2],
     "y": lambda b, size: b[:, 0] / size[0],
     "x": lambda b, size: b[:, 1] / size[1],
-    "centre": lambda b, size: (b[:, 1] + b[:, 3] / 2) / size[1],
+    "center": lambda b, size: (b[:, 1] + b[:, 3] / 2) / size[1],
 }
 
 
@@ -91,7 +91,7 @@ def test_boxes_lie_within_the_image(height: int, width: int, low: float, seed: i
 
 @pytest.mark.parametrize("size", [(100, 900), (900, 100), (10, 300)])
 def test_fall_back_is_torchvisions(size: tuple[int, int]) -> None:
-    """At scale (1, 1) no box of the allowed ratio fits into a strip, so the centred fall-back is certain."""
+    """At scale (1, 1) no box of the allowed ratio fits into a strip, so the centered fall-back is certain."""
     crop = TrainCrop(scale=(1, 1))
     assert (ours(crop, size, 5) == torchvisions(crop, size, 5)).all()
 
@@ -157,9 +157,9 @@ def test_training_crop_is_resized_crop() -> None:
 def shifts(crop: ShiftCrop, size: tuple[int, int], resolution: int, num: int = NUM) -> tuple[np.ndarray, int]:
     """Left edges in pixels of the resized image, and how many pixels it has beside the crop."""
     found = shifted_crops(crop, 5, 2, np.arange(num), np.tile(size, (num, 1)), resolution)
-    centred = centre_crops(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
-    assert (found[:, [0, 2, 3]] == centred[[0, 2, 3]]).all()  # only x differs
-    per_x = centred[3] / resolution
+    centered = centre_crops(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
+    assert (found[:, [0, 2, 3]] == centered[[0, 2, 3]]).all()  # only x differs
+    per_x = centered[3] / resolution
     left = found[:, 1] / per_x
     assert left == pytest.approx(np.rint(left), abs=1e-6)
     return np.rint(left).astype(int), round(size[1] / per_x) - resolution
@@ -168,12 +168,12 @@ def shifts(crop: ShiftCrop, size: tuple[int, int], resolution: int, num: int = N
 @pytest.mark.parametrize("crop_pct", [0.875, 0.6])
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (300, 300), (101, 640), (64, 64)])
 def test_shifts_have_the_law_of_fixres(size: tuple[int, int], crop_pct: float) -> None:
-    """Drawn as its code does, by Python: a distance up to the centre's from the edge, then a sign."""
+    """Drawn as its code does, by Python: a distance up to the center's from the edge, then a sign."""
     import random
 
     mine, spare = shifts(ShiftCrop(crop_pct), size, 64)
-    draw, centre = random.Random(1), round(spare / 2)
-    theirs = [min(centre + draw.randrange(centre + 1) * draw.choice((-1, 1)), spare) for _ in range(NUM)]
+    draw, center = random.Random(1), round(spare / 2)
+    theirs = [min(center + draw.randrange(center + 1) * draw.choice((-1, 1)), spare) for _ in range(NUM)]
     assert mine.min() >= 0 and mine.max() <= spare
     assert same_law(mine.astype(float), np.array(theirs, float))
     if spare >= 3:  # every place is reached, and no two epochs are alike
@@ -200,7 +200,7 @@ def test_shifted_crop_is_resize_and_crop(size: tuple[int, int]) -> None:
         assert np.abs(eval_crop(image, box, resolution).astype(int) - wanted).max() <= 1
 
 
-def test_shifts_depend_on_neither_flips_nor_neighbours() -> None:
+def test_shifts_depend_on_neither_flips_nor_neighbors() -> None:
     sizes = np.tile([100, 300], (NUM, 1))
     drawn = boxes(ShiftCrop(), 3, 1, np.arange(NUM), sizes, 64)
     assert abs(np.corrcoef(drawn.flip, drawn.yxhw[:, 1])[0, 1]) < 4 / np.sqrt(NUM)

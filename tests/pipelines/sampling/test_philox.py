@@ -42,7 +42,7 @@ def test_vectorised_over_counters() -> None:
     index=st.integers(0, 2**32 - 1),
     num=st.integers(1, 23),
 )
-def test_a_sample_does_not_depend_on_its_neighbours(seed: int, epoch: int, index: int, num: int) -> None:
+def test_a_sample_does_not_depend_on_its_neighbors(seed: int, epoch: int, index: int, num: int) -> None:
     others = np.array([3, index, 2**32 - 1], np.int64)
     alone = random_words(seed, 1, epoch, np.array([index]), num)
     assert alone.shape == (1, num)
@@ -63,6 +63,6 @@ def test_uniforms_are_uniform() -> None:
     assert 0 <= draws.min() and draws.max() < 1
     for column in draws.T:
         assert is_uniform(column)
-    # Neighbouring columns and neighbouring samples are uncorrelated; the bound is 4 standard deviations.
+    # Neighboring columns and neighboring samples are uncorrelated; the bound is 4 standard deviations.
     assert abs(np.corrcoef(draws.T)[np.triu_indices(4, 1)]).max() < 4 / np.sqrt(50_000)
     assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 4 / np.sqrt(50_000)

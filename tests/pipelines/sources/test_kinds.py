@@ -16,7 +16,7 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
 from pipelines.sources.imagenet.imagenet_v2 import NumberedSource
 from pipelines.sources.imagenet.kaggle import KaggleSource
-from pipelines.sources.kinds import recognise
+from pipelines.sources.kinds import recognize
 from pipelines.sources.splits import split_of
 from pipelines.spec import InputError
 from tests.pipelines.sources import miniatures as mini
@@ -52,12 +52,12 @@ def write_all(root: Path, train: Photos, val: Photos) -> dict[str, Path]:
     }
 
 
-def test_each_kind_is_recognised(train: Photos, val: Photos, tmp_path: Path) -> None:
+def test_each_kind_is_recognized(train: Photos, val: Photos, tmp_path: Path) -> None:
     paths = write_all(tmp_path, train, val)
-    assert {kind: recognise(path) for kind, path in paths.items()} == {kind: kind for kind in KINDS}
-    assert recognise(paths["folder"] / "train") == "folder"
-    assert recognise(paths["kaggle"] / "ILSVRC") == "kaggle"
-    assert recognise(paths["parquet"] / "data" / "train-00000-of-00003.parquet") == "parquet"
+    assert {kind: recognize(path) for kind, path in paths.items()} == {kind: kind for kind in KINDS}
+    assert recognize(paths["folder"] / "train") == "folder"
+    assert recognize(paths["kaggle"] / "ILSVRC") == "kaggle"
+    assert recognize(paths["parquet"] / "data" / "train-00000-of-00003.parquet") == "parquet"
     for kind, path in paths.items():
         split = None if kind in ("imagenet_v2", "flat") else "train"
         assert len(open_source(path, split=split)) == len(open_source(path, kind, split)) == mini.NUM_IMAGES

@@ -55,7 +55,7 @@ def test_pinned() -> None:
     scene = draw_scene(SceneConfig(), "train", 3)
     target = scene.things[scene.target]
     assert (scene.height, scene.width, scene.label, len(scene.things)) == (350, 481, 3, 9)
-    assert np.allclose([*target.centre, target.diameter, target.wavelength], [132.81, 259.94, 187.65, 12.54], atol=0.01)
+    assert np.allclose([*target.center, target.diameter, target.wavelength], [132.81, 259.94, 187.65, 12.54], atol=0.01)
     # Within a level: another Pillow may resample the background a little differently.
     assert np.allclose(render(scene).mean((0, 1)), [115.1, 115.0, 116.5], atol=1)
 
@@ -107,12 +107,12 @@ def test_jpeg_files_are_like_photographs() -> None:
 
 @functools.cache
 def scenes_of(split: str, num: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes int (N, 2), and of each target label, diameter, and offset of the centre over the sides (N, 4)."""
+    """Sizes int (N, 2), and of each target label, diameter, and offset of the center over the sides (N, 4)."""
     scenes = [draw_scene(SceneConfig(), split, index) for index in range(num)]
     rows = []
     for scene in scenes:
         target = scene.things[scene.target]
-        y, x = target.centre
+        y, x = target.center
         rows.append((scene.label, target.diameter, y / scene.height - 0.5, x / scene.width - 0.5))
     return np.array([(scene.height, scene.width) for scene in scenes]), np.array(rows)
 
@@ -158,7 +158,7 @@ def test_random_resized_crop_alone_makes_objects_look_larger_in_training() -> No
     ],
 )
 def test_shapes_have_the_area_of_their_formula(shape: str, area: float) -> None:
-    empty = render(plain_scene(thing(diameter=0.0, centre=(-500.0, -500.0)), 256)).astype(float)
+    empty = render(plain_scene(thing(diameter=0.0, center=(-500.0, -500.0)), 256)).astype(float)
     drawn = render(plain_scene(thing(shape=shape), 256)).astype(float)
     cover = (1 - drawn / empty)[..., 1].sum()
     assert cover == pytest.approx(area * 100**2, rel=0.02)
@@ -169,9 +169,9 @@ def test_shapes_have_the_area_of_their_formula(shape: str, area: float) -> None:
 def test_patterns_share_wavelength_and_differ_in_directions(
     pattern: str, num_directions: int, wavelength: float
 ) -> None:
-    colours = ((40.0,) * 3, (210.0,) * 3)
+    colors = ((40.0,) * 3, (210.0,) * 3)
     scene = plain_scene(
-        thing(shape="square", diameter=800.0, pattern=pattern, wavelength=wavelength, colours=colours), 256
+        thing(shape="square", diameter=800.0, pattern=pattern, wavelength=wavelength, colors=colors), 256
     )
     window = np.hanning(256)
     patch = render(scene)[..., 1].astype(float)

@@ -1,4 +1,4 @@
-"""One arm of a comparison: a network trained by one resolution schedule. Its end is in `fixres.experiment.arm_end`."""
+"""One variant of a comparison: a network trained by one resolution schedule. Its end is in `fixres.experiment.variant_end`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixres.config.recipe import ArmConfig, OptimConfig, Recipe
-from fixres.distributed.process_group import gathered, is_main, num_processes, summed
-from fixres.distributed.sync_batchnorm import synchronised
+from fixres.config.recipe import OptimConfig, Recipe, VariantConfig
+from fixres.distributed.process_group import all_gather, all_reduce, is_main, num_processes
+from fixres.distributed.sync_batchnorm import synchronized
 from fixres.evaluation.accuracy import EvalResult, evaluate
-from fixres.experiment.results import ArmResult, CurvePoint, Ending, arm_result, ending
+from fixres.experiment.results import CurvePoint, Ending, VariantResult, ending, variant_result
 from fixres.experiment.run_folder import RunLog
-from fixres.finetuning.preflight import check_fix
+from fixres.finetuning.preflight import check_finetune
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.factory import Normalise, create_model
+from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
 from fixres.models.probe import check_takes
 from fixres.observability.clock import Clock
-from fixres.observability.console import say
+from fixres.observability.console import log
 from fixres.observability.profiler import StepProfiler
 from fixres.training.build import create_trainer
 from fixres.training.ema import Average
@@ -30,17 +30,17 @@ from fixres.training.trainer import EpochResult, Progress, Trainer
 from pipelines.spec import Crop, InputError, Loader, OpenLoader
 
 
-class Arm:
-    """Trains epoch by epoch, so that several arms can take turns and a slow minute of the machine hits all alike.
+class VariantRun:
+    """Trains epoch by epoch, so that several variants can take turns and a slow minute of the machine hits all alike.
 
     Args:
-        name: a field of ArmsConfig.
-        config: the arm.
-        recipe: what all arms share.
+        name: a field of VariantsConfig.
+        config: the variant.
+        recipe: what all variants share.
         open_loader: opens the training split.
-        test_loader: opened test split, shared by all arms.
+        test_loader: opened test split, shared by all variants.
         precision: number format and device.
-        log: the run folder.
+        run_log: the run folder.
 
     Attributes:
         net: what is trained.
@@ -48,45 +48,45 @@ class Arm:
         epochs: results of the epochs done.
         curve: tests so far.
         ending: what of its end is done.
-        result: once the arm is finished.
+        result: once the variant is finished.
     """
 
     def __init__(
         self,
         name: str,
-        config: ArmConfig,
+        config: VariantConfig,
         recipe: Recipe,
         open_loader: OpenLoader,
         test_loader: Loader,
         precision: Precision,
-        log: RunLog,
+        run_log: RunLog,
     ) -> None:
-        self.name, self.config, self.recipe, self.log = name, config, recipe, log
+        self.name, self.config, self.recipe, self.run_log = name, config, recipe, run_log
         self.test_loader, self.precision, self._open_loader = test_loader, precision, open_loader
         self.clock = Clock()
         self.resolutions = [resolution_at(epoch, config.resolution) for epoch in range(config.epochs)]
         with self.clock.stage("open"):
             torch.manual_seed(recipe.seed)
             net = create_model(recipe.model, len(test_loader.classes))
-            net = synchronised(net, precision.device) if recipe.model.sync_bn else net
+            net = synchronized(net, precision.device) if recipe.model.sync_bn else net
             self.net = net.to(precision.device)
             for resolution in sorted({*self.resolutions, *recipe.sweep_resolutions()}):
                 check_takes(self.net, resolution)  # now, and not after the training
-            self.normalise = Normalise().to(precision.device)
+            self.normalize = Normalize().to(precision.device)
             self._average = None if recipe.optim.ema is None else Average(self.net, recipe.optim.ema)
             self.tested = self.net if self._average is None else self._average.net
             self.trainer: Trainer | None = create_trainer(
-                recipe, self.net, self.normalise, precision, test_loader.classes, self._average
+                recipe, self.net, self.normalize, precision, test_loader.classes, self._average
             )
             self.loader = self.open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
             check_cache(recipe, config, self.loader)
-            if config.fix is not None:
-                check_fix(self.tested, self.loader, config.fix, recipe.optim, config.test_res)
-        say(f"{name}: {_rates(recipe.optim)}")
+            if config.finetune is not None:
+                check_finetune(self.tested, self.loader, config.finetune, recipe.optim, config.test_res)
+        log(f"{name}: {_rates(recipe.optim)}")
         self.epochs: list[EpochResult] = []
         self.curve: list[CurvePoint] = []
         self.ending = Ending()
-        self.result: ArmResult | None = None
+        self.result: VariantResult | None = None
         self._progress, self._num_bad_before = Progress(), 0
 
     def open_train(
@@ -111,16 +111,16 @@ class Arm:
     @property
     def num_bad_samples(self) -> int:
         """Bad samples replaced in training so far. To be asked for in all processes."""
-        return self._num_bad_before + sum(gathered(self.loader.counters.num_bad_samples))
+        return self._num_bad_before + sum(all_gather(self.loader.counters.num_bad_samples))
 
     @property
     def has_finite_weights(self) -> bool:
-        """Whether all weights and statistics are numbers, in all processes. Always so once the arm is finished."""
+        """Whether all weights and statistics are numbers, in all processes. Always so once the variant is finished."""
         if self.result is not None:
             return True
         # A forward pass that overflows in 16 bits spoils BatchNorm's statistics, which no training loss tells.
         values = [value for value in self.net.state_dict().values() if value.is_floating_point()]
-        return all(gathered(bool(torch.stack([value.isfinite().all() for value in values]).all())))
+        return all(all_gather(bool(torch.stack([value.isfinite().all() for value in values]).all())))
 
     def check_weights(self) -> None:
         """Raises InputError if a weight or statistic is not finite, which no loss may tell. In all processes."""
@@ -134,7 +134,7 @@ class Arm:
         """Trains the next epoch, or the rest of one, and tests if it is time for it.
 
         Args:
-            watch: a `Survival`, or None.
+            watch: a `FaultTolerance`, or None.
         """
         config, optim, epoch = self.config, self.recipe.optim, len(self.epochs)
         assert self.trainer is not None
@@ -153,10 +153,10 @@ class Arm:
                 None if watch is None else _Aside(watch, self.clock),
             )
         if profiler is not None and profiler.summary:
-            say(f"{self.name}: {profiler.summary}")
+            log(f"{self.name}: {profiler.summary}")
         self.epochs.append(result)
         self._progress = Progress()
-        self.log.write(self.name, "train", epoch + 1, result)
+        self.run_log.write(self.name, "train", epoch + 1, result)
         every = self.recipe.eval_every
         if every and (epoch + 1) % every == 0 and epoch + 1 < config.epochs:
             self._test(epoch + 1)
@@ -165,24 +165,24 @@ class Arm:
         """For the second epoch, or the only one, if the recipe asks for it."""
         if not self.recipe.profile or epoch != min(1, self.config.epochs - 1) or not is_main():
             return None
-        return StepProfiler(self.log.folder / self.name / "trace.json", self.recipe.profile, self.precision.device)
+        return StepProfiler(self.run_log.folder / self.name / "trace.json", self.recipe.profile, self.precision.device)
 
     def _test(self, epoch: int) -> None:
         with self.clock.stage("evaluate"):
             self.test_loader.set_resolution(self.config.test_res)
-            result = evaluate(self.tested, self.normalise, self.test_loader, self.precision, f"{self.name}: test")
+            result = evaluate(self.tested, self.normalize, self.test_loader, self.precision, f"{self.name}: test")
         best = max((point.top1 for point in self.curve), default=-1.0)
         self.add_to_curve(epoch, result)
         if result.top1 > best:
-            self.save("best.pt", fixed=False)
+            self.save("best.pt", finetuned=False)
 
     def add_to_curve(self, epoch: int, result: EvalResult) -> None:
         """Notes a test after `epoch` epochs."""
         self.curve.append(CurvePoint(epoch, self.clock.train_seconds, result.top1, self.epochs[-1].loss))
-        self.log.write(self.name, "test", epoch, result)
+        self.run_log.write(self.name, "test", epoch, result)
 
-    def save(self, name: str, fixed: bool) -> None:
-        """Writes the weights of what is tested into the arm's folder."""
+    def save(self, name: str, finetuned: bool) -> None:
+        """Writes the weights of what is tested into the variant's folder."""
         if not is_main():
             return
         recipe = self.recipe
@@ -193,11 +193,11 @@ class Arm:
             train_res=self.resolutions[max(len(self.epochs), 1) - 1],
             test_res=self.config.test_res,
             crop_pct=recipe.eval_crop.crop_pct,
-            fixed=fixed,
+            finetuned=finetuned,
             seed=recipe.seed,
         )
         with self.clock.stage("save"):
-            save_checkpoint(self.log.folder / self.name / name, self.tested, info)
+            save_checkpoint(self.run_log.folder / self.name / name, self.tested, info)
 
     def sample_crops(self, num: int = 8) -> dict[str, np.ndarray]:
         """The first crops of the run, as the network sees them: uint8 (num, r, r, 3) for "train" and "test"."""
@@ -209,7 +209,7 @@ class Arm:
         return {name: batch.images[:num].cpu().numpy() for name, batch in batches.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the arm needs to go on; its result alone once it is finished. To be asked for in all processes."""
+        """All that the variant needs to go on; its result alone once it is finished. To be asked for in all processes."""
         if self.result is not None:
             return {"result": asdict(self.result)}
         return {
@@ -227,7 +227,7 @@ class Arm:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave, on any number of processes."""
         if "result" in state:
-            self.result = arm_result(state["result"])
+            self.result = variant_result(state["result"])
             return
         self.net.load_state_dict(state["net"])
         if state["stepper"] is not None:
@@ -265,8 +265,8 @@ def _over_processes(progress: Progress, precision: Precision) -> dict[str, float
     if num_processes() == 1:
         return {}
     sums = [progress.num_images, progress.loss_sum, progress.num_skipped]
-    summed_up = summed(torch.tensor(sums, dtype=torch.float64, device=precision.device)).tolist()
-    return {"num_images": int(summed_up[0]), "loss_sum": summed_up[1], "num_skipped": summed_up[2]}
+    reduced = all_reduce(torch.tensor(sums, dtype=torch.float64, device=precision.device)).tolist()
+    return {"num_images": int(reduced[0]), "loss_sum": reduced[1], "num_skipped": reduced[2]}
 
 
 def _rates(optim: OptimConfig) -> str:
