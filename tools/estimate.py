@@ -3,7 +3,8 @@
 python tools/estimate.py --gpus 8 --model resnet50 --images 1281167
 python tools/estimate.py --gpus 1 --cores 2 --model resnet18 --images 50000 --small 128:12,160:4
 
-Step speeds come from a record of benchmarks.training.train_step that has the network and was made on the same device (or, where
+Step speeds come from a record of benchmarks.training.train_step that has the network and was made on the same device
+(or, where
 there is no GPU, on any), else from a quick measurement here; loader speeds from the record of benchmarks.throughput.
 """
 

@@ -1,6 +1,6 @@
 """Pooled features, probabilities and labels of a split as .npy files; a killed run is continued by the same command.
 
-python tools/extract_features.py --model runs/demo/fast/finetuned.pt --data.path FOLDER --test_res 128 --output features/a
+python tools/extract_features.py --model runs/demo/fast/finetuned.pt --data.path FOLDER --output features/a
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A machine that others use slows down and speeds up while a benchmark runs. What it does to one contender it does to the
 next a moment later, so contenders take turns in short windows and are compared within a round, never across rounds.
-The shorter the windows the better: in a simulation of drift and bursts (tests/benchmarks/harness/test_interleaved.py), at equal
+The shorter the windows the better: in a simulation of drift and bursts
+(tests/benchmarks/harness/test_interleaved.py), at equal
 total time, ratios scattered by 8 % with windows of 0.5 s, 4 % with 0.25 s and 1 % with 0.1 s.
 """
 

@@ -102,7 +102,7 @@ def at_resolution(speeds: Mapping[int, float], resolution: int, by_pixels: bool)
 
 
 def steps_of(record: dict[str, Any], model: str) -> dict[int, float]:
-    """Images a second of a network by resolution, from a record of benchmarks.training.train_step; empty if it has none."""
+    """Images a second by resolution, from a record of benchmarks.training.train_step; empty if it lacks the network."""
     return {one["res"]: one["images_per_second"] for one in record["results"] if one["model"] == model}
 
 

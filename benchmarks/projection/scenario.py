@@ -1,6 +1,7 @@
 """Large throughout against small and fixed on a data set like ImageNet, projected: nothing here is a measurement.
 
-Step speeds come from a record of benchmarks.training.train_step, else from a quick measurement on the spot; loader speeds from
+Step speeds come from a record of benchmarks.training.train_step, else from a quick measurement on the spot; loader
+speeds from
 the record of benchmarks.throughput. The sums are those of benchmarks.projection.model.
 """
 

@@ -60,7 +60,8 @@ class End:
 def ends_of_run(run: dict[str, Any]) -> dict[str, list[End]]:
     """The ends of all variants of one seed, by variant.
 
-    The first variant to open pays for what all share, such as loading libraries. All open and save the same, so the least
+    The first variant to open pays for what all share, such as loading libraries. All open and save the same, so the
+    least
     of their times is counted for each.
     """
     opening = min(variant["paused_seconds"] - variant["evaluate_seconds"] for variant in run["variants"])

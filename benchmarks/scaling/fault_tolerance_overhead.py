@@ -2,7 +2,8 @@
 
 python -m benchmarks.scaling.fault_tolerance_overhead --networks small:64:8,resnet18:128:16,resnet50:128:16 --json FILE
 
-The same trainer trains short epochs in turns, plain and with all of `fixres.fault_tolerance.manager`; batches lie on the device, so no
+The same trainer trains short epochs in turns, plain and with all of `fixres.fault_tolerance.manager`; batches lie on
+the device, so no
 waiting for data hides anything. The calls' own time, without any step, is measured as well. States are not due within
 these windows. How long one takes to write is measured alone, in the same process, and its share of the time follows
 from how often the default setting writes:

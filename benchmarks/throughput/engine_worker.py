@@ -1,4 +1,4 @@
-"""The process in which a contender works: `python -m benchmarks.throughput.engine_worker FD`, driven by `benchmarks.throughput.engine_client`.
+"""The process of one engine: `python -m benchmarks.throughput.engine_worker FD`, driven by `engine_client`.
 
 Requests and replies are lines of JSON on the socket with file descriptor FD. The process has nothing else to do, so
 its memory and CPU time are the contender's.

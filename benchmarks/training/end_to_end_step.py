@@ -1,8 +1,9 @@
 """Training steps fed by each input engine, against steps with data at hand: the share of the ceiling that is reached.
 
-python -m benchmarks.training.end_to_end_step --data PHOTOS --model resnet50 --engines roc,ffcv,dali --res 128,160,224 --json FILE
+python -m benchmarks.training.end_to_end_step --data PHOTOS --model resnet50 --engines roc,ffcv,dali --json FILE
 
-The ceiling repeats one batch that lies on the device (benchmarks.training.train_step). All take turns within a round, one
+The ceiling repeats one batch that lies on the device (benchmarks.training.train_step). All take turns within a
+round, one
 network for all. While others work an engine has filled its queues, so windows are long and the first batches are not
 counted.
 """

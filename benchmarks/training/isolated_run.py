@@ -1,6 +1,7 @@
 """One training in a process of its own, so that its peak memory is its own: what it is, and how it is driven.
 
-`python -m benchmarks.training.isolated_run RECIPE.yaml` trains and adds process.json to the run folder. It ends, with all
+`python -m benchmarks.training.isolated_run RECIPE.yaml` trains and adds process.json to the run folder. It ends,
+with all
 that it started, when its standard input is closed: a benchmark that is killed leaves nobody behind.
 """
 

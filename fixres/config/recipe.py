@@ -209,7 +209,8 @@ class VariantConfig:
 class VariantsConfig:
     """The variants that are compared; null leaves one out.
 
-    Fields and not a mapping, so that `--variants.fast.test_res 160` reaches into a variant and a mistyped name is refused.
+    Fields and not a mapping, so that `--variants.fast.test_res 160` reaches into a variant and a mistyped name is
+    refused.
     """
 
     baseline: VariantConfig | None = None

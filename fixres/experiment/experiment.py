@@ -38,7 +38,8 @@ def run_experiment(
 ) -> Report | None:
     """Trains, tests and fixes every variant of `recipe` and writes the report into its run folder.
 
-    The variants take turns epoch by epoch: on a shared machine a slow minute then slows all of them. With `resume: auto`
+    The variants take turns epoch by epoch: on a shared machine a slow minute then slows all of them. With `resume:
+    auto`
     it goes on from the newest good state in the run folder.
 
     Args:

@@ -1,4 +1,4 @@
-"""One variant of a comparison: a network trained by one resolution schedule. Its end is in `fixres.experiment.variant_end`."""
+"""One variant of a comparison: a network trained by one resolution schedule, see also `variant_end`."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class VariantRun:
         return {name: batch.images[:num].cpu().numpy() for name, batch in batches.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the variant needs to go on; its result alone once it is finished. To be asked for in all processes."""
+        """All that the variant needs to continue; its result alone once it is finished. Call it in all processes."""
         if self.result is not None:
             return {"result": asdict(self.result)}
         return {

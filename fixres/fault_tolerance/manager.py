@@ -201,5 +201,5 @@ class _Watched:
                     fault_tolerance.raise_if_preempted()
                 fault_tolerance.doing(waiting)
         except InputError:
-            fault_tolerance.raise_if_preempted()  # a signal to the whole group of processes ends the loader's workers, too
+            fault_tolerance.raise_if_preempted()  # a signal to the process group ends the loader's workers, too
             raise

@@ -137,7 +137,8 @@ def recalibrate(
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         raise InputError(
-            f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use finetune.adapt=frechet"
+            f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use "
+            "finetune.adapt=frechet"
         )
     sums, num_seen = [_Moments() for _ in norms], 0
     with torch.inference_mode(), _collecting(net, norms, sums):

@@ -64,7 +64,8 @@ def finetune(
         optim: momentum, weight decay and label smoothing, as in training.
         precision: as in training.
         seed: the run's, for the color jitter and what layers draw by chance.
-        open_plain: opens the same images in stored order, each once, cropped by the same `finetune_crop`; without it nothing
+        open_plain: opens the same images in stored order, each once, cropped by the same `finetune_crop`; without it
+        nothing
             is cached.
 
     Returns:

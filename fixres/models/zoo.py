@@ -34,7 +34,7 @@ class ZooModel:
         interpolation: how the training and test images were resized.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
-        finetuned_top1: fraction right on ImageNet's val after the fix, the better of the paper's augmentations, or None.
+        finetuned_top1: top-1 on ImageNet's val after fine-tuning, the better of the paper's augmentations, or None.
         finetuned_top5: likewise, among the first five.
         source: where the figures of the fix are from.
         timm_kwargs: further arguments of timm.create_model.
@@ -65,7 +65,8 @@ def _resnets() -> list[ZooModel]:
     finetuned = {"crop_pct": 0.875, "finetuned_crop_pct": 0.875, "source": _FIXRES}
     weak = {"interpolation": "bilinear"}
     return [
-        ZooModel("resnet50_b", "resnet50.tv_in1k", 224, 384, finetuned_top1=0.791, finetuned_top5=0.946, **weak, **finetuned),
+        ZooModel("resnet50_b", "resnet50.tv_in1k", 224, 384, finetuned_top1=0.791, finetuned_top5=0.946, **weak,
+        **finetuned),
         ZooModel("resnet50_c", "resnet50c.gluon_in1k", 224),
         ZooModel("resnet50_d", "resnet50d.gluon_in1k", 224),
         ZooModel("resnext101_32x8d", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 224, **weak),
@@ -104,9 +105,20 @@ def _efficientnets() -> list[ZooModel]:
         ):
             if finetune is None:
                 continue
-            models.append(ZooModel(f"efficientnet_{size}{suffix}", f"tf_efficientnet_{size}.{tag}", train_res, finetune[0],
-                                   crop_pct, mean=normal[0], std=normal[1], finetuned_top1=finetune[1], finetuned_top5=finetune[2],
-                                   source=_FIXEFFICIENTNET))  # fmt: skip
+            models.append(
+                ZooModel(
+                    f"efficientnet_{size}{suffix}",
+                    f"tf_efficientnet_{size}.{tag}",
+                    train_res,
+                    finetune[0],
+                    crop_pct,
+                    mean=normal[0],
+                    std=normal[1],
+                    finetuned_top1=finetune[1],
+                    finetuned_top5=finetune[2],
+                    source=_FIXEFFICIENTNET,
+                )
+            )
     return models
 
 
@@ -121,7 +133,8 @@ def zoo_table() -> str:
         arguments = "".join(f" {key}={value}" for key, value in model.timm_kwargs.items())
         lines.append(
             f"{model.name:20} {model.timm_name + arguments:38} {model.train_res:6} {model.finetuned_res or '-':>5} "
-            f"{model.crop_pct:6.3f} {_percent(model.finetuned_top1):>6} {_percent(model.finetuned_top5):>6}  {model.source}"
+            f"{model.crop_pct:6.3f} {_percent(model.finetuned_top1):>6} {_percent(model.finetuned_top5):>6}  "
+            f"{model.source}"
         )
     return "\n".join(lines)
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 class Clock:
     """Adds up wall time by stage: "train", "finetune", "evaluate", "open", "save".
 
-    Stages of one variant never overlap, and time outside them belongs to another variant or to nobody, so that two variants can
+    Stages of one variant never overlap, and time outside them belongs to another variant or to nobody, so that two
+    variants can
     take turns epoch by epoch and each still has its own clock.
 
     Attributes:

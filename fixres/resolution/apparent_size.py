@@ -5,7 +5,8 @@ area; that of any other object is in proportion. With sigma for the square root 
 it is train_res / sigma in training. In testing it is the resized image's own, whatever the crop cuts off.
 
 The law of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to ten
-tries until a box fits the image, else the largest centered box of allowed ratio. That boxes are rounded to pixels before
+tries until a box fits the image, else the largest centered box of allowed ratio. That boxes are rounded to pixels
+before
 they are tried lets half a pixel more pass on each side; it counts in small images and is part of the law. What is left
 out is the rounding of the boxes that fit, less than 1e-3 of sigma from 32 px on.
 """

@@ -32,7 +32,8 @@ class _Member(NamedTuple):
 class TarSource:
     """A folder of webdataset shards as a `pipelines.spec.Source`.
 
-    Samples are ordered by number where all keys are different numbers (as `pipelines.formats.webdataset_writer` writes them), else
+    Samples are ordered by number where all keys are different numbers (as `pipelines.formats.webdataset_writer`
+    writes them), else
     by shard and place. Shards are opened for each read: a descriptor each would exceed the usual limit of 1024.
 
     Attributes:

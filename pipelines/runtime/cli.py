@@ -12,7 +12,7 @@ from pipelines.spec import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are an `InputError`, which `pipelines.runtime.exit_codes.run` turns into a line and an exit code.
+    """argparse whose mistakes are an `InputError`, which `exit_codes.run` turns into a line and an exit code.
 
     Args:
         description: what `--help` begins with, printed as it is written; usually the command's docstring.

@@ -1,6 +1,7 @@
 """Which part of which image is seen, and mirrored or not: pure functions of (seed, epoch, index).
 
-With `pipelines.sampling.order` this is the only randomness of the data path. Every engine that lets us choose the crop takes
+With `pipelines.sampling.order` this is the only randomness of the data path. Every engine that lets us choose the
+crop takes
 it from here, so engines can be compared pixel by pixel and a run repeats on any number of workers.
 """
 

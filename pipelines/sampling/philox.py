@@ -46,7 +46,8 @@ def random_words(seed: int, stream: int, epoch: int, index: np.ndarray, num: int
 
     Args:
         seed: the run's seed, in [0, 2**64).
-        stream: which use the numbers are for (see `pipelines.sampling.crops`), in [0, 2**8), so that uses never share numbers.
+        stream: which use the numbers are for (see `pipelines.sampling.crops`), in [0, 2**8), so that uses never
+        share numbers.
         epoch: in [0, 2**32).
         index: integers (N,), in [0, 2**32).
         num: words wanted per index, at most 4 * 2**24.

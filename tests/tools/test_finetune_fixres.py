@@ -1,4 +1,4 @@
-"""The command line of the finetune: several resolutions, auto, the report, checkpoints that timm loads, every mistake."""
+"""The command line of the fine-tuning: several resolutions, auto, the report, checkpoints for timm, every mistake."""
 
 from __future__ import annotations
 
@@ -140,8 +140,22 @@ def test_every_family(family: Family, finetune: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize("adapt", ["batchnorm", "frechet"])
 def test_other_ways(augmentation: str, adapt: str, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 64, "--finetune.epochs", 1, "--finetune.adapt", adapt,
-               "--finetune.augmentation", augmentation, "--finetune.schedule", "step", "--finetune.label-smoothing", 0.2)  # fmt: skip
+    done = finetune(
+        "--checkpoint",
+        tmp_path / "net.pt",
+        "--test-res",
+        64,
+        "--finetune.epochs",
+        1,
+        "--finetune.adapt",
+        adapt,
+        "--finetune.augmentation",
+        augmentation,
+        "--finetune.schedule",
+        "step",
+        "--finetune.label-smoothing",
+        0.2,
+    )
     assert done.code == 0, done.err
     assert ("BatchNorms anew from" if adapt == "batchnorm" else "pooled activations") in done.err
 

@@ -153,8 +153,20 @@ def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -
 
 def test_a_variant_fixes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     """The same losses as without, and later epochs wait for no data."""
-    finetuned = ["--variants.baseline", "null", "--sweep", "[32]", "--variants.fast.finetune.epochs", 3, "--variants.fast.finetune.augmentation",
-             "test", "--variants.fast.finetune.cache_dtype", "fp32", "--variants.fast.finetune.adapt", "batchnorm"]  # fmt: skip
+    finetuned = [
+        "--variants.baseline",
+        "null",
+        "--sweep",
+        "[32]",
+        "--variants.fast.finetune.epochs",
+        3,
+        "--variants.fast.finetune.augmentation",
+        "test",
+        "--variants.fast.finetune.cache_dtype",
+        "fp32",
+        "--variants.fast.finetune.adapt",
+        "batchnorm",
+    ]
     variants = []
     for cache in ("auto", "no"):
         code, _, _ = tool("train_fast", "--config", recipe, *finetuned, "--variants.fast.finetune.cache", cache)

@@ -3,7 +3,8 @@
 Training: reader, fused decode-and-random-crop, resize, mirror. Testing: decode, short side, center crop. Crops and
 flips are DALI's: a run repeats exactly, but its crops are not those of `pipelines.sampling.crops`.
 
-Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch goes on with the samples that were left, in new
+Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch goes on with the samples that were
+left, in new
 crops. Over shards the order is DALI's (shards in an order of ours, samples through its buffer), and a resumed epoch
 runs through what was handed out before, so it gives exactly the rest.
 """

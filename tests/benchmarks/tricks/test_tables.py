@@ -25,7 +25,8 @@ NAMES = [trick.name for trick in TRICKS]
 def _training(seed: int, tricks: list[str], top1: float, step: float, finetune: float = 0.0) -> dict[str, Any]:
     return {
         "variant": tricks[-1] if tricks else "baseline", "tricks": tricks, "seed": seed, "top1": top1,
-        "class_mean_top1": top1, "top1_before_finetune": top1, "train_res_by_epoch": [64, 64], "test_res": 96 if finetune else 64,
+        "class_mean_top1": top1, "top1_before_finetune": top1, "train_res_by_epoch": [64, 64],
+        "test_res": 96 if finetune else 64,
         "train_seconds": 20.0, "finetune_seconds": finetune, "wall_seconds": 30.0, "data_wait_share": 0.0, "sweep": {},
         "seconds_per_step": step, "peak_resident_bytes": 900_000_000, "peak_gpu_bytes": None, "commit": "abcdef0123",
         "written": "2026-01-01",

@@ -179,7 +179,9 @@ def test_what_is_no_number_is_refused_by_name(text: str, tmp_path: Path) -> None
 
 
 def test_infinity_where_it_says_something(tmp_path: Path) -> None:
-    text = "data: {min_zoom: .inf}\nfault_tolerance: {minutes: .inf}\nvariants: {fast: {finetune: {cache_memory: .inf}}}"
+    text = (
+        "data: {min_zoom: .inf}\nfault_tolerance: {minutes: .inf}\nvariants: {fast: {finetune: {cache_memory: .inf}}}"
+    )
     (tmp_path / "recipe.yaml").write_text(text)
     recipe = parse_recipe(["--config", str(tmp_path / "recipe.yaml")])
     assert (

@@ -101,7 +101,8 @@ def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module
     save_checkpoint(tmp_path / "trained.pt", tiny_net, info)
     call = ["--model", tmp_path / "trained.pt", "--test-res", "48", "--data", data, "--data.engine", "torch",
             "--data.num_workers", "0", "--data.work_dir", tmp_path / "work", "--optim.batch_size", "8", "--device",
-            "cpu", "--finetune.layers", "classifier", "--finetune.augmentation", "test", "--finetune.cache_dtype", "fp32"]  # fmt: skip
+            "cpu", "--finetune.layers", "classifier", "--finetune.augmentation", "test", "--finetune.cache_dtype",
+            "fp32"]  # fmt: skip
     for number in (1, 2):
         output = ("--output", tmp_path / f"fixed{number}")
         _finish(server, server.start_all(number, *call, *output, tool="finetune_fixres"))
