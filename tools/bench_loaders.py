@@ -10,6 +10,11 @@ training step here, for the table of loader cores; --steps takes a record of ben
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 from pathlib import Path
 from typing import Any

@@ -10,6 +10,11 @@ there is no GPU, on any), else from a quick measurement here; loader speeds from
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import json
 

@@ -6,6 +6,11 @@ python tools/render_results.py --check   # only tells, exit code 1
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import sys
 
 from benchmarks.docs.render import documents, render

@@ -6,6 +6,11 @@ each run, and prints the table as Markdown. Runs that differ in their seed only 
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import json
 from pathlib import Path
 from typing import Any

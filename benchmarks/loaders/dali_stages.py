@@ -10,6 +10,11 @@ scale (0.08, 1). All steps take turns, round by round; medians and the range are
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import statistics
 import time
 from collections.abc import Callable, Iterator

@@ -9,6 +9,11 @@ levels, and from the coarser levels that it may choose. Ctrl-C keeps the resolut
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 from pathlib import Path
 from typing import Any

@@ -11,6 +11,11 @@ restart marker for every MCU and zeros behind the end; "cut, no zeros"; "whole",
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import statistics
 import time

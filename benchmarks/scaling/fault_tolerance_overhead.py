@@ -18,6 +18,11 @@ weights: the shorter the step, the larger the share. Ctrl-C keeps the networks t
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import math
 import tempfile

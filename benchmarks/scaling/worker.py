@@ -6,6 +6,11 @@ out; one that finds a mistake of the user's leaves it in a file, for a launcher 
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import json
 import math
 import signal

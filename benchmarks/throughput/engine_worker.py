@@ -6,6 +6,11 @@ its memory and CPU time are the contender's.
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import json
 import os
 import socket

@@ -10,6 +10,11 @@ counted.
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 from contextlib import ExitStack
 from functools import partial

@@ -10,6 +10,11 @@ Ctrl-C keeps what was measured.
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import time
 from collections.abc import Callable

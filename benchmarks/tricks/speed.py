@@ -9,6 +9,11 @@ forward pass, are not in it: benchmarks.tricks times them. Ctrl-C keeps what was
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import time
 from dataclasses import replace

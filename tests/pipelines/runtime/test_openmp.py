@@ -1,0 +1,70 @@
+"""Each command chooses how OpenMP waits before it imports torch, which loads OpenMP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+# Runs a module as the main program until it asks for torch or ends; prints the policy of that moment.
+_UNTIL_TORCH = """
+import json, os, runpy, sys
+
+class UntilTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            end()
+
+def end():
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    os.write(pipe, json.dumps([name, policy]).encode() + b"\\n")
+    os._exit(0)
+
+for name in sys.argv[1:]:
+    if os.fork() == 0:
+        pipe = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.meta_path.insert(0, UntilTorch())
+        sys.argv[1:] = ["--help"]
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        finally:
+            end()
+    os.wait()
+"""
+
+
+def _policies(names: list[str], **environment: str) -> dict[str, str | None]:
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", _UNTIL_TORCH, *names]
+    done = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=200)
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+def _main_programs() -> list[str]:
+    files = [file for folder in ("tools", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    mains = [file for file in files if re.search(r"^if __name__ == .__main__.", file.read_text(), re.MULTILINE)]
+    return sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in mains)
+
+
+@pytest.mark.slow
+def test_every_command_lets_waiting_threads_sleep_before_torch_is_imported() -> None:
+    names = _main_programs()
+    assert {"tools.train_fast", "benchmarks.tricks.__main__", "benchmarks.throughput.engine_worker"} <= set(names)
+    assert _policies(names) == dict.fromkeys(names, "passive")
+
+
+def test_the_users_choice_stays() -> None:
+    assert _policies(["tools.train_fast"], OMP_WAIT_POLICY="active") == {"tools.train_fast": "active"}
+
+
+def test_an_import_changes_no_environment() -> None:
+    code = "import os; before = dict(os.environ); import pipelines.runtime.exit_codes, benchmarks, tools.train_fast; "
+    subprocess.run([sys.executable, "-c", code + "assert os.environ == before"], cwd=ROOT, check=True, timeout=60)
