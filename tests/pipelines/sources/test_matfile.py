@@ -1,12 +1,14 @@
-"""The devkit's table: what was written comes back, in both byte orders; scipy agrees; damage is named."""
+"""The devkit's table: what was written comes back, in both byte orders; scipy agrees; errors name the damage."""
 
 from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
 
 from pipelines.sources.imagenet.matfile import MatError, read_structs
 from tests.pipelines.sources.miniatures import mat_file
@@ -28,23 +30,21 @@ def test_rows_come_back(order: str, compress: bool) -> None:
 
 
 def test_scipy_reads_what_the_tests_write_and_we_read_what_scipy_writes() -> None:
-    scipy_io = pytest.importorskip("scipy.io")
-    numpy = pytest.importorskip("numpy")
-    table = scipy_io.loadmat(io.BytesIO(mat_file(ROWS)), squeeze_me=True)["synsets"]
+    table = loadmat(io.BytesIO(mat_file(ROWS)), squeeze_me=True)["synsets"]
     assert [(float(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in table] == WANTED
     dtype = [("ILSVRC2012_ID", object), ("WNID", object)]
     buffer = io.BytesIO()
-    scipy_io.savemat(buffer, {"synsets": numpy.array(WANTED, dtype).reshape(-1, 1)}, do_compression=True)
+    savemat(buffer, {"synsets": np.array(WANTED, dtype).reshape(-1, 1)}, do_compression=True)
     assert read_structs(buffer.getvalue(), "synsets", ("ILSVRC2012_ID", "WNID")) == WANTED
 
 
 @pytest.mark.parametrize(
     ("data", "variable", "message"),
     [
-        (b"", "synsets", "no MATLAB 5 file"),
-        (b"\x89HDF" + bytes(200), "synsets", "no MATLAB 5 file"),
+        (b"", "synsets", "not a MATLAB 5 file"),
+        (b"\x89HDF" + bytes(200), "synsets", "not a MATLAB 5 file"),
         (mat_file(ROWS), "other", "no variable 'other'"),
-        (mat_file(ROWS), "answer", "is no struct array"),
+        (mat_file(ROWS), "answer", "is not a struct array"),
         (mat_file(ROWS)[:-20], "synsets", "ends early|cut off"),
         (mat_file(ROWS, compress=False)[:-20], "synsets", "ends early"),
     ],
