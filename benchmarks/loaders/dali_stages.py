@@ -39,7 +39,7 @@ from pipelines.loaders.prefetch import Background
 from pipelines.roc.places import BYTES, PIXELS, places_of
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.runtime.exit_codes import run
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
 from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
@@ -112,7 +112,7 @@ class Feeding:
         config = self._config
         for epoch in range(_EPOCHS):
             for indices in batches(config, len(self._reader), epoch):
-                chosen = boxes(config.crop, config.seed, epoch, indices, self._reader.sizes[indices], resolution)
+                chosen = crop_boxes(config.crop, config.seed, epoch, indices, self._reader.sizes[indices], resolution)
                 yield indices, chosen.yxhw.astype(np.float64), chosen.flip
 
     def _cut(self, drawn: list, resolution: int) -> None:

@@ -37,7 +37,7 @@ from pipelines.loaders.dali.cutter import Cutter
 from pipelines.roc.places import BYTES, places_of
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.runtime.exit_codes import run
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
 _HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; smaller images are read on the host
@@ -64,7 +64,7 @@ def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarr
         raise InputError(f"{path} has no RoC records; convert the data with --format roc")
     if num > len(reader):
         raise InputError(f"{path} has {len(reader)} images, fewer than num-images={num}; lower it")
-    chosen = boxes(TrainCrop(), 0, 0, index, reader.sizes[index], resolution)
+    chosen = crop_boxes(TrainCrop(), 0, 0, index, reader.sizes[index], resolution)
     places, cutter = places_of(reader)[index], Cutter(reader.data, True, MIN_ZOOM, None)
     cuts = cutter.cut(places, chosen.yxhw.astype(np.float64), resolution)
     whole = [np.frombuffer(reader.image_bytes(int(i)), np.uint8) for i in index]

@@ -14,7 +14,7 @@ from pipelines.roc.decoder import turbojpeg
 from pipelines.roc.decoder.turbojpeg import chroma_factors, decode_planes, read_header
 from pipelines.roc.decoder.whole_image import place_planes
 from pipelines.runtime.numba_cache import kernel
-from pipelines.sampling.crops import random_resized_crops
+from pipelines.sampling.crops import training_boxes
 from pipelines.spec import MIN_ZOOM, InputError, TrainCrop
 
 _CHUNK = 16  # samples a thread takes at a time, as the loader's
@@ -60,7 +60,7 @@ class Floor:
     def _cut(self, resolution: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """All crops of an epoch one after the other, and int64 (N, 2), where each begins and ends."""
         reader, index = self._reader, np.arange(len(self._reader))
-        boxes = random_resized_crops(TrainCrop(), seed, epoch, index, reader.sizes)
+        boxes = training_boxes(TrainCrop(), seed, epoch, index, reader.sizes)
         jpegs = []
         for k in index:
             fields = bytes(reader.image_bytes(k)), bytes(reader.field_bytes("roc", k))

@@ -10,14 +10,13 @@ import numpy as np
 
 from pipelines.datasets.conversion_cache import short_digest
 from pipelines.runtime.atomic_files import atomic_folder
-from pipelines.sampling.philox import random_words
+from pipelines.sampling.philox import STREAM_SPLIT, random_words
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
 
 VAL_SHARE = 0.2
 """Share of each class that our own split keeps for testing."""
 SPLIT_RECORD = "split.json"
-_STREAM_SPLIT = 4  # pipelines.sampling.crops and pipelines.sampling.order use streams 1 to 3
 
 
 def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
@@ -50,7 +49,7 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
 
 def _stratified(source: FolderSource, seed: int) -> np.ndarray:
     """bool (N,): which images are held out for val; of each class VAL_SHARE, at least one, never all."""
-    words = random_words(seed, _STREAM_SPLIT, 0, np.arange(len(source)), 1)[:, 0]
+    words = random_words(seed, STREAM_SPLIT, 0, np.arange(len(source)), 1)[:, 0]
     val = np.zeros(len(source), bool)
     for label, name in enumerate(source.classes):
         members = np.flatnonzero(source.labels == label)

@@ -14,10 +14,10 @@ import torch
 
 from pipelines.loaders.delivery import Delivery, SideStream, held, sent_ahead
 from pipelines.sampling.order import batches, num_batches
+from pipelines.sampling.philox import MAX_EPOCH
 from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
 
 T = TypeVar("T")
-MAX_EPOCH = 2**32 - 1  # the counter word that carries the epoch, see pipelines.sampling.philox
 
 
 class BaseLoader(ABC):

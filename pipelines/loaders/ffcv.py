@@ -151,10 +151,10 @@ class FFCVLoader(BaseLoader):
     def _crop(self, index: int, pixels: np.ndarray, resolution: int, epoch: int) -> np.ndarray:
         """A stand-in's crop: FFCV cannot be asked for a single image, so it is the reference engine's."""
         from pipelines.loaders.pillow import eval_crop, train_crop
-        from pipelines.sampling.crops import boxes
+        from pipelines.sampling.crops import crop_boxes
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
-        chosen = boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)
+        chosen = crop_boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)
         cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
         image = cut(pixels, chosen.yxhw[0], resolution)
         return image[:, ::-1] if chosen.flip[0] else image

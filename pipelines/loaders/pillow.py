@@ -19,7 +19,7 @@ from pipelines.images.codec import decode_rgb
 from pipelines.loaders.base import BaseLoader, retry_next
 from pipelines.loaders.delivery import Delivery
 from pipelines.runtime.fork_server import fork_server, main_program_hidden
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
 from pipelines.sources import open_stored
 from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
@@ -83,7 +83,9 @@ class _Batches(Dataset):
             used[first : first + _CHUNK] = [one.index for one in decoded]
             sizes = np.array([one.pixels.shape[:2] for one in decoded])
             config = self._config
-            chosen = boxes(config.crop, config.seed, job.epoch, used[first : first + _CHUNK], sizes, job.resolution)
+            chosen = crop_boxes(
+                config.crop, config.seed, job.epoch, used[first : first + _CHUNK], sizes, job.resolution
+            )
             for slot, one in enumerate(decoded):
                 cut = train_crop if isinstance(config.crop, TrainCrop) else eval_crop
                 crop = cut(one.pixels, chosen.yxhw[slot], job.resolution)

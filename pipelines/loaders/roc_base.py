@@ -14,7 +14,7 @@ from pipelines.loaders.base import BaseLoader
 from pipelines.roc.layout import ERRORS, MAX_SHIFT
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, PIXELS, places_of
 from pipelines.roc.read_ahead import ReadAhead
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, Counters, LoaderConfig
 
 _DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
@@ -60,7 +60,7 @@ class RocBase(BaseLoader):
 
     def _boxes(self, indices: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """float64 (B, 4) boxes in pixels of the images, bool (B,) flips."""
-        chosen = boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
+        chosen = crop_boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
         return chosen.yxhw.astype(np.float64), chosen.flip
 
     def _note(self, indices: np.ndarray, counts: np.ndarray) -> tuple[int, int]:

@@ -1,0 +1,16 @@
+"""Random decisions of the data path: the order of samples, the crop boxes and the flips.
+
+All are pure functions of (seed, epoch, index). So every engine, worker count and resumed run sees the same crops, and
+engines can be compared pixel by pixel.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "crops": ["Boxes", "center_boxes", "crop_boxes", "shifted_boxes", "training_boxes"],
+        "order": ["batches", "epoch_order", "num_batches"],
+        "philox": ["random_words", "uniforms"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Which samples come in which batch on which rank: a pure function of (seed, epoch), resumable at any sample."""
+"""The batches of each rank: a pure function of (seed, epoch), resumable at any sample."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.sampling.philox import random_words
+from pipelines.sampling.philox import STREAM_ORDER, random_words
 from pipelines.spec import InputError, LoaderConfig
-
-_STREAM_ORDER = 3
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
     """int64 (num_samples,): the order of an epoch over all ranks.
 
-    Sorting by a random key instead of a library's shuffle keeps the order the same over NumPy versions; 1.28 million
-    samples take 0.2 s.
+    Samples are sorted by a random key, because a library's shuffle may differ between versions. 1.28 million samples
+    take 0.2 s.
     """
     index = np.arange(num_samples, dtype=np.int64)
     if not shuffle:
         return index
-    words = random_words(seed, _STREAM_ORDER, epoch, index, 2)
+    words = random_words(seed, STREAM_ORDER, epoch, index, 2)
     return np.argsort((words[:, 0] << np.uint64(32)) | words[:, 1], kind="stable")
 
 
 def num_batches(config: LoaderConfig, num_samples: int) -> int:
-    """Batches a rank gets in an epoch. Every rank gets the same number, so that collectives line up."""
+    """Batches of each rank in an epoch. All ranks have the same number, so that collective operations match."""
     global_batch = config.batch_size * config.world_size
     count = num_samples // global_batch if config.drop_last else -(-num_samples // global_batch)
     if count == 0:
@@ -37,11 +35,11 @@ def num_batches(config: LoaderConfig, num_samples: int) -> int:
 
 
 def batches(config: LoaderConfig, num_samples: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-    """This rank's batches of indices, from the global position `start` on.
+    """Yields this rank's batches of indices, starting at the global position `start`.
 
-    A step's samples are order[p : p + batch_size * world_size], split evenly over the ranks, so that they do not
-    depend on the number of ranks, and a run can go on with another one. In evaluation each index comes once over all
-    ranks; the last batches may be short, even empty.
+    A step's samples are order[p : p + batch_size * world_size], split evenly over the ranks. They do not depend on the
+    number of ranks, so a run can be resumed with another number. Without `drop_last` each index comes once over all
+    ranks, and the last batches may be short or empty.
     """
     order = epoch_order(num_samples, config.seed, epoch, config.shuffle)
     global_batch = config.batch_size * config.world_size

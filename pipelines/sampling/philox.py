@@ -1,12 +1,22 @@
 """Counter-based random numbers: pure functions of (seed, epoch, index), the same on any number of workers.
 
-Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorised over counters.
-NumPy's own Philox draws one stream per object; constructing one per image costs 20 times what this costs.
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), vectorized over counters.
+NumPy's own Philox draws one stream per object; constructing one per image takes 20 times as long.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+# One stream for each use, so that no two uses share numbers. A changed number changes every seeded run.
+STREAM_CROP = 1
+STREAM_FLIP = 2
+STREAM_ORDER = 3
+STREAM_SPLIT = 4  # also STREAM_DALI_READER; a split is drawn at epoch 0 with the data's seed
+STREAM_DALI_READER = 4
+STREAM_DALI_PIPELINE = 5
+STREAM_SHIFT = 6
+MAX_EPOCH = 2**32 - 1  # one counter word carries the epoch
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -17,8 +27,8 @@ _SHIFT = np.uint64(32)
 _ROUNDS = 10
 
 
-def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """Philox4x32-10.
+def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """Ten rounds of Philox4x32.
 
     Args:
         counter: uint64 (..., 4), each word in [0, 2**32).
@@ -46,8 +56,7 @@ def random_words(seed: int, stream: int, epoch: int, index: np.ndarray, num: int
 
     Args:
         seed: the run's seed, in [0, 2**64).
-        stream: which use the numbers are for (see `pipelines.sampling.crops`), in [0, 2**8), so that uses never
-        share numbers.
+        stream: one of the STREAM_ constants, in [0, 2**8).
         epoch: in [0, 2**32).
         index: integers (N,), in [0, 2**32).
         num: words wanted per index, at most 4 * 2**24.
@@ -62,7 +71,7 @@ def random_words(seed: int, stream: int, epoch: int, index: np.ndarray, num: int
     counter[..., 2] = np.uint64(epoch)
     counter[..., 3] = np.uint64(0)
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    return philox(counter, key).reshape(len(index), blocks * 4)[:, :num]
+    return philox4x32(counter, key).reshape(len(index), blocks * 4)[:, :num]
 
 
 def uniforms(seed: int, stream: int, epoch: int, index: np.ndarray, num: int) -> np.ndarray:

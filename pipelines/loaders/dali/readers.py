@@ -14,11 +14,10 @@ from pipelines.formats.webdataset_reader import TarSource
 from pipelines.loaders.base import MAX_BAD_IN_A_ROW
 from pipelines.loaders.dali import common as dali
 from pipelines.sampling.order import batches, epoch_order, num_batches
-from pipelines.sampling.philox import random_words
+from pipelines.sampling.philox import STREAM_DALI_READER, random_words
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError, LoaderConfig
 
-_STREAM_SEED = 4  # beside those of pipelines.sampling.crops and pipelines.sampling.order
 _SHUFFLE_BUFFER = 4096  # samples; DALI's default is 1024. At 110 KB each 450 MB, as large as four shards of ours
 
 
@@ -145,7 +144,7 @@ def _shard_of(source: TarSource, index: int) -> str:
 
 
 def _seed(config: LoaderConfig, epoch: int) -> int:
-    words = random_words(config.seed, _STREAM_SEED, epoch, np.array([config.rank]), 1)
+    words = random_words(config.seed, STREAM_DALI_READER, epoch, np.array([config.rank]), 1)
     return int(words[0, 0]) & 0x7FFFFFFF
 
 

@@ -20,7 +20,7 @@ from pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from pipelines.loaders.dali import common as dali
 from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.loaders.prefetch import Background
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
 from pipelines.sources import open_stored
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
@@ -151,7 +151,9 @@ class DALISliceLoader(BaseLoader):
         config = self.config
         read = [retry_next(self._read, int(i), self.num_samples, config.on_bad, bad_samples) for i in wanted]
         indices = np.array([index for index, _, _ in read], np.int64)
-        chosen = boxes(config.crop, config.seed, epoch, indices, np.array([size for _, _, size in read]), resolution)
+        chosen = crop_boxes(
+            config.crop, config.seed, epoch, indices, np.array([size for _, _, size in read]), resolution
+        )
         first, second = chosen.yxhw[:, :2], chosen.yxhw[:, 2:]
         if isinstance(config.crop, TrainCrop):
             corners = first.astype(np.int32), second.astype(np.int32)

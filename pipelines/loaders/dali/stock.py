@@ -25,13 +25,10 @@ from pipelines.loaders.dali import common as dali
 from pipelines.loaders.dali.readers import Reading, neighbors, plan
 from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.sampling.crops import resized_short_side
-from pipelines.sampling.philox import random_words
+from pipelines.sampling.philox import STREAM_DALI_PIPELINE, random_words
 from pipelines.sources import open_stored
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
 
-_STREAM_PIPELINE = (
-    5  # beside those of pipelines.sampling.crops, pipelines.sampling.order and pipelines.loaders.dali.readers
-)
 _NUM_ATTEMPTS = 100  # as in NVIDIA's examples; torchvision tries 10 boxes
 
 
@@ -77,7 +74,7 @@ class DALILoader(BaseLoader):
 
         `resize_shorter` rounds the long side where torchvision cuts it, and `fn.crop` rounds halves up where
         torchvision rounds them to even; either shifts the image by a pixel or a half (12 gray levels in the mean at
-        96 px), so both are computed here as `pipelines.sampling.crops.centre_crops` does.
+        96 px), so both are computed here as `pipelines.sampling.crops.center_boxes` does.
         """
         side, short = fn.external_source(source=self._next_sides, num_outputs=2, batch=True, dtype=types.INT64, ndim=0)
         pixels = fn.decoders.image(encoded, **dali.decoder_arguments(self.config))
@@ -126,7 +123,7 @@ class DALILoader(BaseLoader):
         same_again = start == 0 and not self.config.shuffle
         kept, self._kept = self._kept, None
         if not (kept and same_again):
-            seed = random_words(self.config.seed, _STREAM_PIPELINE, epoch, np.array([self.config.rank]), 1)
+            seed = random_words(self.config.seed, STREAM_DALI_PIPELINE, epoch, np.array([self.config.rank]), 1)
             kept = dali.build(self.config, lambda: self._graph(reading), int(seed[0, 0]) & 0x7FFFFFFF)
         self._runs_left = reading.num_runs
         yield from dali.runs(kept)

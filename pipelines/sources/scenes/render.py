@@ -94,11 +94,11 @@ def _paint(
         texture_turn: cosine and sine of the texture's angle.
         colors: float64 (2, 3).
     """
-    shape, radius, aspect, centre_y, centre_x = outline
+    shape, radius, aspect, center_y, center_x = outline
     reach = 1.08 * radius + 1  # the cross's corners lie furthest from the center: 1.063 radii
-    for y in range(max(0, math.floor(centre_y - reach)), min(canvas.shape[0], math.ceil(centre_y + reach))):
-        for x in range(max(0, math.floor(centre_x - reach)), min(canvas.shape[1], math.ceil(centre_x + reach))):
-            dy, dx = y - centre_y, x - centre_x
+    for y in range(max(0, math.floor(center_y - reach)), min(canvas.shape[0], math.ceil(center_y + reach))):
+        for x in range(max(0, math.floor(center_x - reach)), min(canvas.shape[1], math.ceil(center_x + reach))):
+            dy, dx = y - center_y, x - center_x
             u, v = turn[0] * dx + turn[1] * dy, turn[0] * dy - turn[1] * dx
             distance = _distance(shape, radius, u, v / aspect)
             cover = min(1.0, 0.5 - distance)

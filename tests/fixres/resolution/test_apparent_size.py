@@ -21,7 +21,7 @@ from fixres.resolution.apparent_size import (
     sigma_cdf,
     sizes_in_testing,
 )
-from pipelines.sampling.crops import centre_crops, random_resized_crops
+from pipelines.sampling.crops import center_boxes, training_boxes
 from pipelines.spec import EvalCrop, InputError, TrainCrop
 
 NUM = 40_000
@@ -38,7 +38,7 @@ SIZES = [(400, 400), (375, 500), (500, 333), (90, 700), (32, 50), (33, 32)]
 
 def drawn_sigma(crop: TrainCrop, size: tuple[int, int], num: int = NUM, seed: int = 1) -> np.ndarray:
     """Sigma of boxes that the pipeline itself draws."""
-    boxes = random_resized_crops(crop, seed, 0, np.arange(num), np.tile(size, (num, 1)))
+    boxes = training_boxes(crop, seed, 0, np.arange(num), np.tile(size, (num, 1)))
     return np.sqrt(boxes[:, 2] * boxes[:, 3] / (size[0] * size[1]))
 
 
@@ -153,7 +153,7 @@ def test_sizes_in_testing_against_torchvision_and_the_pipeline(test_res: int, cr
         resized = Resize(math.floor(test_res / crop_pct))(Image.new("L", (width, height)))
         size = sizes_in_testing(EvalCrop(crop_pct), [(height, width)], test_res)[0]
         assert size == pytest.approx(math.sqrt(resized.width * resized.height))
-        *_, h, w = centre_crops(EvalCrop(crop_pct), [(height, width)], test_res)[0]
+        *_, h, w = center_boxes(EvalCrop(crop_pct), [(height, width)], test_res)[0]
         assert size == pytest.approx(test_res * math.sqrt(height * width / (h * w)))
 
 
@@ -183,8 +183,8 @@ def test_real_photographs_against_simulation(imagenet_samples: Path) -> None:
     sizes = np.array([Image.open(path).size[::-1] for path in sorted(imagenet_samples.glob("*.JPEG"))])
     assert len(sizes) > 100
     index = np.tile(np.arange(len(sizes)), 100)
-    boxes = random_resized_crops(TrainCrop(), 1, 0, np.arange(len(index)), sizes[index])
-    tested = centre_crops(EvalCrop(), sizes, 224)
+    boxes = training_boxes(TrainCrop(), 1, 0, np.arange(len(index)), sizes[index])
+    tested = center_boxes(EvalCrop(), sizes, 224)
     # Side of a stored pixel in testing over that in training, for each box.
     in_training = 224 / np.sqrt(boxes[:, 2] * boxes[:, 3])
     in_testing = 224 / np.sqrt(tested[:, 2] * tested[:, 3])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.loaders import ENGINES, open_loader
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.sources import open_source
 from pipelines.spec import EvalCrop, InputError, Loader
 from tests.pipelines.loaders import loading
@@ -82,7 +82,7 @@ def test_evaluation(way: tuple[str, str], opened, stored: dict[str, Path], coded
             assert seen.indices.tolist() == list(range(24))
         assert sorted(seen.indices.tolist()) == list(range(24))
         check_codes(seen, codes, labels)
-        center = boxes(EvalCrop(), 3, 0, np.arange(24), sizes, resolution)
+        center = crop_boxes(EvalCrop(), 3, 0, np.arange(24), sizes, resolution)
         check_boxes(seen, sizes, center.yxhw, center.flip)
     assert loader.counters.num_images == 72
     num_bytes = 3 * sum(len(open_source(path).read(i)) for i in range(24))
@@ -127,7 +127,7 @@ def test_training_boxes_are_ours(way, opened, stored, coded_sizes: list) -> None
         seen = collect(loader)
         assert len(set(seen.indices.tolist())) == 20
         check_codes(seen, codes, labels)
-        drawn = boxes(TRAIN, 3, epoch, np.arange(24), sizes, resolution)
+        drawn = crop_boxes(TRAIN, 3, epoch, np.arange(24), sizes, resolution)
         check_boxes(seen, sizes, drawn.yxhw, drawn.flip)
         orders.append(seen.indices.tolist())
     assert orders[0] != orders[1] != orders[2]

@@ -241,7 +241,7 @@ def test_a_forked_process_does_not_wait_for_workers_that_it_has_not(engine: str,
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_iterating_leaves_torchs_own_randomness_alone(num_workers: int, stored: Path) -> None:
+def test_iterating_does_not_draw_from_torchs_generator(num_workers: int, stored: Path) -> None:
     """torch's DataLoader draws from it at each beginning, so what a network drew next hung on how often one began."""
     before = torch.get_rng_state()
     with open_loader("torch", config(stored, num_workers=num_workers)) as loader:

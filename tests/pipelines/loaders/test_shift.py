@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.loaders import is_installed, open_loader
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import InputError, ShiftCrop
 from tests.coded import write_coded_folder
 from tests.pipelines.loaders.loading import check_boxes, collect, config, write_coded_beton, write_coded_roc
@@ -31,7 +31,7 @@ def test_engines_show_the_shifted_boxes(engine: str, tmp_path: Path) -> None:
             seen = collect(loader)
             assert [len(indices) for indices in expected] == seen.batch_sizes == [3, 3, 1]
             assert [index for indices in expected for index in indices] == seen.indices.tolist()
-            chosen = boxes(CROP, 3, epoch, np.arange(len(SIZES)), np.array(SIZES), 48)
+            chosen = crop_boxes(CROP, 3, epoch, np.arange(len(SIZES)), np.array(SIZES), 48)
             check_boxes(seen, np.array(SIZES), chosen.yxhw, chosen.flip)
 
 

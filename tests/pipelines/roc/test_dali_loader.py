@@ -14,7 +14,7 @@ from pipelines.formats.beton_writer import write_beton
 from pipelines.images.codec import EncodedSample
 from pipelines.loaders import open_loader
 from pipelines.roc.encoder.record import RocQuality, encode
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, DALIOptions, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.pipelines.roc.conftest import photo
 
@@ -78,7 +78,7 @@ def test_pixels_are_those_of_engines_that_decode_themselves(photos, engine, zoom
 def test_no_pixel_outside_the_box_is_used(tmp_path):
     """Each image is white but for its own box of this epoch; a filter that looks over the edge would show it."""
     index, sizes = np.arange(12), np.array([(97 + k, 140 - k) for k in range(12)])
-    drawn = boxes(TrainCrop(scale=(0.1, 0.5)), 3, 0, index, sizes, 24)
+    drawn = crop_boxes(TrainCrop(scale=(0.1, 0.5)), 3, 0, index, sizes, 24)
     images = []
     for (height, width), (y, x, h, w) in zip(sizes, drawn.yxhw, strict=True):
         images.append(np.full((height, width, 3), 255, np.uint8))

@@ -16,7 +16,7 @@ from pipelines.loaders import open_loader
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.staging import Staging
 from pipelines.roc.read_ahead import ReadAhead
-from pipelines.sampling.crops import boxes
+from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import read_box
 
@@ -65,7 +65,7 @@ def test_coded_images_show_their_boxes_at_any_level(roc_file, coded_sizes):
     sizes = BetonReader(roc_file).sizes
     with open_loader("roc", config(roc_file, resolution=48)) as loader:
         for images, _, indices in epoch_of(loader, 1):
-            chosen = boxes(TrainCrop(), 3, 1, indices, sizes[indices], 48)
+            chosen = crop_boxes(TrainCrop(), 3, 1, indices, sizes[indices], 48)
             for image, index, box, flip in zip(images, indices, chosen.yxhw, chosen.flip, strict=True):
                 height, width = sizes[index]
                 y, x, h, w, flipped = read_box(image, height, width)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.loaders.pillow import eval_crop, train_crop
-from pipelines.sampling.crops import boxes, centre_crops, random_resized_crops, shifted_crops
+from pipelines.sampling.crops import center_boxes, crop_boxes, shifted_boxes, training_boxes
 from pipelines.spec import EvalCrop, ShiftCrop, TrainCrop
 from tests.coded import coded_image
 from tests.kolmogorov import is_uniform, same_law
@@ -18,7 +18,7 @@ NUM = 12_000
 
 
 def ours(crop: TrainCrop, size: tuple[int, int], num: int = NUM, seed: int = 1) -> np.ndarray:
-    return random_resized_crops(crop, seed, 0, np.arange(num), np.tile(size, (num, 1)))
+    return training_boxes(crop, seed, 0, np.arange(num), np.tile(size, (num, 1)))
 
 
 def torchvisions(crop: TrainCrop, size: tuple[int, int], num: int = NUM) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_small_crops_of_squares_follow_the_analytic_law() -> None:
     epoch=st.integers(0, 2**32 - 1),
 )
 def test_boxes_lie_within_the_image(height: int, width: int, low: float, seed: int, epoch: int) -> None:
-    y, x, h, w = random_resized_crops(
+    y, x, h, w = training_boxes(
         TrainCrop(scale=(low, 1)), seed, epoch, np.arange(20), np.tile([height, width], (20, 1))
     ).T
     assert (y >= 0).all() and (x >= 0).all() and (h >= 1).all() and (w >= 1).all()
@@ -98,20 +98,20 @@ def test_fall_back_is_torchvisions(size: tuple[int, int]) -> None:
 
 def test_a_box_depends_on_seed_epoch_and_index_only() -> None:
     sizes = np.random.default_rng(0).integers(50, 600, (64, 2))
-    whole = boxes(TrainCrop(), 4, 9, np.arange(64), sizes, 128)
+    whole = crop_boxes(TrainCrop(), 4, 9, np.arange(64), sizes, 128)
     some = np.array([50, 3, 17])
-    part = boxes(TrainCrop(), 4, 9, some, sizes[some], 224)
+    part = crop_boxes(TrainCrop(), 4, 9, some, sizes[some], 224)
     assert (part.yxhw == whole.yxhw[some]).all() and (part.flip == whole.flip[some]).all()
     for other in (
-        boxes(TrainCrop(), 5, 9, np.arange(64), sizes, 128),
-        boxes(TrainCrop(), 4, 8, np.arange(64), sizes, 128),
+        crop_boxes(TrainCrop(), 5, 9, np.arange(64), sizes, 128),
+        crop_boxes(TrainCrop(), 4, 8, np.arange(64), sizes, 128),
     ):
         assert (other.yxhw != whole.yxhw).any(axis=1).mean() > 0.9 and (other.flip != whole.flip).any()
 
 
 def test_boxes_are_pinned() -> None:
     """These literals may change only with a note in the change log: they change every seeded run."""
-    drawn = boxes(TrainCrop(), 0, 0, np.arange(4), np.tile([375, 500], (4, 1)), 128)
+    drawn = crop_boxes(TrainCrop(), 0, 0, np.arange(4), np.tile([375, 500], (4, 1)), 128)
     assert drawn.yxhw.tolist() == [[32, 180, 231, 257], [90, 70, 236, 292], [74, 269, 160, 160], [16, 41, 351, 392]]
     assert drawn.flip.tolist() == [True, False, False, True]
 
@@ -119,19 +119,19 @@ def test_boxes_are_pinned() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("crop", [TrainCrop, EvalCrop, ShiftCrop])
 def test_flip_rate(crop: type, rate: float) -> None:
-    flips = boxes(crop(hflip=rate), 3, 1, np.arange(40_000), np.full((40_000, 2), 64), 32).flip
+    flips = crop_boxes(crop(hflip=rate), 3, 1, np.arange(40_000), np.full((40_000, 2), 64), 32).flip
     assert abs(flips.mean() - rate) <= 4 * np.sqrt(rate * (1 - rate) / 40_000)
 
 
 def test_flips_do_not_depend_on_boxes() -> None:
-    drawn = boxes(TrainCrop(), 3, 1, np.arange(NUM), np.tile([375, 500], (NUM, 1)), 32)
+    drawn = crop_boxes(TrainCrop(), 3, 1, np.arange(NUM), np.tile([375, 500], (NUM, 1)), 32)
     assert abs(np.corrcoef(drawn.flip, drawn.yxhw[:, 2] * drawn.yxhw[:, 3])[0, 1]) < 4 / np.sqrt(NUM)
 
 
 @pytest.mark.parametrize("crop_pct", [0.875, 1.0, 0.95, 0.5])
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (333, 333), (101, 640), (97, 61), (640, 479)])
 @pytest.mark.parametrize("resolution", [33, 96, 128, 224])
-def test_centre_crop_is_resize_and_centre_crop(size: tuple[int, int], resolution: int, crop_pct: float) -> None:
+def test_center_crop_is_resize_and_center_crop(size: tuple[int, int], resolution: int, crop_pct: float) -> None:
     """Within 1 level of torchvision: Pillow rounds between its passes, and the box moves that by float error."""
     from PIL import Image
     from torchvision.transforms import CenterCrop, Compose, Resize
@@ -140,7 +140,7 @@ def test_centre_crop_is_resize_and_centre_crop(size: tuple[int, int], resolution
     image = (noise // 4 + coded_image(*size) // 2).astype(np.uint8)
     short = int(np.floor(resolution / crop_pct))
     wanted = np.asarray(Compose([Resize(short), CenterCrop(resolution)])(Image.fromarray(image)))
-    box = centre_crops(EvalCrop(crop_pct=crop_pct), np.array([size]), resolution)[0]
+    box = center_boxes(EvalCrop(crop_pct=crop_pct), np.array([size]), resolution)[0]
     assert np.abs(eval_crop(image, box, resolution).astype(int) - wanted).max() <= 1
 
 
@@ -156,8 +156,8 @@ def test_training_crop_is_resized_crop() -> None:
 
 def shifts(crop: ShiftCrop, size: tuple[int, int], resolution: int, num: int = NUM) -> tuple[np.ndarray, int]:
     """Left edges in pixels of the resized image, and how many pixels it has beside the crop."""
-    found = shifted_crops(crop, 5, 2, np.arange(num), np.tile(size, (num, 1)), resolution)
-    centered = centre_crops(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
+    found = shifted_boxes(crop, 5, 2, np.arange(num), np.tile(size, (num, 1)), resolution)
+    centered = center_boxes(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
     assert (found[:, [0, 2, 3]] == centered[[0, 2, 3]]).all()  # only x differs
     per_x = centered[3] / resolution
     left = found[:, 1] / per_x
@@ -178,8 +178,8 @@ def test_shifts_have_the_law_of_fixres(size: tuple[int, int], crop_pct: float) -
     assert same_law(mine.astype(float), np.array(theirs, float))
     if spare >= 3:  # every place is reached, and no two epochs are alike
         assert set(mine.tolist()) == set(theirs)
-        other = shifted_crops(ShiftCrop(crop_pct), 5, 3, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
-        again = shifted_crops(ShiftCrop(crop_pct), 5, 2, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
+        other = shifted_boxes(ShiftCrop(crop_pct), 5, 3, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
+        again = shifted_boxes(ShiftCrop(crop_pct), 5, 2, np.arange(NUM), np.tile(size, (NUM, 1)), 64)
         assert (other[:, 1] != again[:, 1]).mean() > 0.5
 
 
@@ -193,7 +193,7 @@ def test_shifted_crop_is_resize_and_crop(size: tuple[int, int]) -> None:
     crop, resolution = ShiftCrop(0.7), 96
     resized = np.asarray(Resize(int(resolution / 0.7))(Image.fromarray(image)))
     lefts, _ = shifts(crop, size, resolution, 20)
-    found = shifted_crops(crop, 5, 2, np.arange(20), np.tile(size, (20, 1)), resolution)
+    found = shifted_boxes(crop, 5, 2, np.arange(20), np.tile(size, (20, 1)), resolution)
     top = round((resized.shape[0] - resolution) / 2)
     for box, left in zip(found, lefts, strict=True):
         wanted = resized[top : top + resolution, left : left + resolution]
@@ -202,13 +202,13 @@ def test_shifted_crop_is_resize_and_crop(size: tuple[int, int]) -> None:
 
 def test_shifts_depend_on_neither_flips_nor_neighbors() -> None:
     sizes = np.tile([100, 300], (NUM, 1))
-    drawn = boxes(ShiftCrop(), 3, 1, np.arange(NUM), sizes, 64)
+    drawn = crop_boxes(ShiftCrop(), 3, 1, np.arange(NUM), sizes, 64)
     assert abs(np.corrcoef(drawn.flip, drawn.yxhw[:, 1])[0, 1]) < 4 / np.sqrt(NUM)
     some = np.array([50, 3, 17])
-    assert (boxes(ShiftCrop(), 3, 1, some, sizes[some], 64).yxhw == drawn.yxhw[some]).all()
+    assert (crop_boxes(ShiftCrop(), 3, 1, some, sizes[some], 64).yxhw == drawn.yxhw[some]).all()
 
 
 def test_shifts_are_pinned() -> None:
     """These literals may change only with a note in the change log: they change every seeded run."""
-    drawn = boxes(ShiftCrop(), 0, 0, np.arange(4), np.tile([128, 256], (4, 1)), 112)
+    drawn = crop_boxes(ShiftCrop(), 0, 0, np.arange(4), np.tile([128, 256], (4, 1)), 112)
     assert drawn.yxhw[:, 1].tolist() == [43, 32, 110, 117]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sampling.philox import philox, random_words, uniforms
+from pipelines.sampling.philox import philox4x32, random_words, uniforms
 from tests.kolmogorov import is_uniform
 
 ALL = 0xFFFFFFFF
@@ -26,14 +26,14 @@ ALL = 0xFFFFFFFF
     ],
 )
 def test_known_answers_of_random123(counter: list[int], key: tuple[int, int], answer: list[int]) -> None:
-    assert philox(np.array(counter, np.uint64), key).tolist() == answer
+    assert philox4x32(np.array(counter, np.uint64), key).tolist() == answer
 
 
-def test_vectorised_over_counters() -> None:
+def test_vectorized_over_counters() -> None:
     counters = np.array([[0, 0, 0, 0], [ALL] * 4], np.uint64)
-    both = philox(counters, (0, 0))
-    assert both[0].tolist() == philox(counters[0], (0, 0)).tolist()
-    assert both[1].tolist() == philox(counters[1], (0, 0)).tolist()
+    both = philox4x32(counters, (0, 0))
+    assert both[0].tolist() == philox4x32(counters[0], (0, 0)).tolist()
+    assert both[1].tolist() == philox4x32(counters[1], (0, 0)).tolist()
 
 
 @given(

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from torchvision.datasets import ImageFolder
 
-from pipelines.sampling.crops import centre_crops, random_resized_crops
+from pipelines.sampling.crops import center_boxes, training_boxes
 from pipelines.sources.scenes.render import render, scene_jpeg
 from pipelines.sources.scenes.scene import CLASSES, SPLITS, Scene, SceneConfig, Thing, draw_scene, scene_label
 from pipelines.sources.scenes.write import RECORD_NAME, is_complete, scene_path, write_scenes
@@ -130,19 +130,19 @@ def test_train_and_val_are_drawn_alike() -> None:
         assert means[0] == pytest.approx(means[1], rel=0.1)
 
 
-def test_objects_lie_in_the_centre_crop() -> None:
+def test_objects_lie_in_the_center_crop() -> None:
     sizes, rows = scenes_of("val")
-    y, x, h, w = centre_crops(EvalCrop(), sizes, 128).T
-    centre_y, centre_x = (rows[:, 2] + 0.5) * sizes[:, 0], (rows[:, 3] + 0.5) * sizes[:, 1]
-    inside = (centre_y > y) & (centre_y < y + h) & (centre_x > x) & (centre_x < x + w)
+    y, x, h, w = center_boxes(EvalCrop(), sizes, 128).T
+    center_y, center_x = (rows[:, 2] + 0.5) * sizes[:, 0], (rows[:, 3] + 0.5) * sizes[:, 1]
+    inside = (center_y > y) & (center_y < y + h) & (center_x > x) & (center_x < x + w)
     assert inside.mean() > 0.99
 
 
 def test_random_resized_crop_alone_makes_objects_look_larger_in_training() -> None:
     """FixRes, section 3: the apparent size goes with 1 / sqrt(crop area), since output sides are equal."""
     sizes, rows = scenes_of("train")
-    *_, h, w = random_resized_crops(TrainCrop(), 0, 0, np.arange(len(sizes)), sizes).T
-    *_, test_h, test_w = centre_crops(EvalCrop(), sizes, 128).T
+    *_, h, w = training_boxes(TrainCrop(), 0, 0, np.arange(len(sizes)), sizes).T
+    *_, test_h, test_w = center_boxes(EvalCrop(), sizes, 128).T
     apparent_train, apparent_test = rows[:, 1] / np.sqrt(h * w), rows[:, 1] / np.sqrt(test_h * test_w)
     assert 1.2 < apparent_train.mean() / apparent_test.mean() < 1.6
 
