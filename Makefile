@@ -1,6 +1,6 @@
-# make demo    sets everything up, trains both arms on made data, leaves runs/demo/report.html
-# make test    sets everything up, checks style and the import contract, runs the tests
-# Settings: PYTHON=python3.12, FFCV=0 (leave that engine out), PYTEST_ARGS="-k boxes", PYTEST_WORKERS=1
+# make demo    installs everything, trains both variants on synthetic data, writes runs/demo/report.html
+# make test    installs everything, checks style and the import contract, runs the tests
+# Settings: PYTHON=python3.12, FFCV=0 (without the engine ffcv), PYTEST_ARGS="-k boxes", PYTEST_WORKERS=1
 
 PYTHON ?= python3
 FFCV ?= 1
@@ -24,7 +24,7 @@ check: .venv/.installed
 .venv/.installed: tools/install.sh requirements.txt requirements-ffcv.txt setup.cfg
 	PYTHON=$(PYTHON) FFCV=$(FFCV) tools/install.sh
 
-# Resolves setup.cfg anew; the files name versions, never an index.
+# Resolves the dependencies in setup.cfg again. The files contain versions and no package index.
 requirements:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
 		--custom-compile-command "make requirements" setup.cfg --extra dali --extra dev -o requirements.txt
