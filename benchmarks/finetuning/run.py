@@ -91,8 +91,8 @@ class Measurement:
         return {
             "variant": name,
             "test_res": finetuned.test_res,
-            "learning": finetuned.learning,
-            "adapted": finetuned.adapted,
+            "learning": finetuned.layers,
+            "adapted": finetuned.adaptation,
             "top1": _accuracies(finetuned.after)[str(finetuned.test_res)],
             "after": _accuracies(finetuned.after),
             "seconds": finetuned.seconds,

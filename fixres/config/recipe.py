@@ -170,16 +170,16 @@ class FinetuneConfig:
         if self.adapt == "none" or self.epochs != 0:
             _positive("finetune.epochs", self.epochs)
         for name in ("lr", "step_epochs", "adapt_images"):
-            _positive(f"fix.{name}", getattr(self, name))
+            _positive(f"finetune.{name}", getattr(self, name))
         if self.batch_size is not None:
             _positive("finetune.batch_size", self.batch_size)
         for name in ("num_blocks", "cache_memory"):
             if getattr(self, name) < 0:
-                raise InputError(f"fix.{name}={getattr(self, name)} must not be negative")
+                raise InputError(f"finetune.{name}={getattr(self, name)} must not be negative")
         EvalCrop(hflip=self.hflip)
         for name in ("jitter", "label_smoothing"):
             if not 0 <= (getattr(self, name) or 0) < 1:
-                raise InputError(f"fix.{name}={getattr(self, name)} must be in [0, 1)")
+                raise InputError(f"finetune.{name}={getattr(self, name)} must be in [0, 1)")
 
     @property
     def repeats(self) -> bool:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 
 from fixres.config.recipe import FinetuneConfig
-from fixres.distributed.process_group import share_state
 from fixres.evaluation.accuracy import EvalResult, at, sweep
 from fixres.experiment.results import VariantResult
 from fixres.experiment.variant import VariantRun
-from fixres.finetuning.adaptation import adapt
-from fixres.finetuning.loop import finetune, finetune_crop
-from fixres.observability.console import log
+from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.training.trainer import EpochResult
-from pipelines.spec import EvalCrop
 
 
 def finish(variant: VariantRun, keep: Callable[[], None] = lambda: None) -> VariantResult:
@@ -59,33 +54,23 @@ def _sweep(variant: VariantRun, when: str) -> list[EvalResult]:
 
 
 def _finetune(variant: VariantRun, config: FinetuneConfig) -> list[EpochResult]:
-    recipe, test_res, size = variant.recipe, variant.config.test_res, config.batch_size
-    crop = finetune_crop(config, recipe.eval_crop.crop_pct, recipe.train_crop)
+    recipe = variant.recipe
     with variant.clock.stage("finetune"):
-        if config.adapt != "none":
-            _adapt(variant, config)
-        with closing(variant.open_train(crop, test_res, size)) as loader:
-            results = finetune(
-                variant.tested,
-                variant.normalize,
-                loader,
-                config,
-                recipe.optim,
-                variant.precision,
-                recipe.seed,
-                lambda: variant.open_train(crop, test_res, size, shuffle=False, drop_last=False),
-            )
+        context = FinetuneContext(
+            net=variant.tested,
+            normalize=variant.normalize,
+            precision=variant.precision,
+            open_train=variant.open_train,
+            eval_crop=recipe.eval_crop,
+            train_crop=recipe.train_crop,
+            train_res=variant.resolutions[-1],
+            optim=recipe.optim,
+            seed=recipe.seed,
+        )
+        results = finetune(context, config, variant.config.test_res).epochs
     for epoch, result in enumerate(results):
         variant.run_log.write(variant.name, "finetune", variant.config.epochs + epoch + 1, result)
     return results
-
-
-def _adapt(variant: VariantRun, config: FinetuneConfig) -> None:
-    crop = EvalCrop(variant.recipe.eval_crop.crop_pct)
-    with closing(variant.open_train(crop, variant.config.test_res, config.batch_size)) as loader:
-        line = adapt(variant.tested, variant.normalize, loader, config, variant.precision, variant.resolutions[-1])
-    share_state(variant.tested)  # each process has adapted to its own images
-    log(f"{variant.name}: {line}")
 
 
 def _result(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +14,11 @@ import numpy as np
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.distributed.process_group import is_main, sharded, share_state
+from fixres.distributed.process_group import is_main, sharded
 from fixres.evaluation.accuracy import EvalResult, sweep
-from fixres.finetuning.adaptation import adapt
-from fixres.finetuning.loop import finetune, finetune_crop
+from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.finetuning.preflight import check_finetune
 from fixres.finetuning.report import Finetuned, FinetuneReport, write_finetune_report
-from fixres.finetuning.trainable_layers import trainable_layers
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision, choose_device, choose_precision
@@ -30,7 +28,7 @@ from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.resolution.advice import advise, explanation
 from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import Crop, DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, TrainCrop, check_resolution
 
 
 @dataclass(frozen=True)
@@ -146,27 +144,39 @@ def finetune_network(
     for resolution in resolutions:
         _check_resolution(net, resolution)
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
-    open_loader = sharded(open_loader)
+    open_loader, eval_crop = sharded(open_loader), EvalCrop(info.crop_pct)
+    open_train = partial(open_loader, "train", seed=job.seed)
+    context = FinetuneContext(
+        net, normalize, precision, open_train, eval_crop, job.train_crop, info.train_res, job.optim, job.seed
+    )
     original = copy.deepcopy(net.state_dict())
-    test = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.optim.batch_size}
-    with closing(open_loader("val", **test)) as test_loader:
-        fixer = _Fixer(job, net, info, normalize, precision, open_loader)
-        fixer.check(resolutions)
+    settings = {"crop": eval_crop, "resolution": resolutions[0], "batch_size": job.optim.batch_size}
+    with closing(open_loader("val", **settings)) as test_loader:
+        _check(context, job, resolutions)
 
         def test(when: str) -> list[EvalResult]:
             return sweep(net, normalize, test_loader, precision, _swept(job, info, resolutions, net), when)
 
-        before, finetunings = test("before the fix"), []
+        before, finetunings = test("before fine-tuning"), []
         for resolution in resolutions:
             net.load_state_dict(original)
-            finetuned = fixer.finetune(resolution)
-            finetunings.append(replace(finetuned, after=test(f"after the fix for {resolution} px")))
+            result = finetune(context, job.finetune, resolution)
+            after = test(f"after fine-tuning for {resolution} px")
+            output = job.target(resolution)
+            finetunings.append(Finetuned(**vars(result), test_res=resolution, output=str(output), after=after))
             if is_main():
-                save_checkpoint(job.target(resolution), net, replace(info, test_res=resolution, finetuned=True))
+                save_checkpoint(output, net, replace(info, test_res=resolution, finetuned=True))
     report = FinetuneReport(job.weights, info.model, info.train_res, before, finetunings, job, capture())
     if is_main():
         write_finetune_report(report, job.report(resolutions))
     return report
+
+
+def _check(context: FinetuneContext, job: FinetuneJob, resolutions: list[int]) -> None:
+    """Raises InputError if one of the fine-tunings would fail."""
+    with closing(context.open(job.finetune, resolutions[0])) as loader:
+        for resolution in resolutions:
+            check_finetune(context.net, loader, job.finetune, job.optim, resolution)
 
 
 def _load(job: FinetuneJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalize, Precision]:
@@ -174,68 +184,6 @@ def _load(job: FinetuneJob, classes: tuple[str, ...]) -> tuple[nn.Module, Checkp
     net, info, normalize = job.open(classes, job.new_classifier)
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
     return net.to(device), info, normalize.to(device), choose_precision(job.precision, device)
-
-
-class _Fixer:
-    """What all fixes of a job share."""
-
-    def __init__(
-        self,
-        job: FinetuneJob,
-        net: nn.Module,
-        info: CheckpointInfo,
-        normalize: Normalize,
-        precision: Precision,
-        open_loader: OpenLoader,
-    ) -> None:
-        self._job, self._net, self._info, self._normalize = job, net, info, normalize
-        self._precision, self._open_loader = precision, open_loader
-
-    def check(self, resolutions: list[int]) -> None:
-        """Raises InputError if one of the fixes could not be gone through with."""
-        job = self._job
-        crop = finetune_crop(job.finetune, self._info.crop_pct, job.train_crop)
-        with closing(self._open(crop, resolutions[0], shuffle=True)) as loader:
-            for resolution in resolutions:
-                check_finetune(self._net, loader, job.finetune, job.optim, resolution)
-
-    def finetune(self, resolution: int) -> Finetuned:
-        """Adapts and fine-tunes the network, which must have the original weights."""
-        job, start, adapted = self._job, time.perf_counter(), ""
-        crop = finetune_crop(job.finetune, self._info.crop_pct, job.train_crop)
-        if job.finetune.adapt != "none":
-            with closing(self._open(EvalCrop(self._info.crop_pct), resolution, shuffle=True)) as loader:
-                adapted = adapt(self._net, self._normalize, loader, job.finetune, self._precision, self._info.train_res)
-            share_state(self._net)
-            _log(adapted)
-        epochs = []
-        if job.finetune.epochs:
-            with closing(self._open(crop, resolution, shuffle=True)) as loader:
-                epochs = finetune(
-                    self._net,
-                    self._normalize,
-                    loader,
-                    job.finetune,
-                    job.optim,
-                    self._precision,
-                    job.seed,
-                    lambda: self._open(crop, resolution, shuffle=False),
-                )
-        why = trainable_layers(self._net, resolution, job.finetune).why if epochs else "nothing learnt"
-        seconds = time.perf_counter() - start
-        return Finetuned(resolution, str(job.target(resolution)), why, adapted, epochs, seconds, [])
-
-    def _open(self, crop: Crop, resolution: int, shuffle: bool) -> Loader:
-        job = self._job
-        return self._open_loader(
-            "train",
-            crop=crop,
-            resolution=resolution,
-            batch_size=job.finetune.batch_size or job.optim.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            seed=job.seed,
-        )
 
 
 def _advised(

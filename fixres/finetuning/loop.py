@@ -1,20 +1,23 @@
-"""FixRes: the last layers learn again at the test resolution (arXiv 1906.06423, section 4).
+"""FixRes fine-tuning: the last layers are trained again at the test resolution (arXiv 1906.06423, section 4).
 
-RandomResizedCrop shows objects larger in training than testing does, and another size changes the statistics of the
-pooled activations. Testing larger mends the first; a short fine-tuning of the classifier and of the BatchNorm before
-pooling, on training images cropped as in testing, mends the second.
+RandomResizedCrop shows objects larger in training than testing does, and another image size changes the statistics of
+the pooled activations. A larger test resolution corrects the first. The second is corrected by a short fine-tuning of
+the classifier and of the BatchNorm before pooling, on training images cropped as in testing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.distributed.process_group import num_processes
+from fixres.distributed.process_group import num_processes, share_state
+from fixres.finetuning.adaptation import adapt
 from fixres.finetuning.color_jitter import Jittered
 from fixres.finetuning.feature_cache import FeatureCache, description
 from fixres.finetuning.row_store import NoRoomError
@@ -29,65 +32,119 @@ from fixres.training.trainer import EpochResult, Trainer
 from pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
 
 
-def finetune_crop(config: FinetuneConfig, crop_pct: float, train_crop: TrainCrop) -> Crop:
-    """The crop that `config.augmentation` asks of the loader.
+@dataclass(frozen=True)
+class FinetuneContext:
+    """What all fine-tunings of a network share.
 
-    Args:
-        config: augmentation and hflip.
-        crop_pct: the test's.
-        train_crop: the training's.
-    """
-    if config.augmentation == "train":
-        return train_crop
-    if config.augmentation == "test_shift":
-        return ShiftCrop(crop_pct, config.hflip)
-    return EvalCrop(crop_pct, config.hflip if config.augmentation == "test_flip" else 0.0)
-
-
-def finetune(
-    net: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    config: FinetuneConfig,
-    optim: OptimConfig,
-    precision: Precision,
-    seed: int = 0,
-    open_plain: Callable[[], Loader] | None = None,
-) -> list[EpochResult]:
-    """Fine-tunes layers of `net` in place, and says in a line on stderr which.
-
-    Args:
+    Attributes:
         net: a trained network.
         normalize: uint8 NHWC batches to its input.
-        loader: training images, shuffled, at the test resolution, cropped by `finetune_crop`.
-        config: what learns, how long and on what.
-        optim: momentum, weight decay and label smoothing, as in training.
-        precision: as in training.
-        seed: the run's, for the color jitter and what layers draw by chance.
-        open_plain: opens the same images in stored order, each once, cropped by the same `finetune_crop`; without it
-        nothing
-            is cached.
-
-    Returns:
-        One result for each epoch; evaluating the frozen layers for the cache counts to the first. The network is in
-        eval mode and all of it can learn again.
+        precision: number format and device.
+        open_train: opens the training images. Takes `crop`, `resolution`, `batch_size` over all processes, `shuffle`
+            and `drop_last`.
+        eval_crop: the crop in testing.
+        train_crop: the crop in training.
+        train_res: training resolution in pixels.
+        optim: batch size, momentum, weight decay and label smoothing, as in training.
+        seed: of the color jitter, and of layers that draw random numbers.
     """
+
+    net: nn.Module
+    normalize: Normalize
+    precision: Precision
+    open_train: Callable[..., Loader]
+    eval_crop: EvalCrop
+    train_crop: TrainCrop
+    train_res: int
+    optim: OptimConfig
+    seed: int
+
+    def open(self, config: FinetuneConfig, resolution: int, crop: Crop | None = None, shuffle: bool = True) -> Loader:
+        """Opens the training images for a fine-tuning.
+
+        Args:
+            config: batch size and augmentation.
+            resolution: pixels.
+            crop: instead of the crop of `config.augmentation`.
+            shuffle: random order without the short last batch; else stored order with it.
+        """
+        return self.open_train(
+            crop=crop or self._crop(config),
+            resolution=resolution,
+            batch_size=config.batch_size or self.optim.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle,
+        )
+
+    def _crop(self, config: FinetuneConfig) -> Crop:
+        if config.augmentation == "train":
+            return self.train_crop
+        if config.augmentation == "test_shift":
+            return ShiftCrop(self.eval_crop.crop_pct, config.hflip)
+        return EvalCrop(self.eval_crop.crop_pct, config.hflip if config.augmentation == "test_flip" else 0.0)
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A fine-tuning for one resolution.
+
+    Attributes:
+        layers: which layers were trained, in words.
+        adaptation: what the label-free adaptation did; empty without one.
+        epochs: losses and times. Filling the cache counts to the first epoch.
+        seconds: wall time of adaptation and fine-tuning, opening loaders included.
+    """
+
+    layers: str
+    adaptation: str
+    epochs: list[EpochResult]
+    seconds: float
+
+
+def finetune(context: FinetuneContext, config: FinetuneConfig, test_res: int) -> FinetuneResult:
+    """Adapts and fine-tunes the network in place for one test resolution, over all processes.
+
+    Args:
+        context: the network and its data. Afterwards the network is in eval mode and all its parameters have gradients.
+        config: which layers are trained, how long and on which images.
+        test_res: pixels.
+    """
+    start = time.perf_counter()
+    adaptation = _adapt(context, config, test_res) if config.adapt != "none" else ""
+    layers, epochs = "no layer was trained", []
+    if config.epochs:
+        with closing(context.open(config, test_res)) as loader:
+            layers, epochs = _train(context, config, loader)
+    return FinetuneResult(layers, adaptation, epochs, time.perf_counter() - start)
+
+
+def _adapt(context: FinetuneContext, config: FinetuneConfig, test_res: int) -> str:
+    crop = EvalCrop(context.eval_crop.crop_pct)
+    with closing(context.open(config, test_res, crop)) as loader:
+        line = adapt(context.net, context.normalize, loader, config, context.precision, context.train_res)
+    share_state(context.net)  # each process has adapted to its own images
+    _log(line)
+    return line
+
+
+def _train(context: FinetuneContext, config: FinetuneConfig, loader: Loader) -> tuple[str, list[EpochResult]]:
+    """Trains the chosen layers; returns which they are, and a result for each epoch."""
+    net, precision, optim = context.net, context.precision, context.optim
     chosen = trainable_layers(net, loader.resolution, config)
     freeze_except(net, chosen.modules)
     _log(chosen.why)
     smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
     try:
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
-        cached = _cached(net, chosen.modules, normalize, loader, config, precision, open_plain)
+        cached = _cached(context, config, loader, chosen.modules)
         if cached is None:
-            source = _augmented(loader, config, precision, seed)
-            trainer = Trainer(net, normalize, stepper, precision, smoothing, seed=seed)
-            return _epochs(trainer, source, config)
+            source = _augmented(loader, config, precision, context.seed)
+            trainer = Trainer(net, context.normalize, stepper, precision, smoothing, seed=context.seed)
+            return chosen.why, _epochs(trainer, source, config)
         halves, cache, seconds, waited = cached
-        trainer = Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing, seed=seed)
-        results = _epochs(trainer, cache, config)
-        first = replace(results[0], seconds=results[0].seconds + seconds, wait_seconds=waited)
-        return [first, *results[1:]]
+        trainer = Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing, seed=context.seed)
+        first, *others = _epochs(trainer, cache, config)
+        return chosen.why, [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
     finally:
         net.requires_grad_(True)
         net.eval()
@@ -99,7 +156,7 @@ def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneCon
     for epoch in range(config.epochs):
         loader.set_epoch(epoch)
         trainer.set_epoch(epoch)
-        title = f"fix at {loader.resolution} px, epoch {epoch + 1}/{config.epochs}"
+        title = f"finetune at {loader.resolution} px, epoch {epoch + 1}/{config.epochs}"
         results.append(trainer.epoch(loader, lambda done, epoch=epoch: _lr(epoch + done, config, peak), title))
     return results
 
@@ -117,40 +174,32 @@ def _augmented(loader: Loader, config: FinetuneConfig, precision: Precision, see
 
 
 def _cached(
-    net: nn.Module,
-    learning: tuple[nn.Module, ...],
-    normalize: Normalize,
-    loader: Loader,
-    config: FinetuneConfig,
-    precision: Precision,
-    open_plain: Callable[[], Loader] | None,
+    context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
 ) -> tuple[Split, FeatureCache, float, float] | None:
-    """The halves, the filled cache, and what filling took; None where images must be evaluated in each epoch."""
-    if not config.repeats or config.cache == "no" or open_plain is None or config.epochs < 1:
+    """The split network, the filled cache, and its seconds in all and of waiting; None if nothing can be cached."""
+    if not config.repeats or config.cache == "no":
         return None
     try:
-        halves = split(net, learning, _noise(loader.resolution, precision), precision)
+        images = _noise(loader.resolution, context.precision)
+        halves = split(context.net, trainable, images, context.precision)
         cache = FeatureCache(loader, halves.num_values, config)
     except (CannotSplitError, NoRoomError) as error:
         _log(f"frozen layers are evaluated in every epoch, because {error}")
         return None
     _log(description(cache, halves.num_values))
-    plain = open_plain()
-    try:
-        return halves, cache, *cache.fill(halves, normalize, plain, precision)
-    finally:
-        plain.close()
+    with closing(context.open(config, loader.resolution, shuffle=False)) as plain:
+        return halves, cache, *cache.fill(halves, context.normalize, plain, context.precision)
 
 
 def _noise(resolution: int, precision: Precision) -> torch.Tensor:
-    """Two images, (2, 3, r, r) in channels_last: something to compare the halves with the network on."""
+    """Two images of random numbers, (2, 3, r, r) in channels_last, on which `split` compares both networks."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, resolution, resolution, 3, generator=generator)
     return images.permute(0, 3, 1, 2).to(precision.device)
 
 
 class _ToFloat(nn.Module):
-    """Rows of the cache to what the tail takes, in place of normalization."""
+    """Converts cached rows to the head's input; takes the place of normalization."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.float()

@@ -10,32 +10,24 @@ from typing import Any
 
 from fixres.config.parsing import as_plain
 from fixres.evaluation.accuracy import EvalResult, at
-from fixres.training.trainer import EpochResult
+from fixres.finetuning.loop import FinetuneResult
 from pipelines.runtime.atomic_files import atomic_file
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Finetuned:
-    """The fix for one resolution.
+class Finetuned(FinetuneResult):
+    """A fine-tuning with its weights and tests.
 
     Attributes:
         test_res: pixels.
         output: file of the weights.
-        learning: what learnt, in words.
-        adapted: what the label-free adaptation did; empty without one.
-        epochs: losses and times of the fine-tuning.
-        seconds: wall time of adaptation and fine-tuning, opening loaders included.
-        after: tests over the sweep, after the fix.
+        after: tests at the resolutions of the sweep, with these weights.
     """
 
     test_res: int
     output: str
-    learning: str
-    adapted: str
-    epochs: list[EpochResult]
-    seconds: float
     after: list[EvalResult]
 
 
@@ -44,11 +36,11 @@ class FinetuneReport:
     """A finished job.
 
     Attributes:
-        checkpoint: what was fixed.
-        model: its network.
+        checkpoint: the weights before.
+        model: timm's name of the network.
         train_res: pixels.
-        before: tests over the sweep, before any fix.
-        fixes: one for each resolution.
+        before: tests at the resolutions of the sweep, with the weights before.
+        finetunings: one for each resolution.
         job: the settings, a dataclass.
         environment: hardware, versions, commit.
     """
@@ -88,8 +80,8 @@ class FinetuneReport:
         lines = [title, "", f"Checkpoint `{self.checkpoint}`. Top-1, %:", ""]
         lines += [_row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
         for finetuned in self.finetunings:
-            adapted = f"; {finetuned.adapted}" if finetuned.adapted else ""
-            lines.append(f"* {finetuned.test_res} px: {finetuned.learning}{adapted}; weights in `{finetuned.output}`")
+            adapted = f"; {finetuned.adaptation}" if finetuned.adaptation else ""
+            lines.append(f"* {finetuned.test_res} px: {finetuned.layers}{adapted}; weights in `{finetuned.output}`")
         environment, num_images = self.environment, self.before[0].num_images
         hardware = environment.get("gpu") or f"{environment.get('num_cores')} cores of {environment.get('cpu')}"
         last = f"{num_images} test images, n = 1; {hardware}, commit {environment.get('commit')}."

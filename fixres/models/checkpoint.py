@@ -19,6 +19,7 @@ from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 
 FORMAT = "fixres-checkpoint"
 VERSION = 1
+_RENAMED = {"fixed": "finetuned"}  # keys that older checkpoints have
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class CheckpointInfo:
         interpolation: how images are resized; always antialiased.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
-        fixed: whether FixRes has fine-tuned it for `test_res`.
+        finetuned: whether FixRes fine-tuning for `test_res` was done.
         seed: the run's seed.
     """
 
@@ -92,6 +93,7 @@ def _info(path: Path, values: Any) -> CheckpointInfo:
     try:
         if not isinstance(values, dict):
             raise TypeError("it is missing")
+        values = {_RENAMED.get(key, key): value for key, value in values.items()}
         info = CheckpointInfo(**values | {key: tuple(values[key]) for key in ("classes", "mean", "std")})
         if not _is_sound(info):
             raise TypeError("a value of the wrong kind")

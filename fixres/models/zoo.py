@@ -34,7 +34,7 @@ class ZooModel:
         interpolation: how the training and test images were resized.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
-        finetuned_top1: top-1 on ImageNet's val after fine-tuning, the better of the paper's augmentations, or None.
+        finetuned_top1: top1 on ImageNet's val after fine-tuning, with the better of the paper's augmentations, or None.
         finetuned_top5: likewise, among the first five.
         source: where the figures of the fix are from.
         timm_kwargs: further arguments of timm.create_model.
@@ -66,7 +66,7 @@ def _resnets() -> list[ZooModel]:
     weak = {"interpolation": "bilinear"}
     return [
         ZooModel("resnet50_b", "resnet50.tv_in1k", 224, 384, finetuned_top1=0.791, finetuned_top5=0.946, **weak,
-        **finetuned),
+                 **finetuned),
         ZooModel("resnet50_c", "resnet50c.gluon_in1k", 224),
         ZooModel("resnet50_d", "resnet50d.gluon_in1k", 224),
         ZooModel("resnext101_32x8d", "resnext101_32x8d.fb_wsl_ig1b_ft_in1k", 224, **weak),
@@ -99,26 +99,16 @@ _EFFICIENTNETS = (
 def _efficientnets() -> list[ZooModel]:
     models = []
     for size, train_res, crop_pct, without, with_more in _EFFICIENTNETS:
-        for finetune, suffix, tag, normal in (
+        for finetuned, suffix, tag, normal in (
             (without, "", "ap_in1k", (_HALF, _HALF)),
             (with_more, "_ns", "ns_jft_in1k_475" if size == "l2" else "ns_jft_in1k", (IMAGENET_MEAN, IMAGENET_STD)),
         ):
-            if finetune is None:
+            if finetuned is None:
                 continue
-            models.append(
-                ZooModel(
-                    f"efficientnet_{size}{suffix}",
-                    f"tf_efficientnet_{size}.{tag}",
-                    train_res,
-                    finetune[0],
-                    crop_pct,
-                    mean=normal[0],
-                    std=normal[1],
-                    finetuned_top1=finetune[1],
-                    finetuned_top5=finetune[2],
-                    source=_FIXEFFICIENTNET,
-                )
-            )
+            test_res, top1, top5 = finetuned
+            models.append(ZooModel(f"efficientnet_{size}{suffix}", f"tf_efficientnet_{size}.{tag}", train_res, test_res,
+                                   crop_pct, mean=normal[0], std=normal[1], finetuned_top1=top1, finetuned_top5=top5,
+                                   source=_FIXEFFICIENTNET))  # fmt: skip
     return models
 
 
@@ -131,10 +121,10 @@ def zoo_table() -> str:
     lines = [f"{'name':20} {'timm':38} {'train':>6} {'finetune':>5} {'crop':>6} {'top1':>6} {'top5':>6}  source"]
     for model in ZOO.values():
         arguments = "".join(f" {key}={value}" for key, value in model.timm_kwargs.items())
+        top1, top5 = _percent(model.finetuned_top1), _percent(model.finetuned_top5)
         lines.append(
             f"{model.name:20} {model.timm_name + arguments:38} {model.train_res:6} {model.finetuned_res or '-':>5} "
-            f"{model.crop_pct:6.3f} {_percent(model.finetuned_top1):>6} {_percent(model.finetuned_top5):>6}  "
-            f"{model.source}"
+            f"{model.crop_pct:6.3f} {top1:>6} {top5:>6}  {model.source}"
         )
     return "\n".join(lines)
 

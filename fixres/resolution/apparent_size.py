@@ -4,11 +4,10 @@ An apparent size is given in pixels of the network's input, for an object as lon
 area; that of any other object is in proportion. With sigma for the square root of the crop's share of the image's area
 it is train_res / sigma in training. In testing it is the resized image's own, whatever the crop cuts off.
 
-The law of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to ten
-tries until a box fits the image, else the largest centered box of allowed ratio. That boxes are rounded to pixels
-before
-they are tried lets half a pixel more pass on each side; it counts in small images and is part of the law. What is left
-out is the rounding of the boxes that fit, less than 1e-3 of sigma from 32 px on.
+The distribution of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to
+ten attempts until a box fits the image, else the largest centered box of allowed ratio. Boxes are rounded to pixels
+before the attempt, so half a pixel more fits on each side; this matters in small images and is included. The rounding
+of boxes that fit is not included; it changes sigma by less than 1e-3 from 32 px on.
 """
 
 from __future__ import annotations

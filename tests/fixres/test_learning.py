@@ -13,7 +13,6 @@ from torchvision.transforms import v2
 
 from fixres.config.recipe import FinetuneConfig, ModelConfig, OptimConfig
 from fixres.evaluation.accuracy import evaluate, sweep
-from fixres.finetuning.loop import finetune
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.loss import CrossEntropy
@@ -21,6 +20,7 @@ from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Progress, Trainer
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
+from tests.fixres.finetuning.on_coded import finetune_on_coded
 
 OpenCoded = Callable[..., Loader]
 
@@ -192,9 +192,8 @@ def test_the_fix_changes_the_last_layers_and_nothing_else(
     layers: str, tiny_net: nn.Module, open_coded: OpenCoded
 ) -> None:
     before = {name: value.clone() for name, value in tiny_net.state_dict().items()}
-    loader = open_coded(shuffle=True, drop_last=True)
     config = FinetuneConfig(epochs=2, lr=0.5, layers=layers)  # type: ignore[arg-type]
-    results = finetune(tiny_net, Normalize(), loader, config, OptimConfig(), CPU)
+    results, _ = finetune_on_coded(tiny_net, open_coded, config)
     changed = {
         name.rsplit(".", 1)[0] for name, value in tiny_net.state_dict().items() if not torch.equal(value, before[name])
     }
@@ -212,7 +211,7 @@ def test_each_epoch_of_a_fix_draws_its_own_chance(
 ) -> None:
     drawn: list[tuple[int, ...]] = []
     monkeypatch.setattr("fixres.training.trainer.seed_step", lambda _, *words: drawn.append(words))
-    finetune(tiny_net, Normalize(), open_coded(batch_size=12), FinetuneConfig(epochs=2), OptimConfig(), CPU, seed=5)
+    finetune_on_coded(tiny_net, open_coded, FinetuneConfig(epochs=2), batch_size=12, seed=5)
     assert drawn == [(5, 0, 0), (5, 0, 1), (5, 1, 0), (5, 1, 1)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from fixres.config.recipe import FinetuneConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.feature_cache import FeatureCache
-from fixres.finetuning.loop import finetune
 from fixres.finetuning.row_store import NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
-from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.training.trainer import EpochResult
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.families import FAMILIES, PNASNET, RESNET, Family, create
+from tests.fixres.finetuning.on_coded import finetune_on_coded
 
 OpenCoded = Callable[..., Loader]
 
@@ -32,11 +30,8 @@ OpenCoded = Callable[..., Loader]
 def _finetuned(family: Family, open_coded: OpenCoded, **fields: Any) -> tuple[nn.Module, list[EpochResult], Loader]:
     """Three epochs on 24 images in batches of 7: each epoch leaves other images out."""
     net = create(family)
-    loader = open_coded(resolution=family.side, shuffle=True, drop_last=True, batch_size=7, seed=4)
     config = FinetuneConfig(**{"epochs": 3, "lr": 0.2, "augmentation": "test", "cache_dtype": "fp32"} | fields)
-    plain = partial(open_coded, resolution=family.side, batch_size=5)
-    results = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, plain)
-    return net, results, loader
+    return net, *finetune_on_coded(net, open_coded, config, family.side, batch_size=7, seed=4)
 
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
@@ -141,9 +136,7 @@ class _FromTheStart(nn.Module):
 def test_networks_that_cannot_be_cut_are_fixed_without_cache(
     net: nn.Module, reason: str, open_coded: OpenCoded, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loader = open_coded(shuffle=True, drop_last=True)
-    config = FinetuneConfig(epochs=2, augmentation="test")
-    results = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, open_coded)
+    results, loader = finetune_on_coded(net, open_coded, FinetuneConfig(epochs=2, augmentation="test"))
     said = [line for line in capsys.readouterr().err.splitlines() if "evaluated in every epoch, because" in line]
     assert len(said) == 1 and reason in said[0]
     assert len(results) == 2 and loader.counters.num_images == 48
@@ -177,10 +170,8 @@ def test_values_beyond_half_precision_are_refused(open_coded: OpenCoded) -> None
     net = create(RESNET)
     with torch.no_grad():
         net.layer4[0].conv2.weight *= 1e6
-    loader = open_coded(shuffle=True, drop_last=True)
-    config = FinetuneConfig(epochs=1, augmentation="test")
-    with pytest.raises(InputError, match=r"use fix\.cache_dtype=fp32"):
-        finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0, open_coded)
+    with pytest.raises(InputError, match=r"use finetune\.cache_dtype=fp32"):
+        finetune_on_coded(net, open_coded, FinetuneConfig(epochs=1, augmentation="test"))
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 

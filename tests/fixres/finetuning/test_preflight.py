@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.finetuning import preflight as fix_check
+from fixres.finetuning import preflight
 from fixres.finetuning.preflight import check_finetune
 from pipelines.spec import InputError
 from tests.fixres.families import RESNET, create
@@ -55,9 +55,9 @@ def test_engines_with_crops_of_their_own_cannot_shift_them() -> None:
 
 
 def test_processes_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fix_check, "num_processes", lambda: 3)
+    monkeypatch.setattr(preflight, "num_processes", lambda: 3)
     check_finetune(create(RESNET), loader(), FinetuneConfig(batch_size=6), OPTIM, 32)
-    with pytest.raises(InputError, match=r"fix\.batch_size=8 does not divide among 3 processes"):
+    with pytest.raises(InputError, match=r"finetune\.batch_size=8 does not divide among 3 processes"):
         check_finetune(create(RESNET), loader(), FinetuneConfig(batch_size=8), OPTIM, 32)
 
 

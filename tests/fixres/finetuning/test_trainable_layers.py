@@ -10,14 +10,12 @@ import torch
 import torchvision
 from torch import nn
 
-from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.finetuning.loop import finetune
+from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.blocks import blocks
-from fixres.models.factory import Normalize
 from pipelines.spec import InputError, Loader
-from tests.fixres.conftest import CPU
 from tests.fixres.families import FAMILIES, PNASNET, Family, create
+from tests.fixres.finetuning.on_coded import finetune_on_coded
 
 
 def _learning(net: nn.Module, names: set[str]) -> set[str]:
@@ -88,9 +86,7 @@ def test_every_family_goes_through_the_fix(
     net = create(family)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     config = FinetuneConfig(epochs=1, lr=0.5, augmentation=augmentation)  # type: ignore[arg-type]
-    loader = open_coded(resolution=family.side, shuffle=True, drop_last=True, batch_size=6)
-    (result,) = finetune(net, Normalize(), loader, config, OptimConfig(), CPU, 0,
-                         lambda: open_coded(resolution=family.side, batch_size=6))  # type: ignore[arg-type]  # fmt: skip
+    (result,), loader = finetune_on_coded(net, open_coded, config, family.side, batch_size=6)
     changed = {name.rpartition(".")[0] for name, value in net.state_dict().items()
                if not torch.equal(value, before[name])}  # fmt: skip
     assert changed == {family.classifier, *family.norms}
