@@ -29,6 +29,30 @@ def test_what_is_saved_comes_back(tiny_net: nn.Module, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
 
+@pytest.mark.parametrize("key", ["fixed", "finetuned"])
+def test_older_names_of_keys_load(key: str, tiny_net: nn.Module, tmp_path: Path) -> None:
+    """A file's content, literally: what was "fixed" is "finetuned" now."""
+    info = {
+        "model": "resnet10t",
+        "model_kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8},
+        "classes": ("cat", "dog"),
+        "train_res": 64,
+        "test_res": 96,
+        "crop_pct": 0.9,
+        "interpolation": "bilinear",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        key: True,
+        "seed": 0,
+    }
+    content = {"format": "fixres-checkpoint", "version": 1, "info": info, "state_dict": tiny_net.state_dict()}
+    torch.save(content, tmp_path / "net.pt")
+    assert load_checkpoint(tmp_path / "net.pt")[1] == INFO
+    save_checkpoint(tmp_path / "new.pt", tiny_net, INFO)
+    written = torch.load(tmp_path / "new.pt")
+    assert written["info"]["finetuned"] is True and "fixed" not in written["info"]
+
+
 def test_timm_loads_it_by_name(tiny_net: nn.Module, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
     net = timm.create_model(TINY.name, num_classes=2, checkpoint_path=str(tmp_path / "net.pt"), **TINY.kwargs)
