@@ -1,4 +1,4 @@
-"""ImageNet's class list: the order of its synsets, and what a person calls them. The lists are timm's."""
+"""ImageNet's class list: its synsets in order, and their human-readable names. The lists are timm's."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Classes(NamedTuple):
     """A class list in label order.
 
     Attributes:
-        classes: names that identify a class, synsets where they are known.
-        class_names: what a person calls them.
+        classes: names that identify a class; synsets if they are known.
+        class_names: human-readable names.
         labels: int64 (N,), the samples' classes in this list.
     """
 
@@ -32,35 +32,35 @@ class Classes(NamedTuple):
 
 
 def is_synset(name: str) -> bool:
-    """Whether `name` has the form of a WordNet noun's number, such as n01440764."""
+    """Whether `name` looks like the number of a WordNet noun, such as n01440764."""
     return re.fullmatch("n[0-9]{8}", name) is not None
 
 
 def imagenet_synsets() -> tuple[str, ...]:
-    """The 1000 synsets of ImageNet-1k, sorted: label k of torchvision, timm and Hugging Face is number k."""
+    """The 1000 synsets of ImageNet-1k, sorted. Number k is label k of torchvision, timm and Hugging Face."""
     return tuple(_info().label_names())
 
 
 def human_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """For each class "tench, Tinca tinca" if it is a synset of ImageNet (any of the 21k), else the class itself."""
+    """For each class its name, such as "tench, Tinca tinca", if it is one of ImageNet's 21k synsets, else the class itself."""
     return tuple(_human_name(name) if is_synset(name) else name for name in classes)
 
 
 def class_names_of(source: Source) -> tuple[str, ...]:
-    """The source's `class_names`, or those of its classes if it has no such attribute, as .beton files."""
+    """The source's `class_names` if it has that attribute, else the human-readable names of its classes."""
     return tuple(getattr(source, "class_names", None) or human_names(source.classes))
 
 
 def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes: int = 0) -> Classes:
-    """The class list of data whose labels are numbers. Numbers are kept, except where names say they are out of order.
+    """The class list of data whose labels are numbers. Labels stay the same unless the names are unsorted synsets.
 
-    Exactly 1000 classes without names, or most of whose names are ImageNet's in ImageNet's order, are taken for
-    ImageNet's. Names that are synsets are sorted, as everywhere, and the labels follow.
+    Exactly 1000 classes are taken for ImageNet's if they have no names or if most names are ImageNet's in its order.
+    Synsets are sorted, as in every source, and the labels change accordingly.
 
     Args:
         labels: int64 (N,), below len(names) if there are names.
         names: names in label order, if known.
-        num_classes: number of classes if that is known without names; else the highest label tells.
+        num_classes: number of classes, if known; the default is the highest label plus one.
     """
     num_classes = len(names) or max(num_classes, int(labels.max()) + 1)
     if names and all(map(is_synset, names)) and len(set(names)) == len(names):
@@ -75,7 +75,7 @@ def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes:
 
 
 def _agree_with_imagenet(names: Sequence[str]) -> bool:
-    """Whether most names begin like timm's, so that revised wordings pass and another data set of 1000 does not."""
+    """Whether most names begin like timm's. Revised wordings pass; another data set of 1000 classes does not."""
     if not names:
         return True
     pairs = zip(names, human_names(imagenet_synsets()), strict=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.runtime.atomic_files import atomic_file
-from pipelines.sources.files import FilesSource
-from pipelines.sources.folder import FolderSource
+from pipelines.sources.folder import FilesSource, FolderSource
 from pipelines.spec import InputError
 
 # What each engine reads: a format of pipelines.conversion.converter, or None for the image folder itself.

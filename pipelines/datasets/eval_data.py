@@ -19,8 +19,7 @@ from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.sources import open_source
-from pipelines.sources.files import FilesSource
-from pipelines.sources.folder import FolderSource
+from pipelines.sources.folder import FilesSource, FolderSource
 from pipelines.sources.imagenet.val_labels import labels_for, read_labels
 from pipelines.sources.kinds import recognize
 from pipelines.spec import DataConfig, InputError, Loader, LoaderConfig

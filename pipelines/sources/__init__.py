@@ -1,155 +1,17 @@
-"""Where images come from: `open_source` tells the kinds of stored data apart by what lies at the path."""
+"""Stored images of every kind that the conversion and the engines read, each as a `pipelines.spec.Source`.
 
-from __future__ import annotations
+`open_source` recognizes the kind of a folder or file. `imagenet` has the layouts that ImageNet is published in, and
+`scenes` draws a synthetic data set.
+"""
 
-from pathlib import Path
+import lazy_loader as lazy
 
-from pipelines.sources.kinds import KINDS, recognize
-from pipelines.sources.splits import SPLITS, shards_of, split_folder
-from pipelines.spec import InputError, Source
-
-# Kinds whose splits may lie in subfolders train/ and val/.
-_SPLIT_BY_FOLDER = ("folder", "flat", "imagenet_v2", "webdataset", "parquet")
-_WITH_VAL_LABELS = ("ilsvrc", "flat", "kaggle")
-
-
-def open_source(
-    path: str | Path,
-    kind: str = "auto",
-    split: str | None = None,
-    *,
-    val_labels: str | Path | None = None,
-    classes_from: str | Path | None = None,
-) -> Source:
-    """Opens stored images of any kind without unpacking them.
-
-    Args:
-        path: a folder or file.
-        kind: one of `KINDS`; "auto" looks at the path.
-        split: "train", "val" or "test", for a path that holds several.
-        val_labels: a file with the labels of val images (ilsvrc, flat, kaggle), see `val_labels.read_labels`.
-        classes_from: whose class list to take over: another source's (its train split, if it has splits), or a text
-            file with one class a line.
-
-    Raises:
-        InputError: nothing there, two kinds at once, a split that is not there, damaged or incomplete data.
-    """
-    path = _existing(path)
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split={split!r} is unknown; choose {', '.join(SPLITS)}")
-    kind, path, split = _settle(path, kind, split)
-    if val_labels is not None and kind not in _WITH_VAL_LABELS:
-        raise InputError(f"{path} is {KINDS[kind]}, which bring their labels; omit --val-labels")
-    source = _open(kind, path, split, val_labels)
-    if classes_from is None:
-        return source
-    from pipelines.sources.relabel import RelabelledSource
-
-    return RelabelledSource(source, class_list(classes_from), path, classes_from)
-
-
-def open_stored(path: str | Path) -> Source:
-    """Opens what engines read: a .beton file or its parts, shards, or an ImageFolder in torchvision's order.
-
-    Unlike `open_source` it takes class folders "0" to "10" as names, as torchvision does, not as numbers.
-    """
-    path = _existing(path)
-    if path.is_file() or any(path.glob("*.beton")):
-        return _open("beton", path, None, None)
-    return _open("webdataset" if any(path.glob("*.tar")) else "folder", path, None, None)
-
-
-def class_list(path: str | Path) -> tuple[str, ...]:
-    """The classes of a source, of its train split if it has splits, or of a text file with one class a line."""
-    path = _existing(path)
-    if path.is_file() and path.suffix not in (".beton", ".tar", ".parquet"):
-        from pipelines.sources.relabel import read_class_list
-
-        return read_class_list(path)
-    try:
-        return open_source(path).classes
-    except InputError as error:
-        try:
-            return open_source(path, split="train").classes
-        except InputError:
-            raise error from None
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist; give an image folder, a .beton file or a folder of .tar shards")
-    if not Path(path).is_file() and not Path(path).is_dir():
-        raise InputError(f"{path} is neither a file nor a folder; give an image folder, a .beton file or .tar shards")
-    return Path(path)
-
-
-def _settle(path: Path, kind: str, split: str | None) -> tuple[str, Path, str | None]:
-    """Kind, path and split, where a split that is a subfolder has become the path."""
-    if kind != "auto" and kind not in KINDS:
-        raise InputError(f"kind={kind!r} is unknown; choose auto, {', '.join(KINDS)}")
-    found = recognize(path) if kind == "auto" else kind
-    inner = split_folder(path, split) if split is not None and path.is_dir() else None
-    if inner is None or found not in _SPLIT_BY_FOLDER:
-        return found, path, split
-    return recognize(inner) if kind == "auto" else kind, inner, None
-
-
-def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | None) -> Source:
-    """The source of one kind; each imports what only it needs."""
-    match kind:
-        case "ilsvrc":
-            from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-
-            return IlsvrcSource(path, split, val_labels)
-        case "kaggle":
-            from pipelines.sources.imagenet.kaggle import KaggleSource
-
-            return KaggleSource(path, split, val_labels)
-        case "parquet":
-            from pipelines.sources.parquet import ParquetSource
-
-            return ParquetSource(path, split)
-        case "webdataset":
-            return _open_shards(path, split)
-        case "beton":
-            return _open_beton(path, split)
-    if kind == "flat" and split in (None, "val"):
-        from pipelines.sources.imagenet.flat import FlatSource
-
-        return FlatSource(path, val_labels)
-    if split is not None:
-        raise InputError(f"{path} has no {split}/ with class folders; give the folder of one split and omit --split")
-    if kind == "imagenet_v2":
-        from pipelines.sources.imagenet.imagenet_v2 import NumberedSource
-
-        return NumberedSource(path)
-    from pipelines.sources.folder import FolderSource
-
-    return FolderSource(path)
-
-
-def _open_shards(path: Path, split: str | None) -> Source:
-    from pipelines.formats.webdataset_reader import TarSource
-
-    shards = sorted(path.glob("*.tar"))
-    return TarSource(path, shards_of(path, shards, split) if shards else None)
-
-
-def _open_beton(path: Path, split: str | None) -> Source:
-    from pipelines.formats.beton_parts import BetonParts
-    from pipelines.formats.beton_reader import BetonReader
-    from pipelines.formats.parts import part_of_name
-
-    if path.is_dir() and any(part_of_name(file) for file in path.glob("*.beton")):
-        if split is not None:
-            raise InputError(f"{path} holds the parts of one file, without splits; omit --split")
-        return BetonParts(path)
-    if path.is_dir():
-        there = sorted(file.stem for file in path.glob("*.beton"))
-        if split not in there:
-            wanted = "choose one with --split" if split is None else f"there is no {split}.beton, choose another"
-            raise InputError(f"{path} holds the .beton files {', '.join(there) or 'none'}; {wanted}, or give the file")
-        return BetonReader(path / f"{split}.beton")
-    if split is not None:
-        raise InputError(f"{path} is one file without splits; omit --split")
-    return BetonReader(path)
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "folder": ["FolderSource"],
+        "kinds": ["KINDS", "recognize"],
+        "open": ["class_list", "open_source", "open_stored"],
+        "splits": ["SPLITS"],
+    },
+)

@@ -1,4 +1,4 @@
-"""What lies at a path: the kinds of stored images, told apart by names and layout. No image is opened."""
+"""The kinds of stored images, recognized by names and layout. No image is opened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.sources.files import IMAGE_ENDINGS, is_folder
+from pipelines.sources.folder import IMAGE_ENDINGS, is_folder
 from pipelines.sources.imagenet.flat import has_val_images
 from pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
 from pipelines.sources.imagenet.imagenet_v2 import has_numbered_folders
@@ -24,11 +24,11 @@ KINDS = {
     "webdataset": ".tar shards",
     "beton": ".beton files",
 }
-"""Kinds that `open_source` takes, each in a few words."""
+"""Kinds that `open_source` takes, with a short description."""
 
 
 def recognize(path: Path) -> str:
-    """The kind of what lies at `path`, which exists.
+    """The kind of the data at an existing `path`.
 
     Raises:
         InputError: the path looks like two kinds.
@@ -48,7 +48,7 @@ def _kind_of_file(path: Path) -> str:
     if path.suffix != ".tar":
         return "beton"
     if archive_split(path) is None:
-        raise InputError(f"{path} is one shard; give the folder it lies in")
+        raise InputError(f"{path} is one shard; give the folder that contains it")
     return "ilsvrc"
 
 
@@ -65,11 +65,11 @@ def _is_folder(path: Path) -> bool:
 
 
 def _has_shards(path: Path) -> bool:
-    # The other archives of ILSVRC2012 (test, t3) lie beside those that are read.
-    return any(not file.name.startswith("ILSVRC2012_") for file in _in_it_or_its_splits(path, "*.tar"))
+    # The other archives of ILSVRC2012 (test, t3) are in the same folder and are not shards.
+    return any(not file.name.startswith("ILSVRC2012_") for file in _files_here_or_in_splits(path, "*.tar"))
 
 
-def _in_it_or_its_splits(path: Path, pattern: str) -> Iterator[Path]:
+def _files_here_or_in_splits(path: Path, pattern: str) -> Iterator[Path]:
     yield from path.glob(pattern)
     for name in SPLIT_WORDS:
         yield from (path / name).glob(pattern)
@@ -83,7 +83,7 @@ _MATCHES = {
     "ilsvrc": lambda path: any((path / name).is_file() for name in ARCHIVES.values()),
     "flat": has_val_images,
     "kaggle": lambda path: kaggle_root(path) is not None,
-    "parquet": lambda path: any(_in_it_or_its_splits(path, "*.parquet")) or any((path / "data").glob("*.parquet")),
+    "parquet": lambda path: any(_files_here_or_in_splits(path, "*.parquet")) or any((path / "data").glob("*.parquet")),
     "webdataset": _has_shards,
     "beton": lambda path: any(path.glob("*.beton")),
     "imagenet_v2": has_numbered_folders,

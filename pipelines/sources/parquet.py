@@ -1,8 +1,8 @@
 """ImageNet as Hugging Face's parquet shards, read a row group at a time.
 
-Parquet compresses columns in pages, so no single image can be read: reading one reads its row group (Hugging Face
-writes 100 images in each). Reading in order, as a conversion into .beton does, reads each group once in each process
-that needs it; reading at random would read about 100 times the bytes.
+Parquet compresses columns in pages, so reading one image reads its row group (Hugging Face writes 100 images in each).
+A conversion into .beton reads in order, so each process reads a group once. Random reads would read about 100 times the
+bytes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import pyarrow.parquet as pq
 
 from pipelines.formats.webdataset_labels import MAX_CLASSES
 from pipelines.imagenet_classes import numbered_classes
-from pipelines.sources.splits import shards_of
+from pipelines.sources.splits import select_shards
 from pipelines.spec import BadSampleError, InputError
 
 _IMAGE, _LABEL = "image", "label"
-_MAX_GROUP_BYTES = 2 << 30  # of one row group, unpacked; a group must fit into memory
-_CACHE_BYTES = 256 << 20  # for each process; the last group stays whatever its size
+_MAX_GROUP_BYTES = 2 << 30  # of one uncompressed row group, which must fit into memory
+_CACHE_BYTES = 256 << 20  # for each process; the last group is kept even if it is larger
 _ERRORS = (arrow.ArrowException, OSError, ValueError, OverflowError)
 
 
 class _Shard(NamedTuple):
-    """What a shard's footer and label column tell.
+    """Contents of a shard's footer and label column.
 
     Attributes:
         path: the file.
         column: leaf column with the encoded images.
         ends: int64 (G,), rows up to the end of each row group.
         labels: int64 (rows,).
-        names: class names in label order, empty if the file does not tell.
+        names: class names in label order, empty if the file has none.
     """
 
     path: Path
@@ -54,9 +54,9 @@ class ParquetSource:
     Attributes:
         path: the folder or file.
         shards: paths of the files, sorted.
-        classes: synsets if they are ImageNet's 1000, else the names of the files' metadata, else "0", "1", ...
-        class_names: what a person calls them.
-        labels: int64 (N,), as stored, unless names that are synsets are out of order.
+        classes: synsets if they are ImageNet's 1000, else the names in the files' metadata, else "0", "1", ...
+        class_names: human-readable names of the classes.
+        labels: int64 (N,), as stored, unless the names are unsorted synsets.
     """
 
     def __init__(self, path: str | Path, split: str | None = None) -> None:
@@ -64,18 +64,18 @@ class ParquetSource:
 
         Args:
             path: a parquet file, or a folder with shards, in it or in its data/ folder.
-            split: "train", "val" or "test"; may be left out if there is one.
+            split: "train", "val" or "test"; not needed if there is only one.
         """
         self.path = Path(path)
         files = parquet_files(self.path)
         if not files:
-            raise InputError(f"{self.path} holds no .parquet files; give the folder they lie in")
-        shards = [_read_shard(file) for file in shards_of(self.path, files, split)]
+            raise InputError(f"{self.path} holds no .parquet files; give the folder that contains them")
+        shards = [_read_shard(file) for file in select_shards(self.path, files, split)]
         self.shards = [shard.path for shard in shards]
         for shard in shards[1:]:
             if shard.names != shards[0].names:
                 raise InputError(
-                    f"{shard.path} has other class names than {shards[0].path}; they are no shards of one set"
+                    f"{shard.path} has other class names than {shards[0].path}; they are not shards of one set"
                 )
         self._columns = [shard.column for shard in shards]
         self._group_ends = [shard.ends for shard in shards]
@@ -101,7 +101,7 @@ class ParquetSource:
         except _ERRORS as error:
             raise BadSampleError(f"{self.name(index)}: cannot be read ({_one_line(error)})", int(index)) from None
         if not value:
-            raise BadSampleError(f"{self.name(index)}: holds no image bytes, at most a path to a file", int(index))
+            raise BadSampleError(f"{self.name(index)}: holds no image bytes, perhaps only a path to a file", int(index))
         return value
 
     def name(self, index: int) -> str:
@@ -124,20 +124,20 @@ class ParquetSource:
             shard, row = self._place(int(bad[0]))
             known = f", of which {len(names)} are named" if names else ""
             raise InputError(
-                f"{self.shards[shard]}: row {row} has the label {labels[bad[0]]}, which is no class number{known}"
-                f" ({len(bad)} of {len(labels)} rows); remove or mend these rows"
+                f"{self.shards[shard]}: row {row} has the label {labels[bad[0]]}, which is not a class number{known}"
+                f" ({len(bad)} of {len(labels)} rows); remove or correct these rows"
             )
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files at `path`: itself, those in it, or those in its data/ folder as the Hub has them."""
+    """The parquet files: `path` itself, those in it, or those in its data/ folder as on the Hugging Face Hub."""
     if path.is_file():
         return [path]
     return sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet"))
 
 
 class _Groups:
-    """Images of the row groups read last; a pickle takes none along."""
+    """A cache of the images of the last row groups; a pickle contains none."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Path, int], arrow.ChunkedArray] = OrderedDict()
@@ -171,19 +171,19 @@ def _read_shard(path: Path) -> _Shard:
     except InputError:
         raise
     except _ERRORS as error:
-        raise InputError(f"{path}: no readable parquet file ({_one_line(error)}); download it again") from None
+        raise InputError(f"{path}: not a readable parquet file ({_one_line(error)}); download it again") from None
     if len(labels) != (ends[-1] if len(ends) else 0):
         raise InputError(f"{path}: damaged, its columns have different lengths; download it again")
     return _Shard(path, column, ends, labels, names)
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    # Without pre_buffer nothing but the wanted column is read, and no thread of arrow's is started before a fork.
+    # pre_buffer=False reads the wanted column only and starts none of arrow's threads before a fork.
     return pq.ParquetFile(path, pre_buffer=False)
 
 
 def _image_column(path: Path, file: pq.ParquetFile) -> tuple[str, int]:
-    """Name and number of the leaf column with the encoded images; checks the label column's type, too."""
+    """Name and number of the leaf column with the encoded images; also checks the label column's type."""
     schema = file.schema_arrow
     types = {name: schema.field(name).type for name in set(schema.names)}
     image, label = types.get(_IMAGE), types.get(_LABEL)
@@ -212,7 +212,7 @@ def _check_groups(path: Path, metadata: Any, column: int) -> None:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
-    """Names of the ClassLabel in Hugging Face's metadata; empty if there are none."""
+    """Names of the ClassLabel in Hugging Face's metadata; empty if it has none."""
     try:
         facts = json.loads(metadata.get(b"huggingface", b"{}"))
         names = facts.get("info", facts)["features"][_LABEL]["names"]

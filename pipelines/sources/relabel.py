@@ -1,6 +1,6 @@
-"""A source under another source's class list, so that train and val number their classes alike.
+"""A source with another source's class list, so that train and val have the same labels.
 
-A source numbers the classes that occur in it. If val lacks a class of train, every later class would be one lower.
+A source numbers only the classes that occur in it. If val lacks a class of train, all later labels would differ by one.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pipelines.spec import InputError, Source
 _MAX_BYTES = 64 << 20
 
 
-class RelabelledSource:
-    """`source` with labels that count in `classes`.
+class RelabeledSource:
+    """`source` with labels that are positions in `classes`.
 
     Attributes:
-        source: what is read.
+        source: the original source.
         path: of the source.
         classes: the given list.
-        class_names: what a person calls them.
+        class_names: human-readable names of the classes.
         labels: int64 (N,).
     """
 
     def __init__(self, source: Source, classes: Sequence[str], path: Path | str, place: Path | str) -> None:
-        """Finds each of the source's classes in the list.
+        """Maps the source's labels to the list.
 
-        A source without names, whose classes are "0", "1", ..., keeps its numbers and gets the list's names.
+        If the source's classes are "0", "1", ..., its labels stay and get the list's names.
 
         Args:
-            source: whose labels are to change.
+            source: the source to relabel.
             classes: distinct names.
             path: of the source, for errors.
-            place: where the list comes from, for errors.
+            place: the file or source of the list, for errors.
         """
         self.source, self.path, self.classes = source, Path(path), tuple(classes)
         new = {name: number for number, name in enumerate(self.classes)}
@@ -63,16 +63,16 @@ class RelabelledSource:
         return len(self.source)
 
     def read(self, index: int) -> bytes:
-        """The encoded image, as the source has it."""
+        """The encoded image."""
         return self.source.read(index)
 
     def name(self, index: int) -> str:
-        """The source's name of the sample."""
+        """The sample's name in the source."""
         return self.source.name(index)
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Classes from a text file, one a line; of `n01440764 tench, Tinca tinca` the synset counts."""
+    """Classes from a text file, one a line; `n01440764 tench, Tinca tinca` gives the synset."""
     with open(path, "rb") as file:
         data = file.read(_MAX_BYTES + 1)
     try:
@@ -80,7 +80,9 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError:
         lines = []
     if len(data) > _MAX_BYTES or not any(lines):
-        raise InputError(f"{path} is no UTF-8 text with one class a line; give one, a source, or a .beton file")
+        raise InputError(
+            f"{path} is not UTF-8 text with one class a line; give such a file, a source, or a .beton file"
+        )
     return tuple(re.sub(r"^(n[0-9]{8})\s.*", r"\1", line) for line in lines if line)
 
 

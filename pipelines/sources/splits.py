@@ -1,4 +1,4 @@
-"""Train, validation and test: told apart by words in the names of folders and shards."""
+"""Train, validation and test splits, recognized by words in the names of folders and shards."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's name tells, such as "val" for validation-00000-of-00014.parquet; None without one."""
+    """The split in a file's name, such as "val" for validation-00000-of-00014.parquet; None if it has none or two."""
     found = {SPLIT_WORDS[word] for word in re.split("[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
 
 
-def split_folder(path: Path, split: str) -> Path | None:
+def split_subfolder(path: Path, split: str) -> Path | None:
     """The subfolder of `path` that is named after `split`, or None."""
     return next((path / word for word, of in SPLIT_WORDS.items() if of == split and (path / word).is_dir()), None)
 
 
-def shards_of(path: Path, files: Sequence[Path], split: str | None) -> list[Path]:
-    """The shards of one split, sorted, and in a folder complete as far as names can tell.
+def select_shards(path: Path, files: Sequence[Path], split: str | None) -> list[Path]:
+    """The shards of one split, sorted. If their names tell how many there are, all must exist.
 
     Args:
         path: the folder, or the only file.
         files: all shards in it, at least one.
-        split: one of SPLITS; None if the names must agree in one split, or tell none.
+        split: one of SPLITS, or None if all names have the same split or none.
     """
     by_split: dict[str | None, list[Path]] = {}
     for file in sorted(files):
@@ -46,7 +46,7 @@ def shards_of(path: Path, files: Sequence[Path], split: str | None) -> list[Path
 
 
 def _check_numbers(path: Path, shards: Sequence[Path]) -> None:
-    """Names such as train-00003-of-00294 tell how many shards there must be."""
+    """Checks that no shard is missing, if their names are like train-00003-of-00294."""
     found = [re.search("([0-9]{5,})-of-([0-9]{5,})", shard.name) for shard in shards]
     numbers = {int(match[1]) for match in found if match}
     totals = {int(match[2]) for match in found if match}
@@ -59,5 +59,5 @@ def _check_numbers(path: Path, shards: Sequence[Path]) -> None:
     if missing is not None or len(shards) != total:
         number = total if missing is None else missing
         raise InputError(
-            f"{path} holds {len(shards)} of {total} shards, number {number:05d} is missing or twice there; download it"
+            f"{path} holds {len(shards)} of {total} shards, number {number:05d} is missing or exists twice; download it"
         )

@@ -225,7 +225,7 @@ def test_picture(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert rows <= {tuple(line[x : x + 64].ravel()) for line in pixels for x in range(4, 4 + 6 * 68, 68)}
 
 
-def test_a_bad_image_is_passed_over_in_the_picture(tmp_path: Path) -> None:
+def test_a_bad_image_is_skipped_in_the_picture(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for k in range(4):
         data = jpeg(coded_image(50, 60, k))
@@ -241,7 +241,7 @@ def test_histogram_against_numpys(values: list[int]) -> None:
     assert histogram(np.array(values), SIDE_EDGES).counts == tuple(wanted)
 
 
-def test_mistakes_are_named(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_reported(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, word in (
         ((tmp_path / "nowhere",), "does not exist"),
         ((mixed, "--out", tmp_path / "x.beton"), r"must be a \.png file"),

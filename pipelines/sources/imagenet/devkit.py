@@ -16,16 +16,16 @@ from pipelines.spec import InputError
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 _META = "data/meta.mat"
-_MAX_BYTES = 256 << 20  # unpacked; the real one has a few MB
+_MAX_BYTES = 256 << 20  # uncompressed; the real devkit has a few MB
 
 
 def devkit_labels(archive: Path, stems: Sequence[str]) -> list[str]:
     """The synset of each val image.
 
-    Line n of the ground truth is the ILSVRC2012_ID of image ILSVRC2012_val_n, and `meta.mat` says which synset that is.
+    Line n of the ground truth is the ILSVRC2012_ID of image ILSVRC2012_val_n, and `meta.mat` maps that ID to a synset.
 
     Args:
-        archive: the val archive; the devkit lies beside it, packed (.tar.gz) or unpacked.
+        archive: the val archive; the devkit is next to it, packed (.tar.gz) or unpacked.
         stems: the images' names without endings, distinct.
     """
     place, truth, meta = _devkit(archive)
@@ -40,13 +40,13 @@ def devkit_labels(archive: Path, stems: Sequence[str]) -> list[str]:
             raise InputError(f"{archive}: {stem!r} is not one of ILSVRC2012_val_00000001 to {len(ids):08d}")
         number = ids[int(match[1]) - 1]
         if number not in synsets:
-            raise InputError(f"{place}: {_TRUTH} gives {stem} the ID {number[:20]!r}, which {_META} does not know")
+            raise InputError(f"{place}: {_TRUTH} gives {stem} the ID {number[:20]!r}, which {_META} does not have")
         labels.append(synsets[number])
     return labels
 
 
 def _devkit(archive: Path) -> tuple[Path, str, bytes]:
-    """Where the devkit is, its ground truth and its meta.mat."""
+    """The devkit's path, its ground truth and its meta.mat."""
     packed, unpacked = archive.with_name(f"{DEVKIT}.tar.gz"), archive.with_name(DEVKIT)
     if packed.is_file():
         files = _unpack(packed)
@@ -56,7 +56,7 @@ def _devkit(archive: Path) -> tuple[Path, str, bytes]:
         place = unpacked
     else:
         raise InputError(
-            f"{archive} has no labels: put {packed.name} beside it, or give a file of labels with --val-labels"
+            f"{archive} has no labels: put {packed.name} next to it, or give a file of labels with --val-labels"
         )
     for name in (_TRUTH, _META):
         if name not in files:
@@ -71,7 +71,7 @@ def _unpack(packed: Path) -> dict[str, bytes]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{packed} is damaged ({error}); download it again") from None
     if len(data) > _MAX_BYTES:
-        raise InputError(f"{packed} unpacks to more than {_MAX_BYTES >> 20} MiB; that is not the devkit")
+        raise InputError(f"{packed} unpacks to more than {_MAX_BYTES >> 20} MiB; this is not the devkit")
     files = {}
     for member in walk(Memory(data), str(packed)):
         for name in (_TRUTH, _META):
@@ -81,7 +81,7 @@ def _unpack(packed: Path) -> dict[str, bytes]:
 
 
 def _synsets(meta: bytes, place: Path) -> dict[str, str]:
-    """Synset by ILSVRC2012_ID, as it is spelt in the ground truth."""
+    """Synset by ILSVRC2012_ID, written as in the ground truth."""
     try:
         rows = read_structs(meta, "synsets", ("ILSVRC2012_ID", "WNID"))
     except MatError as error:
@@ -89,7 +89,7 @@ def _synsets(meta: bytes, place: Path) -> dict[str, str]:
     synsets: dict[str, str] = {}
     for number, synset in rows:
         if not isinstance(number, float) or not isinstance(synset, str) or not is_synset(synset):
-            raise InputError(f"{place}: {_META} has a row that is no synset; download it again")
+            raise InputError(f"{place}: {_META} has a row that is not a synset; download it again")
         if synsets.setdefault(f"{number:g}", synset) != synset:
             raise InputError(f"{place}: {_META} has two synsets of ID {number:g}; download it again")
     return synsets

@@ -1,4 +1,4 @@
-"""Images in one folder without class folders, as `ILSVRC2012_img_val.tar` unpacks: labels come from elsewhere."""
+"""Images in one folder without class folders, as in ILSVRC2012_img_val.tar; labels are in another file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from pipelines.sources.files import IMAGE_ENDINGS, FilesSource
+from pipelines.sources.folder import IMAGE_ENDINGS, FilesSource
 from pipelines.sources.imagenet.devkit import devkit_labels
 from pipelines.sources.imagenet.val_labels import labels_for, read_labels
 from pipelines.spec import InputError
@@ -28,18 +28,16 @@ class FlatSource(FilesSource):
 
         Args:
             path: the folder.
-            val_labels: a file with the labels (see `val_labels.read_labels`) instead of the devkit beside the folder.
+            val_labels: a file with the labels (see `val_labels.read_labels`) instead of the devkit next to the folder.
         """
         path = Path(path)
         if not path.is_dir():
-            raise InputError(f"{path} is no folder; give the one that the val images were unpacked to")
-
-        def labels_of(stems: Sequence[str]) -> list[str]:
-            if val_labels is None:
-                return devkit_labels(path.absolute(), stems)
-            return labels_for(stems, read_labels(Path(val_labels)), path)
-
-        super().__init__(path, *label_flat(path, labels_of))
+            raise InputError(f"{path} is not a folder; give the one with the unpacked val images")
+        if val_labels is None:
+            samples = label_flat(path, lambda stems: devkit_labels(path.absolute(), stems))
+        else:
+            samples = label_flat(path, lambda stems: labels_for(stems, read_labels(Path(val_labels)), path))
+        super().__init__(path, *samples)
 
 
 def label_flat(
@@ -49,7 +47,7 @@ def label_flat(
 
     Args:
         folder: holds the images.
-        labels_of: gives the class of each image from the sorted names without endings.
+        labels_of: called with the sorted names without endings; returns the class of each.
     """
     images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(IMAGE_ENDINGS))
     if not images:
@@ -66,5 +64,5 @@ def label_flat(
 
 
 def has_val_images(path: Path) -> bool:
-    """Whether ILSVRC2012's val images lie directly in `path`."""
+    """Whether the folder `path` itself contains ILSVRC2012's val images."""
     return any(entry.name.startswith("ILSVRC2012_val_") and entry.is_file() for entry in os.scandir(path))

@@ -1,32 +1,49 @@
 """The official archives of ILSVRC2012, read as they were downloaded.
 
-`ILSVRC2012_img_train.tar` is a tar of class tars. Each lies in one piece, so an image's place in the outer file is
-known from the headers. `ILSVRC2012_img_val.tar` is flat; its labels come from the devkit beside it.
+`ILSVRC2012_img_train.tar` is a tar of class tars, and each class tar is contiguous. So the headers give every image's
+offset in the outer file. `ILSVRC2012_img_val.tar` is flat; its labels are in the devkit archive in the same folder.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from pipelines.formats.tar_index import Member, Span, is_litter, is_plain, walk
 from pipelines.sources.imagenet.devkit import devkit_labels
-from pipelines.sources.imagenet.val_labels import labels_for, read_labels
-from pipelines.sources.members import Image, MemberSource
-from pipelines.spec import InputError
+from pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, labels_for, read_labels
+from pipelines.spec import BadSampleError, InputError
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
-_ENDINGS = (".jpeg", ".jpg", ".png")
 
 
-class IlsvrcSource(MemberSource):
-    """One archive of ILSVRC2012 as a `pipelines.spec.Source`.
+class _Image(NamedTuple):
+    """An image in the archive. Sorting gives ImageFolder's order: by class, then by name.
 
-    Indexing reads the header of every image, 26 us each if the disk does not hold it up: about half a minute for the
-    training archive.
+    Attributes:
+        synset: its class.
+        name: name within its class.
+        offset: position of its bytes in the file.
+        size: in bytes.
+    """
+
+    synset: str
+    name: str
+    offset: int
+    size: int
+
+
+class IlsvrcSource:
+    """One archive of ILSVRC2012 as a `pipelines.spec.Source`, in ImageFolder's order.
+
+    Indexing reads the header of every image, 26 us each if the disk is fast enough: about half a minute for the
+    training archive. The file is opened for each read, so a source can be pickled and used after a fork.
 
     Attributes:
         path: the archive.
@@ -40,22 +57,47 @@ class IlsvrcSource(MemberSource):
 
         Args:
             path: an archive, or a folder that holds it.
-            split: "train" or "val"; may be left out if there is one archive only.
+            split: "train" or "val"; not needed if there is only one archive.
             val_labels: a file with the labels of the val images (see `val_labels.read_labels`) instead of the devkit.
         """
-        archive, self.split = _choose(Path(path), split)
+        self.path, self.split = _choose(Path(path), split)
         if self.split == "train" and val_labels is not None:
-            raise InputError(f"{archive} is the training archive, whose labels are in it; omit --val-labels")
-        with open(archive, "rb", buffering=0) as file:
+            raise InputError(f"{self.path} is the training archive, whose labels are in it; omit --val-labels")
+        with open(self.path, "rb", buffering=0) as file:
             if self.split == "train":
-                images = list(_train_images(archive, file.fileno()))
+                images = sorted(_train_images(self.path, file.fileno()))
             else:
-                images = _val_images(archive, file.fileno(), None if val_labels is None else Path(val_labels))
-        super().__init__(archive, images)
+                images = sorted(_val_images(self.path, file.fileno(), val_labels))
+        if not images:
+            raise InputError(f"{self.path} holds no images; download it again")
+        self.classes = tuple(sorted({image.synset for image in images}))
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        self.labels = np.array([numbers[image.synset] for image in images], np.int64)
+        self._names = [image.name for image in images]
+        self._spans = np.array([(image.offset, image.size) for image in images], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, index: int) -> bytes:
+        """The image's bytes."""
+        offset, size = self._spans[index].tolist()
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise BadSampleError(f"{self.name(index)}: cannot be read ({error.strerror})", int(index)) from None
+        if len(data) < size:
+            raise BadSampleError(f"{self.name(index)}: the archive has become shorter", int(index))
+        return data
+
+    def name(self, index: int) -> str:
+        """The archive's path, the class and the image's name."""
+        return f"{self.path}: {self.classes[self.labels[index]]}/{self._names[index]}"
 
 
 def archive_split(path: Path) -> str | None:
-    """ "train" or "val" if the tar file `path` begins as that archive does, None for another tar file."""
+    """ "train" or "val" if the tar file `path` begins like that archive, None for another tar file."""
     with open(path, "rb", buffering=0) as file:
         first = next(islice(walk(Span(file.fileno()), str(path)), 1), None)
     if first is None:
@@ -66,6 +108,7 @@ def archive_split(path: Path) -> str | None:
 
 
 def _choose(path: Path, split: str | None) -> tuple[Path, str]:
+    """The archive's path and its split."""
     if path.is_file():
         there = archive_split(path)
         if there is None:
@@ -83,7 +126,7 @@ def _choose(path: Path, split: str | None) -> tuple[Path, str]:
     return found[split], split
 
 
-def _train_images(archive: Path, descriptor: int) -> Iterator[Image]:
+def _train_images(archive: Path, descriptor: int) -> Iterator[_Image]:
     seen: set[str] = set()
     members = walk(Span(descriptor), str(archive))
     for member in tqdm(members, desc=f"index {archive.name}", unit=" classes", disable=None, leave=False):
@@ -91,35 +134,36 @@ def _train_images(archive: Path, descriptor: int) -> Iterator[Image]:
             continue
         synset = member.name.removesuffix(".tar")
         if synset == member.name or not is_plain(synset):
-            raise InputError(f"{archive}: member {member.name!r} is no class tar such as n01440764.tar")
+            raise InputError(f"{archive}: member {member.name!r} is not a class tar such as n01440764.tar")
         if synset in seen:
-            raise InputError(f"{archive}: member {member.name!r} is there twice; download the archive again")
+            raise InputError(f"{archive}: member {member.name!r} exists twice; download the archive again")
         seen.add(synset)
         place = f"{archive}: {member.name}"
         inside = walk(Span(descriptor, member.offset, member.size), place, member.offset)
-        yield from (Image(synset, name, image.offset, image.size) for name, image in _named(inside, place))
+        yield from (_Image(synset, name, image.offset, image.size) for name, image in _named(inside, place))
 
 
-def _val_images(archive: Path, descriptor: int, val_labels: Path | None) -> list[Image]:
+def _val_images(archive: Path, descriptor: int, val_labels: str | Path | None) -> list[_Image]:
     images = dict(_named(walk(Span(descriptor), str(archive)), str(archive)))
     stems = [name.rpartition(".")[0] for name in images]
-    labels = (
-        devkit_labels(archive, stems) if val_labels is None else labels_for(stems, read_labels(val_labels), archive)
-    )
-    return [Image(label, name, at.offset, at.size) for label, (name, at) in zip(labels, images.items(), strict=True)]
+    if val_labels is None:
+        labels = devkit_labels(archive, stems)
+    else:
+        labels = labels_for(stems, read_labels(Path(val_labels)), archive)
+    return [_Image(label, name, at.offset, at.size) for label, (name, at) in zip(labels, images.items(), strict=True)]
 
 
 def _named(members: Iterator[Member], place: str) -> Iterator[tuple[str, Member]]:
-    """Members with their names without folders; at least one, all of them images, none twice."""
+    """Yields members with their file names. Raises InputError unless all are images with distinct names."""
     seen: set[str] = set()
     for image in members:
         if is_litter(image.name):
             continue
         name = image.name.rpartition("/")[2]
-        if not name.lower().endswith(_ENDINGS):
-            raise InputError(f"{place}: member {image.name!r} is no image; take the archive as it was downloaded")
+        if not name.lower().endswith(IMAGE_ENDINGS):
+            raise InputError(f"{place}: member {image.name!r} is not an image; use the archive as it was downloaded")
         if name in seen:
-            raise InputError(f"{place}: member {image.name!r} is there twice; download the archive again")
+            raise InputError(f"{place}: member {image.name!r} exists twice; download the archive again")
         seen.add(name)
         yield name, image
     if not seen:

@@ -1,6 +1,6 @@
-"""Images in folders that are named by class number, as ImageNet-V2 comes: in numeric order.
+"""Images in class folders named 0, 1, 2, ..., as in ImageNet-V2. The number is the label.
 
-As names "10" would come before "2", and 988 of ImageNet-V2's 1000 classes would get another label without a word.
+Sorted as text, "10" comes before "2": 988 of ImageNet-V2's 1000 classes would silently get a wrong label.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ import os
 from pathlib import Path
 
 from pipelines.imagenet_classes import numbered_classes
-from pipelines.sources.files import FilesSource, find_images, is_folder, subfolders
+from pipelines.sources.folder import FilesSource, find_images, is_folder, subfolders
 from pipelines.spec import InputError
 
-# With ten or fewer folders both orders are the same.
-_MIN_CLASSES = 11
+_MIN_CLASSES = 11  # with ten or fewer folders both orders are the same
 
 
-class NumberedSource(FilesSource):
-    """Class folders "0", "1", ... as a `pipelines.spec.Source`; the number is the label.
+class ImageNetV2Source(FilesSource):
+    """Class folders "0", "1", ... as a `pipelines.spec.Source`.
 
     Attributes:
         path: the folder.
@@ -41,6 +40,6 @@ class NumberedSource(FilesSource):
 
 
 def has_numbered_folders(path: Path) -> bool:
-    """Whether the folders in `path` are 0, 1, 2, ... without gaps, and so many that the order matters."""
+    """Whether the folders in `path` are 0, 1, 2, ... without gaps, and at least 11, so that the order matters."""
     names = [entry.name for entry in os.scandir(path) if is_folder(entry)]
     return len(names) >= _MIN_CLASSES and set(names) == {str(number) for number in range(len(names))}

@@ -1,4 +1,4 @@
-"""ImageNet as Kaggle's "ImageNet Object Localization Challenge" unpacks: train by synset, val flat with a table."""
+"""Kaggle's "ImageNet Object Localization Challenge", unpacked: train in class folders, val flat with a table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipelines.imagenet_classes import human_names
-from pipelines.sources.files import FilesSource, find_images, subfolders
+from pipelines.sources.folder import FilesSource, find_images, subfolders
 from pipelines.sources.imagenet.flat import label_flat
 from pipelines.sources.imagenet.val_labels import labels_for, read_labels
 from pipelines.spec import InputError
@@ -37,28 +37,30 @@ class KaggleSource(FilesSource):
         """
         self.root = kaggle_root(Path(path))
         if self.root is None:
-            raise InputError(f"{path} is not laid out as Kaggle's: it has no {_IMAGES}")
+            raise InputError(f"{path} is not laid out as Kaggle's data: it has no {_IMAGES}")
         if split not in ("train", "val"):
-            said = "" if split is None else f", not {split!r}, for whose images there are no labels"
+            said = "" if split is None else f", not {split!r}, whose images have no labels"
             raise InputError(f"{path} holds several splits; choose train or val with --split{said}")
         folder = self.root / _IMAGES / split
         if not folder.is_dir():
             raise InputError(f"{folder} does not exist; unpack the images of {split}")
         if split == "train" and val_labels is not None:
-            raise InputError(f"{folder} holds training images, whose labels are their folders; omit --val-labels")
+            raise InputError(
+                f"{folder} holds training images, whose labels are their folders' names; omit --val-labels"
+            )
         table = self.root / _VAL_TABLE if val_labels is None else Path(val_labels)
         classes, samples = _train(folder) if split == "train" else _val(folder, table)
         super().__init__(folder, classes, samples)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """What a person calls the classes: Kaggle's table, where it is."""
+        """Human-readable names from Kaggle's table, if it exists, else from timm."""
         names = _read_names(self.root / _NAMES)
         return tuple(names.get(synset) or human_names((synset,))[0] for synset in self.classes)
 
 
 def kaggle_root(path: Path) -> Path | None:
-    """The folder that holds ILSVRC/, given that or ILSVRC itself; None if `path` is neither."""
+    """The folder that holds ILSVRC/. `path` is that folder or ILSVRC itself; else None."""
     if (path / _IMAGES).is_dir():
         return path
     return path.resolve().parent if path.name == "ILSVRC" and (path / "Data" / "CLS-LOC").is_dir() else None

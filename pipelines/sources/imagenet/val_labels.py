@@ -1,4 +1,4 @@
-"""Labels of validation images that come as a text file: a list, pairs, or Kaggle's table."""
+"""Labels of val images in a text file: a list, pairs, or Kaggle's table."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipelines.spec import InputError
 
 KAGGLE_COLUMNS = ("ImageId", "PredictionString")
 _MAX_BYTES = 64 << 20  # Kaggle's table has 2.5 MB
-_IMAGE_ENDINGS = (".jpeg", ".jpg", ".png")
+IMAGE_ENDINGS = (".jpeg", ".jpg", ".png")
 
 
 class LabelFile(NamedTuple):
-    """What a file says of labels.
+    """The labels in a file.
 
     Attributes:
         path: the file.
@@ -31,9 +31,9 @@ class LabelFile(NamedTuple):
 def read_labels(path: Path) -> LabelFile:
     """Reads a file of labels.
 
-    Three forms are known: one label a line, in the order of the images' names; `NAME LABEL` pairs, such as
-    `ILSVRC2012_val_00000001.JPEG n01751748`; Kaggle's LOC_val_solution.csv, of which the first word of a prediction
-    counts.
+    The file has one of three forms: one label a line, in the order of the images' names; pairs such as
+    `ILSVRC2012_val_00000001.JPEG n01751748`; or Kaggle's LOC_val_solution.csv, where a prediction's first word is the
+    label.
     """
     lines = _lines(path)
     if tuple(lines[0].split(",")) == KAGGLE_COLUMNS:
@@ -51,12 +51,12 @@ def read_labels(path: Path) -> LabelFile:
 
 
 def labels_for(stems: Sequence[str], file: LabelFile, place: Path) -> list[str]:
-    """The label of each image; every image must have one, and every label an image.
+    """The label of each image. Every image must have a label, and every label an image.
 
     Args:
         stems: names of the images without endings, distinct.
         file: the labels.
-        place: where the images are, for errors.
+        place: the images' path, for errors.
     """
     if file.in_order:
         if len(file.in_order) != len(stems):
@@ -76,15 +76,15 @@ def labels_for(stems: Sequence[str], file: LabelFile, place: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise InputError(f"{path} is no file; give one with the labels of the val images")
+        raise InputError(f"{path} is not a file; give one with the labels of the val images")
     with open(path, "rb") as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
-        raise InputError(f"{path} is longer than {_MAX_BYTES >> 20} MiB; that is no list of labels")
+        raise InputError(f"{path} is longer than {_MAX_BYTES >> 20} MiB; this is not a list of labels")
     try:
         lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise InputError(f"{path} is no UTF-8 text; give a list of labels") from None
+        raise InputError(f"{path} is not UTF-8 text; give a list of labels") from None
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} is empty; it needs a label for each image")
@@ -111,5 +111,5 @@ def _by_name(path: Path, pairs: Sequence[tuple[str, str]]) -> LabelFile:
 
 
 def _stem(name: str) -> str:
-    ending = next((ending for ending in _IMAGE_ENDINGS if name.lower().endswith(ending)), "")
+    ending = next((ending for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)].rpartition("/")[2]

@@ -1,8 +1,8 @@
 """Pixels of a synthetic scene.
 
-Only sums, products, roots and rounding touch the pixels, no vectorised sine or exponential: those differ in the last
-bit between processors' vector units, and the files should not. For the same reason the kernels run without fastmath.
-The kernels release the interpreter, as Pillow does, so threads render in parallel.
+Pixels are computed with sums, products, roots and rounding only, because vectorized sines and exponentials differ in
+the last bit between processors. The kernels run without fastmath for the same reason. They release the GIL, as Pillow
+does, so threads render in parallel.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _HALF_ROOT = math.sqrt(0.75)
 
 def scene_jpeg(config: SceneConfig, split: Split, index: int) -> bytes:
     """Image `index` of `split` as a JPEG file."""
-    return encode_jpeg(render(draw_scene(config, split, index)), config.quality)
+    return encode_jpeg(render_scene(draw_scene(config, split, index)), config.quality)
 
 
-def render(scene: Scene) -> np.ndarray:
+def render_scene(scene: Scene) -> np.ndarray:
     """uint8 (height, width, 3), RGB: a pure function of the scene."""
     random = np.random.default_rng(scene.background_seed)
     canvas = _background(scene.height, scene.width, random)
@@ -43,7 +43,7 @@ def render(scene: Scene) -> np.ndarray:
             (math.cos(thing.texture_angle), math.sin(thing.texture_angle)),
             np.array(thing.colors),
         )
-    # Uniform noise over 8-bit steps: a fifth of the time of normal noise; its range is sqrt(12) standard deviations.
+    # Uniform noise in 8-bit steps takes a fifth of the time of normal noise; its range is sqrt(12) standard deviations.
     noise = random.integers(0, 256, (scene.height, scene.width), np.uint8)
     return _expose(canvas, scene.light, noise, scene.noise * math.sqrt(12) / 255)
 
@@ -51,7 +51,7 @@ def render(scene: Scene) -> np.ndarray:
 def _background(height: int, width: int, random: np.random.Generator) -> np.ndarray:
     """float32 (height, width, 3): layers of smooth noise, each with a strength drawn for this picture.
 
-    Each layer is added to the enlarged coarser ones on its own small grid, so only one enlargement is of full size.
+    Each layer is added to the enlarged coarser layers on its own small grid, so only one enlargement has the full size.
     """
     layers = np.empty((1, 1, 3), np.float32)
     layers[:] = random.uniform(80, 175, 3)
@@ -71,8 +71,8 @@ def _enlarge(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def warm_up() -> None:
-    """Compiles the kernels (3 s where numba's cache is empty), so that threads need not wait for one another."""
-    render(draw_scene(SceneConfig(long_side=(64, 64)), "train", 0))
+    """Compiles the kernels (3 s if numba's cache is empty), so that threads do not wait for one another."""
+    render_scene(draw_scene(SceneConfig(long_side=(64, 64)), "train", 0))
 
 
 @kernel
@@ -114,7 +114,7 @@ def _paint(
 
 @kernel
 def _distance(shape: int, radius: float, u: float, v: float) -> float:
-    """About the distance in pixels from the outline, negative inside; shapes as in _SHAPE_NUMBERS."""
+    """Approximate distance in pixels from the outline, negative inside; shapes as in _SHAPE_NUMBERS."""
     if shape == 0:
         return math.sqrt(u * u + v * v) - radius
     if shape == 1:
@@ -137,14 +137,14 @@ def _texture(texture: tuple[int, float, float, float], u: float, v: float) -> fl
         return _wave(u + first)
     if pattern == 2:
         return (_wave(u + first) + _wave(v + second)) / 2
-    # The phases add up to 0, which makes bright dots on a dark ground wherever the lattice lies.
+    # The phases add up to 0, so the dots are bright on a dark ground for every shift.
     left, right = _wave(_HALF_ROOT * v - u / 2 + second), _wave(-_HALF_ROOT * v - u / 2 - first - second)
     return max(-1.0, min(1.0, (_wave(u + first) + left + right) / 1.5))
 
 
 @kernel
 def _wave(cycles: float) -> float:
-    """A cosine's look-alike of period 1, from a triangle wave and a cubic."""
+    """Approximates a cosine of period 1 by a triangle wave and a cubic."""
     triangle = 4 * abs(cycles - math.floor(cycles) - 0.5) - 1
     return triangle * (1.5 - 0.5 * triangle * triangle)
 
@@ -156,7 +156,7 @@ def _expose(canvas: np.ndarray, light: tuple[float, float, float], noise: np.nda
     Args:
         canvas: float32 (height, width, 3) in gray levels.
         light: gain at the center, and its change from edge to edge along y and x.
-        noise: uint8 (height, width), 127.5 being none.
+        noise: uint8 (height, width); 127.5 means no noise.
         noise_step: gray levels per level of noise.
     """
     height, width = noise.shape

@@ -1,9 +1,8 @@
-"""Synthetic scenes: what each picture of the generated data set contains, as a pure function of (seed, split, index).
+"""The contents of each synthetic scene, a pure function of (seed, split, index).
 
-Each scene is one textured object of a class-typical size, mostly near the middle, among distractors that carry the
-same textures but other shapes, in front of a textured background. Train and val are drawn alike: that objects look
-larger in training than in testing comes from RandomResizedCrop alone, as it does with photographs.
-`scenes_render` turns a scene into pixels, `scenes_write` into files.
+Each scene shows one textured object of a class-typical size, mostly near the center, and distractors with the same
+textures but other shapes, on a textured background. Train and val are drawn alike. Objects look larger in training than
+in testing because of RandomResizedCrop alone, as with photographs.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 
 # Shape, and its typical diameter over SceneConfig.object_pixels. Areas are about the same.
 SHAPES = {"disc": 0.96, "cross": 1.22, "triangle": 1.22, "square": 1.2, "ring": 1.1}
-# Three patterns of one spatial frequency, with one, two and three directions: fine ones differ in nothing but detail
-# of a few pixels.
+# Three patterns of one spatial frequency, with one, two and three directions. Fine patterns differ only in details of a
+# few pixels.
 PATTERNS = ("stripes", "checks", "dots")
 GRAINS = ("fine", "coarse")
 CLASSES = tuple(f"{shape}_{pattern}_{grain}" for shape in SHAPES for pattern in PATTERNS for grain in GRAINS)
-# Things stand upright give or take this many radians, as they do in photographs.
+# Largest tilt in radians: things stand about upright, as in photographs.
 _TILT = 0.3
 _DISTRACTOR_SHAPES = ("ellipse", "slab")
 _DISTRACTOR_PATTERNS = (*PATTERNS, "plain")
-# What SceneConfig's fields allow; both ends of a range must lie within.
+# Allowed values of SceneConfig's fields; both ends of a range must be within.
 _LIMITS = {
     "seed": (0, 2**63 - 1),
     "num_classes": (2, len(CLASSES)),
@@ -84,7 +83,7 @@ class SceneConfig:
     contrast: tuple[float, float] = (0.5, 1.0)
     """Range of the difference between a texture's two colors, as a share of the gray range."""
     num_distractors: tuple[int, int] = (4, 8)
-    """Range of the number of smaller things behind the object."""
+    """Range of the number of smaller distractors behind the object."""
     noise: float = 6.0
     """Standard deviation of the sensor noise in gray levels."""
     quality: int = 90
@@ -131,15 +130,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture's contents. Lengths in pixels."""
+    """The contents of one picture. Lengths in pixels."""
 
     label: int
     height: int
     width: int
     things: tuple[Thing, ...]
-    """Back to front; a sliver may cover the labelled object."""
+    """From back to front; a sliver may cover part of the labeled object."""
     target: int
-    """Position of the labelled object in `things`."""
+    """Position of the labeled object in `things`."""
     light: tuple[float, float, float]
     """Gain at the center, and its change from edge to edge along y and x."""
     noise: float
@@ -148,7 +147,7 @@ class Scene:
 
 
 def scene_label(config: SceneConfig, index: int) -> int:
-    """Label of image `index`: classes take turns, so each has as many images as the others, give or take one."""
+    """Label of image `index`. Labels cycle, so the classes' numbers of images differ by one at most."""
     return index % config.num_classes
 
 
@@ -208,7 +207,7 @@ def _distractor(config: SceneConfig, height: int, width: int, random: np.random.
 
 
 def _occluder(config: SceneConfig, target: Thing, random: np.random.Generator) -> Thing:
-    """A plain sliver that covers some of the target's rim."""
+    """A plain ellipse that covers part of the target's rim."""
     bearing = random.uniform(0, 2 * math.pi)
     reach = 0.45 * target.diameter
     return Thing(
@@ -227,7 +226,7 @@ def _wavelength(config: SceneConfig, fine: bool, random: np.random.Generator) ->
 
 
 def _finish(config: SceneConfig, random: np.random.Generator) -> dict:
-    """Angles, phases and colors: drawn alike for every thing, so that none of them tells the class."""
+    """Angles, phases and colors. They have the same distribution for all things, so they do not reveal the class."""
     middle = random.uniform(70, 185, 3)
     swing = random.normal(0, 0.35, 3) + random.choice((-1.0, 1.0))
     half = 127.5 * random.uniform(*config.contrast) * swing

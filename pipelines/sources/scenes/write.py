@@ -1,4 +1,4 @@
-"""Writes synthetic scenes as an ImageFolder of JPEG files with `scenes.json` beside them."""
+"""Writes synthetic scenes as an ImageFolder of JPEG files with a `scenes.json`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipelines.sources.scenes.render import scene_jpeg, warm_up
 from pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
 
 RECORD_NAME = "scenes.json"
-# Raise this whenever the same parameters come to give other pictures, so that finished folders are made anew.
+# Raise this when the same parameters give other pictures, so that existing folders are drawn again.
 GENERATOR_VERSION = 1
 
 
 def scenes_record(config: SceneConfig) -> dict:
-    """What `scenes.json` holds: everything the files depend on."""
+    """The contents of `scenes.json`: everything that the files depend on."""
     return {
         "generator": "synthetic scenes",
         "generator_version": GENERATOR_VERSION,
@@ -34,7 +34,7 @@ def scenes_record(config: SceneConfig) -> dict:
 
 
 def is_complete(config: SceneConfig, folder: Path) -> bool:
-    """Whether `folder` holds the finished data set of these parameters, made by these versions, no file missing."""
+    """Whether `folder` holds the complete data set of these parameters, made by these versions."""
     try:
         recorded = json.loads((folder / RECORD_NAME).read_text())
     except (OSError, ValueError):
@@ -53,7 +53,7 @@ def scene_path(config: SceneConfig, split: Split, index: int) -> str:
 def write_scenes(
     config: SceneConfig, folder: Path, num_workers: int = 2, overwrite: bool = False, progress: bool = True
 ) -> Path:
-    """Renders the data set into `folder`, which is whole or absent: files go to a temporary folder first.
+    """Renders the data set. `folder` is written atomically: the files go to a temporary folder first.
 
     Args:
         config: parameters of the data set.
@@ -74,7 +74,7 @@ def write_scenes(
 def _write_images(config: SceneConfig, root: Path, num_workers: int, progress: bool) -> None:
     jobs = [(split, index) for split in SPLITS for index in range(config.num_images(split))]
     warm_up()
-    # Threads, because the time goes into code that releases the interpreter; processes would import torch for 3 s each.
+    # Threads, because most of the time is spent in code that releases the GIL; each process would import torch for 3 s.
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         try:
             done = pool.map(partial(_write_image, config, root), jobs)

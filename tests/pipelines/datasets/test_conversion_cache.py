@@ -85,7 +85,7 @@ def test_bad_image_stops_or_is_left_out_and_logged(kind: str, tmp_path: Path, ca
     assert caplog.text.count("bee/001.jpg") == 1  # it was not made again
 
 
-def test_unknown_engine_is_named(tmp_path: Path) -> None:
+def test_unknown_engine_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="engine='fast' does not exist; choose one of torch"):
         stored_for("fast", tmp_path, tmp_path / "work", 500, 90, 0)
 

@@ -128,7 +128,7 @@ def _replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_write, _append, _replace, Path.touch, Path.unlink])
-def test_a_file_that_changes_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_a_file_that_changes_is_reported(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path, other = tmp_path / "train.beton", tmp_path / "val.beton"
     for file in (path, other):
         file.write_bytes(b"stored")

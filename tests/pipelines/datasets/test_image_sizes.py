@@ -45,7 +45,7 @@ def test_shards(tmp_path: Path, coded_sizes: list[tuple[int, int]]) -> None:
     assert counts(image_sizes(open_source(tmp_path / "shards")).sizes) == counts(coded_sizes)
 
 
-def test_bad_images_are_named(tmp_path: Path) -> None:
+def test_bad_images_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for k in range(3):
         (tmp_path / "a" / f"{k}.jpg").write_bytes(jpeg(coded_image(50, 60)) if k else b"<html>")

@@ -45,14 +45,14 @@ def test_classes_must_agree(tmp_path: Path, train: dict[str, int], val: dict[str
 
 
 @pytest.mark.parametrize(("there", "missing"), [("train", "val"), ("val", "train")])
-def test_half_a_pair_is_named(tmp_path: Path, there: str, missing: str) -> None:
+def test_half_a_pair_is_reported(tmp_path: Path, there: str, missing: str) -> None:
     photos(tmp_path / "data" / there, {"ant": 3, "bee": 3})
     with pytest.raises(InputError, match=f"has {there}/ .* no {missing}/") as caught:
         find_data(str(tmp_path / "data"), tmp_path / "work")
     one_line(caught)
 
 
-def test_missing_empty_and_classless_folders_are_named(tmp_path: Path) -> None:
+def test_missing_empty_and_classless_folders_are_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.jpg").write_bytes(jpeg(coded_image(16, 16)))

@@ -64,7 +64,7 @@ def test_a_shifted_label_is_refused_and_mended_by_the_class_list(tmp_path: Path)
     assert open_source(root / "val.beton").labels.tolist() == [0, 0, 2, 2]
 
 
-def test_one_file_or_folders_beside_them_are_named(tmp_path: Path) -> None:
+def test_one_file_or_folders_beside_them_are_reported(tmp_path: Path) -> None:
     root = converted(tmp_path, "ab", "ab")
     (root / "val").mkdir()
     with pytest.raises(InputError, match=r"holds train\.beton and val\.beton, and val/ too"):
@@ -75,7 +75,7 @@ def test_one_file_or_folders_beside_them_are_named(tmp_path: Path) -> None:
         find_data(str(root), tmp_path / "work")
 
 
-def test_an_engine_that_cannot_read_them_is_named(tmp_path: Path) -> None:
+def test_an_engine_that_cannot_read_them_is_reported(tmp_path: Path) -> None:
     root = converted(tmp_path, "ab", "ab")
     with pytest.raises(InputError, match=r"engine='dali' cannot read .*train\.beton; choose one of roc"):
         stored_for("dali", root / "train.beton", tmp_path / "work", 500, 90, 0)

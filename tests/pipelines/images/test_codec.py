@@ -116,7 +116,7 @@ def test_quality_is_libjpegs() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "png"])
-def test_truncated_image_is_named(kind: str, share: float) -> None:
+def test_truncated_image_is_reported(kind: str, share: float) -> None:
     # Noise, because a coded image's PNG is so small that a tenth of it is headers that Pillow can do without.
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     data = {"png": encoded(noise, "PNG")}.get(kind) or FITTING[kind]

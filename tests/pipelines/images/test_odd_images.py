@@ -198,7 +198,7 @@ def test_the_first_picture_of_an_animation_counts(kind: str, tmp_path: Path) -> 
     assert fit_jpeg(data, "x", 0, 500, 90)[1:] == (HEIGHT, WIDTH)
 
 
-def test_what_is_no_image_is_named() -> None:
+def test_what_is_no_image_is_reported() -> None:
     assert bad(b"") == "x: the file is empty; replace or remove it"
     assert "a web page (HTML)" in bad(b"\xef\xbb\xbf\n <!DOCTYPE html><html><body>404</body></html>")
     assert "a web page (HTML)" in bad(b"<HTML>\n")

@@ -204,6 +204,6 @@ def test_exif_without_sense_is_upright(body: bytes) -> None:
     assert fit_jpeg(data, "x", 0, 500, 90, exif="apply")[0] is data
 
 
-def test_unknown_exif_option_is_named() -> None:
+def test_unknown_exif_option_is_reported() -> None:
     with pytest.raises(InputError, match="exif='yes' must be one of ignore, apply"):
         check_fit(500, 90, exif="yes")

@@ -1,4 +1,4 @@
-"""One small set of photographs in every layout that ImageNet comes in, each built as its publisher builds it."""
+"""One small set of photographs in every layout that ImageNet is published in."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Photos = dict[tuple[str, str], bytes]
 
 
 def photo(number: int) -> bytes:
-    """A JPEG unlike all others."""
+    """A JPEG that differs from all others."""
     return jpeg(coded_image(18 + number, 30 - number // 2, number))
 
 
@@ -50,7 +50,7 @@ def train_photos() -> Photos:
 
 
 def val_photos() -> Photos:
-    """As many, named as the val images are, so that names tell nothing of classes."""
+    """As many images, named like the val images, so that names do not reveal classes."""
     order = [(7 * number) % NUM_IMAGES for number in range(NUM_IMAGES)]
     names = [(SYNSETS[place % len(SYNSETS)], f"ILSVRC2012_val_{k:08d}.JPEG") for k, place in enumerate(order, start=1)]
     return {key: photo(number) for number, key in enumerate(names)}
@@ -62,7 +62,7 @@ def contents(source: Source) -> list[tuple[str, bytes]]:
 
 
 def expected(photos: Photos) -> list[tuple[str, bytes]]:
-    """What `contents` gives in ImageFolder's order."""
+    """The result of `contents` in ImageFolder's order."""
     return [(synset, photos[synset, name]) for synset, name in sorted(photos)]
 
 
@@ -102,7 +102,7 @@ def write_ilsvrc(root: Path, train: Photos, val: Photos) -> Path:
     return root
 
 
-# ILSVRC2012_ID is not the place in sorted order.
+# ILSVRC2012_ID is not the position in sorted order.
 IDS = {synset: 1 + (5 * k) % len(SYNSETS) for k, synset in enumerate(SYNSETS)}
 
 
@@ -189,7 +189,7 @@ def write_parquet(
     num_shards: int = 3,
     group: int = 3,
 ) -> Path:
-    """Shards as the Hub names them, with Hugging Face's metadata if there are names."""
+    """Shards named as on the Hugging Face Hub, with its metadata if there are names."""
     root.mkdir(parents=True, exist_ok=True)
     schema = parquet_schema(names)
     items = list(photos.items())
@@ -227,6 +227,6 @@ def write_webdataset(root: Path, photos: Photos, split: str, label: str = "cls")
     return root
 
 
-def write_numbered(root: Path, photos: Photos) -> Path:
-    """ImageNet-V2's layout: folders named by the class's number, here the place in SYNSETS."""
+def write_imagenet_v2(root: Path, photos: Photos) -> Path:
+    """ImageNet-V2's layout: folders named by the class's number, here the position in SYNSETS."""
     return write_folder(root, {(str(SYNSETS.index(synset)), name): data for (synset, name), data in photos.items()})

@@ -40,7 +40,7 @@ def test_order_labels_and_bytes_are_imagefolders(tmp_path: Path) -> None:
         (["train/a/1.jpg", "val/a/1.jpg"], "holds the splits train, val; give one of them, such as .*/train"),
     ],
 )
-def test_wrong_folders_are_named(made: list[str], message: str, tmp_path: Path) -> None:
+def test_wrong_folders_are_reported(made: list[str], message: str, tmp_path: Path) -> None:
     for name in made:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -49,7 +49,7 @@ def test_wrong_folders_are_named(made: list[str], message: str, tmp_path: Path) 
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_links_that_lead_back_up_are_named(tmp_path: Path) -> None:
+def test_links_to_a_parent_folder_are_reported(tmp_path: Path) -> None:
     """torchvision lists the images of such a folder forty times."""
     for name in ("a/deep/er/1.jpg", "b/2.jpg", "other/deep/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -69,19 +69,19 @@ def test_links_that_lead_back_up_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("link", ["c", "a/more", "a/deep/er/2", "b/notes.txt"])
 @pytest.mark.parametrize("target", ["gone", "a/1.jpg/inside", "itself"])
-def test_links_that_lead_nowhere_are_named(link: str, target: str, tmp_path: Path) -> None:
-    """torchvision passes over such a class, and its labels count otherwise from there on."""
+def test_broken_links_are_reported(link: str, target: str, tmp_path: Path) -> None:
+    """torchvision skips such a class, and all later labels differ by one."""
     for name in ("a/1.jpg", "a/deep/er/1.jpg", "b/2.jpg", "d/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(jpeg(coded_image(16, 16)))
     (tmp_path / link).symlink_to(tmp_path / (link if target == "itself" else target))
     for opened in (open_source, FolderSource):
-        with pytest.raises(InputError, match=f"{link} is a link to .*, which is not there; bring") as caught:
+        with pytest.raises(InputError, match=f"{link} is a link to .*, which does not exist; restore") as caught:
             opened(tmp_path)
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_link_of_a_numbered_class_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_broken_link_of_a_numbered_class_is_reported(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "1.jpg").write_bytes(b"x")
@@ -92,8 +92,8 @@ def test_the_link_of_a_numbered_class_that_leads_nowhere_is_named(tmp_path: Path
             open_source(tmp_path, kind)
 
 
-def test_links_elsewhere_are_no_matter_of_the_folder(tmp_path: Path) -> None:
-    """Only what the data is made of is looked at; a file beside the class folders may be a link, too."""
+def test_links_outside_the_class_folders_are_ignored(tmp_path: Path) -> None:
+    """Only the class folders are read; a file next to them may be a link, too."""
     for name in ("data/a/1.jpg", "list.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -105,7 +105,7 @@ def test_links_elsewhere_are_no_matter_of_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("closed", ["a", "a/secret"])
-def test_folders_without_permission_are_named(closed: str, tmp_path: Path) -> None:
+def test_folders_without_permission_are_reported(closed: str, tmp_path: Path) -> None:
     (tmp_path / "a" / "secret").mkdir(parents=True)
     for name in ("a/1.jpg", "a/secret/2.jpg"):
         (tmp_path / name).write_bytes(b"x")
@@ -117,13 +117,13 @@ def test_folders_without_permission_are_named(closed: str, tmp_path: Path) -> No
         (tmp_path / closed).chmod(0o700)
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/1.jpg", "a/secret/2.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(jpeg(coded_image(16, 16)))
     scandir = os.scandir
 
-    def refuse(path: str) -> object:  # root may read everything, so permissions would not do
+    def refuse(path: str) -> object:  # root may read everything, so permissions cannot be used
         if str(path).endswith("secret"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scandir(path)
@@ -133,10 +133,10 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeyp
         FolderSource(tmp_path)
 
 
-def test_missing_path_is_named(tmp_path: Path) -> None:
+def test_missing_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         open_source(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="nowhere is no folder"):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
         FolderSource(tmp_path / "nowhere")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.imagenet_classes import class_names_of
 from pipelines.sources import open_source
 from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
 from pipelines.spec import BadSampleError, InputError
@@ -30,7 +31,7 @@ def refused(path: Path, message: str, **options: object) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_archive_alone_tells_its_split(archives: Path, train: Photos, val: Photos) -> None:
+def test_the_split_of_a_single_archive_is_recognized(archives: Path, train: Photos, val: Photos) -> None:
     assert contents(open_source(archives / TRAIN)) == expected(train)
     assert contents(open_source(archives / VAL, split="val")) == expected(val)
     (archives / TRAIN).rename(archives / "renamed.tar")
@@ -38,11 +39,11 @@ def test_archive_alone_tells_its_split(archives: Path, train: Photos, val: Photo
     assert contents(open_source(archives, kind="ilsvrc")) == expected(val)
 
 
-def test_samples_are_named(archives: Path) -> None:
+def test_samples_are_reported(archives: Path) -> None:
     assert open_source(archives / TRAIN).name(0) == f"{archives / TRAIN}: n01440764/n01440764_10.JPEG"
 
 
-def test_splits_that_are_not_there(archives: Path) -> None:
+def test_splits_that_do_not_exist(archives: Path) -> None:
     refused(archives, "archives of train and val; choose one with --split")
     refused(archives, "no split 'test', only train, val", split="test")
     refused(archives / TRAIN, "no split 'val', only train", split="val")
@@ -52,7 +53,7 @@ def test_splits_that_are_not_there(archives: Path) -> None:
         IlsvrcSource(archives / "only")
 
 
-def test_unpacked_devkit_serves(archives: Path, val: Photos) -> None:
+def test_an_unpacked_devkit_is_used(archives: Path, val: Photos) -> None:
     with tarfile.open(archives / "ILSVRC2012_devkit_t12.tar.gz") as tar:
         tar.extractall(archives, filter="data")
     (archives / "ILSVRC2012_devkit_t12.tar.gz").unlink()
@@ -83,19 +84,19 @@ def test_labels_from_a_file(form: str, archives: Path, val: Photos) -> None:
         ("a.JPEG n01440764\na.JPEG n01443537\n", "gives a.JPEG the labels n01440764 and n01443537"),
         ("ImageId,PredictionString\nILSVRC2012_val_00000001,\n", "line 2 has no label"),
         ("", "is empty"),
-        (b"\xff\xfe\xff", "no UTF-8 text"),
+        (b"\xff\xfe\xff", "not UTF-8 text"),
     ],
 )
-def test_wrong_label_files_are_named(text: str | bytes, message: str, archives: Path) -> None:
+def test_wrong_label_files_are_reported(text: str | bytes, message: str, archives: Path) -> None:
     (archives / "labels.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(archives, message, split="val", val_labels=archives / "labels.txt")
 
 
-def test_labels_of_missing_images_are_named(archives: Path, val: Photos) -> None:
+def test_labels_of_missing_images_are_reported(archives: Path, val: Photos) -> None:
     lines = [f"{name} {synset}" for synset, name in val] + ["ILSVRC2012_val_00000025.JPEG n01440764"]
     (archives / "labels.txt").write_text("\n".join(lines))
     refused(archives, "_00000025 is missing there", split="val", val_labels=archives / "labels.txt")
-    refused(archives, "nowhere is no file", split="val", val_labels=archives / "nowhere")
+    refused(archives, "nowhere is not a file", split="val", val_labels=archives / "nowhere")
 
 
 def write_devkit(archives: Path, members: dict[str, bytes]) -> None:
@@ -113,12 +114,12 @@ def _change(name: str, change: Callable[[bytes], bytes]) -> Callable[[dict[str, 
         (_change("truth.txt", lambda text: b"999" + text[1:]), "gives ILSVRC2012_val_0000.* the ID '999"),
         (_change("meta.mat", lambda data: data[:300]), "meta.mat cannot be read"),
         (_change("meta.mat", lambda _: b"no matlab" * 99), "cannot be read .not a MATLAB 5 file"),
-        (_change("meta.mat", lambda _: mini.mat_file([(1, "../../x", "", 0.0)])), "row that is no synset"),
+        (_change("meta.mat", lambda _: mini.mat_file([(1, "../../x", "", 0.0)])), "row that is not a synset"),
         (_change("meta.mat", lambda _: mini.mat_file([(1, s, "", 0.0) for s in SYNSETS])), "two synsets of ID 1"),
         (lambda members: {k: v for k, v in members.items() if "meta" not in k}, "holds no data/meta.mat"),
     ],
 )
-def test_wrong_devkits_are_named(
+def test_wrong_devkits_are_reported(
     spoil: Callable[[dict[str, bytes]], dict[str, bytes]], message: str, archives: Path, val: Photos
 ) -> None:
     write_devkit(archives, spoil(mini.devkit_members(val)))
@@ -130,7 +131,7 @@ def test_missing_and_cut_devkit(archives: Path) -> None:
     devkit.write_bytes(devkit.read_bytes()[:-40])
     refused(archives, "devkit_t12.tar.gz is damaged", split="val")
     devkit.unlink()
-    refused(archives, "has no labels: put ILSVRC2012_devkit_t12.tar.gz beside it, or .*--val-labels", split="val")
+    refused(archives, "has no labels: put ILSVRC2012_devkit_t12.tar.gz next to it, or .*--val-labels", split="val")
 
 
 def test_a_missing_val_image_is_noticed(archives: Path, val: Photos) -> None:
@@ -147,20 +148,20 @@ GOOD = tar_bytes({"n01440764_1.JPEG": b"1"})
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../n01440764.tar": GOOD}, r"member '\.\./n01440764\.tar' is no class tar"),
-        ({"/etc/n01440764.tar": GOOD}, r"member '/?etc/n01440764\.tar' is no class tar"),
-        ({"...tar": GOOD}, r"member '\.\.\.tar' is no class tar"),
-        ({"a/n01440764.tar": GOOD}, "is no class tar"),
-        ({"a\nb.tar": GOOD}, "is no class tar"),
-        ({"n01440764.tar": GOOD, "photo.JPEG": b"x"}, "'photo.JPEG' is no class tar"),
-        ({"n01440764.tar": GOOD, "./n01440764.tar": GOOD}, "is there twice"),
+        ({"../n01440764.tar": GOOD}, r"member '\.\./n01440764\.tar' is not a class tar"),
+        ({"/etc/n01440764.tar": GOOD}, r"member '/?etc/n01440764\.tar' is not a class tar"),
+        ({"...tar": GOOD}, r"member '\.\.\.tar' is not a class tar"),
+        ({"a/n01440764.tar": GOOD}, "is not a class tar"),
+        ({"a\nb.tar": GOOD}, "is not a class tar"),
+        ({"n01440764.tar": GOOD, "photo.JPEG": b"x"}, "'photo.JPEG' is not a class tar"),
+        ({"n01440764.tar": GOOD, "./n01440764.tar": GOOD}, "exists twice"),
         ({"n01440764.tar": GOOD, "n01443537.tar": tar_bytes({})}, "n01443537.tar: holds no images"),
-        ({"n01440764.tar": tar_bytes({"a.JPEG": b"1", "b/a.JPEG": b"2"})}, "member 'b/a.JPEG' is there twice"),
-        ({"n01440764.tar": tar_bytes({"a.txt": b"1"})}, "n01440764.tar: member 'a.txt' is no image"),
+        ({"n01440764.tar": tar_bytes({"a.JPEG": b"1", "b/a.JPEG": b"2"})}, "member 'b/a.JPEG' exists twice"),
+        ({"n01440764.tar": tar_bytes({"a.txt": b"1"})}, "n01440764.tar: member 'a.txt' is not an image"),
         ({"n01440764.tar": GOOD[:700]}, "train.tar: n01440764.tar: .*cut off"),
     ],
 )
-def test_wrong_train_archives_are_named(members: dict[str, bytes], message: str, archives: Path) -> None:
+def test_wrong_train_archives_are_reported(members: dict[str, bytes], message: str, archives: Path) -> None:
     (archives / TRAIN).write_bytes(tar_bytes(members))
     refused(archives, message, split="train")
 
@@ -179,7 +180,7 @@ def test_spaces_unicode_and_litter(archives: Path) -> None:
     (archives / TRAIN).write_bytes(tar_bytes({".DS_Store": b"x", "._n1.tar": b"y", "große katze.tar": inner}))
     source = open_source(archives, split="train")
     assert contents(source) == [("große katze", b"1"), ("große katze", b"2")]
-    assert source.name(1).endswith("große katze/ñ 语.jpeg") and source.class_names == ("große katze",)
+    assert source.name(1).endswith("große katze/ñ 语.jpeg") and class_names_of(source) == ("große katze",)
 
 
 def test_an_archive_that_shrinks_or_vanishes_is_a_bad_sample(archives: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `open_source` takes a path for, what it refuses to guess, and splits."""
+"""Which kind `open_source` recognizes, what it refuses to guess, and splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.formats.webdataset_reader import TarSource
 from pipelines.sources import KINDS, open_source, open_stored
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-from pipelines.sources.imagenet.imagenet_v2 import NumberedSource
+from pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
 from pipelines.sources.imagenet.kaggle import KaggleSource
 from pipelines.sources.kinds import recognize
 from pipelines.sources.splits import split_of
@@ -42,7 +42,7 @@ def write_all(root: Path, train: Photos, val: Photos) -> dict[str, Path]:
     convert(folder, root / "beton" / "train.beton", "ffcv", num_workers=0, progress=False)
     return {
         "folder": folder.parent,
-        "imagenet_v2": mini.write_numbered(root / "v2", train),
+        "imagenet_v2": mini.write_imagenet_v2(root / "v2", train),
         "flat": write_flat(root / "flat", val),
         "ilsvrc": mini.write_ilsvrc(root / "ilsvrc", train, val),
         "kaggle": mini.write_kaggle(root / "kaggle", train, val),
@@ -74,16 +74,16 @@ def test_two_kinds_in_one_folder_are_refused(train: Photos, val: Photos, tmp_pat
     assert isinstance(open_source(shards, "webdataset"), TarSource)
 
 
-def test_other_archives_of_ilsvrc_are_no_shards(train: Photos, val: Photos, tmp_path: Path) -> None:
+def test_other_archives_of_ilsvrc_are_not_shards(train: Photos, val: Photos, tmp_path: Path) -> None:
     root = mini.write_ilsvrc(tmp_path / "x", train, val)
     (root / "ILSVRC2012_img_test_v10102019.tar").write_bytes(b"")
     assert contents(open_source(root, split="train")) == expected(train)
 
 
-def test_eleven_numbers_are_numbers_ten_are_names(train: Photos, tmp_path: Path) -> None:
-    root = mini.write_numbered(tmp_path / "x", train)
+def test_eleven_numbered_folders_are_numbers_and_ten_are_names(train: Photos, tmp_path: Path) -> None:
+    root = mini.write_imagenet_v2(tmp_path / "x", train)
     numbered, by_name = open_source(root), open_stored(root)
-    assert isinstance(numbered, NumberedSource) and numbered.classes[2] == "2"
+    assert isinstance(numbered, ImageNetV2Source) and numbered.classes[2] == "2"
     assert list(by_name.classes) == ImageFolder(str(root)).classes and by_name.classes[2] == "10"
     assert list(open_source(root, "folder").classes) == ImageFolder(str(root)).classes
     (root / "11").rename(root / "12")
@@ -107,25 +107,25 @@ def test_split_folders_of_shards_and_numbers(train: Photos, val: Photos, tmp_pat
     mini.write_webdataset(tmp_path / "x" / "train", train, "")
     mini.write_webdataset(tmp_path / "x" / "val", val, "")
     assert {data for _, data in contents(open_source(tmp_path / "x", split="val"))} == set(val.values())
-    mini.write_numbered(tmp_path / "y" / "val", val)
-    assert isinstance(open_source(tmp_path / "y", split="val"), NumberedSource)
+    mini.write_imagenet_v2(tmp_path / "y" / "val", val)
+    assert isinstance(open_source(tmp_path / "y", split="val"), ImageNetV2Source)
 
 
-def test_splits_that_are_not_there(train: Photos, val: Photos, tmp_path: Path) -> None:
+def test_splits_that_do_not_exist(train: Photos, val: Photos, tmp_path: Path) -> None:
     paths = write_all(tmp_path, train, val)
     for kind in set(KINDS) - {"ilsvrc", "kaggle", "flat"}:
         refused(paths[kind], "val", split="val")
     refused(paths["flat"], "has no train/", split="train")
     assert contents(open_source(paths["flat"], split="val")) == expected(val)
     refused(paths["kaggle"], "choose train or val with --split$")
-    refused(paths["kaggle"], "not 'test', for whose images there are no labels", split="test")
+    refused(paths["kaggle"], "not 'test', whose images have no labels", split="test")
     refused(paths["beton"] / "train.beton", "one file without splits", split="train")
     with pytest.raises(InputError, match="split='dev' is unknown; choose train, val, test"):
         open_source(paths["folder"], split="dev")
     assert isinstance(open_source(paths["beton"], split="train"), BetonReader)
 
 
-def test_wrong_calls_are_named(train: Photos, tmp_path: Path) -> None:
+def test_wrong_calls_are_reported(train: Photos, tmp_path: Path) -> None:
     root = mini.write_folder(tmp_path / "x", train)
     with pytest.raises(InputError, match="kind='zip' is unknown; choose auto, folder"):
         open_source(root, "zip")
@@ -159,7 +159,7 @@ def _rows(change: Callable[[list[str]], list[str]]) -> Callable[[Path], object]:
         (lambda root: (root / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.png").touch(), "with two endings"),
     ],
 )
-def test_wrong_kaggle_folders_are_named(
+def test_wrong_kaggle_folders_are_reported(
     spoil: Callable[[Path], object], message: str, train: Photos, val: Photos, tmp_path: Path
 ) -> None:
     root = mini.write_kaggle(tmp_path / "x", train, val)
@@ -184,7 +184,7 @@ def test_flat_images_without_labels_and_with_a_list(
     monkeypatch.chdir(root)
     assert contents(open_source(Path("."))) == expected(val)
     (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").rename(tmp_path / "away.tar.gz")
-    refused(root, "has no labels: put ILSVRC2012_devkit_t12.tar.gz beside it")
+    refused(root, "has no labels: put ILSVRC2012_devkit_t12.tar.gz next to it")
     (tmp_path / "list.txt").write_text("\n".join(synset for _, synset in sorted((name, s) for s, name in val)))
     assert contents(open_source(root, val_labels=tmp_path / "list.txt")) == expected(val)
     next(root.iterdir()).unlink()

@@ -28,7 +28,7 @@ def _folder(root: Path, train: Photos, val: Photos) -> Path:
 
 
 def _flat(root: Path, train: Photos, val: Photos) -> Path:
-    """What the official archives unpack to, with the devkit beside val/."""
+    """The unpacked official archives, with the devkit next to val/."""
     mini.write_folder(root / "train", train)
     (root / "val").mkdir()
     for (_, name), data in val.items():
@@ -52,14 +52,14 @@ def _shards(label: str) -> Write:
     return write
 
 
-# Those that number the classes present, in ImageFolder's order.
+# Layouts whose labels number the classes that occur, in ImageFolder's order.
 BY_NAME: dict[str, Write] = {
     "folder": _folder,
     "flat": _flat,
     "ilsvrc": mini.write_ilsvrc,
     "kaggle": mini.write_kaggle,
 }
-# Those whose labels are ImageNet's numbers, in stored order.
+# Layouts whose labels are ImageNet's numbers, in stored order.
 BY_NUMBER: dict[str, Write] = {"parquet": _parquet, "cls": _shards("cls"), "json": _shards("json")}
 
 
@@ -75,8 +75,8 @@ def test_synsets_and_bytes_are_the_same(layout: str, split: str, train: Photos, 
         assert contents(source) == wanted
     assert list(source.classes) == sorted(source.classes)
     assert source.classes == (imagenet_synsets() if layout in BY_NUMBER else SYNSETS)
-    assert len(source.class_names) == len(source.classes)
-    assert "Tinca" in source.class_names[0] or layout == "kaggle"
+    assert len(class_names_of(source)) == len(source.classes)
+    assert "Tinca" in class_names_of(source)[0] or layout == "kaggle"
 
 
 @pytest.mark.parametrize("layout", list(BY_NAME))
@@ -97,8 +97,8 @@ def test_numbers_are_kept(layout: str, train: Photos, val: Photos, tmp_path: Pat
 
 
 def test_folders_named_by_number_are_in_numeric_order(train: Photos, tmp_path: Path) -> None:
-    source = open_source(mini.write_numbered(tmp_path / "x", train))
-    assert source.classes == tuple(str(k) for k in range(12)) == source.class_names
+    source = open_source(mini.write_imagenet_v2(tmp_path / "x", train))
+    assert source.classes == tuple(str(k) for k in range(12)) == class_names_of(source)
     assert [
         (SYNSETS[label], data) for label, (_, data) in zip(source.labels, contents(source), strict=True)
     ] == expected(train)
@@ -114,7 +114,7 @@ def test_a_thousand_numbered_folders_are_the_synsets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [*BY_NAME, *BY_NUMBER])
-def test_a_source_survives_pickle_and_fork(layout: str, train: Photos, val: Photos, tmp_path: Path) -> None:
+def test_a_source_works_after_pickle_and_fork(layout: str, train: Photos, val: Photos, tmp_path: Path) -> None:
     source = open_source({**BY_NAME, **BY_NUMBER}[layout](tmp_path / "x", train, val), split="train")
     wanted = [source.read(i) for i in range(len(source))]  # before the fork, so that files and caches would be shared
     assert [pickle.loads(pickle.dumps(source)).read(i) for i in (0, len(source) - 1)] == [wanted[0], wanted[-1]]

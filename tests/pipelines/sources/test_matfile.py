@@ -1,4 +1,4 @@
-"""The devkit's table: what was written comes back, in both byte orders; scipy agrees; errors name the damage."""
+"""The devkit's table is read in both byte orders, as scipy reads it; errors name the damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WANTED = [(1.0, "n02119789"), (300.0, "n1"), (7.0, "abc")]
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_rows_come_back(order: str, compress: bool) -> None:
+def test_rows_are_read_as_written(order: str, compress: bool) -> None:
     data = mat_file(ROWS, order, compress)
     assert read_structs(data, "synsets", ("ILSVRC2012_ID", "WNID")) == WANTED
     assert read_structs(data, "synsets", ("words", "children", "num_children")) == [
@@ -29,7 +29,7 @@ def test_rows_come_back(order: str, compress: bool) -> None:
     ]
 
 
-def test_scipy_reads_what_the_tests_write_and_we_read_what_scipy_writes() -> None:
+def test_scipy_reads_our_test_file_and_we_read_scipys() -> None:
     table = loadmat(io.BytesIO(mat_file(ROWS)), squeeze_me=True)["synsets"]
     assert [(float(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in table] == WANTED
     dtype = [("ILSVRC2012_ID", object), ("WNID", object)]
@@ -49,12 +49,12 @@ def test_scipy_reads_what_the_tests_write_and_we_read_what_scipy_writes() -> Non
         (mat_file(ROWS, compress=False)[:-20], "synsets", "ends early"),
     ],
 )
-def test_damage_is_named(data: bytes, variable: str, message: str) -> None:
+def test_damage_is_reported(data: bytes, variable: str, message: str) -> None:
     with pytest.raises(MatError, match=message):
         read_structs(data, variable, ("WNID",))
 
 
-def test_a_cell_that_ends_early_is_named() -> None:
+def test_a_cell_that_ends_early_is_reported() -> None:
     data = bytearray(mat_file([(1, "n02119789", "", 0.0)], compress=False))
     place = data.index("n02119789".encode("utf-16-le")) - 8
     data[place - 48 : place - 40] = bytes([14, 0, 0, 0, 64, 0, 0, 0])
@@ -64,12 +64,12 @@ def test_a_cell_that_ends_early_is_named() -> None:
             read_structs(bytes(data), "synsets", ("WNID", "children"))
 
 
-def test_missing_field_is_named() -> None:
+def test_missing_field_is_reported() -> None:
     with pytest.raises(MatError, match="has no field 'gloss'"):
         read_structs(mat_file(ROWS), "synsets", ("gloss",))
 
 
-def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.sources.imagenet.matfile._MAX_BYTES", 100)
     with pytest.raises(MatError, match="unpacks to more than"):
         read_structs(mat_file(ROWS), "synsets", ("WNID",))

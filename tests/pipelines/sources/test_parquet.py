@@ -1,4 +1,4 @@
-"""Parquet shards: pyarrow writes, the source reads at random with bounded memory, and mistakes end in one line."""
+"""Parquet shards: random reads with bounded memory, and errors of one line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored(photos: Photos) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("group", [1, 3, 100])
-def test_rows_come_in_stored_order_from_any_place(group: int, train: Photos, tmp_path: Path) -> None:
+def test_rows_are_read_in_stored_order_and_at_random(group: int, train: Photos, tmp_path: Path) -> None:
     source = open_source(write_parquet(tmp_path / "x", train, "train", None, group=group))
     assert contents(source) == stored(train)
     for i in np.random.default_rng(0).permutation(len(train)):
@@ -66,13 +66,13 @@ def test_names_that_are_synsets_are_sorted_and_labels_follow(train: Photos, tmp_
     assert source.class_names[7] == "crane"
 
 
-def test_few_numbers_stay_numbers(train: Photos, tmp_path: Path) -> None:
+def test_fewer_than_a_thousand_numbers_stay_numbers(train: Photos, tmp_path: Path) -> None:
     numbers = {synset: k for k, synset in enumerate(SYNSETS)}
     source = open_source(write_parquet(tmp_path / "x", train, "train", None, numbers))
     assert source.classes == tuple(map(str, range(12)))
 
 
-def test_splits_of_the_hub(train: Photos, val: Photos, tmp_path: Path) -> None:
+def test_splits_named_as_on_the_hub(train: Photos, val: Photos, tmp_path: Path) -> None:
     for split, photos in (("train", train), ("validation", val)):
         write_parquet(tmp_path / "x" / "data", photos, split, None)
     write_parquet(tmp_path / "x" / "data", val, "test", None, dict.fromkeys(SYNSETS, -1))
@@ -120,7 +120,7 @@ def test_rows_without_bytes_are_bad_samples(tmp_path: Path) -> None:
         assert caught.value.index == row
 
 
-def test_plain_bytes_and_small_integers_serve(tmp_path: Path) -> None:
+def test_plain_bytes_and_small_integers_are_read(tmp_path: Path) -> None:
     schema = arrow.schema([("image", arrow.large_binary()), ("label", arrow.uint8())])
     source = open_source(write(tmp_path / "x.parquet", [photo(0), photo(1)], [1, 0], schema))
     assert contents(source) == [("1", photo(0)), ("0", photo(1))]
@@ -141,7 +141,7 @@ def test_plain_bytes_and_small_integers_serve(tmp_path: Path) -> None:
         ([("image", arrow.binary()), ("label", arrow.int64())], [], [], "hold no rows"),
     ],
 )
-def test_wrong_columns_are_named(schema: list, images: list, labels: list, message: str, tmp_path: Path) -> None:
+def test_wrong_columns_are_reported(schema: list, images: list, labels: list, message: str, tmp_path: Path) -> None:
     refused(write(tmp_path / "x.parquet", images, labels, arrow.schema(schema)), message)
 
 
@@ -155,21 +155,21 @@ def test_labels_beyond_the_names_and_names_that_differ(train: Photos, tmp_path: 
 @pytest.mark.parametrize(
     "metadata", ["{", "[]", json.dumps({"info": {"features": 3}}), "[" * 100_000, '{"info": null}']
 )
-def test_strange_metadata_is_passed_over(metadata: str, tmp_path: Path) -> None:
+def test_strange_metadata_is_ignored(metadata: str, tmp_path: Path) -> None:
     schema = parquet_schema(None).with_metadata({"huggingface": metadata})
     source = open_source(write(tmp_path / "x.parquet", [{"bytes": b"x"}], [1], schema))
     assert source.classes == ("0", "1")
 
 
-def test_damaged_files_are_named(train: Photos, tmp_path: Path) -> None:
+def test_damaged_files_are_reported(train: Photos, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x", train, "train", None, num_shards=1) / "train-00000-of-00001.parquet"
     data = path.read_bytes()
     for damaged in (data[:-100], data[: len(data) // 2], b"", b"PAR1" + bytes(100), b"PAR1" + b"\xff" * 8 + b"PAR1"):
         path.write_bytes(damaged)
-        refused(path, r"train-00000-of-00001\.parquet: no readable parquet file")
+        refused(path, r"train-00000-of-00001\.parquet: not a readable parquet file")
 
 
-def test_a_group_that_is_damaged_or_gone_is_a_bad_sample(train: Photos, tmp_path: Path) -> None:
+def test_a_damaged_or_missing_group_is_a_bad_sample(train: Photos, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x", train, "train", None, num_shards=1) / "train-00000-of-00001.parquet"
     source = open_source(path)
     data = bytearray(path.read_bytes())

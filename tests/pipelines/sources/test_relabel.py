@@ -14,7 +14,7 @@ from pipelines import imagenet_classes as synsets
 from pipelines.conversion.converter import convert
 from pipelines.imagenet_classes import class_names_of, human_names, imagenet_synsets, is_synset
 from pipelines.sources import class_list, open_source
-from pipelines.sources.relabel import RelabelledSource
+from pipelines.sources.relabel import RelabeledSource
 from pipelines.spec import InputError, Source
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected
@@ -27,7 +27,7 @@ def short_val(val: Photos) -> Photos:
 
 
 @pytest.mark.parametrize("form", ["folder", "root", "beton", "text", "mapping", "ilsvrc"])
-def test_labels_count_in_the_train_list(
+def test_labels_are_positions_in_the_train_list(
     form: str, train: Photos, val: Photos, short_val: Photos, tmp_path: Path
 ) -> None:
     root = tmp_path / "x"
@@ -50,7 +50,7 @@ def test_labels_count_in_the_train_list(
     assert source.class_names[7] == "crane" and source.name(3) == plain.name(3)
 
 
-def test_a_class_that_is_not_in_the_list_is_named(train: Photos, short_val: Photos, tmp_path: Path) -> None:
+def test_a_class_that_is_not_in_the_list_is_reported(train: Photos, short_val: Photos, tmp_path: Path) -> None:
     mini.write_folder(tmp_path / "train", train)
     mini.write_folder(tmp_path / "val", short_val)
     with pytest.raises(
@@ -60,21 +60,21 @@ def test_a_class_that_is_not_in_the_list_is_named(train: Photos, short_val: Phot
 
 
 def test_numbers_get_names_and_synsets_find_their_place(train: Photos, tmp_path: Path) -> None:
-    numbered = open_source(mini.write_numbered(tmp_path / "x", train))
+    numbered = open_source(mini.write_imagenet_v2(tmp_path / "x", train))
     (tmp_path / "list.txt").write_text("\n".join(SYNSETS))
-    assert contents(RelabelledSource(numbered, SYNSETS, "x", "list")) == expected(train)
+    assert contents(RelabeledSource(numbered, SYNSETS, "x", "list")) == expected(train)
     thousand = open_source(mini.write_webdataset(tmp_path / "y", train, "train"), classes_from=tmp_path / "list.txt")
     assert thousand.classes == SYNSETS and sorted(contents(thousand)) == sorted(expected(train))
     with pytest.raises(InputError, match="class 2 of x is not among the 2 classes of list"):
-        RelabelledSource(numbered, ("a", "b"), "x", "list")
+        RelabeledSource(numbered, ("a", "b"), "x", "list")
     with pytest.raises(InputError, match="list lists class a twice"):
-        RelabelledSource(numbered, ("a", "b", "a"), "x", "list")
+        RelabeledSource(numbered, ("a", "b", "a"), "x", "list")
 
 
 @given(st.permutations(SYNSETS), st.integers(0, 5))
 def test_any_list_keeps_every_samples_class(order: list[str], num_more: int) -> None:
     classes = tuple(order) + tuple(f"more {k}" for k in range(num_more))
-    source = RelabelledSource(_Made(), classes, "made", "list")
+    source = RelabeledSource(_Made(), classes, "made", "list")
     assert [source.classes[label] for label in source.labels] == [SYNSETS[label] for label in _Made.labels]
 
 
@@ -87,9 +87,9 @@ class _Made:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe"])
-def test_files_that_are_no_list_are_named(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_lists_are_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"list\.txt is no UTF-8 text with one class a line"):
+    with pytest.raises(InputError, match=r"list\.txt is not UTF-8 text with one class a line"):
         class_list(tmp_path / "list.txt")
     with pytest.raises(InputError, match="does not exist"):
         class_list(tmp_path / "nowhere")
@@ -111,15 +111,13 @@ def test_synsets_are_in_torchvisions_order() -> None:
     assert same > 950
 
 
-def test_names_of_other_classes_are_themselves() -> None:
+def test_unknown_classes_keep_their_names() -> None:
     assert human_names(("dog", "n99999999", "n00007846")) == ("dog", "n99999999", human_names(("n00007846",))[0])
     assert class_names_of(_Made())[0] == "tench, Tinca tinca"
     assert not any(map(is_synset, ("n0144076", "n014407640", "N01440764", "n01440764\n", "")))
 
 
-def test_timm_is_imported_only_when_names_are_wanted(
-    train: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_timm_is_imported_only_for_class_names(train: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise AssertionError("imports timm")
 
@@ -127,4 +125,4 @@ def test_timm_is_imported_only_when_names_are_wanted(
     source = open_source(mini.write_folder(tmp_path / "x", train))
     assert contents(source) == expected(train)
     with pytest.raises(AssertionError, match="imports timm"):
-        _ = source.class_names
+        class_names_of(source)

@@ -1,4 +1,4 @@
-"""The generated data set: pure, honest between train and val, and what its class names say."""
+"""The generated data set: deterministic, train and val drawn alike, classes as their names say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image, JpegImagePlugin
 from torchvision.datasets import ImageFolder
 
 from pipelines.sampling.crops import center_boxes, training_boxes
-from pipelines.sources.scenes.render import render, scene_jpeg
+from pipelines.sources.scenes.render import render_scene, scene_jpeg
 from pipelines.sources.scenes.scene import CLASSES, SPLITS, Scene, SceneConfig, Thing, draw_scene, scene_label
 from pipelines.sources.scenes.write import RECORD_NAME, is_complete, scene_path, write_scenes
 from pipelines.spec import EvalCrop, InputError, TrainCrop
@@ -32,7 +32,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def plain_scene(thing: Thing, side: int) -> Scene:
-    """A thing on whatever background, evenly lit, without noise."""
+    """A thing on some background, evenly lit, without noise."""
     return Scene(0, side, side, (thing,), 0, (1.0, 0.0, 0.0), 0.0, 1)
 
 
@@ -51,13 +51,13 @@ def test_an_image_depends_on_seed_split_and_index_only() -> None:
 
 
 def test_pinned() -> None:
-    """Raise scenes_write.GENERATOR_VERSION when this has to change."""
+    """If these literals change, raise write.GENERATOR_VERSION."""
     scene = draw_scene(SceneConfig(), "train", 3)
     target = scene.things[scene.target]
     assert (scene.height, scene.width, scene.label, len(scene.things)) == (350, 481, 3, 9)
     assert np.allclose([*target.center, target.diameter, target.wavelength], [132.81, 259.94, 187.65, 12.54], atol=0.01)
     # Within a level: another Pillow may resample the background a little differently.
-    assert np.allclose(render(scene).mean((0, 1)), [115.1, 115.0, 116.5], atol=1)
+    assert np.allclose(render_scene(scene).mean((0, 1)), [115.1, 115.0, 116.5], atol=1)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -158,8 +158,8 @@ def test_random_resized_crop_alone_makes_objects_look_larger_in_training() -> No
     ],
 )
 def test_shapes_have_the_area_of_their_formula(shape: str, area: float) -> None:
-    empty = render(plain_scene(thing(diameter=0.0, center=(-500.0, -500.0)), 256)).astype(float)
-    drawn = render(plain_scene(thing(shape=shape), 256)).astype(float)
+    empty = render_scene(plain_scene(thing(diameter=0.0, center=(-500.0, -500.0)), 256)).astype(float)
+    drawn = render_scene(plain_scene(thing(shape=shape), 256)).astype(float)
     cover = (1 - drawn / empty)[..., 1].sum()
     assert cover == pytest.approx(area * 100**2, rel=0.02)
 
@@ -174,7 +174,7 @@ def test_patterns_share_wavelength_and_differ_in_directions(
         thing(shape="square", diameter=800.0, pattern=pattern, wavelength=wavelength, colors=colors), 256
     )
     window = np.hanning(256)
-    patch = render(scene)[..., 1].astype(float)
+    patch = render_scene(scene)[..., 1].astype(float)
     power = np.abs(np.fft.fft2((patch - patch.mean()) * np.outer(window, window)))[:129]
     frequency = np.hypot(np.fft.fftfreq(256)[:129, None], np.fft.fftfreq(256)[None, :])
     near = power > 0.5 * power.max()
@@ -211,7 +211,7 @@ def test_existing_folder_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "x"
 
 
-def test_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path; from pipelines.sources.scenes.scene import SceneConfig;"
         "from pipelines.sources.scenes.write import write_scenes;"
@@ -246,7 +246,7 @@ def test_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> No
         ("fine_pixels", 0.0),
     ],
 )
-def test_impossible_parameters_are_named(field: str, value: object) -> None:
+def test_impossible_parameters_are_reported(field: str, value: object) -> None:
     with pytest.raises(InputError, match=field) as caught:
         SceneConfig(**{field: value})
     assert "\n" not in str(caught.value)

@@ -29,13 +29,13 @@ def test_endings_and_keys(ending: str, key: str, tmp_path: Path) -> None:
     assert source.labels.tolist() == [3] and source.classes == ("0", "1", "2", "3") and source.read(0) == b"A"
 
 
-def test_cls_counts_before_json(tmp_path: Path) -> None:
+def test_cls_has_priority_over_json(tmp_path: Path) -> None:
     members = {"a.json": {"label": 0}, "a.jpg": b"A", "a.cls": b"2"}
     assert open_source(shard(tmp_path / "x", members)).labels.tolist() == [2]
 
 
 @pytest.mark.parametrize("key", ["synset", "wnid", "class_name"])
-def test_synsets_are_numbered_in_sorted_order_whatever_numbers_say(key: str) -> None:
+def test_synsets_are_numbered_in_sorted_order_despite_other_numbers(key: str) -> None:
     pairs = [("n02012849", 0), ("n01440764", 1), ("n02012849", 0)]
     labels = [parse_json(json.dumps({"label": n, key: s}).encode(), "x") for s, n in pairs]
     found = resolve(labels, "x")
@@ -48,7 +48,7 @@ def test_synsets_with_imagenets_numbers_are_imagenet() -> None:
     assert found.classes == imagenet_synsets() and found.labels.tolist() == [134, 0]
 
 
-def test_human_names_are_no_synsets() -> None:
+def test_human_names_are_not_synsets() -> None:
     assert parse_json(b'{"label": 1, "class_name": "tench"}', "x") == Label(1)
 
 
@@ -73,13 +73,13 @@ def test_human_names_are_no_synsets() -> None:
         ({"a.jpg": b"A"}, "needs an image .* and a member .cls or .json"),
     ],
 )
-def test_labels_that_are_none_are_named(members: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_invalid_labels_are_reported(members: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         open_source(shard(tmp_path / "x", members))
     assert "\n" not in str(caught.value)
 
 
-def test_samples_and_members_that_are_there_twice(tmp_path: Path) -> None:
+def test_duplicate_samples_and_members(tmp_path: Path) -> None:
     one, other = {"a.jpg": b"A", "a.cls": b"0"}, {"b.jpg": b"B", "b.cls": b"1"}
     end = 2 * 512  # of tar's end mark and its padding
     packed = [tar_bytes(members) for members in (one, other)]
@@ -94,7 +94,7 @@ def test_samples_and_members_that_are_there_twice(tmp_path: Path) -> None:
     assert TarSource(folder).keys == ["a", "b"]
 
 
-def test_a_table_needs_numbers(tmp_path: Path) -> None:
+def test_a_class_table_needs_numbers(tmp_path: Path) -> None:
     folder = shard(tmp_path / "x", {"a.jpg": b"A", "a.json": {"label": 1}})
     (folder / "classes.json").write_text('{"classes": ["dog", "cat"]}')
     assert TarSource(folder).classes == ("dog", "cat")
@@ -103,7 +103,7 @@ def test_a_table_needs_numbers(tmp_path: Path) -> None:
         TarSource(folder)
 
 
-def test_a_damaged_shard_does_not_end_early(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_not_read_as_a_short_one(tmp_path: Path) -> None:
     folder = shard(tmp_path / "x", {"a.jpg": b"A", "a.cls": b"0", "b.jpg": b"B", "b.cls": b"1"})
     data = bytearray((folder / "a.tar").read_bytes())
     data[2 * 1024 + 150] ^= 1

@@ -1,4 +1,4 @@
-"""Tar archives: tarfile agrees where members lie, and cut, damaged or hostile archives end in one line."""
+"""Tar archives: offsets as tarfile finds them; truncated, damaged or hostile archives end in one line."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ HUGE = b"\x80" + (1 << 80).to_bytes(11, "big")
         (b"\x1f\x8b" + bytes(2000), "no readable tar file"),
     ],
 )
-def test_hostile_archives_are_named(data: bytes, message: str) -> None:
+def test_hostile_archives_are_reported(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         places(data)
     assert str(caught.value).startswith("x.tar: ") and "\n" not in str(caught.value)

@@ -1,0 +1,140 @@
+"""Opens stored images of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.formats.beton_parts import BetonParts
+from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.parts import part_of_name
+from pipelines.formats.webdataset_reader import TarSource
+from pipelines.sources.folder import FolderSource
+from pipelines.sources.imagenet.flat import FlatSource
+from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
+from pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
+from pipelines.sources.imagenet.kaggle import KaggleSource
+from pipelines.sources.kinds import KINDS, recognize
+from pipelines.sources.relabel import RelabeledSource, read_class_list
+from pipelines.sources.splits import SPLITS, select_shards, split_subfolder
+from pipelines.spec import InputError, Source
+
+# Kinds whose splits may lie in subfolders train/ and val/.
+_SPLIT_BY_FOLDER = ("folder", "flat", "imagenet_v2", "webdataset", "parquet")
+_WITH_VAL_LABELS = ("ilsvrc", "flat", "kaggle")
+
+
+def open_source(
+    path: str | Path,
+    kind: str = "auto",
+    split: str | None = None,
+    *,
+    val_labels: str | Path | None = None,
+    classes_from: str | Path | None = None,
+) -> Source:
+    """Opens stored images of any kind without unpacking them.
+
+    Args:
+        path: a folder or file.
+        kind: one of `KINDS`; "auto" recognizes it.
+        split: "train", "val" or "test", for a path that holds several.
+        val_labels: a file with the labels of val images (ilsvrc, flat, kaggle), see `val_labels.read_labels`.
+        classes_from: gives the class list: another source (its train split, if it has splits), or a text file with one
+            class a line.
+
+    Raises:
+        InputError: the path does not exist, looks like two kinds, lacks the split, or is damaged or incomplete.
+    """
+    path = _existing(path)
+    if split is not None and split not in SPLITS:
+        raise InputError(f"split={split!r} is unknown; choose {', '.join(SPLITS)}")
+    kind, path, split = _settle(path, kind, split)
+    if val_labels is not None and kind not in _WITH_VAL_LABELS:
+        raise InputError(f"{path} is {KINDS[kind]}, which bring their labels; omit --val-labels")
+    source = _open(kind, path, split, val_labels)
+    if classes_from is None:
+        return source
+    return RelabeledSource(source, class_list(classes_from), path, classes_from)
+
+
+def open_stored(path: str | Path) -> Source:
+    """Opens what engines read: a .beton file or its parts, shards, or an ImageFolder in torchvision's order.
+
+    Like torchvision, and unlike `open_source`, it takes the names of class folders "0" to "10" as text, not as numbers.
+    """
+    path = _existing(path)
+    if path.is_file() or any(path.glob("*.beton")):
+        return _open_beton(path, None)
+    return TarSource(path) if any(path.glob("*.tar")) else FolderSource(path)
+
+
+def class_list(path: str | Path) -> tuple[str, ...]:
+    """The classes of a source, of its train split if it has splits, or of a text file with one class a line."""
+    path = _existing(path)
+    if path.is_file() and path.suffix not in (".beton", ".tar", ".parquet"):
+        return read_class_list(path)
+    try:
+        return open_source(path).classes
+    except InputError as error:
+        try:
+            return open_source(path, split="train").classes
+        except InputError:
+            raise error from None
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give an image folder, a .beton file or a folder of .tar shards")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder; give an image folder, a .beton file or .tar shards")
+    return path
+
+
+def _settle(path: Path, kind: str, split: str | None) -> tuple[str, Path, str | None]:
+    """Kind, path and split. If the split is a subfolder, the path becomes that folder and the split None."""
+    if kind != "auto" and kind not in KINDS:
+        raise InputError(f"kind={kind!r} is unknown; choose auto, {', '.join(KINDS)}")
+    found = recognize(path) if kind == "auto" else kind
+    inner = split_subfolder(path, split) if split is not None and path.is_dir() else None
+    if inner is None or found not in _SPLIT_BY_FOLDER:
+        return found, path, split
+    return recognize(inner) if kind == "auto" else kind, inner, None
+
+
+def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | None) -> Source:
+    """The source of a recognized kind."""
+    match kind:
+        case "ilsvrc":
+            return IlsvrcSource(path, split, val_labels)
+        case "kaggle":
+            return KaggleSource(path, split, val_labels)
+        case "parquet":
+            from pipelines.sources.parquet import ParquetSource  # pyarrow is only imported if it is needed
+
+            return ParquetSource(path, split)
+        case "webdataset":
+            shards = sorted(path.glob("*.tar"))
+            return TarSource(path, select_shards(path, shards, split) if shards else None)
+        case "beton":
+            return _open_beton(path, split)
+    if kind == "flat" and split in (None, "val"):
+        return FlatSource(path, val_labels)
+    if split is not None:
+        raise InputError(f"{path} has no {split}/ with class folders; give the folder of one split and omit --split")
+    return ImageNetV2Source(path) if kind == "imagenet_v2" else FolderSource(path)
+
+
+def _open_beton(path: Path, split: str | None) -> Source:
+    if path.is_dir() and any(part_of_name(file) for file in path.glob("*.beton")):
+        if split is not None:
+            raise InputError(f"{path} holds the parts of one file, without splits; omit --split")
+        return BetonParts(path)
+    if path.is_dir():
+        there = sorted(file.stem for file in path.glob("*.beton"))
+        if split not in there:
+            wanted = "choose one with --split" if split is None else f"{split}.beton does not exist, choose another"
+            raise InputError(f"{path} holds the .beton files {', '.join(there) or 'none'}; {wanted}, or give the file")
+        return BetonReader(path / f"{split}.beton")
+    if split is not None:
+        raise InputError(f"{path} is one file without splits; omit --split")
+    return BetonReader(path)
