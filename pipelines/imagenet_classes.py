@@ -42,7 +42,7 @@ def imagenet_synsets() -> tuple[str, ...]:
 
 
 def human_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """For each class its name, such as "tench, Tinca tinca", if it is one of ImageNet's 21k synsets, else the class itself."""
+    """Names such as "tench, Tinca tinca" of classes that are among ImageNet's 21k synsets; others stay as they are."""
     return tuple(_human_name(name) if is_synset(name) else name for name in classes)
 
 
