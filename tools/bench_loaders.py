@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.docs.render import train_step_table
-from benchmarks.harness.records import leave_if_partial, read_record, write_record
+from benchmarks.harness.records import leave_if_partial, read_record
 from benchmarks.throughput.engines import KINDS, can_run
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.run import add_arguments, check, measure
@@ -30,6 +30,7 @@ from benchmarks.throughput.summary import as_text
 from benchmarks.training.train_step import quick_record
 from pipelines.datasets.resolve import prepare_scenes
 from pipelines.runtime import exit_codes as console
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser, output_folder
 from pipelines.sources.scenes.scene import SceneConfig
 
@@ -41,7 +42,7 @@ def main() -> None:
     """Measures, prints the table, writes report.json and report.html."""
     options = _parse()
     content = measure(options)
-    write_record(content, options.json)
+    write_json(options.json, content)
     print(as_text(content))
     steps = None if content["partial"] else _steps(options)
     if steps and content["results"]:

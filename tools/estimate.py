@@ -16,11 +16,10 @@ if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
 import argparse
-import json
 
 from benchmarks.projection.scenario import Scenario, project, step_speeds
 from pipelines.runtime import exit_codes as console
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.spec import InputError
 
@@ -41,8 +40,7 @@ def main() -> None:
     projection = project(scenario, step_speeds(options.model, options.measure, options.recorded))
     print(projection.text())
     if options.json:
-        with atomic_file(options.json, overwrite=True) as file:
-            file.write_text(json.dumps(projection.plain(), indent=1) + "\n")
+        write_json(options.json, projection.plain())
 
 
 def _schedule(text: str) -> tuple[tuple[int, int], ...]:

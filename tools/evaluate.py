@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
     """Parses the job, tests, prints a line for each resolution, writes the record."""
-    from fixres.config.parsing import parse, write_json
+    from fixres.config.parsing import parse
     from fixres.evaluation.job import (
         EvaluateJob,
         evaluate_network,

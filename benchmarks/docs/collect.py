@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.docs.render import RESULTS, section
 from fixres.experiment.report import read_report
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
@@ -65,8 +65,7 @@ def main() -> None:
         earlier = json.loads(target.read_text())
         record["runs"] = earlier["runs"] + record["runs"]
         record["note"] = record["note"] or earlier["note"]
-    with atomic_file(target, overwrite=True) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(target, record)
     print(section(record))
 
 

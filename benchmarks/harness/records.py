@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -60,12 +60,6 @@ def record(
     }
 
 
-def write_record(content: Mapping[str, Any], target: Path) -> None:
-    """Writes a record under its name once it is complete on disk, in place of an older one."""
-    with atomic_file(target, overwrite=True) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
     """A record of any version that this program knows.
 
@@ -88,7 +82,7 @@ def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
 def finish(content: Mapping[str, Any], target: Path | None) -> None:
     """Writes the record if there is a target; after an interruption the command then ends as Ctrl-C does."""
     if target:
-        write_record(content, target)
+        write_json(target, content)
     leave_if_partial(content, target)
 
 

@@ -25,7 +25,7 @@ from benchmarks.docs.render import fidelity_table
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import sides
-from benchmarks.harness.records import leave_if_partial, record, write_record
+from benchmarks.harness.records import leave_if_partial, record
 from benchmarks.loaders.agreement import Agreement, agreement
 from benchmarks.loaders.fidelity_report import write_fidelity_report
 from benchmarks.throughput.engines import KINDS, check_engines
@@ -33,6 +33,7 @@ from benchmarks.throughput.summary import columns
 from pipelines.loaders import ENGINES, is_installed
 from pipelines.loaders.pillow import TorchLoader
 from pipelines.loaders.roc import RocLoader
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser, number_or_inf, output_file, output_folder
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
@@ -158,7 +159,7 @@ def main() -> None:
     """Parses the command line, compares, writes page and record."""
     options = _parse()
     content, found, chosen = measure(options)
-    write_record(content, options.json)
+    write_json(options.json, content)
     write_fidelity_report(content, found, chosen, options.out / "report.html")
     print(as_text(content))
     print(f"\n{options.out / 'report.html'}")

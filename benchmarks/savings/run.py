@@ -29,7 +29,7 @@ from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.experiment.report import read_report
 from fixres.training.schedule import resolution_at
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import atomic_file, write_json
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from pipelines.spec import InputError
@@ -87,7 +87,7 @@ class Savings:
         """Writes savings.json and savings.html, each under its name only when complete; returns the record."""
         self._options["projection"] = projection
         record = self.record()
-        write_json(record, self.folder / "savings.json")
+        write_json(self.folder / "savings.json", record)
         with atomic_file(self.folder / "savings.html", overwrite=True) as path:
             path.write_text(page(record), encoding="utf-8")
         return record
@@ -102,12 +102,6 @@ def run_of(report: dict[str, Any]) -> dict[str, Any]:
         tests = variant["sweep_after"] or variant["sweep_before"]
         one["test_seconds"] = {str(test["test_res"]): test["num_images"] / test["images_per_second"] for test in tests}
     return kept
-
-
-def write_json(content: dict[str, Any], target: Path) -> None:
-    """A record under its name once it is complete, in place of an older one."""
-    with atomic_file(target, overwrite=True) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _recipe_of(recipe: Recipe, seed: int) -> Recipe:
@@ -203,7 +197,7 @@ def main() -> None:
         )
         leave(line, EXIT_PREEMPTED)
     if options.json:
-        write_json(record, options.json)
+        write_json(options.json, record)
     print(text(record))
     if record["projection"]:
         print("", *record["projection"]["conditions"], *record["projection"]["verdicts"], sep="\n")

@@ -46,7 +46,7 @@ from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.loaders import open_loader
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError, Loader, LoaderConfig, TrainCrop
 
@@ -90,7 +90,7 @@ class Spec:
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        path.write_text(json.dumps(asdict(self)))
+        write_json(path, asdict(self))
 
 
 class _Stepper(Stepper):
@@ -234,8 +234,7 @@ def main() -> None:
         with joined(spec.device) as device:
             content = measure(spec, device)
             if is_main():
-                with atomic_file(Path(spec.output)) as path:
-                    path.write_text(json.dumps(content))
+                write_json(Path(spec.output), content)
             wait_for_all()
     except InputError as error:
         Path(f"{spec.output}.mistake-{rank()}-{time.monotonic_ns()}").write_text(str(error))

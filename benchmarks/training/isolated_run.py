@@ -7,7 +7,6 @@ that it started, when its standard input is closed: a benchmark that is killed l
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 
 from fixres.config.parsing import parse_recipe, save_recipe
 from fixres.config.recipe import Recipe
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
 
@@ -96,8 +95,7 @@ def main() -> None:
     recipe = parse_recipe(["--config", sys.argv[1]])
     data = PreparedData(recipe.data, str(choose_device(recipe.device)))
     run_experiment(recipe, data, data.describe())
-    with atomic_file(recipe.folder / PROCESS, overwrite=True) as path:
-        path.write_text(json.dumps(peak_memory(), indent=1) + "\n")
+    write_json(recipe.folder / PROCESS, peak_memory())
 
 
 if __name__ == "__main__":

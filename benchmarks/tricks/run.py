@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.records import record, write_record
+from benchmarks.harness.records import record
 from benchmarks.harness.resume import command_line, finished_report, seeds_of
 from benchmarks.training.isolated_run import PROCESS, train_apart
 from benchmarks.tricks.report import page
@@ -31,6 +31,7 @@ from benchmarks.tricks.table import text
 from benchmarks.tricks.variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import Recipe
+from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.spec import InputError
 
@@ -98,7 +99,7 @@ class Ablation:
     def write(self) -> dict[str, Any]:
         """Writes tricks.json and tricks.html, each under its name only when complete; returns the record."""
         content = self.record()
-        write_record(content, self.folder / "tricks.json")
+        write_json(self.folder / "tricks.json", content)
         page(content, self.folder / "tricks.html")
         return content
 
@@ -191,6 +192,6 @@ def main() -> None:
         where = f", {ablation.folder / 'tricks.html'}" if ablation.finished else ""
         raise KeyboardInterrupt(f"interrupted; {kept}{where}; the same command goes on from there") from None
     if options.json:
-        write_record(content, options.json)
+        write_json(options.json, content)
     print(text(content))
     print(f"page: {ablation.folder / 'tricks.html'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 from fixres.config.recipe import Recipe
 from fixres.config.recipe_errors import first_cause
 from fixres.config.validation import check_call, check_numbers
-from pipelines.runtime.atomic_files import atomic_file
 from pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -103,12 +101,6 @@ def recipe_text(recipe: Any) -> str:
     import yaml
 
     return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes what `as_plain` gives as JSON; `path` appears only when the file is complete."""
-    with atomic_file(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def as_plain(value: Any) -> Any:

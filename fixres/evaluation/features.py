@@ -27,7 +27,7 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
-from pipelines.runtime.atomic_files import check_target, resumable
+from pipelines.runtime.atomic_files import check_target, resumable, write_json
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 VERSION = 1
@@ -137,9 +137,9 @@ def extract(
         with resumable(job.output, job.overwrite, folder=True) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
             kept = _run(net, normalize, loader, precision, unfinished.data, journal, job.dtype, len(classes))
-            _write_json(unfinished.data / RECORD, record)
+            write_json(unfinished.data / RECORD, record)
             if names is not None:
-                _write_json(unfinished.data / NAMES, names)
+                write_json(unfinished.data / NAMES, names)
     finally:
         loader.close()
     return Extraction(job.output, loader.num_samples, kept, time.perf_counter() - start)
@@ -293,7 +293,3 @@ def _check_order(indices: Tensor, done: int) -> None:
 
 def _bar(num: int, done: int) -> tqdm:
     return tqdm(total=num, initial=done, desc="extract", unit="img", leave=False, mininterval=0.5, disable=None)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")

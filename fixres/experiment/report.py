@@ -17,7 +17,7 @@ from fixres.config.recipe import Recipe
 from fixres.evaluation.accuracy import at
 from fixres.experiment import figures
 from fixres.experiment.results import VariantResult
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import atomic_file, write_json
 from pipelines.spec import InputError
 
 VERSION = 1
@@ -123,8 +123,7 @@ _ROWS = (
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes report.json and report.html into `folder`, each under its name only when complete."""
-    with atomic_file(folder / "report.json", overwrite=True) as path:
-        path.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    write_json(folder / "report.json", report.as_json())
     with atomic_file(folder / "report.html", overwrite=True) as path:
         path.write_text(_html(report, folder), encoding="utf-8")
 

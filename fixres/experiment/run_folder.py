@@ -13,7 +13,7 @@ from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main
 from fixres.fault_tolerance.checkpoints import STATES
 from fixres.observability.console import log
-from pipelines.runtime.atomic_files import naming
+from pipelines.runtime.atomic_files import os_errors_name, write_json
 from pipelines.spec import InputError
 
 RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
@@ -38,10 +38,9 @@ class RunLog:
         if go_on_at is None:
             _move_aside(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            with naming(folder / RECIPE):
+            with os_errors_name(folder / RECIPE):
                 save_recipe(recipe, folder / RECIPE)
-            with naming(folder / ENVIRONMENT):
-                (folder / ENVIRONMENT).write_text(json.dumps(environment, indent=1) + "\n")
+            write_json(folder / ENVIRONMENT, environment)
         else:
             _cut(folder / METRICS, go_on_at)
         self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
@@ -59,7 +58,7 @@ class RunLog:
         if self._metrics is None or self._events is None:
             return
         values = asdict(result) if is_dataclass(result) else dict(result)
-        with naming(self.folder / METRICS):
+        with os_errors_name(self.folder / METRICS):
             self._metrics.write(json.dumps({"variant": variant, "kind": kind, "step": step, **values}) + "\n")
         log(_line(variant, kind, step, values))
         for name, value in values.items():
@@ -75,7 +74,7 @@ class RunLog:
         """Flushes and closes the files."""
         for file in (self._events, self._metrics):
             if file is not None:
-                with naming(self.folder / METRICS):  # a line that found no room is tried once more here
+                with os_errors_name(self.folder / METRICS):  # a line that found no room is tried once more here
                     file.close()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fixres.models.torch_writing import save_hashed
 from fixres.models.weights import refuse_bombs
-from pipelines.runtime.atomic_files import naming, put_in_place, sync
+from pipelines.runtime.atomic_files import os_errors_name, put_in_place, sync
 from pipelines.spec import InputError
 
 STATES = "states"
@@ -73,7 +73,7 @@ class StateFiles:
             self.folder.mkdir(parents=True)
             sync(self.folder.parent)
         partial = self.folder / _PARTIAL  # always the same name, so that what a killed process left is overwritten
-        with naming(self.folder / f"state-{step:08d}.pt"):
+        with os_errors_name(self.folder / f"state-{step:08d}.pt"):
             try:
                 digest = save_hashed(content, partial)
                 path = self.folder / f"state-{step:08d}-{digest[:16]}.pt"

@@ -1,7 +1,4 @@
-"""One process trains in one folder: a lock that the kernel takes back when its holder dies, however it dies.
-
-`take` and `give_back` are the lock itself, for whoever else has a file that belongs to one process.
-"""
+"""One process trains in one folder: a lock that the kernel releases when its process dies."""
 
 from __future__ import annotations
 
@@ -12,13 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.runtime.atomic_files import lock
+from pipelines.runtime.locks import acquire, release
 from pipelines.spec import InputError
-
-# A killed process with much memory holds its locks until that is given back, and whoever restarts it is quick.
-_SECONDS_TO_DIE = 5.0
-
-_held: set[int] = set()  # descriptors that forked workers close, or a lock would outlive its process in them
 
 
 @contextmanager
@@ -39,37 +31,14 @@ def locked(folder: Path) -> Iterator[None]:
     # NFS grants an exclusive lock only to those who may write.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        if not take(descriptor):
+        if not acquire(descriptor):
             raise InputError(
                 f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
             )
         _sign(descriptor)
         yield
     finally:
-        give_back(descriptor)
-
-
-def take(descriptor: int) -> bool:
-    """Whether nobody else holds the lock of an open file, now or after some seconds; then it is ours.
-
-    True as well where the file system knows no locks: two runs are then the user's to avoid. The descriptor is for
-    `give_back` to close in any case, and forked processes close it by themselves.
-    """
-    _held.add(descriptor)
-    try:
-        lock(descriptor, _SECONDS_TO_DIE)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def give_back(descriptor: int) -> None:
-    """Closes a descriptor given to `take`, and with it gives the lock back."""
-    if descriptor in _held:  # not in a child, where that number may be another file by now
-        _held.discard(descriptor)
-        os.close(descriptor)
+        release(descriptor)
 
 
 def _sign(descriptor: int) -> None:
@@ -85,13 +54,3 @@ def _holder(descriptor: int) -> str:
         if text := os.pread(descriptor, 400, 0).decode("utf-8", "replace"):
             return f"another process ({text})"
     return "another process"
-
-
-def _let_go_in_child() -> None:
-    for descriptor in _held:
-        with suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)

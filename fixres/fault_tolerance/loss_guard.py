@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fixres.config.parsing import write_json
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
 _MAX_UNDER_WAY = 64  # losses on their way to the host; beyond, the host waits for the oldest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from fixres.config.parsing import as_plain
 from fixres.evaluation.accuracy import EvalResult, at
 from fixres.finetuning.loop import FinetuneResult
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import atomic_file, write_json
 
 VERSION = 1
 
@@ -94,7 +93,6 @@ def _row(cells: list[str]) -> str:
 
 def write_finetune_report(report: FinetuneReport, path: Path) -> None:
     """Writes `path`.json and `path`.md, each under its name only when complete."""
-    with atomic_file(path.with_name(f"{path.name}.json"), overwrite=True) as partial:
-        partial.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+    write_json(path.with_name(f"{path.name}.json"), report.as_json())
     with atomic_file(path.with_name(f"{path.name}.md"), overwrite=True) as partial:
         partial.write_text(report.markdown(), encoding="utf-8")

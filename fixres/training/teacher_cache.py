@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
-from fixres.fault_tolerance.lock import give_back, take
 from fixres.training.distillation import Teacher
 from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.locks import acquire, release
 from pipelines.spec import InputError, Loader
 
 _log = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class LogitStore:
                 partial.write_text(head)
         # A descriptor of its own, which forked workers close: they would keep the lock of a process that was killed.
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self._give_back = finalize(self, give_back, descriptor)
-        if not take(descriptor):
-            self._give_back()
+        self._release_lock = finalize(self, release, descriptor)
+        if not acquire(descriptor):
+            self._release_lock()
             raise InputError(f"another run is using {path}; wait for it, or give another distill.cache")
         self._file = open(path, "r+b")
         try:
@@ -163,7 +163,7 @@ class LogitStore:
     def close(self) -> None:
         """Gives the file back to other runs."""
         self._file.close()
-        self._give_back()
+        self._release_lock()
 
 
 _STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # variants of one run share a file

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.sources.folder import FilesSource, FolderSource
 from pipelines.spec import InputError
 
@@ -63,8 +63,7 @@ def stored_for(
         # A crash between the two writes leaves a file without a record, not with an old one.
         record.unlink(missing_ok=True)
         _convert(source, stored, options, num_workers, of["files"])
-        with atomic_file(record) as partial:
-            partial.write_text(json.dumps(of, indent=1) + "\n")
+        write_json(record, of)
     return stored
 
 

@@ -17,7 +17,7 @@ from pipelines.datasets.conversion_cache import files_digest, read_json, stored_
 from pipelines.datasets.prepared import PreparedData, choose_engine, stored_as
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
-from pipelines.runtime.atomic_files import atomic_file
+from pipelines.runtime.atomic_files import write_json
 from pipelines.sources import open_source
 from pipelines.sources.folder import FilesSource, FolderSource
 from pipelines.sources.imagenet.val_labels import labels_for, read_labels
@@ -181,6 +181,5 @@ def _converted(path: Path, source: FilesSource, config: DataConfig) -> Path:
         return stored
     record.unlink(missing_ok=True)
     convert(source, stored, "roc", **options, num_workers=config.num_workers, overwrite=True, restart=None)
-    with atomic_file(record) as partial:
-        partial.write_text(json.dumps(wanted, indent=1) + "\n")
+    write_json(record, wanted)
     return stored

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.datasets.conversion_cache import short_digest
-from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.sampling.philox import STREAM_SPLIT, random_words
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
@@ -43,7 +43,7 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
     }
     with atomic_folder(folder) as partial:
         _link(record, root, partial)
-        (partial / SPLIT_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        write_json(partial / SPLIT_RECORD, record)
     return folder
 
 

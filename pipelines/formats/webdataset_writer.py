@@ -14,7 +14,6 @@ Equal samples give equal bytes: times, owners and modes in the tar headers are f
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from array import array
@@ -27,7 +26,7 @@ from pipelines.formats.entry import Entry
 from pipelines.formats.readback import verify
 from pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
 from pipelines.images.codec import EncodedSample
-from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.spec import InputError
 
 _BLOCK = 512  # tar's unit; a plain member's data follow its one header block
@@ -146,7 +145,7 @@ class ShardWriter:
             raise InputError(f"no samples to write to {self._folder}")
         self._close_shard()
         table = self._table | {"num_samples": self.num_samples}
-        (self._folder / TABLE_NAME).write_text(json.dumps(table, indent=1) + "\n")
+        write_json(self._folder / TABLE_NAME, table)
 
     def verify(self) -> None:
         """Reads the finished folder back."""

@@ -1,92 +1,62 @@
-"""How data files come to be: under a temporary name, verified, then renamed.
+"""Writes files and folders atomically: under a temporary name first, which becomes the final name at the end.
 
-A process that is killed or a disk that is full leaves nothing under the final name, only a hidden `.NAME.partial`
-beside it, which the next attempt clears.
+A killed process or a full disk leaves no file under the final name, only a hidden `.NAME.partial` beside it. The next
+attempt removes or continues it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pipelines.runtime.locks import acquire, release
 from pipelines.spec import InputError
 
-_SECONDS_FOR_ORPHANS = 5.0
 
-
-@contextmanager
-def atomic_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary path to write to, which becomes `target` if the block ends well.
+def atomic_file(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Gives a temporary path to write to. It becomes `target` if the block succeeds.
 
     Args:
-        target: the final name; its folder is made if need be.
-        overwrite: replace an existing file instead of refusing.
-    """
-    if target.is_dir():
-        raise InputError(f"{target} is a folder; choose a file name")
-    partial = _prepare(target, overwrite)
-    with naming(target):
-        partial.touch()
-        with _locked(partial, target):
-            try:
-                yield partial
-                put_in_place(partial, target)
-            finally:
-                partial.unlink(missing_ok=True)
-
-
-def check_target(target: Path, folder: bool = False) -> None:
-    """Looks, before any work, whether `target` can be written.
-
-    Args:
-        target: the final name; it may exist.
-        folder: a folder is to be made there.
+        target: the final name; its folder is created if necessary.
+        overwrite: replace an existing file.
 
     Raises:
-        InputError: something of the other kind is there, or a file stands where a folder must.
-        PermissionError: the folder in which it is to be made takes no files.
+        InputError: `target` exists and `overwrite` is not set, it is a folder, or another process is writing it.
     """
-    if target.exists() and target.is_dir() != folder:
-        wanted = "a file; choose another name for the folder" if folder else "a folder; choose a file name"
-        raise InputError(f"{target} is {wanted}")
-    _check_holder([target, *target.absolute().parents] if folder else target.absolute().parents)
+    return _written(target, overwrite, folder=False)
 
 
-def _check_holder(places: Sequence[Path]) -> None:
-    """The first of them that exists must be a folder that takes files; the others would be made in it."""
-    holder = next(place for place in places if place.exists())
-    if not holder.is_dir():
-        raise InputError(f"{holder} is a file, no folder; choose another place to write to")
-    if not os.access(holder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(holder))
+def atomic_folder(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Gives an empty temporary folder to fill. It becomes `target` if the block succeeds.
+
+    Args:
+        target: the final name; its parent is created if necessary.
+        overwrite: replace an existing folder with all that it holds.
+
+    Raises:
+        InputError: `target` exists and `overwrite` is not set, it is a file, or another process is writing it.
+    """
+    return _written(target, overwrite, folder=True)
 
 
-def keep_source(source: Path, target: Path) -> None:
-    """Raises InputError if making `target`, overwriting what is there, would remove what it is made of."""
-    if source.resolve().is_relative_to(target.resolve()):
-        raise InputError(f"{target} is or holds {source}, which would be lost; choose another place to write to")
-
-
-def put_in_place(partial: Path, target: Path) -> None:
-    """Gives a finished file its final name; a power cut leaves the old file or the new one, never a part."""
-    sync(partial)
-    os.replace(partial, target)
-    sync(target.parent)
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON; replaces an existing file atomically."""
+    with atomic_file(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
 class Unfinished(NamedTuple):
-    """Where a conversion that can be continued is being written.
+    """The paths of data whose writing can be continued after a crash.
 
     Attributes:
-        data: the file or folder that will get the final name.
-        journal: what `pipelines.conversion.journal` keeps beside it.
+        data: the file or folder that gets the final name.
+        journal: where the writer notes what is safe on disk. `data` is kept after an error if this file exists.
     """
 
     data: Path
@@ -95,73 +65,109 @@ class Unfinished(NamedTuple):
 
 @contextmanager
 def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> Iterator[Unfinished]:
-    """Gives the paths of an unfinished file or folder, which becomes `target` if the block ends well.
-
-    Unlike `atomic_file`, what is unfinished stays as long as there is a journal beside it.
+    """As `atomic_file` or `atomic_folder`, but unfinished data is kept as long as the writer has a journal beside it.
 
     Args:
-        target: the final name; its parent is made if need be.
-        overwrite: replace what exists instead of refusing.
-        folder: make a folder.
+        target: the final name; its parent is created if necessary.
+        overwrite: replace what exists.
+        folder: create a folder.
     """
-    data = _prepare(target, overwrite)
     journal = target.with_name(f".{target.name}.journal")
-    if target.exists() and target.is_dir() != folder:
-        kinds = ("a file", "a folder") if folder else ("a folder", "a file")
-        raise InputError(f"{target} is {kinds[0]}; choose another name for {kinds[1]}")
-    if data.exists() and data.is_dir() != folder:
-        _remove(data)  # of a conversion to the other kind of format
-    with naming(target):
-        data.mkdir(exist_ok=True) if folder else data.touch()
-        with _locked(data, target):
-            try:
-                yield Unfinished(data, journal)
-                for path in (*data.iterdir(), data) if folder else (data,):
-                    sync(path)
-                _replace_folder(data, target) if folder else os.replace(data, target)
-                journal.unlink(missing_ok=True)
-                sync(target.parent)
-            finally:
-                if not journal.exists():
-                    _remove(data)
+    with _written(target, overwrite, folder, journal) as data:
+        yield Unfinished(data, journal)
 
 
 @contextmanager
-def atomic_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives an empty temporary folder to fill, which becomes `target` if the block ends well.
-
-    Args:
-        target: the final name; its parent is made if need be.
-        overwrite: replace an existing folder instead of refusing.
-    """
-    partial = _prepare(target, overwrite)
-    if target.is_file():
-        raise InputError(f"{target} is a file; choose another name for the folder")
-    with naming(target):
-        partial.mkdir(exist_ok=True)
-        with _locked(partial, target):
-            try:
-                _clear(partial)
-                yield partial
-                for path in (*partial.iterdir(), partial):
-                    sync(path)
-                _replace_folder(partial, target)
-                sync(target.parent)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-
-
-def _prepare(target: Path, overwrite: bool) -> Path:
+def _written(target: Path, overwrite: bool, folder: bool, journal: Path | None = None) -> Iterator[Path]:
+    _check_kind(target, folder)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
-    _check_holder(target.absolute().parents)
+    _check_writable(target.absolute().parents)
     target.parent.mkdir(parents=True, exist_ok=True)
-    return target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.partial")
+    if partial.exists() and partial.is_dir() != folder:
+        _remove(partial)  # an earlier attempt wrote another format
+    with os_errors_name(target):
+        partial.mkdir(exist_ok=True) if folder else partial.touch()
+        with _locked(partial, target):
+            try:
+                if folder and not (journal and journal.exists()):
+                    for path in partial.iterdir():
+                        _remove(path)
+                yield partial
+                put_in_place(partial, target)
+                if journal:
+                    journal.unlink(missing_ok=True)
+                    sync(target.parent)
+            finally:
+                if not (journal and journal.exists()):
+                    _remove(partial, ignore_errors=True)
+
+
+def check_target(target: Path, folder: bool = False) -> None:
+    """Checks before any work that `target` can be written.
+
+    Args:
+        target: the final name; it may exist.
+        folder: a folder is to be written.
+
+    Raises:
+        InputError: `target` exists and is of the other kind, or one of its parents is a file.
+        PermissionError: the folder in which it would be created is not writable.
+    """
+    _check_kind(target, folder)
+    _check_writable([target, *target.absolute().parents] if folder else target.absolute().parents)
+
+
+def keep_source(source: Path, target: Path) -> None:
+    """Raises InputError if overwriting `target` would remove `source`, from which it is made."""
+    if source.resolve().is_relative_to(target.resolve()):
+        raise InputError(f"{target} is or contains {source}, which would be lost; choose another place to write to")
+
+
+def _check_kind(target: Path, folder: bool) -> None:
+    if target.exists() and target.is_dir() != folder:
+        found = "a file; choose another name for the folder" if folder else "a folder; choose a file name"
+        raise InputError(f"{target} is {found}")
+
+
+def _check_writable(paths: Sequence[Path]) -> None:
+    """The first path that exists must be a writable folder; the others would be created in it."""
+    existing = next(path for path in paths if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file, not a folder; choose another place to write to")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Renames a finished file or folder to its final name. A power cut leaves the old content or the new one."""
+    for path in (*partial.iterdir(), partial) if partial.is_dir() else (partial,):
+        sync(path)
+    if partial.is_dir() and target.exists():
+        # Unlike a file, a folder cannot be replaced in one step.
+        old = target.with_name(f".{target.name}.old")
+        _remove(old)
+        os.rename(target, old)
+        os.rename(partial, target)
+        _remove(old)
+    else:
+        os.replace(partial, target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def naming(target: Path) -> Iterator[None]:
-    """Errors of writing to an open file, a full disk above all, carry no file name; they get the target's."""
+def os_errors_name(target: Path) -> Iterator[None]:
+    """Adds the file name to errors that lack it, as those of writing to an open file (a full disk)."""
     try:
         yield
     except OSError as error:
@@ -172,75 +178,27 @@ def naming(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(partial: Path, target: Path) -> Iterator[None]:
-    """Holds a lock that dies with the process, so that two runs never write the same temporary file."""
+    """Two processes never write the same temporary file."""
     descriptor = os.open(partial, os.O_RDONLY)
     try:
-        try:
-            lock(descriptor)
-        except BlockingIOError:
-            raise InputError(f"another process is writing {target}; wait for it or choose another name") from None
-        except OSError:
-            pass  # some cluster file systems have no locks; there, two runs to one target are the user's to avoid
-        if not _is_at(descriptor, partial):  # who held the lock gave the file its final name, or removed it
-            raise InputError(f"another process was writing {target} until now; look what it made, or run this again")
+        if not acquire(descriptor):
+            raise InputError(f"another process is writing {target}; wait for it or choose another name")
+        if not _has_name(descriptor, partial):  # the other process has renamed or removed it
+            raise InputError(f"another process was writing {target} until now; check its result or run this again")
         yield
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file still has the name by which it was opened."""
+def _has_name(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 
 
-def lock(descriptor: int, seconds: float = _SECONDS_FOR_ORPHANS) -> None:
-    """Takes a file's lock. A killed process and its forked workers hold it for a moment longer, so it is waited for.
-
-    Raises:
-        BlockingIOError: it is still held after `seconds`.
-        OSError: the file system has no locks.
-    """
-    give_up = time.monotonic() + seconds
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise
-        time.sleep(0.05)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+def _remove(path: Path, ignore_errors: bool = False) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _replace_folder(partial: Path, target: Path) -> None:
-    """Folders, unlike files, cannot be replaced in one step: the old one steps aside first."""
-    if not target.exists():
-        os.rename(partial, target)
-        return
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.rename(target, old)
-    os.rename(partial, target)
-    shutil.rmtree(old)

@@ -41,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
         leave(str(error), EXIT_INPUT)
     except KeyboardInterrupt as interrupt:
         # Ctrl-C itself says nothing; a command that kept something says what.
-        leave(str(interrupt) or "interrupted; nothing half-written stands under a final name", EXIT_INTERRUPT)
+        leave(str(interrupt) or "interrupted; unfinished files have not got their final names", EXIT_INTERRUPT)
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
 

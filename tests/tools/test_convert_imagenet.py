@@ -78,7 +78,7 @@ def test_what_is_no_file_is_no_source(
     folder = write_coded_folder(tmp_path / "photos", [(20, 30), (30, 20)])
     (tmp_path / "file").write_text("no folder")
     assert call(monkeypatch, folder, tmp_path / "file" / "y.beton", "--format", "roc") == 2
-    assert "file is a file, no folder" in capsys.readouterr().err
+    assert "file is a file, not a folder" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.beton"))
 
 

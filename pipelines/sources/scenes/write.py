@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from pipelines.runtime.atomic_files import atomic_folder
+from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.sources.scenes.render import scene_jpeg, warm_up
 from pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
 
@@ -67,7 +67,7 @@ def write_scenes(
             for name in config.classes:
                 (partial / split / name).mkdir(parents=True)
         _write_images(config, partial, num_workers, progress)
-        (partial / RECORD_NAME).write_text(json.dumps(scenes_record(config), indent=1) + "\n")
+        write_json(partial / RECORD_NAME, scenes_record(config))
     return folder
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.records import RESULTS, VERSION, finish, read_record, record, write_record
+from benchmarks.harness.records import RESULTS, VERSION, finish, read_record, record
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
 
@@ -20,7 +21,7 @@ def one(target: Path | None, partial: bool = False) -> dict:
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     content = one(tmp_path / "deep" / "speeds.json")
-    write_record(content, tmp_path / "deep" / "speeds.json")
+    write_json(tmp_path / "deep" / "speeds.json", content)
     again = read_record(tmp_path / "deep" / "speeds.json", "throughput")
     assert again == json.loads(json.dumps(content))
     assert (again["version"], again["name"], again["settings"]["data"]) == (VERSION, "speeds", "photos")

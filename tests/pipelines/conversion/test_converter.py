@@ -26,8 +26,9 @@ from pipelines.conversion.converter import convert
 from pipelines.formats import beton_writer
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.images.codec import decode_rgb, image_size
-from pipelines.runtime import atomic_files as writing
+from pipelines.runtime import atomic_files
 from pipelines.runtime.atomic_files import atomic_file, atomic_folder, resumable
+from pipelines.runtime.locks import acquire
 from pipelines.sources import open_source
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
@@ -201,8 +202,7 @@ def test_who_waited_for_another_run_does_not_write_over_what_it_made(
 ) -> None:
     """The second run begins before the first one's result has its name, and gets the lock when it has."""
     waiting, target = threading.Event(), tmp_path / "x"
-    lock = writing.lock
-    monkeypatch.setattr(writing, "lock", lambda descriptor: (waiting.set(), lock(descriptor)))
+    monkeypatch.setattr(atomic_files, "acquire", lambda descriptor: waiting.set() or acquire(descriptor))
     convert(coded_folder, tmp_path / "first", format, num_workers=0, progress=False)
     with ThreadPoolExecutor(1) as pool:
         with resumable(target, folder=format == "webdataset") as unfinished:
