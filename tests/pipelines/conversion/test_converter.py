@@ -304,11 +304,11 @@ class Child:
 _CONVERT = """
 import json, sys
 from pathlib import Path
-from pipelines import console
 from pipelines.conversion.converter import convert
+from pipelines.runtime.exit_codes import run
 words = json.loads(sys.argv[1])
 paths = Path(words["source"]), Path(words["dest"])
-console.run(lambda: convert(*paths, words["format"], num_workers=2) and None)
+run(lambda: convert(*paths, words["format"], num_workers=2) and None)
 """
 
 
