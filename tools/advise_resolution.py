@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines.datasets.image_sizes import image_sizes
+from pipelines.inspection.image_headers import image_sizes
 from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.sources import open_source

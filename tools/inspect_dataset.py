@@ -1,4 +1,4 @@
-"""Says what a data set holds: classes, sizes, bytes, RoC levels; with --out also draws some of its images.
+"""Prints facts about a data set: classes, sizes, bytes, RoC levels. With --out it also draws some images.
 
 python tools/inspect_dataset.py /data/train.beton --out train.png
 python tools/inspect_dataset.py /data/imagenet/train --json
@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.inspection.contact_sheet import check_size, contact_sheet, save, stored_images
+from pipelines.inspection.contact_sheet import check_size, draw_sheet, save_png, stored_images
 from pipelines.inspection.facts import inspect_source
 from pipelines.inspection.text import as_text
 from pipelines.runtime import exit_codes as console
@@ -27,14 +27,12 @@ def main() -> None:
     """Parses the command line, prints and draws."""
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
-    parser.add_argument(
-        "--out", type=output_file, help="PNG file to make, with images chosen by chance and their classes"
-    )
+    parser.add_argument("--out", type=output_file, help="PNG file to write, with random images and their classes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--num", type=int, default=32, help="images to draw (%(default)s)")
     parser.add_argument("--side", type=int, default=128, help="pixels of a drawn image (%(default)s)")
     parser.add_argument(
-        "--sample", type=int, default=2000, help="images to look at where no table has all sizes (%(default)s)"
+        "--sample", type=int, default=2000, help="images to look at if no table has all sizes (%(default)s)"
     )
     options = parser.parse_args()
     if options.out is not None and options.out.suffix.lower() != ".png":
@@ -43,7 +41,7 @@ def main() -> None:
         raise InputError(
             f"--num {options.num} --side {options.side}: draw at least one image, of 16 to {MAX_RESOLUTION} pixels"
         )
-    # Class names may be bytes that are no text.
+    # Class names may hold bytes that are not UTF-8.
     sys.stdout.reconfigure(errors="backslashreplace")
     source = open_source(options.data)
     facts = inspect_source(source, options.data, options.sample)
@@ -54,11 +52,11 @@ def main() -> None:
 
 
 def draw(source: Source, options: argparse.Namespace) -> list[str]:
-    """Makes the picture; returns a line for each image that could not be decoded."""
+    """Writes the picture; returns a line for each image that cannot be decoded."""
     check_size(min(options.num, len(source)), options.side)
     images, captions, bad = stored_images(source, options.num, options.side)
     heading = one_line(f"{options.data}: {len(images)} of {len(source)} images")
-    save(contact_sheet([(heading, images, captions)], _COLUMNS), options.out)
+    save_png(draw_sheet([(heading, images, captions)], _COLUMNS), options.out)
     return bad
 
 

@@ -1,4 +1,4 @@
-"""Draws what the network sees: training crops in several epochs, then testing crops, as one engine delivers them.
+"""Draws the crops that an engine delivers: training crops of several epochs, then test crops.
 
 python tools/show_crops.py /data/imagenet/val crops.png --engine torch --resolution 128
 """
@@ -8,27 +8,33 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines.inspection.contact_sheet import check_size, contact_sheet, first_crops, save
+from pipelines.inspection.contact_sheet import check_size, draw_sheet, first_crops, save_png
 from pipelines.loaders import ENGINES, open_loader
 from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 
-_COLUMNS = 32  # crops side by side; more of a kind go on below
+_COLUMNS = 32  # crops in a row; more crops of a kind continue in the next row
 
 
 def main() -> None:
     """Parses the command line, draws and saves."""
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="ImageFolder directory, .beton file or folder of .tar shards")
-    parser.add_argument("dest", type=output_file, help="PNG file to make")
+    parser.add_argument("dest", type=output_file, help="PNG file to write")
     parser.add_argument("--engine", default="torch", help=f"one of {', '.join(ENGINES)} (%(default)s)")
     parser.add_argument("--resolution", type=int, default=128, help="training crop in pixels (%(default)s)")
-    parser.add_argument("--test-resolution", type=int, help="testing crop in pixels (as --resolution)")
+    parser.add_argument("--test-resolution", type=int, help="test crop in pixels (as --resolution)")
     parser.add_argument("--num", type=int, default=8, help="samples (%(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="rows of training crops (%(default)s)")
-    parser.add_argument("--crop-pct", type=float, default=EvalCrop.crop_pct, help="testing crop (%(default)s)")
-    parser.add_argument("--scale", type=float, nargs=2, default=TrainCrop.scale, help="area share (%(default)s)")
+    parser.add_argument("--crop-pct", type=float, default=EvalCrop.crop_pct, help="of the test crop (%(default)s)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=TrainCrop.scale,
+        help="area of a training crop, as shares of the image (%(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.num < 1 or options.epochs < 0:
@@ -39,7 +45,7 @@ def main() -> None:
         options.test_resolution = options.resolution
     rows = draw(options)
     columns = min(_COLUMNS, *(len(images) for _, images, _ in rows))
-    save(contact_sheet(rows, columns), options.dest)
+    save_png(draw_sheet(rows, columns), options.dest)
     print(options.dest)
 
 

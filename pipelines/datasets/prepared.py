@@ -11,9 +11,9 @@ import torch
 
 from pipelines.datasets.conversion_cache import stored_for
 from pipelines.datasets.fingerprints import Unchanged, fingerprint
-from pipelines.datasets.image_sizes import image_sizes
 from pipelines.datasets.resolve import DataFolders, find_data
 from pipelines.formats.beton_reader import BetonReader
+from pipelines.inspection.image_headers import image_sizes
 from pipelines.loaders import is_installed, open_loader
 from pipelines.sources import open_stored
 from pipelines.sources.folder import FolderSource

@@ -1,4 +1,4 @@
-"""Pictures of what a data set holds and of what an engine hands to the network."""
+"""Pictures of stored images and of the crops that an engine delivers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GAP = 4  # pixels between crops
 _CAPTION_HEIGHT = 14
 _SEED = 0
 MAX_PIXELS = 1 << 27
-"""Of a picture: 400 MB while it is made."""
+"""The largest picture; it takes 400 MB of memory."""
 
 
 def check_size(num: int, side: int) -> None:
-    """Raises InputError for a picture of `num` images of `side` pixels that no memory holds and nobody can look at."""
+    """Raises InputError if a picture of `num` images of `side` pixels has more than MAX_PIXELS."""
     if num * (side + _GAP) ** 2 > MAX_PIXELS:
         raise InputError(
             f"a picture of {num} images of {side} px is too large; ask for {MAX_PIXELS // (side + _GAP) ** 2} images "
@@ -46,12 +46,12 @@ def first_crops(loader: Loader, num: int) -> tuple[list[np.ndarray], list[str]]:
 
 
 def stored_images(source: Source, num: int, side: int) -> tuple[list[np.ndarray], list[str], list[str]]:
-    """`num` images of a data set, the same ones each time, chosen by chance; one that cannot be decoded is passed over.
+    """Random images of a data set, the same each time. Images that cannot be decoded are skipped.
 
     Args:
         source: the data set.
-        num: images wanted; fewer come if there are fewer.
-        side: pixels; larger images are downscaled to fit into this square, smaller ones lie in its middle.
+        num: number of images, at most.
+        side: pixels. Larger images are downscaled to fit into this square; smaller ones are centered in it.
 
     Returns:
         uint8 (side, side, 3) each, "index class" each, and a line for each image that cannot be decoded.
@@ -76,8 +76,8 @@ def stored_images(source: Source, num: int, side: int) -> tuple[list[np.ndarray]
     return images, captions, bad
 
 
-def contact_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_columns: int) -> Image.Image:
-    """Crops in a grid, one heading for each group.
+def draw_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_columns: int) -> Image.Image:
+    """Draws images in a grid, with a heading for each group.
 
     Args:
         rows: heading, images (uint8 (r, r, 3), all of one size within a group) and captions.
@@ -87,19 +87,19 @@ def contact_sheet(rows: Sequence[tuple[str, list[np.ndarray], list[str]]], num_c
     step_x, step_y = side + _GAP, side + _GAP + _CAPTION_HEIGHT
     lines = sum(-(-len(images) // num_columns) for _, images, _ in rows)
     sheet = Image.new("RGB", (num_columns * step_x + _GAP, lines * step_y + len(rows) * 2 * _CAPTION_HEIGHT), "white")
-    pen, top = ImageDraw.Draw(sheet), 0
+    canvas, top = ImageDraw.Draw(sheet), 0
     for heading, images, captions in rows:
-        pen.text((_GAP, top + 4), heading, fill="black")
+        canvas.text((_GAP, top + 4), heading, fill="black")
         top += 2 * _CAPTION_HEIGHT
         for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
             x, y = _GAP + k % num_columns * step_x, top + k // num_columns * step_y
             sheet.paste(Image.fromarray(image), (x, y))
-            pen.text((x, y + image.shape[0]), caption[: max(1, side // 6)], fill="black")
+            canvas.text((x, y + image.shape[0]), caption[: max(1, side // 6)], fill="black")
         top += -(-len(images) // num_columns) * step_y
     return sheet
 
 
-def save(sheet: Image.Image, path: Path) -> None:
-    """Writes a PNG file under its final name when it is complete."""
+def save_png(sheet: Image.Image, path: Path) -> None:
+    """Writes a PNG file atomically."""
     with atomic_file(path, overwrite=True) as partial:
         sheet.save(partial, "PNG")

@@ -1,7 +1,7 @@
-"""What a data set holds: counts, classes, sizes, bytes, and for RoC records what their levels cost.
+"""Facts about a data set: counts, classes, sizes, bytes, and the levels of RoC records.
 
-A .beton file has the sizes of all images in its tables. Of other data the headers of some images are read, chosen by
-chance and the same ones each time; `num_looked_at` says how many. No image is decoded.
+A .beton file has a table of all sizes. For other data, and for RoC levels, random samples are read, the same each time;
+`num_looked_at` is their number. No image is decoded.
 """
 
 from __future__ import annotations
@@ -10,34 +10,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from pipelines.formats import beton_layout as layout
 from pipelines.formats.beton_reader import BetonReader
-from pipelines.images.input_formats import open_image
-from pipelines.spec import BadSampleError, InputError, Source
+from pipelines.inspection.image_headers import random_samples, read_headers
+from pipelines.spec import InputError, Source
 
 # Sides: the usual resolutions are edges. Aspects: edges lie between the usual ratios 1, 5:4, 4:3, 3:2, 16:9 and 2.
 SIDE_EDGES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 ASPECT_EDGES = (0.25, 0.4, 0.53, 0.61, 0.70, 0.78, 0.91, 1.1, 1.28, 1.42, 1.65, 1.9, 2.5, 4.0)
 _KINDS = {"FolderSource": "image folder", "TarSource": "webdataset shards"}
-_SEED = 0
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How values are distributed."""
+    """A histogram of values."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
-    """One more than edges: below the first, from each to the next, from the last on."""
+    """One more than edges: below the first edge, from each edge to the next, and from the last edge on."""
 
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """How samples are distributed over classes; counts are over all samples."""
+    """The distribution of all samples over the classes."""
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
@@ -49,7 +48,7 @@ class ClassFacts:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Sizes of stored images in pixels, and their bytes with everything stored beside them."""
+    """Sizes of stored images in pixels, and their bytes including RoC fields."""
 
     num_looked_at: int
     short_side: Histogram
@@ -60,7 +59,7 @@ class ImageFacts:
     p5_bytes: float
     p95_bytes: float
     format_shares: dict[str, float]
-    """By Pillow's name of the format, or "raw" for pixels."""
+    """Shares by Pillow's name of the format; "raw" means uncompressed pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,54 +67,51 @@ class LevelFacts:
     """One resolution of RoC records."""
 
     shift: int
-    """Sides are 2**shift times smaller than the image's."""
+    """Its sides are 2**shift times smaller than the image's."""
     sample_share: float
-    """Share of the samples that have it."""
+    """Share of the samples that have this level."""
     byte_share: float
     """Share of all stored bytes."""
 
 
 @dataclass(frozen=True)
 class RocFacts:
-    """What RoC records are made of."""
+    """The parts of RoC records."""
 
     num_looked_at: int
     levels: tuple[LevelFacts, ...]
     index_byte_share: float
-    """Share of all stored bytes that say where levels and segments lie."""
+    """Share of all stored bytes that locate levels and segments."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds."""
+    """Facts about a data set."""
 
     path: str
     kind: str
     num_samples: int
     checksum: Literal["matches", "absent"]
-    """Whether the file carries a checksum of its tables; one that does not match is an error."""
+    """Whether the file has a checksum of its tables. A wrong checksum is an error."""
     classes: ClassFacts
     images: ImageFacts
     roc: RocFacts | None
     bad_samples: tuple[str, ...]
-    """A line for each sample that was looked at and cannot be used."""
+    """A line for each sample that was looked at and is bad."""
 
 
 def inspect_source(source: Source, path: Path | str, max_looked_at: int = 2000) -> Inspection:
-    """Looks at an opened data set.
+    """Collects the facts about an opened data set.
 
     Args:
         source: the data set.
-        path: where it lies; for the record.
-        max_looked_at: images whose headers, or records whose levels, are read where no table has what is wanted.
+        path: its path, for the result.
+        max_looked_at: the number of samples whose headers or RoC levels are read, at most.
 
     Raises:
-        InputError: no sample that was looked at is usable.
+        InputError: all samples that were looked at are bad.
     """
-    if max_looked_at < 1:
-        raise InputError(f"{max_looked_at} samples to look at are too few; take at least 1")
-    chosen = np.random.default_rng(_SEED).permutation(len(source))[:max_looked_at]
-    chosen.sort()
+    chosen = random_samples(source, max_looked_at)
     kind, checksum, roc = _KINDS.get(type(source).__name__, type(source).__name__), "absent", None
     if isinstance(source, BetonReader):
         kind, checksum = "FFCV .beton", "matches" if _has_checksum(source) else "absent"
@@ -123,7 +119,8 @@ def inspect_source(source: Source, path: Path | str, max_looked_at: int = 2000) 
         if "roc" in source.field_names:
             kind, (roc, bad) = "RoC .beton", _roc_facts(source, chosen)
     else:
-        images, bad = _look(source, chosen)
+        headers = read_headers(source, max_looked_at)
+        images, bad = _image_facts(headers.sizes, headers.num_bytes, Counter(headers.formats)), headers.bad_samples
     classes = class_facts(source.classes, source.labels)
     return Inspection(str(path), kind, len(source), checksum, classes, images, roc, tuple(bad))
 
@@ -143,11 +140,11 @@ def class_facts(names: Sequence[str], labels: np.ndarray) -> ClassFacts:
 
 def histogram(values: np.ndarray, edges: tuple[float, ...]) -> Histogram:
     """Counts of values below the first edge, from each edge (included) to the next, and from the last on."""
-    places = np.searchsorted(edges, values, side="right")
-    return Histogram(edges, tuple(np.bincount(places, minlength=len(edges) + 1).tolist()))
+    counts, _ = np.histogram(values, [-np.inf, *edges, np.inf])
+    return Histogram(edges, tuple(counts.tolist()))
 
 
-def _image_facts(sizes: np.ndarray, num_bytes: np.ndarray, formats: dict[str, int]) -> ImageFacts:
+def _image_facts(sizes: np.ndarray, num_bytes: np.ndarray, formats: Counter[str]) -> ImageFacts:
     """Facts from sizes (int64 (N, 2), height and width), bytes (int64 (N,)) and counts of formats."""
     p5, p95 = np.percentile(num_bytes, (5, 95))
     return ImageFacts(
@@ -158,25 +155,8 @@ def _image_facts(sizes: np.ndarray, num_bytes: np.ndarray, formats: dict[str, in
         mean_bytes=float(num_bytes.mean()),
         p5_bytes=float(p5),
         p95_bytes=float(p95),
-        format_shares={name: count / len(sizes) for name, count in formats.items() if count},
+        format_shares={name: count / len(sizes) for name, count in formats.most_common() if count},
     )
-
-
-def _look(source: Source, chosen: np.ndarray) -> tuple[ImageFacts, list[str]]:
-    """Facts from the headers of chosen images, and a line for each that has none."""
-    sizes, num_bytes, formats, bad = [], [], Counter(), []
-    for index in chosen.tolist():
-        try:
-            data = source.read(index)
-            with open_image(data, source.name(index), index) as image:
-                sizes.append((image.height, image.width))
-                formats[image.format or "unknown"] += 1
-            num_bytes.append(len(data))
-        except BadSampleError as error:
-            bad.append(str(error))
-    if not sizes:
-        raise InputError(f"all of {len(bad)} images looked at cannot be used, the first is {bad[0]}")
-    return _image_facts(np.array(sizes, np.int64), np.array(num_bytes, np.int64), dict(formats.most_common())), bad
 
 
 def _from_tables(reader: BetonReader) -> ImageFacts:
@@ -184,49 +164,48 @@ def _from_tables(reader: BetonReader) -> ImageFacts:
     if "roc" in reader.field_names:
         num_bytes = num_bytes + reader.field_spans("roc")[:, 1]
     num_raw = int((reader.modes == layout.MODE_RAW).sum())
-    return _image_facts(reader.sizes, num_bytes, {"JPEG": len(reader) - num_raw, "raw": num_raw})
+    return _image_facts(reader.sizes, num_bytes, Counter(JPEG=len(reader) - num_raw, raw=num_raw))
 
 
 def _has_checksum(reader: BetonReader) -> bool:
-    """Whether the first field's arguments lead to a checksum; the reader has then compared it."""
+    """Whether the first field's arguments point to a checksum. The reader has then compared it."""
     descriptor = reader.data[layout.HEADER.itemsize :][: layout.DESCRIPTOR.itemsize].view(layout.DESCRIPTOR)[0]
     pointer = descriptor["arguments"][: layout.INFO_POINTER.itemsize].view(layout.INFO_POINTER)[0]
     return bool(pointer["magic"] == layout.INFO_MAGIC)
 
 
-class _Record(NamedTuple):
-    level_bytes: dict[int, int]
-    """Bytes of the JPEG file by shift."""
-    index_bytes: int
-
-
-def _roc_facts(reader: BetonReader, chosen: np.ndarray) -> tuple[RocFacts, list[str]]:
-    records, bad = [], []
-    for index in chosen.tolist():
+def _roc_facts(reader: BetonReader, chosen: Sequence[int]) -> tuple[RocFacts, list[str]]:
+    """Facts about the levels of the chosen records, and a line for each damaged one."""
+    num_records, index_bytes, bad = 0, 0, []
+    num_by_shift, bytes_by_shift = Counter(), Counter()
+    for index in chosen:
         try:
-            records.append(_record(reader, index))
+            level_bytes, more_index_bytes = _record_bytes(reader, index)
         except InputError as error:
             bad.append(f"{reader.name(index)}: {error}; convert again")
-    if not records:
+            continue
+        num_records += 1
+        index_bytes += more_index_bytes
+        num_by_shift.update(level_bytes.keys())
+        bytes_by_shift.update(level_bytes)
+    if not num_records:
         raise InputError(f"all of {len(bad)} records looked at are damaged, the first is {bad[0]}")
-    num, level_bytes, index_bytes = Counter(), Counter(), sum(record.index_bytes for record in records)
-    for record in records:
-        num.update(record.level_bytes.keys())
-        level_bytes.update(record.level_bytes)
-    total = level_bytes.total() + index_bytes
+    total = bytes_by_shift.total() + index_bytes
     levels = tuple(
-        LevelFacts(shift, num[shift] / len(records), level_bytes[shift] / total) for shift in sorted(level_bytes)
+        LevelFacts(shift, num_by_shift[shift] / num_records, size / total)
+        for shift, size in sorted(bytes_by_shift.items())
     )
-    return RocFacts(len(records), levels, index_bytes / total), bad
+    return RocFacts(num_records, levels, index_bytes / total), bad
 
 
-def _record(reader: BetonReader, index: int) -> _Record:
+def _record_bytes(reader: BetonReader, index: int) -> tuple[Counter[int], int]:
+    """Bytes of a record's JPEG files by shift, and bytes of its index."""
     from pipelines.roc.layout import describe  # imports numba, 0.5 s
 
     field = bytes(reader.field_bytes("roc", index))
     levels = describe(field, int(reader.image_spans[index, 1]), *map(int, reader.sizes[index]))
     inside = sum(level["size"] for level in levels if not level["in_image"])
-    level_bytes = Counter()
+    level_bytes: Counter[int] = Counter()
     for level in levels:
         level_bytes[level["shift"]] += level["size"]
-    return _Record(dict(level_bytes), len(field) - inside)
+    return level_bytes, len(field) - inside

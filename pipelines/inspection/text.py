@@ -1,4 +1,4 @@
-"""An inspection for people: a few lines of facts and bars for the histograms."""
+"""Prints the facts about a data set as text, histograms as bars."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspec
 from pipelines.spec import one_line
 
 _BAR_WIDTH = 50
-_MAX_NAMED = 5  # empty classes that are named
+_MAX_NAMED = 5  # empty classes whose names are printed
 
 
 def as_text(facts: Inspection) -> str:
-    """Some thirty lines, 100 characters wide at most but for names."""
+    """About thirty lines of at most 100 characters, apart from long names."""
     images = facts.images
     heading = f"{one_line(facts.path)}: {facts.kind}, {facts.num_samples} images, {len(facts.classes.names)} classes"
     lines = [heading, *_fact_lines(facts)]
@@ -32,7 +32,7 @@ def _fact_lines(facts: Inspection) -> list[str]:
         rows += [("RoC", line) for line in _levels(facts.roc)]
     rows += [("checksum", "matches the tables" if facts.checksum == "matches" else "none in the file")]
     if facts.images.num_looked_at < facts.num_samples:
-        rows += [("looked at", f"{facts.images.num_looked_at} images chosen by chance, for bytes, formats and sizes")]
+        rows += [("looked at", f"{facts.images.num_looked_at} random images, for bytes, formats and sizes")]
     return [f"  {title:<10} {text}" for title, text in rows]
 
 
@@ -61,7 +61,7 @@ def _levels(roc: RocFacts) -> list[str]:
 
 
 def _bars(values: Histogram) -> list[str]:
-    """A line for each interval from the first that holds something to the last."""
+    """A line for each interval, from the first to the last that is not empty."""
     filled = [k for k, count in enumerate(values.counts) if count]
     largest, total = max(values.counts), sum(values.counts)
     lines = []

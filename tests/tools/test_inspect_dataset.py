@@ -1,4 +1,4 @@
-"""tools/inspect_dataset.py: its figures against those counted from what the test put in, with Pillow and tarfile."""
+"""tools/inspect_dataset.py: its figures against those that the test counts, with Pillow and tarfile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +196,11 @@ def test_bad_images_are_reported_and_fail(mixed: Path, tmp_path: Path, monkeypat
         call(monkeypatch, tmp_path)
 
 
-def test_a_part_is_looked_at_and_says_so(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_samples_are_the_same_each_time(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, again = (as_json(monkeypatch, mixed, "--sample", 3) for _ in range(2))
     assert first == again and first["images"]["num_looked_at"] == 3 and first["num_samples"] == 8
     call(monkeypatch, mixed, "--sample", 3)
-    assert "3 images chosen by chance" in printed()
+    assert "3 random images" in printed()
 
 
 def test_picture(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +237,9 @@ def test_a_bad_image_is_skipped_in_the_picture(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=50))
-def test_histogram_against_numpys(values: list[int]) -> None:
-    wanted, _ = np.histogram(values, bins=[-np.inf, *SIDE_EDGES, np.inf])
+def test_histogram_counts_half_open_intervals(values: list[int]) -> None:
+    edges = [-np.inf, *SIDE_EDGES, np.inf]
+    wanted = [sum(low <= value < high for value in values) for low, high in pairwise(edges)]
     assert histogram(np.array(values), SIDE_EDGES).counts == tuple(wanted)
 
 
@@ -264,7 +266,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_class_names_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_names_that_are_not_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9\x1b[2J")
     folder.mkdir()
     (folder / "1.jpg").write_bytes(jpeg(coded_image(50, 60)))

@@ -1,4 +1,4 @@
-"""Contact sheets and tools/show_crops.py: the crops of the engine in a picture, mistakes in one line."""
+"""Contact sheets and tools/show_crops.py: the crops of an engine in a picture; errors are one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.inspection.contact_sheet import contact_sheet, first_crops
+from pipelines.inspection.contact_sheet import draw_sheet, first_crops
 from pipelines.loaders import open_loader
 from pipelines.spec import InputError
 from tests.pipelines.loaders.loading import config
@@ -24,7 +24,7 @@ def test_the_sheet_holds_the_crops(coded_folder: Path) -> None:
     with open_loader("torch", config(coded_folder, resolution=48)) as loader:
         images, captions = first_crops(loader, 7)
     assert [caption.split()[0] for caption in captions] == list("0123456")
-    sheet = np.asarray(contact_sheet([("one", images[:3], captions[:3]), ("two", images[3:], captions[3:])], 3))
+    sheet = np.asarray(draw_sheet([("one", images[:3], captions[:3]), ("two", images[3:], captions[3:])], 3))
     rows = {tuple(image[24].ravel()) for image in images}
     windows = {tuple(line[x : x + 48].ravel()) for line in sheet for x in (4, 56, 108)}
     assert rows <= windows
@@ -56,7 +56,7 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_more_samples_than_there_are(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, beside one another and then below, in a picture that is no wider for those that are missing."""
+    """All samples are drawn in rows, and the picture is not wider than they need."""
     num = len(list(coded_folder.rglob("*.jpg")))
     call(monkeypatch, coded_folder, tmp_path / "x.png", "--num", 10**12, "--epochs", 0, "--resolution", 32)
     with Image.open(tmp_path / "x.png") as sheet:

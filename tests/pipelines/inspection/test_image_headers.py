@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.datasets.image_sizes import image_sizes
+from pipelines.inspection.image_headers import image_sizes
 from pipelines.sources import open_source
 from pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
@@ -27,7 +27,7 @@ def test_headers(coded_folder: Path, coded_sizes: list[tuple[int, int]]) -> None
     assert [tuple(size) for size in looked_at.sizes] == [Image.open(file).size[::-1] for file in files]
 
 
-def test_a_part_is_drawn_once_and_for_all(coded_folder: Path, coded_sizes: list[tuple[int, int]]) -> None:
+def test_random_samples_are_the_same_each_time(coded_folder: Path, coded_sizes: list[tuple[int, int]]) -> None:
     first, again = (image_sizes(open_source(coded_folder), 7).sizes for _ in range(2))
     assert first.shape == (7, 2) and (first == again).all()
     # Not the first seven, which are of one class.
@@ -35,7 +35,7 @@ def test_a_part_is_drawn_once_and_for_all(coded_folder: Path, coded_sizes: list[
     assert set(counts(first)) <= set(coded_sizes)
 
 
-def test_tables_have_all(tmp_path: Path, coded_sizes: list[tuple[int, int]]) -> None:
+def test_a_table_gives_all_sizes(tmp_path: Path, coded_sizes: list[tuple[int, int]]) -> None:
     write_coded_beton(tmp_path / "x.beton", coded_sizes)
     assert counts(image_sizes(open_source(tmp_path / "x.beton"), 3).sizes) == counts(coded_sizes)
 
