@@ -68,12 +68,12 @@ def parse_options() -> argparse.Namespace:
 def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
     """Training resolution and both crops: the recipe's, where the command line does not say otherwise."""
     from fixres.config.parsing import parse_recipe
-    from fixres.config.recipe import Recipe, VariantConfig, VariantsConfig
+    from fixres.config.recipe import Recipe, VariantConfig
     from fixres.training.schedule import resolution_at
 
-    usual = Recipe(variants=VariantsConfig(baseline=VariantConfig()))
+    usual = Recipe(variants={"baseline": VariantConfig()})
     recipe = parse_recipe(["--config", options.config]) if options.config else usual
-    variants = recipe.variants.present()
+    variants = recipe.variants
     name = options.variant or ("fast" if "fast" in variants else "baseline")
     if name not in variants:
         raise InputError(

@@ -106,13 +106,13 @@ def run_of(report: dict[str, Any]) -> dict[str, Any]:
 
 def _recipe_of(recipe: Recipe, seed: int) -> Recipe:
     """The recipe with one seed, tested also at the sizes that its variants are trained at."""
-    own = {resolution_at(variant.epochs - 1, variant.resolution) for variant in recipe.variants.present().values()}
+    own = {resolution_at(variant.epochs - 1, variant.resolution) for variant in recipe.variants.values()}
     sweep = sorted({*recipe.sweep, *own})
     return replace(recipe, seed=seed, sweep=sweep, run_dir=recipe.folder / f"seed-{seed}")
 
 
 def _check_variants(recipe: Recipe) -> None:
-    variants = recipe.variants.present()
+    variants = recipe.variants
     if len(variants) < 2 or not any(name in variants for name in REFERENCES):
         raise InputError(f"variants: {', '.join(variants)}; a comparison needs {' or '.join(REFERENCES)}, and one more")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.config.augment import DistillConfig
-from fixres.config.recipe import AugmentConfig, FinetuneConfig, Recipe, ResolutionConfig, VariantConfig, VariantsConfig
+from fixres.config.recipe import AugmentConfig, FinetuneConfig, Recipe, ResolutionConfig, VariantConfig
 from pipelines.spec import InputError
 
 
@@ -61,7 +61,7 @@ def _network(**values: Any) -> Callable[[Recipe], Recipe]:
 
 
 def _variant(recipe: Recipe, **values: Any) -> Recipe:
-    return replace(recipe, variants=VariantsConfig(baseline=replace(variant_of(recipe), **values)))
+    return replace(recipe, variants={"baseline": replace(variant_of(recipe), **values)})
 
 
 def _efficient(recipe: Recipe) -> Recipe:
@@ -110,7 +110,7 @@ def distillation(teacher: Path) -> Trick:
 
 def variant_of(recipe: Recipe) -> VariantConfig:
     """The one variant of the benchmark's recipe."""
-    variants = recipe.variants.present()
+    variants = recipe.variants
     if list(variants) != ["baseline"]:
         raise InputError(
             f"variants: {', '.join(variants)}; the benchmark of tricks trains one variant, called baseline"

@@ -29,4 +29,4 @@ class FaultToleranceConfig:
             raise InputError(f"fault_tolerance.keep={self.keep} must be at least 1")
         for name in ("steps", "bad_losses", "stall_seconds"):
             if getattr(self, name) < 0:
-                raise InputError(f"survival.{name}={getattr(self, name)} must not be negative")
+                raise InputError(f"fault_tolerance.{name}={getattr(self, name)} must not be negative")

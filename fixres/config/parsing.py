@@ -1,14 +1,17 @@
-"""How a recipe file and command-line overrides become a `Recipe`, and a recipe a file again."""
+"""How recipe files and command-line options become a dataclass such as `Recipe`, and a recipe a file again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fixres.config.legacy import renamed
 from fixres.config.recipe import Recipe
-from fixres.config.recipe_errors import first_cause
-from fixres.config.validation import check_call, check_numbers
+from fixres.config.validation import group_type, member_type, unknown_key, validated
+from fixres.config.yaml_files import read_settings, read_value
 from pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -23,34 +26,29 @@ def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
     """
     description = "Trains the variants of a recipe and writes a report. Without --config: the demo."
     recipe = parse(Recipe, named_recipes(arguments, RECIPES, default), description)
-    if not recipe.variants.present():
-        raise InputError("variants: none is named, or all are null; nothing to train")
+    if not recipe.variants:
+        raise InputError("variants: the recipe names none, or all are null; nothing to train")
     return recipe
 
 
 def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
-    """An instance of the dataclass `kind` from command-line arguments and `--config` files.
+    """An instance of the dataclass `kind` from `--config` files and dotted options; later ones override earlier ones.
 
     Raises:
         InputError: as `parse_recipe`.
     """
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    if {"-h", "--help"} & set(arguments):
+        from fixres.config.help import print_help
 
-    arguments = [part for argument in arguments for part in _split_config(argument)]
-    check_call(kind, arguments)
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
-    parser.add_class_arguments(kind)
-    try:
-        settings = parser.parse_args(arguments)
-        check_numbers(settings.as_dict())
-        values = vars(parser.instantiate(settings))
-        return kind(**{key: value for key, value in values.items() if key != "config"})
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(first_cause(error)) from error
+        print_help(kind, description)
+        raise SystemExit(0)
+    values = default_groups(kind)
+    for name, text in _options(arguments):
+        if name == "config":
+            values = _merged(kind, values, renamed(read_settings(Path(_given(name, text)))))
+        else:
+            _set(kind, values, name, text)
+    return validated(kind, _without_null(kind, values))
 
 
 def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:
@@ -65,8 +63,8 @@ def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = 
 
 
 def _recipe_file(name: str, folder: Path) -> Path:
-    """The recipe of that name; the folder it lies in need not be named."""
-    # Fixes have recipes of their own, and both tools would refuse the other's settings.
+    """The recipe of that name; its folder may be omitted."""
+    # The recipes for fine-tuning have other settings than those for training, so neither tool lists the other's.
     files = sorted(
         file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "finetune"
     )
@@ -79,14 +77,110 @@ def _recipe_file(name: str, folder: Path) -> Path:
     if found:
         what = "the name of several recipes"
     elif any(file.stem == bare for file in RECIPES.rglob("*.yaml")):
-        what = "a recipe of another tool (tools/finetune_fixres.py has those in fix/, tools/train_fast.py all others)"
+        what = (
+            "a recipe of another tool (tools/finetune_fixres.py has those in finetune/, tools/train_fast.py the others)"
+        )
     elif Path(name).is_dir():
-        what = "a folder, not a recipe's file"
+        what = "a folder, not a recipe file"
     raise InputError(f"--config {name}: {what}; there are {', '.join(known)}")
 
 
 def _split_config(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Name and text of each option, `--NAME TEXT` or `--NAME=TEXT`; None if there is no text."""
+    waiting = list(arguments)
+    while waiting:
+        option, equals, text = waiting.pop(0).partition("=")
+        if not option.startswith("--"):
+            raise InputError(f"{option}: options begin with --; see --help")
+        if not equals and waiting and not waiting[0].startswith("--"):
+            equals, text = "=", waiting.pop(0)
+        yield option[2:], text if equals else None
+
+
+def _given(name: str, text: str | None) -> str:
+    if text is None:
+        raise InputError(f"--{name} needs a value; see --help")
+    return text
+
+
+def default_groups(kind: type) -> dict[str, Any]:
+    """The groups of settings that are on by default, as nested mappings, for files and options to be merged into."""
+    groups: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(default) or group_type(typing.get_type_hints(kind)[field.name]) and default is not None:
+            groups[field.name] = as_plain(default)
+    return groups
+
+
+def _set(kind: type, values: dict[str, Any], name: str, text: str | None) -> None:
+    """Sets the option `name`, such as optim.lr, in the nested `values`."""
+    *groups, key = path = name.split(".")
+    hint = _type_at(kind, values, path)
+    for group in groups:
+        if not isinstance(values.get(group), dict):
+            values[group] = {}
+        values = values[group]
+    value = _value(hint, _given(name, text))
+    if value is None and key not in values:
+        raise unknown_key(path, values)
+    values[key] = _merged(hint, values.get(key), value)
+
+
+def _type_at(kind: type, values: Any, path: Sequence[str]) -> Any:
+    """The type of a setting. A variant must be in `values` before an option reaches into it, so that typos are errors."""
+    hint: Any = kind
+    for depth, key in enumerate(path):
+        group = group_type(hint)
+        if group is None and typing.get_origin(hint) is dict:
+            return Any
+        known = [field.name for field in fields(group)] if is_dataclass(group) else list(values or ()) if group else []
+        adds_variant = typing.get_origin(group) is dict and depth == len(path) - 1
+        if key not in known and not adds_variant:
+            raise unknown_key(path[: depth + 1], known)
+        hint, values = member_type(group, key), values.get(key) if isinstance(values, dict) else None
+    return hint
+
+
+def _value(hint: Any, text: str) -> Any:
+    """An option's text as a value for a setting of type `hint`: YAML, but text stays text, such as `--name 5`."""
+    parts = set(_parts(hint))
+    value = read_value(text)
+    is_text = {str, Path} & parts or any(isinstance(part, str) for part in parts)
+    if not is_text or isinstance(value, list | dict) or (value is None and type(None) in parts):
+        return value
+    return text
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in typing.get_args(hint):
+        yield from _parts(part)
+
+
+def _merged(hint: Any, old: Any, new: Any) -> Any:
+    """`new` over `old`: groups of settings are merged, other values replaced."""
+    group = group_type(hint)
+    if group is None or not isinstance(new, dict):
+        # pydantic would take true for the number 1.
+        return "true" if new is True and bool not in _parts(hint) else new
+    merged = dict(old) if isinstance(old, dict) else {}
+    return merged | {key: _merged(member_type(group, key), merged.get(key), value) for key, value in new.items()}
+
+
+def _without_null(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out the variants that are null."""
+    hints = typing.get_type_hints(kind)
+    variants = [name for name in values if typing.get_origin(group_type(hints.get(name))) is dict]
+    return values | {
+        name: {key: value for key, value in values[name].items() if value is not None}
+        for name in variants
+        if isinstance(values[name], dict)
+    }
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -7,13 +7,15 @@ before any work starts.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fixres.config.augment import AugmentConfig, DistillConfig
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
+
+_RESERVED = ("states", "tensorboard")  # other folders in a run folder
 
 
 @dataclass(frozen=True)
@@ -201,33 +203,8 @@ class VariantConfig:
     """Fine-tuning for the test resolution; none if null."""
 
     def __post_init__(self) -> None:
-        _positive("variant.epochs", self.epochs)
+        _positive("epochs", self.epochs)
         check_resolution(self.test_res)
-
-
-@dataclass(frozen=True)
-class VariantsConfig:
-    """The variants that are compared; null leaves one out.
-
-    Fields and not a mapping, so that `--variants.fast.test_res 160` reaches into a variant and a mistyped name is
-    refused.
-    """
-
-    baseline: VariantConfig | None = None
-    """The usual way: large throughout, tested as trained."""
-    fast: VariantConfig | None = None
-    """Train small, fix, test large."""
-    large: VariantConfig | None = None
-    """As baseline, where several ways of saving are compared (benchmarks.savings)."""
-    small: VariantConfig | None = None
-    """Small throughout."""
-    progressive: VariantConfig | None = None
-    """Small at first, larger later."""
-
-    def present(self) -> dict[str, VariantConfig]:
-        """The variants to train, by name."""
-        variants = {variant.name: getattr(self, variant.name) for variant in fields(self)}
-        return {name: variant for name, variant in variants.items() if variant is not None}
 
 
 @dataclass(frozen=True)
@@ -271,8 +248,8 @@ class Recipe:
     """RandomResizedCrop of the training images."""
     eval_crop: EvalCrop = field(default_factory=EvalCrop)
     """Center crop of the test images."""
-    variants: VariantsConfig = field(default_factory=VariantsConfig)
-    """The variants that are compared."""
+    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    """What is compared: each name is a schedule and a folder in the run folder. In a file, null leaves a variant out."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -285,6 +262,12 @@ class Recipe:
             raise InputError(f"profile={self.profile} must be a number of steps, or 0")
         for resolution in self.sweep:
             check_resolution(resolution)
+        for variant in self.variants:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", variant) or variant in _RESERVED:
+                raise InputError(
+                    f"variants: {variant!r} cannot name a folder of the run; use letters, digits, '_' and '-', and "
+                    f"none of {', '.join(_RESERVED)}"
+                )
 
     @property
     def folder(self) -> Path:
@@ -293,7 +276,7 @@ class Recipe:
 
     def sweep_resolutions(self) -> list[int]:
         """The sweep with every variant's test resolution in it, rising."""
-        return sorted({*self.sweep, *(variant.test_res for variant in self.variants.present().values())})
+        return sorted({*self.sweep, *(variant.test_res for variant in self.variants.values())})
 
 
 def _positive(name: str, value: float) -> None:

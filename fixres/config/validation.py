@@ -1,44 +1,65 @@
-"""What a recipe may not say, found before its parser acts on it: classes to import, files in place of settings, nan.
+"""Checks plain values against a dataclass with pydantic; every mistake becomes one line that names the setting.
 
-A recipe may come from a stranger, and the parser imports whatever a group of settings names as its class, directly or
-in a file that the recipe names. Here a group is settings or nothing.
+pydantic builds the dataclasses from their type hints. It imports nothing that a recipe names, so untrusted recipes are
+safe.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
 import math
+import reprlib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-
+from fixres.config.legacy import RENAMED
 from pipelines.spec import InputError
 
-_CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+T = TypeVar("T")
 _MAY_BE_INFINITE = ("min_zoom", "minutes", "cache_memory")  # all levels, never by time, no limit
+_EXPECTED = {  # by the first word of pydantic's error type
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "list": "a list such as [128, 160]",
+    "tuple": "a pair such as [0.5, 1]",
+    "too": "a pair such as [0.5, 1]",
+    "missing": "a pair such as [0.5, 1]",
+    "dict": "settings such as {name: value}",
+}
 
 
-def check_call(kind: type, arguments: Sequence[str]) -> None:
-    """Raises InputError for `--config` files and options that are no settings of the dataclass `kind`."""
-    names = groups(kind)
-    for k, argument in enumerate(arguments):
-        option, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not (equals or k + 1 < len(arguments)):
-            continue
-        value = value if equals else arguments[k + 1]
-        if option == "config":
-            _check_content(names, _read(Path(value)), value)
-        elif option in names:
-            _check_content(names, {option: _as_yaml(value)}, "the command line")
-        elif _CLASS_KEYS & set(option.split(".")):
-            raise InputError(f"--{option} is no setting; a recipe names no classes")
+def validated(kind: type[T], values: dict[str, Any]) -> T:
+    """An instance of the dataclass `kind` from nested mappings, lists and scalars.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, nan, or a value that its dataclass refuses.
+    """
+    from pydantic import ValidationError
+
+    check_numbers(values)
+    try:
+        return adapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise InputError(_message(kind, values, error.errors(include_url=False))) from None
+
+
+@functools.cache
+def adapter(kind: type) -> Any:
+    """pydantic's validator of the dataclass `kind`: unknown keys are errors, docstrings of fields are descriptions."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A plain dataclass takes its configuration from the type around it, here an optional.
+    return TypeAdapter(typing.Optional[kind], config=ConfigDict(extra="forbid", use_attribute_docstrings=True))  # noqa: UP045
 
 
 def check_numbers(values: Any, name: str = "") -> None:
-    """Raises InputError for nan, which passes most comparisons, and for infinity where it says nothing.
+    """Raises InputError for nan, which passes most comparisons, and for infinity where it has no meaning.
 
     Args:
         values: settings, as nested mappings and lists.
@@ -55,72 +76,82 @@ def check_numbers(values: Any, name: str = "") -> None:
             raise InputError(f"{name}={values} must be a finite number")
 
 
-def groups(kind: type, prefix: str = "") -> dict[str, str]:
-    """Dotted names of all groups of settings in the dataclass `kind`, each with the name of its first setting."""
-    found = {}
-    for name, hint in typing.get_type_hints(kind).items():
-        for part in _parts(hint):
-            if is_dataclass(part):
-                found[f"{prefix}{name}"] = fields(part)[0].name
-                found |= groups(typing.cast(type, part), f"{prefix}{name}.")
-    return found
-
-
-def _parts(hint: Any) -> Iterator[Any]:
-    yield hint
-    for part in typing.get_args(hint):
-        yield from _parts(part)
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():  # a pipe can be read only once
-        raise InputError(f"--config {path}: {'a folder' if path.is_dir() else 'no such file'}; give a YAML file")
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Not left to the parser: what it reads otherwise than we do was not looked at.
-        raise InputError(f"{path}: no readable YAML ({' '.join(str(error).split())})") from error
-
-
-def _as_yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
-
-
-def _check_content(names: dict[str, str], content: Any, where: str) -> None:
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: not a recipe; it must hold settings, such as 'seed: 1'")
-    if key := _class_key(content):
-        raise InputError(f"{where}: {key} is no setting; a recipe names no classes")
-    if content.get("config") is not None:
-        raise InputError(f"{where}: config is no setting; name several files on the command line, each with --config")
-    _check_groups(names, content, where)
-
-
-def _check_groups(names: dict[str, str], content: dict, where: str, prefix: str = "") -> None:
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if name not in names or value is None:
-            continue
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{where}: {name}={value!r} is no value, for {name} is a group of settings such as {name}.{names[name]}"
-            )
-        _check_groups(names, value, where, f"{name}.")
-
-
-def _class_key(content: Any) -> str | None:
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen or not isinstance(value, dict | list):
-            continue
-        seen.add(id(value))  # YAML can make a value its own part
-        if isinstance(value, dict):
-            for key in value:
-                if found := _CLASS_KEYS & set(str(key).split(".")):
-                    return found.pop()
-        waiting.extend(value.values() if isinstance(value, dict) else value)
+def group_type(hint: Any) -> Any:
+    """The dataclass, or the mapping from names to dataclasses, that a setting of type `hint` holds; None for others."""
+    for part in (hint, *typing.get_args(hint)):
+        if is_dataclass(part):
+            return part
+        if typing.get_origin(part) is dict and is_dataclass(typing.get_args(part)[1]):
+            return part
     return None
+
+
+def member_type(group: Any, key: str) -> Any:
+    """The type of the setting `key` in a group from `group_type`; None if there is none."""
+    return typing.get_type_hints(group).get(key) if is_dataclass(group) else typing.get_args(group)[1]
+
+
+def unknown_key(path: Sequence[str], known: Iterable[str]) -> InputError:
+    """The error for a key that does not exist, with the nearest of the `known` keys beside it."""
+    name, key = ".".join(path), path[-1]
+    known = list(known)
+    if key in RENAMED and RENAMED[key] in known:
+        near = [RENAMED[key]]
+    else:
+        near = difflib.get_close_matches(key, known, 1)
+    hint = f", did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
+    return InputError(f"unknown key {name}{hint or ';'} see --help")
+
+
+def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
+    """The first error in words: setting, value, and what it must be."""
+    first = errors[0]
+    path, value = _place(first["loc"], values)
+    name = ".".join(path)
+    if first["type"] == "unexpected_keyword_argument":
+        return str(unknown_key(path, _keys(kind, path[:-1])))
+    if isinstance(refusal := first.get("ctx", {}).get("error"), InputError):
+        return _with_group(path, str(refusal))
+    if first["type"] == "dataclass_type":
+        return f"{name}={_short(value)}: {name} is a group of settings, use for example {name}.{_keys(kind, path)[0]}"
+    same = [error for error in errors if _place(error["loc"], values)[0] == path]
+    expected = dict.fromkeys(_expected(error) for error in same)
+    return f"{name}={_short(value)} must be {' or '.join(expected)}; see --help"
+
+
+def _place(location: Sequence[str | int], values: Any) -> tuple[list[str], Any]:
+    """Dotted path and value of an error. pydantic's location also names the parts of a union, which are left out."""
+    path: list[str] = []
+    for part in location:
+        if isinstance(values, dict) and part in values:
+            path.append(str(part))
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            path[-1] += f"[{part}]"
+            values = values[part]
+    return path, values
+
+
+def _keys(kind: type, path: Sequence[str]) -> list[str]:
+    """The settings of the group at `path` in the dataclass `kind`."""
+    group: Any = kind
+    for key in path:
+        group = group_type(member_type(group, key))
+    return [field.name for field in fields(group)]
+
+
+def _expected(error: Any) -> str:
+    if error["type"] == "literal_error":
+        return f"one of {error['ctx']['expected']}".replace("'", "").replace(" or ", ", ")
+    return _EXPECTED.get(error["type"].partition("_")[0], error["msg"])
+
+
+def _with_group(path: list[str], message: str) -> str:
+    """A dataclass names its own settings; this adds the groups around it."""
+    if path and message.startswith(f"{path[-1]}."):
+        return ".".join([*path[:-1], message])
+    return f"{'.'.join(path)}: {message}" if path else message
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else reprlib.repr(value)

@@ -130,7 +130,7 @@ class _Run:
         test_loader = self._open_test(open_loader)
         stack.callback(test_loader.close)
         self.num_test = test_loader.num_samples
-        for name, config in self._recipe.variants.present().items():
+        for name, config in self._recipe.variants.items():
             variant = VariantRun(name, config, self._recipe, open_loader, test_loader, precision, run_log)
             stack.callback(variant.loader.close)
             self.variants.append(variant)

@@ -34,7 +34,7 @@ class VariantRun:
     """Trains epoch by epoch, so that several variants can take turns and a slow minute of the machine hits all alike.
 
     Args:
-        name: a field of VariantsConfig.
+        name: of the variant.
         config: the variant.
         recipe: what all variants share.
         open_loader: opens the training split.

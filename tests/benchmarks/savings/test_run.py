@@ -138,7 +138,7 @@ def test_mistakes_are_one_line(
 
 @pytest.mark.parametrize("name", ["savings", "savings_scenes"])
 def test_recipes_train_the_three_variants_at_equal_epochs(name: str) -> None:
-    variants = parse_recipe(["--config", name]).variants.present()
+    variants = parse_recipe(["--config", name]).variants
     assert list(variants) == ["large", "small", "progressive"]
     assert len({variant.epochs for variant in variants.values()}) == 1
     assert [variant.finetune is not None for variant in variants.values()] == [False, True, True]

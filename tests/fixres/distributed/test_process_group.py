@@ -249,7 +249,7 @@ def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypa
     data = PreparedData(recipe.data, "cpu")
     test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
     with closing(RunLog(recipe.folder, recipe, {})) as log:
-        VariantRun("fast", recipe.variants.present()["fast"], recipe, data, test_loader, CPU, log)
+        VariantRun("fast", recipe.variants["fast"], recipe, data, test_loader, CPU, log)
     assert seen == [CPU.device]
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     net = synchronized(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))

@@ -24,7 +24,7 @@ def test_a_step_at_the_papers_resolution(
     name: str, side: int, num_weights: int, open_coded: Callable[..., Loader]
 ) -> None:
     recipe = parse_recipe(["--config", f"tricks/paper_{name}"])
-    variant = recipe.variants.present()["baseline"]
+    variant = recipe.variants["baseline"]
     assert variant.test_res == side and {
         resolution_at(epoch, variant.resolution) for epoch in range(variant.epochs)
     } == {side}

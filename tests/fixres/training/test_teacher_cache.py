@@ -242,9 +242,7 @@ def test_caches_that_cannot_work_are_refused(
     def opened() -> VariantRun:
         log = RunLog(recipe.folder, recipe, {})
         try:
-            return VariantRun(
-                "baseline", recipe.variants.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log
-            )
+            return VariantRun("baseline", recipe.variants["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
         finally:
             log.close()
 

@@ -19,7 +19,6 @@ from fixres.config.recipe import (
     ResolutionConfig,
     StepDecay,
     VariantConfig,
-    VariantsConfig,
 )
 from fixres.experiment.results import VariantResult
 from fixres.experiment.run_folder import RunLog
@@ -37,7 +36,7 @@ def _plain(folder: Path) -> Recipe:
     optim = OptimConfig(lr=0.8, batch_size=8, warmup_epochs=1)
     return Recipe(
         run_dir=folder, device="cpu", precision="fp32", eval_every=0, sweep=[48], model=TINY, optim=optim,
-        variants=VariantsConfig(variant),
+        variants={"baseline": variant},
     )  # fmt: skip
 
 
@@ -84,9 +83,7 @@ def test_an_end_that_goes_on_from_the_middle_is_the_whole_one(
 
 def _opened(recipe: Recipe, open_coded: OpenCoded) -> VariantRun:
     log = RunLog(recipe.folder, recipe, {})
-    return VariantRun(
-        "baseline", recipe.variants.present()["baseline"], recipe, open_coded, open_coded("val"), CPU, log
-    )
+    return VariantRun("baseline", recipe.variants["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
 
 
 def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
