@@ -248,21 +248,43 @@ def test_a_recipe_runs_nothing(tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / "recipe.yaml"
     call = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", str(mark)]}}
     imported = {"class_path": "antigravity.Class"}
-    for content in ({"model": {"kwargs": {"x": call}}}, {"model": {"kwargs": call}}, {"model": call}, call,
-                    {"model": imported}, {"sweep": [imported]}):  # fmt: skip
+    for content, key in (({"model": call}, "model.class_path"), (call, "class_path"), ({"data": imported}, "data.cl"),
+                         ({"variants": {"fast": imported}}, "variants.fast.class_path")):  # fmt: skip
         for text in (yaml.safe_dump(content), json.dumps(content).replace("class_path", "class\\u005fpath")):
             path.write_text(text)
-            with pytest.raises(InputError, match="class_path is no setting"):
+            with pytest.raises(InputError, match=f"^unknown key {key}"):
                 parse_recipe([f"--config={path}"])
+    path.write_text(yaml.safe_dump({"sweep": [imported]}))
+    with pytest.raises(InputError, match=r"^sweep\[0\]={'class_path': 'antigravity.Class'} must be a whole number"):
+        parse_recipe([f"--config={path}"])
+    path.write_text(yaml.safe_dump({"model": {"kwargs": {"x": call}}, "variants": {"fast": {}}}))
+    assert parse_recipe([f"--config={path}"]).model.kwargs == {"x": call}  # plain values, which timm refuses
     path.write_text(yaml.safe_dump({"data": imported}))
     for arguments in ([f"--config={path}"], ["--config", str(path)]):
-        with pytest.raises(InputError, match="class_path is no setting"):
+        with pytest.raises(InputError, match=r"^unknown key data\.class_path"):
             parse(EvaluateJob, arguments, "a job without recipes of its own")
     assert "antigravity" not in sys.modules
     path.write_text(f"model: !!python/object/apply:os.system ['touch {mark}']\n")
     with pytest.raises(InputError, match="could not determine a constructor"):
         parse_recipe([f"--config={path}"])
     assert not mark.exists()
+
+
+@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.parametrize(
+    "text", ["{next}: [{many}]", "{next}: {{k: 1, <<: [{many}]}}", "{next}: {{k: {many1}, l: {many1}}}"]
+)
+def test_recipes_whose_aliases_expand_to_too_much(text: str, tmp_path: Path) -> None:
+    """Each line holds the one before it ten times, so that 12 lines expand to 10**12 values."""
+    lines = ["a0: &a0 {k: 1, l: 2, m: 3}"]
+    for k in range(12 if "many1" not in text else 40):
+        line = text.format(next=f"a{k + 1}", many=", ".join([f"*a{k}"] * 10), many1=f"*a{k}")
+        lines.append(line.replace(": ", f": &a{k + 1} ", 1))
+    for place in ("x: *{}", "model: {{kwargs: *{}}}", "sweep: *{}", "variants: *{}"):
+        path = tmp_path / "recipe.yaml"
+        path.write_text("\n".join([*lines, place.format(f"a{len(lines) - 1}")]))
+        with pytest.raises(InputError, match="more than 10000 values"):
+            parse_recipe([f"--config={path}"])
 
 
 @pytest.mark.usefixtures("_little_memory")

@@ -60,7 +60,7 @@ def _network(**values: Any) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, model=replace(recipe.model, kwargs=recipe.model.kwargs | values))
 
 
-def _variant(recipe: Recipe, **values: Any) -> Recipe:
+def _schedule(recipe: Recipe, **values: Any) -> Recipe:
     return replace(recipe, variants={"baseline": replace(variant_of(recipe), **values)})
 
 
@@ -76,12 +76,12 @@ def _progressive(recipe: Recipe) -> Recipe:
     side, multiple = train_res(recipe), variant.resolution.multiple
     smaller = max(side * 3 // 4 // multiple * multiple, multiple)
     points = [(0, smaller), (variant.epochs // 2, side)] if variant.epochs > 1 else [(0, side)]
-    return _variant(recipe, resolution=ResolutionConfig(points, multiple=multiple))
+    return _schedule(recipe, resolution=ResolutionConfig(points, multiple=multiple))
 
 
 def _finetuned(recipe: Recipe) -> Recipe:
     """Fixed for half as large again, as the variant `small` of savings.yaml."""
-    return _variant(
+    return _schedule(
         recipe, test_res=train_res(recipe) * 3 // 2, finetune=FinetuneConfig(epochs=4, lr=0.04, augmentation="test")
     )
 

@@ -1,4 +1,4 @@
-"""How a run survives what happens to it: states on disk, losses that are not numbers, processes that stand still."""
+"""Settings of fault tolerance: training checkpoints, losses that are not finite, processes that hang."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pipelines.spec import InputError
 
 @dataclass(frozen=True)
 class FaultToleranceConfig:
-    """What is kept to go on from with `--resume auto`, and when a run is given up. See docs/reliability.md."""
+    """Training checkpoints for `--resume auto`, and when a run is stopped. See docs/reliability.md."""
 
     minutes: float = 2.0
-    """Time between two states on disk; more if writing them took more than a hundredth of the time."""
+    """Minutes between two training checkpoints; more if writing them takes more than a hundredth of the time."""
     steps: int = 0
-    """A state after every so many updates as well; 0 for none but by time."""
+    """Also saves a training checkpoint after every `steps` updates; 0 saves by time alone."""
     keep: int = 2
-    """States on disk, the newest ones."""
+    """Number of training checkpoints to keep, the newest ones."""
     bad_losses: int = 20
-    """Losses in a row that need not be finite with precision fp16, whose loss scaling skips their steps."""
+    """Non-finite losses in a row that are allowed with precision fp16, whose loss scaling skips their steps."""
     stall_seconds: float = 1800.0
-    """A process that gets and gives no batch for so long is ended, its stacks in a file; 0 never ends one."""
+    """A process without progress for this long is ended, with its stacks in a file; 0 never ends one."""
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:

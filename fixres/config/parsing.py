@@ -110,9 +110,10 @@ def _given(name: str, text: str | None) -> str:
 def default_groups(kind: type) -> dict[str, Any]:
     """The groups of settings that are on by default, as nested mappings, for files and options to be merged into."""
     groups: dict[str, Any] = {}
+    hints = typing.get_type_hints(kind)
     for field in fields(kind):  # type: ignore[arg-type]
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(default) or group_type(typing.get_type_hints(kind)[field.name]) and default is not None:
+        if is_dataclass(default) or (default is not None and group_type(hints[field.name])):
             groups[field.name] = as_plain(default)
     return groups
 
@@ -126,20 +127,23 @@ def _set(kind: type, values: dict[str, Any], name: str, text: str | None) -> Non
             values[group] = {}
         values = values[group]
     value = _value(hint, _given(name, text))
-    if value is None and key not in values:
+    if value is None and is_dataclass(hint) and key not in values:  # a variant to leave out that does not exist
         raise unknown_key(path, values)
     values[key] = _merged(hint, values.get(key), value)
 
 
 def _type_at(kind: type, values: Any, path: Sequence[str]) -> Any:
-    """The type of a setting. A variant must be in `values` before an option reaches into it, so that typos are errors."""
+    """The type of a setting. An option cannot reach into a variant that is not in `values`: its name may be a typo."""
     hint: Any = kind
     for depth, key in enumerate(path):
         group = group_type(hint)
         if group is None and typing.get_origin(hint) is dict:
-            return Any
-        known = [field.name for field in fields(group)] if is_dataclass(group) else list(values or ()) if group else []
-        adds_variant = typing.get_origin(group) is dict and depth == len(path) - 1
+            return Any  # an argument of timm.create_model
+        if is_dataclass(group):
+            known = [field.name for field in fields(group)]
+        else:
+            known = [] if group is None else [*(values or ())]
+        adds_variant = group is not None and not is_dataclass(group) and depth == len(path) - 1
         if key not in known and not adds_variant:
             raise unknown_key(path[: depth + 1], known)
         hint, values = member_type(group, key), values.get(key) if isinstance(values, dict) else None
@@ -166,8 +170,8 @@ def _merged(hint: Any, old: Any, new: Any) -> Any:
     """`new` over `old`: groups of settings are merged, other values replaced."""
     group = group_type(hint)
     if group is None or not isinstance(new, dict):
-        # pydantic would take true for the number 1.
-        return "true" if new is True and bool not in _parts(hint) else new
+        is_number = isinstance(new, bool) and {int, float} & {*_parts(hint)} and bool not in _parts(hint)
+        return str(new).lower() if is_number else new  # for pydantic to refuse: it takes true for the number 1
     merged = dict(old) if isinstance(old, dict) else {}
     return merged | {key: _merged(member_type(group, key), merged.get(key), value) for key, value in new.items()}
 

@@ -1,7 +1,6 @@
 """A run as frozen dataclasses. `fixres/recipes/*.yaml` are named instances, `fixres.config.parsing` reads them.
 
-Checks stand in `__post_init__`, so that a wrong value ends in one line
-before any work starts.
+`__post_init__` checks the values, so that a wrong one ends in one line before any work starts.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ class ModelConfig:
     """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
     BatchNorm of each residual block starts at 0; aa_layer: "blurpool" for blur pooling."""
     sync_bn: bool = False
-    """BatchNorm's statistics over the images of all processes in training, not of each one's alone."""
+    """Computes BatchNorm's training statistics over the images of all processes, not of each process alone."""
     init: Literal["xavier"] | None = None
-    """Xavier's random weights in convolutions and linear layers (arXiv 1812.01187, section 2.1); timm's if null."""
+    """"xavier" initializes convolutions and linear layers as in arXiv 1812.01187, section 2.1; timm's way if null."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class StepDecay:
     """A learning rate that falls in steps (arXiv 1812.01187, section 2.1)."""
 
     milestones: list[int] = field(default_factory=lambda: [30, 60, 90])
-    """Epochs at which it falls, rising."""
+    """Epochs at which the rate falls, in rising order."""
     factor: float = 0.1
-    """What it is multiplied with there."""
+    """The rate is multiplied by this at each milestone."""
 
     def __post_init__(self) -> None:
         if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
@@ -58,17 +57,17 @@ class OptimConfig:
     batch_size: int = 256
     """Images per step over all processes (the global batch size)."""
     per_process: int | None = None
-    """Images per step of each process; then batch_size is this times the number of processes, and the learning rate
-    follows it. A run that goes on with another number of processes then has other steps."""
+    """Images per step of each process. If given, batch_size is this times the number of processes, and the learning
+    rate is scaled accordingly; a run resumed with another number of processes then has other steps."""
     accumulate: int | None = None
-    """Micro-batches per step: so many batches of batch_size / accumulate images, one after another, make one step; one
-    if null."""
+    """Micro-batches per step: the gradients of this many batches of batch_size / accumulate images are summed. One if
+    null."""
     momentum: float = 0.9
     """Nesterov momentum."""
     weight_decay: float = 5e-5
     """L2 penalty of weight matrices and kernels."""
     decay_all: bool | None = None
-    """Penalize BatchNorm and biases too, as the paper's baseline does; none on them if null (section 3.1)."""
+    """Also penalizes BatchNorm and biases, as the paper's baseline does; no penalty on them if null (section 3.1)."""
     warmup_epochs: float = 5.0
     """Epochs of linear warm-up from 0."""
     steps: StepDecay | None = None
@@ -76,8 +75,8 @@ class OptimConfig:
     label_smoothing: float = 0.1
     """Probability mass spread over all classes (section 5.2)."""
     ema: float | None = None
-    """Decay of an average of the weights that is tested, fixed and saved in their place; none if null. Young averages
-    forget faster: after n steps the decay is at most 1 - n**(-2/3)."""
+    """Decay of an exponential moving average of the weights; the average is evaluated, fine-tuned and saved instead of
+    the weights. No average if null. EMA warm-up: after n steps the decay is at most 1 - n**(-2/3)."""
 
     def __post_init__(self) -> None:
         _positive("optim.lr", self.lr)
@@ -101,14 +100,14 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ResolutionConfig:
-    """Training resolution over epochs: a step function or straight ramps through given points."""
+    """Training resolution over epochs: a step function or linear ramps through given points."""
 
     points: list[tuple[int, int]] = field(default_factory=lambda: [(0, 224)])
-    """(epoch, resolution in pixels), epochs rising from 0. The last resolution holds to the end."""
+    """(epoch, resolution in pixels), epochs rising from 0. The last resolution is kept to the end."""
     ramp: Literal["step", "linear"] = "step"
-    """"step" holds a resolution until the next point, "linear" climbs to it."""
+    """"step" keeps a resolution until the next point, "linear" interpolates to it."""
     multiple: int = 32
-    """Ramps are rounded down to multiples of this; best the network's stride."""
+    """Ramps are rounded down to multiples of this; use the network's stride."""
 
     def __post_init__(self) -> None:
         epochs = [epoch for epoch, _ in self.points]
@@ -135,17 +134,17 @@ class FinetuneConfig:
     lr: float = 0.01
     """Peak learning rate for a batch of 256; scaled linearly with the batch size."""
     schedule: Literal["cosine", "step"] = "cosine"
-    """Half a cosine to 0, or `lr` divided by 10 after every `step_epochs`."""
+    """Half a cosine to 0, or "step": `lr` divided by 10 after every `step_epochs`."""
     step_epochs: int = 30
     """Epochs between the steps of schedule "step"."""
     layers: Literal["classifier", "classifier_bn", "last_blocks", "paper"] = "classifier_bn"
-    """What learns: the classifier; also the last BatchNorm before it, with its statistics; also all layers from the
-    last `num_blocks` blocks on; or what the papers train in networks of this kind."""
+    """Trainable layers: the classifier; also the last BatchNorm before it, with its statistics; also the last
+    `num_blocks` blocks and all layers after them; or the layers that the papers train in networks of this kind."""
     num_blocks: int = 1
-    """Blocks that learn with layers "last_blocks"; 0 for what comes after the last block."""
+    """Trainable blocks with layers "last_blocks"; 0 trains only the layers after the last block."""
     augmentation: Literal["test", "test_flip", "test_shift", "train"] = "test_flip"
-    """Images cropped as in testing; those flipped by `hflip`; also shifted sideways and with `jitter`; or cropped as in
-    training."""
+    """test: images cropped as in testing; test_flip: flipped by `hflip` too; test_shift: also shifted sideways and with
+    `jitter`; train: cropped as in training."""
     hflip: float = 0.5
     """Probability of a horizontal flip, with test_flip and test_shift."""
     jitter: float = 0.05
@@ -155,18 +154,18 @@ class FinetuneConfig:
     batch_size: int | None = None
     """Images per step; as in training if null."""
     adapt: Literal["none", "batchnorm", "frechet"] = "none"
-    """Label-free adaptation before the fine-tuning: BatchNorm's statistics anew at the test resolution, or the pooled
-    activations mapped to their distribution at the training resolution (section 4.1)."""
+    """Label-free adaptation before the fine-tuning. batchnorm: recomputes BatchNorm's statistics at the test
+    resolution; frechet: maps the pooled activations to their distribution at the training resolution (section 4.1)."""
     adapt_images: int = 1000
-    """Training images that the adaptation looks at."""
+    """Training images that the adaptation uses."""
     cache: Literal["auto", "no"] = "auto"
-    """"auto" evaluates the frozen layers once for all epochs if the images are the same in each (augmentation test)."""
+    """"auto" evaluates the frozen layers once for all epochs if each epoch has the same images (augmentation test)."""
     cache_dtype: Literal["fp16", "fp32"] = "fp16"
-    """Number format of what they gave."""
+    """Number format of the cached features."""
     cache_memory: float = 2.0
-    """GiB of it that may be kept in memory; more goes to a temporary file."""
+    """GiB of cached features that may be kept in memory; more goes to a temporary file."""
     cache_dir: Path | None = None
-    """Folder of the temporary file; the system's if null."""
+    """Folder of the temporary file; the system's folder if null."""
 
     def __post_init__(self) -> None:
         if self.adapt == "none" or self.epochs != 0:
@@ -191,7 +190,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """One way of training the network."""
+    """One schedule for training the network, and the test resolution of the result."""
 
     epochs: int = 16
     """Passes over the training images."""
@@ -200,7 +199,7 @@ class VariantConfig:
     test_res: int = 224
     """Test resolution in pixels for the accuracy that is reported."""
     finetune: FinetuneConfig | None = None
-    """Fine-tuning for the test resolution; none if null."""
+    """FixRes fine-tuning for the test resolution; none if null."""
 
     def __post_init__(self) -> None:
         _positive("epochs", self.epochs)
@@ -212,7 +211,7 @@ class Recipe:
     """Everything a run depends on."""
 
     name: str = "run"
-    """Names the run folder runs/NAME."""
+    """The run folder is runs/NAME."""
     seed: int = 0
     """Seeds weights, order, crops and flips."""
     device: str = "auto"
@@ -220,20 +219,20 @@ class Recipe:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type of forward and loss; "auto" takes bf16 where the hardware multiplies it fast."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """torch.compile of the network in training, one graph for each resolution; "auto" on GPUs only, where the minute
-    it takes pays."""
+    """torch.compile of the network in training, one graph for each resolution; "auto" compiles on GPUs only, where the
+    minute that it takes is worth it."""
     profile: int = 0
-    """Trace so many training steps of each variant's second epoch into the run folder; 0 traces none."""
+    """Training steps to trace in each variant's second epoch, into a file in the run folder; 0 traces none."""
     run_dir: Path | None = None
     """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
     resume: Literal["no", "auto"] = "no"
-    """"auto" goes on with the run in the run folder from its newest good state, if there is one."""
+    """"auto" resumes the run in the run folder from its newest intact training checkpoint, if there is one."""
     fault_tolerance: FaultToleranceConfig = field(default_factory=FaultToleranceConfig)
-    """States to go on from, and when a run is given up."""
+    """Training checkpoints, and when a run is stopped."""
     eval_every: int = 4
-    """Test at the variant's test resolution every so many epochs, for the curves; 0 only at the end."""
+    """Epochs between evaluations at the variant's test resolution, for the curves; 0 evaluates only at the end."""
     sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288])
-    """Test resolutions in pixels at which every variant is evaluated at the end, before and after the fix."""
+    """Test resolutions in pixels at which every variant is evaluated at the end, before and after fine-tuning."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -241,15 +240,15 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
     augment: AugmentConfig | None = None
-    """What is done to training batches on the device; nothing if null."""
+    """Augmentation of training batches on the device; none if null."""
     distill: DistillConfig | None = None
-    """A teacher to learn from; none if null."""
+    """Knowledge distillation from a teacher; none if null."""
     train_crop: TrainCrop = field(default_factory=TrainCrop)
     """RandomResizedCrop of the training images."""
     eval_crop: EvalCrop = field(default_factory=EvalCrop)
     """Center crop of the test images."""
     variants: dict[str, VariantConfig] = field(default_factory=dict)
-    """What is compared: each name is a schedule and a folder in the run folder. In a file, null leaves a variant out."""
+    """The schedules that are compared, by name; each has a folder NAME in the run folder. null leaves one out."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,7 +16,7 @@ _MAX_VALUES = 10_000  # a recipe has about a hundred
 class _Loader(yaml.SafeLoader):
     """SafeLoader that takes `no` and `2024-01-01` for text and 1e-3 for a number."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar = {}
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

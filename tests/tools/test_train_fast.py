@@ -224,7 +224,7 @@ def _of_size(side: int) -> list[str]:
         ),
         (None, ["--optim.warmup_epochs", ".nan"], "optim.warmup_epochs=nan must be a finite number"),
         (None, ["--model.name", "resnet999"], "not a timm model"),
-        (None, ["--color", "red"], "--color"),
+        (None, ["--color", "red"], "unknown key color; see --help"),
         (None, ["--device", "cuda:7"], "cuda"),
         (None, [*_of_size(32)], "VisionTransformer does not take 48 px"),
         (None, [*_of_size(64), "--variants.fast", "null"], "VisionTransformer does not take 32 px"),

@@ -122,7 +122,7 @@ def test_other_settings_are_refused_in_the_same_folder(
         (["--seeds", "1,x"], "--seeds 1,x must be numbers"),
         (["--seed", "3"], "--seed has no meaning here"),
         (["--target", "74"], "--target 74 must be a fraction"),
-        (["--color", "red"], "--color"),
+        (["--color", "red"], "unknown key color; see --help"),
         (["--variants.large", "null"], "a comparison needs large or baseline"),
         (["--variants.small", "null", "--variants.progressive", "null"], "and one more"),
         (["--seeds=-1"], "seed=-1"),
@@ -175,7 +175,7 @@ def tiny(tmp_path: Path) -> Path:
             "progressive": {**finetuned, "resolution": {"points": [[0, 32], [1, 64]]}},
         },
     }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return tmp_path / "tiny.yaml"
 
 

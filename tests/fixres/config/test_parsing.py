@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fixres.config.augment import AugmentConfig, DistillConfig
 from fixres.config.parsing import RECIPES, named_recipes, parse_recipe, save_recipe
-from fixres.config.recipe import StepDecay
+from fixres.config.recipe import FinetuneConfig, StepDecay, VariantConfig
 from fixres.training.schedule import resolution_at, training_lr
 from pipelines.spec import InputError
 
@@ -68,8 +69,68 @@ def test_the_demo_is_the_default_and_overrides_reach_deep() -> None:
     assert recipe.data.engine == "torch"
 
 
-def test_null_leaves_a_variant_out() -> None:
+def test_null_leaves_a_variant_out(tmp_path: Path) -> None:
     assert list(parse_recipe(["--variants.baseline", "null"]).variants) == ["fast"]
+    (tmp_path / "own.yaml").write_text("variants: {fast: null, absent: null}")
+    assert list(parse_recipe(["--config", "demo", f"--config={tmp_path / 'own.yaml'}"]).variants) == ["baseline"]
+
+
+def test_variants_have_any_name_and_files_and_options_reach_into_them(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("variants: {small-64: {epochs: 3, finetune: {lr: 0.5}}, Big_2: {test_res: 96}}")
+    recipe = parse_recipe(["--config", str(path), "--variants.small-64.test_res", "96", "--variants.Big_2.epochs=2"])
+    small, big = recipe.variants["small-64"], recipe.variants["Big_2"]
+    assert (small.epochs, small.test_res, small.finetune) == (3, 96, FinetuneConfig(lr=0.5))
+    assert (big.epochs, big.test_res, big.finetune) == (2, 96, None)
+    added = parse_recipe(
+        ["--config", str(path), "--variants.new", "{epochs: 1}", "--variants.new.finetune.epochs", "4"]
+    )
+    assert list(added.variants) == ["small-64", "Big_2", "new"]
+    assert added.variants["new"].finetune == FinetuneConfig(epochs=4)
+    later = tmp_path / "later.yaml"
+    later.write_text("variants: {Big_2: {finetune: {}}}\nmodel: {kwargs: {channels: [8]}}")
+    merged = parse_recipe(["--config", str(path), "--config", str(later), "--model.kwargs.drop_rate", "1e-1"])
+    assert merged.variants["Big_2"] == replace(recipe.variants["Big_2"], epochs=16, finetune=FinetuneConfig())
+    assert merged.model.kwargs == {"channels": [8], "drop_rate": 0.1}
+
+
+def test_an_alias_gives_each_variant_settings_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("variants: {a: &a {epochs: 3}, b: *a, c: {<<: *a, test_res: 64}}")
+    variants = parse_recipe(["--config", str(tmp_path / "own.yaml"), "--variants.a.epochs", "5"]).variants
+    assert [variant.epochs for variant in variants.values()] == [5, 3, 3] and variants["c"].test_res == 64
+
+
+def test_a_recipe_with_the_former_names_is_read(tmp_path: Path) -> None:
+    text = "survival: {steps: 3}\naugment: {colour: 0.4}\narms: {fast: {epochs: 3, fix: {lr: 0.5}}, baseline: null}"
+    (tmp_path / "old.yaml").write_text(text)
+    recipe = parse_recipe(["--config", str(tmp_path / "old.yaml")])
+    assert recipe.fault_tolerance.steps == 3 and recipe.augment == AugmentConfig(color=0.4)
+    assert recipe.variants == {"fast": VariantConfig(3, finetune=FinetuneConfig(lr=0.5))}
+
+
+def test_options_are_text_where_the_setting_is_text() -> None:
+    recipe = parse_recipe(["--name", "5", "--data.path", "1e3", "--run_dir", "null", "--compile", "no", "--device=cpu"])
+    assert (recipe.name, recipe.data.path, recipe.run_dir, recipe.compile) == ("5", "1e3", None, "no")
+    assert parse_recipe(["--run_dir", "007"]).run_dir == Path("007")
+    assert parse_recipe(["--data.path", "caf\udce9"]).data.path == "caf\udce9"  # a file name that is not UTF-8
+
+
+def test_yaml_by_the_rules_of_today(tmp_path: Path) -> None:
+    """`no` is text, 1e-3 a number: YAML 1.1 would read them as false and as text."""
+    (tmp_path / "own.yaml").write_text(
+        "compile: no\nresume: no\nname: 2024-01-01\noptim: {lr: 1e-3}\nvariants: {on: {}}"
+    )
+    recipe = parse_recipe(["--config", str(tmp_path / "own.yaml")])
+    assert (recipe.compile, recipe.name, recipe.optim.lr, [*recipe.variants]) == ("no", "2024-01-01", 1e-3, ["on"])
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_recipe(["--help"])
+    text = capsys.readouterr().out
+    for line in ("--optim.lr NUMBER", "--variants.NAME.finetune.epochs INT", "--resume {no,auto}", "--augment.mixup"):
+        assert line in text
+    assert "See docs/reliability.md" in text and '(default: "auto")' in text
 
 
 def test_the_sweep_contains_every_test_resolution() -> None:
