@@ -61,7 +61,7 @@ def read_value(text: str) -> Any:
 
 def read_yaml(text: str | bytes) -> Any:
     """Plain values from YAML. Raises yaml.YAMLError, ValueError or RecursionError."""
-    content = yaml.load(text, _Loader)
+    content = _Loader(text).get_single_data()
     waiting, num_values = [content], 0
     while waiting:  # aliases count each time: nested ones expand to exponentially many values, or for ever
         value = waiting.pop()
