@@ -30,7 +30,7 @@ from benchmarks.harness.options import sides
 from benchmarks.harness.records import RESULTS, finish, read_record, record
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.factory import Normalize, create_model
-from fixres.models.flops import forward_flops
+from fixres.models.probe import forward_flops
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fixres.models.factory import Normalize
-from fixres.models.head import last_layers
 from fixres.models.precision import Precision
+from fixres.models.probe import probe_network
 from pipelines.spec import InputError, Loader
 
 _NUM_QUANTILES = 201
@@ -71,7 +71,7 @@ def activation_statistics(
         InputError: the network has no classifier, or its input is not pooled.
     """
     net.eval()
-    classifier = last_layers(net, train_res).classifier
+    classifier = probe_network(net, train_res).head.classifier
 
     def sorted_values(resolution: int) -> tuple[np.ndarray, tuple[int, int]]:
         loader.set_resolution(resolution)

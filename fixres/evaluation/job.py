@@ -11,10 +11,9 @@ from fixres.evaluation.accuracy import EvalResult, measure
 from fixres.evaluation.metrics import Scores, wilson
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
-from fixres.models.flops import forward_flops
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
-from fixres.models.probe import check_takes
+from fixres.models.probe import check_takes, forward_flops
 from pipelines.runtime.atomic_files import check_target
 from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
 

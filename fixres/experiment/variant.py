@@ -18,7 +18,7 @@ from fixres.finetuning.preflight import check_finetune
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
-from fixres.models.probe import check_takes
+from fixres.models.probe import check_takes, probe_network
 from fixres.observability.clock import Clock
 from fixres.observability.console import log
 from fixres.observability.profiler import StepProfiler
@@ -81,7 +81,8 @@ class VariantRun:
             self.loader = self.open_train(recipe.train_crop, self.resolutions[0], recipe.optim.micro_batch_size)
             check_cache(recipe, config, self.loader)
             if config.finetune is not None:
-                check_finetune(self.tested, self.loader, config.finetune, recipe.optim, config.test_res)
+                probe = probe_network(self.tested, config.test_res)
+                check_finetune(self.tested, probe, self.loader, config.finetune, recipe.optim)
         log(f"{name}: {_rates(recipe.optim)}")
         self.epochs: list[EpochResult] = []
         self.curve: list[CurvePoint] = []

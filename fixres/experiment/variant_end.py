@@ -9,6 +9,7 @@ from fixres.evaluation.accuracy import EvalResult, at, sweep
 from fixres.experiment.results import VariantResult
 from fixres.experiment.variant import VariantRun
 from fixres.finetuning.loop import FinetuneContext, finetune
+from fixres.models.probe import probe_network
 from fixres.training.trainer import EpochResult
 
 
@@ -67,7 +68,7 @@ def _finetune(variant: VariantRun, config: FinetuneConfig) -> list[EpochResult]:
             optim=recipe.optim,
             seed=recipe.seed,
         )
-        results = finetune(context, config, variant.config.test_res).epochs
+        results = finetune(context, config, probe_network(context.net, variant.config.test_res)).epochs
     for epoch, result in enumerate(results):
         variant.run_log.write(variant.name, "finetune", variant.config.epochs + epoch + 1, result)
     return results

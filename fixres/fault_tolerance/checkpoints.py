@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fixres.models.torch_writing import save_hashed
+from fixres.models.checkpoint import save_hashed
 from fixres.models.weights import refuse_bombs
 from pipelines.runtime.atomic_files import os_errors_name, put_in_place, sync
 from pipelines.spec import InputError

@@ -24,8 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import pooled_activations, wasserstein
 from fixres.models.factory import Normalize
-from fixres.models.head import last_layers
 from fixres.models.precision import Precision
+from fixres.models.probe import NetworkProbe
 from pipelines.spec import InputError, Loader
 
 XI = 0.3
@@ -47,7 +47,13 @@ class Line(NamedTuple):
 
 
 def adapt(
-    net: nn.Module, normalize: Normalize, loader: Loader, config: FinetuneConfig, precision: Precision, train_res: int
+    net: nn.Module,
+    normalize: Normalize,
+    loader: Loader,
+    config: FinetuneConfig,
+    precision: Precision,
+    train_res: int,
+    probe: NetworkProbe,
 ) -> str:
     """Does to `net`, in place, what `config.adapt` says; returns a line that tells what came of it.
 
@@ -58,12 +64,15 @@ def adapt(
         config: adapt and adapt_images.
         precision: number format and device.
         train_res: training resolution in pixels.
+        probe: the network at the test resolution.
     """
     if config.adapt == "batchnorm":
         num_layers, num_images = recalibrate(net, normalize, loader, precision, config.adapt_images)
         return f"statistics of {num_layers} BatchNorms anew from {num_images} images at {loader.resolution} px"
     if config.adapt == "frechet":
-        return _adapt_activations(net, normalize, loader, precision, train_res, config.adapt_images)
+        return _adapt_activations(
+            net, probe.head.classifier, normalize, loader, precision, train_res, config.adapt_images
+        )
     return "no adaptation"
 
 
@@ -102,10 +111,15 @@ def fold(line: Line, classifier: nn.Module) -> None:
 
 
 def _adapt_activations(
-    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, train_res: int, num_images: int
+    net: nn.Module,
+    classifier: nn.Module,
+    normalize: Normalize,
+    loader: Loader,
+    precision: Precision,
+    train_res: int,
+    num_images: int,
 ) -> str:
     test_res = loader.resolution
-    classifier = last_layers(net, test_res).classifier
     net.eval()
     samples = {}
     for resolution in (train_res, test_res):

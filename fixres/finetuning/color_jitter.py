@@ -1,7 +1,7 @@
-"""Light color jitter on batches, on their device: brightness, contrast, saturation, as FixRes's code has it.
+"""Light color jitter on batches, on their device: brightness, contrast, saturation, as in the code of FixRes.
 
-Each image's factors are a function of (seed, epoch, index). The three are applied in this order, not in a random one
-as torchvision's ColorJitter does, and after the crop, not before it: at factors of 0.95 to 1.05 neither matters.
+Each image's factors are a function of (seed, epoch, index). torchvision's ColorJitter applies the three in random order
+and before the crop; here the order is fixed and the crop is first. At factors of 0.95 to 1.05 neither matters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from fixres.distributed.process_group import num_processes, rank
 from pipelines.spec import Batch, Loader
 
-_GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+_GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 
 
 def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.nda
 
 
 def jittered(images: Tensor, by: Tensor) -> Tensor:
-    """Images with other brightness, contrast and saturation, rounded and cut to [0, 255] after each.
+    """Changes brightness, contrast and saturation; rounds and clips to [0, 255] after each.
 
     Args:
         images: uint8 (B, H, W, 3).
@@ -39,32 +39,32 @@ def jittered(images: Tensor, by: Tensor) -> Tensor:
     """
     values = images.float()
     brightness, contrast, saturation = (by[:, k].view(-1, 1, 1, 1) for k in range(3))
-    values = _bounded(values * brightness)
-    values = _bounded(_mixed(values, _gray(values).mean((1, 2, 3), keepdim=True), contrast))
-    return _bounded(_mixed(values, _gray(values), saturation)).to(torch.uint8)
+    values = _clipped(values * brightness)
+    values = _clipped(_blended(values, _gray(values).mean((1, 2, 3), keepdim=True), contrast))
+    return _clipped(_blended(values, _gray(values), saturation)).to(torch.uint8)
 
 
-def _mixed(values: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    return other + share * (values - other)
+def _blended(values: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return other + factor * (values - other)
 
 
 def _gray(values: Tensor) -> Tensor:
-    """(B, H, W, 1), whole numbers, as torchvision makes them of uint8 images."""
-    return (values * values.new_tensor(_GREY)).sum(-1, keepdim=True).floor()
+    """(B, H, W, 1), whole numbers, as torchvision computes them from uint8 images."""
+    return (values * values.new_tensor(_GRAY)).sum(-1, keepdim=True).floor()
 
 
-def _bounded(values: Tensor) -> Tensor:
+def _clipped(values: Tensor) -> Tensor:
     return values.clamp(0, 255).floor()
 
 
 class Jittered:
-    """A loader whose images are jittered; all else is that of the loader it wraps.
+    """A loader with color jitter; all else comes from the loader that it wraps.
 
     Args:
-        loader: what is wrapped.
+        loader: the wrapped loader.
         amount: see `factors`.
         seed: the run's seed.
-        device: where the jitter is computed.
+        device: the device that computes the jitter.
     """
 
     def __init__(self, loader: Loader, amount: float, seed: int, device: torch.device) -> None:
@@ -85,7 +85,7 @@ class Jittered:
         done = 0
         for batch in self._loader:
             indices = batch.indices.cpu().numpy()
-            # An engine that cannot tell indices gets numbers by position, over all processes.
+            # If an engine does not know the indices, positions over all processes take their place.
             first = done * num_processes() + len(indices) * rank()
             indices = np.where(indices < 0, first + np.arange(len(indices)), indices)
             by = torch.from_numpy(factors(self._amount, self._seed, self._epoch, indices)).to(self._device)

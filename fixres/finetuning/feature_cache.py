@@ -1,25 +1,36 @@
-"""What the trunk gives for every image, evaluated once and kept, so that further epochs run the tail alone.
+"""The backbone's output for every image, computed once and kept, so that each epoch runs the head alone.
 
-The order of an epoch is the loader's, asked for without reading, so an epoch from the cache has the batches that one
-from the images would have. Processes that train together evaluate a part of the images each, and read all rows.
+An epoch has the loader's order, which the loader tells without reading, so the batches are those of an epoch from
+images. Processes that train together compute a part of the rows each and read all of them. The rows are in memory, or
+in a temporary file if they are too large. Processes share a file on each machine, written by one of them.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
-from fixres.distributed.process_group import all_gather, num_processes, wait_for_all
-from fixres.finetuning.row_store import make_rows, size_text
-from fixres.finetuning.split_network import Split
+from fixres.distributed.process_group import all_gather, local_rank, num_processes, wait_for_all
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
 from pipelines.spec import Batch, Counters, InputError, Loader
+
+_GIB = 2**30
+_MAX_DISK_SHARE = 0.95  # of the free space
+
+
+class NoRoomError(Exception):
+    """The rows fit neither in memory nor on disk; the text is a reason that completes "because"."""
 
 
 class FeatureCache:
@@ -30,28 +41,28 @@ class FeatureCache:
         num_values: F.
         config: number format and limits.
 
-    Attributes:
-        num_bytes: what the rows take.
-        where: "in memory", or the folder of the temporary file, for people.
-
     Raises:
-        NoRoomError: more than the memory limit and more than the disk has.
+        NoRoomError: the rows exceed the memory limit and the free disk space.
     """
 
     def __init__(self, loader: Loader, num_values: int, config: FinetuneConfig) -> None:
         self._loader, self._num_values = loader, num_values
-        self._rows, self.where, self._writes = make_rows((loader.num_samples, num_values), config)
-        self.num_bytes = self._rows.nbytes
+        self._rows, self._place, self._writes = _make_rows((loader.num_samples, num_values), config)
         self._labels = np.empty(loader.num_samples, np.int64)
         self.counters = Counters()
         self.resolution, self.batch_size = loader.resolution, loader.batch_size
         self.num_samples, self.classes = loader.num_samples, loader.classes
 
-    def fill(self, halves: Split, normalize: nn.Module, images: Loader, precision: Precision) -> tuple[float, float]:
-        """Evaluates the trunk on every image once.
+    def __str__(self) -> str:
+        return f"{self.num_samples} rows of {self._num_values} values, {_size_text(self._rows.nbytes)} {self._place}"
+
+    def fill(
+        self, backbone: nn.Module, normalize: nn.Module, images: Loader, precision: Precision
+    ) -> tuple[float, float]:
+        """Runs the backbone on every image once.
 
         Args:
-            halves: whose trunk is evaluated.
+            backbone: of the split network.
             normalize: uint8 NHWC batches to its input.
             images: every image once over all processes, in stored order, as every epoch sees it.
             precision: number format and device.
@@ -65,25 +76,25 @@ class FeatureCache:
         start, waited, done = time.perf_counter(), images.counters.wait_seconds, 0
         with torch.inference_mode(), bar(self.num_samples, "finetune: frozen layers") as shown:
             for batch in images:
-                # A step's samples lie one after another, split over the processes by rank.
-                for values, labels in all_gather(self._evaluated(halves, normalize, batch, precision)):
+                # A step's samples are consecutive, split over the processes by rank.
+                for values, labels in all_gather(self._computed(backbone, normalize, batch, precision)):
                     part = slice(done, done + len(labels))
                     self._put(part, values, labels)
                     done = part.stop
                 shown.update(len(batch.labels) * num_processes())
         assert done == self.num_samples, f"the loader gave {done} of {self.num_samples} images"
-        wait_for_all()  # rows are there before anybody reads them
+        wait_for_all()  # all rows are written before any process reads them
         return time.perf_counter() - start, images.counters.wait_seconds - waited
 
-    def _evaluated(
-        self, halves: Split, normalize: nn.Module, batch: Batch, precision: Precision
+    def _computed(
+        self, backbone: nn.Module, normalize: nn.Module, batch: Batch, precision: Precision
     ) -> tuple[np.ndarray, np.ndarray]:
         """(B, F) in the cache's number format, and int64 (B,)."""
         dtype, labels = self._rows.dtype, batch.labels.cpu().numpy()
-        if not len(labels):  # nothing of a short last batch is left for this process
+        if not len(labels):  # a short last batch may have no image for this process
             return np.empty((0, self._num_values), dtype), labels
         with precision.autocast():
-            rows = halves.trunk(normalize(batch.images.to(precision.device, non_blocking=True)))
+            rows = backbone(normalize(batch.images.to(precision.device, non_blocking=True)))
         values = rows.float().cpu().numpy()
         if np.abs(values).max(initial=0) > np.finfo(dtype).max:
             raise InputError(
@@ -110,9 +121,74 @@ class FeatureCache:
         self._loader.set_epoch(epoch)
 
 
-def description(cache: FeatureCache, num_values: int) -> str:
-    """One line: what is kept, how much, where."""
-    return (
-        f"frozen layers are evaluated once: {cache.num_samples} rows of {num_values} values, "
-        f"{size_text(cache.num_bytes)} {cache.where}"
-    )
+class _Rows(NamedTuple):
+    """Uninitialized rows.
+
+    Attributes:
+        values: (N, F), float16 or float32.
+        place: "in memory", or the folder of the temporary file, for people.
+        writes: whether this process is to write the rows.
+    """
+
+    values: np.ndarray
+    place: str
+    writes: bool
+
+
+def _make_rows(shape: tuple[int, int], config: FinetuneConfig) -> _Rows:
+    """Rows (N, F) in memory or in a temporary file, in the number format and within the limits of `config`."""
+    dtype = np.dtype(np.float16 if config.cache_dtype == "fp16" else np.float32)
+    folder = Path(config.cache_dir or tempfile.gettempdir())
+    if num_processes() > 1:
+        return _shared(folder, shape, dtype)
+    if shape[0] * shape[1] * dtype.itemsize <= config.cache_memory * _GIB:
+        return _Rows(np.empty(shape, dtype), "in memory", True)
+    file = _reserved(folder, shape, dtype)
+    try:
+        return _Rows(np.memmap(file, dtype, "r+", shape=shape), f"in a temporary file in {folder}", True)
+    finally:
+        file.unlink()  # without a name it is deleted when the process ends
+
+
+def _reserved(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> Path:
+    """A file of the rows' size."""
+    if not folder.is_dir():
+        raise InputError(f"finetune.cache_dir={folder} is not a folder; create it, or choose another")
+    num_bytes, free = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(folder).free
+    if num_bytes > _MAX_DISK_SHARE * free:
+        raise NoRoomError(f"they would take {_size_text(num_bytes)}, and {folder} has {_size_text(free)} free")
+    descriptor, name = tempfile.mkstemp(prefix="finetune-rows-", dir=folder)
+    try:
+        # Reserved now: a disk that fills up under a mapped file kills the process instead of raising.
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(descriptor)
+    return Path(name)
+
+
+def _shared(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> _Rows:
+    """Rows in a file that the processes of a machine share."""
+    file, reason, writes = None, None, local_rank() == 0
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text()
+    try:
+        file = _reserved(folder, shape, dtype) if writes else None
+    except NoRoomError as error:
+        reason = str(error)
+    gathered = all_gather((machine, file, reason))
+    try:
+        if reasons := [why for _, _, why in gathered if why is not None]:
+            raise NoRoomError(reasons[0])
+        path = next(path for where, path, _ in gathered if where == machine and path is not None)
+        rows = np.memmap(path, dtype, "r+", shape=shape)
+        wait_for_all()  # all have opened it
+    finally:
+        if file is not None:
+            file.unlink()
+    return _Rows(rows, f"in a temporary file in {folder}, which the processes share", writes)
+
+
+def _size_text(num_bytes: int) -> str:
+    return f"{num_bytes / _GIB:.1f} GiB" if num_bytes >= _GIB else f"{num_bytes / 2**20:.1f} MiB"

@@ -23,7 +23,7 @@ from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
-from fixres.models.probe import check_takes, stride_of
+from fixres.models.probe import NetworkProbe, check_takes, probe_network, stride_of
 from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.resolution.advice import advise, explanation
@@ -141,8 +141,7 @@ def finetune_network(
     net, info, normalize, precision = _load(job, classes)
     resolutions = job.wanted or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
-    for resolution in resolutions:
-        _check_resolution(net, resolution)
+    probes = [_probe(net, resolution) for resolution in resolutions]
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
     open_loader, eval_crop = sharded(open_loader), EvalCrop(info.crop_pct)
     open_train = partial(open_loader, "train", seed=job.seed)
@@ -152,15 +151,15 @@ def finetune_network(
     original = copy.deepcopy(net.state_dict())
     settings = {"crop": eval_crop, "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **settings)) as test_loader:
-        _check(context, job, resolutions)
+        _check(context, job, probes)
 
         def test(when: str) -> list[EvalResult]:
             return sweep(net, normalize, test_loader, precision, _swept(job, info, resolutions, net), when)
 
         before, finetunings = test("before fine-tuning"), []
-        for resolution in resolutions:
+        for resolution, probe in zip(resolutions, probes, strict=True):
             net.load_state_dict(original)
-            result = finetune(context, job.finetune, resolution)
+            result = finetune(context, job.finetune, probe)
             after = test(f"after fine-tuning for {resolution} px")
             output = job.target(resolution)
             finetunings.append(Finetuned(**vars(result), test_res=resolution, output=str(output), after=after))
@@ -172,11 +171,11 @@ def finetune_network(
     return report
 
 
-def _check(context: FinetuneContext, job: FinetuneJob, resolutions: list[int]) -> None:
+def _check(context: FinetuneContext, job: FinetuneJob, probes: list[NetworkProbe]) -> None:
     """Raises InputError if one of the fine-tunings would fail."""
-    with closing(context.open(job.finetune, resolutions[0])) as loader:
-        for resolution in resolutions:
-            check_finetune(context.net, loader, job.finetune, job.optim, resolution)
+    with closing(context.open(job.finetune, probes[0].resolution)) as loader:
+        for probe in probes:
+            check_finetune(context.net, probe, loader, job.finetune, job.optim)
 
 
 def _load(job: FinetuneJob, classes: tuple[str, ...]) -> tuple[nn.Module, CheckpointInfo, Normalize, Precision]:
@@ -196,15 +195,17 @@ def _advised(
     return [one.test_res for one in advice.candidates]
 
 
-def _check_resolution(net: nn.Module, resolution: int) -> None:
-    check_takes(net, resolution)
-    stride = stride_of(net)
+def _probe(net: nn.Module, resolution: int) -> NetworkProbe:
+    """Probes the network; logs a line if the resolution is not a multiple of the stride."""
+    probe = probe_network(net, resolution)
+    stride = probe.stride
     if resolution % stride:
         near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
         _log(
-            f"{resolution} px is no multiple of the stride, {stride} px: {type(net).__name__} takes it, with padding "
-            f"at the borders; {near} px would use every pixel alike"
+            f"{resolution} px is not a multiple of the stride, {stride} px: {type(net).__name__} pads the borders; "
+            f"with {near} px all pixels count alike"
         )
+    return probe
 
 
 def _swept(job: FinetuneJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:

@@ -19,12 +19,12 @@ from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import num_processes, share_state
 from fixres.finetuning.adaptation import adapt
 from fixres.finetuning.color_jitter import Jittered
-from fixres.finetuning.feature_cache import FeatureCache, description
-from fixres.finetuning.row_store import NoRoomError
-from fixres.finetuning.split_network import CannotSplitError, Split, split
+from fixres.finetuning.feature_cache import FeatureCache, NoRoomError
+from fixres.finetuning.split_network import CannotSplitError, SplitNetwork, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
+from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
@@ -101,50 +101,52 @@ class FinetuneResult:
     seconds: float
 
 
-def finetune(context: FinetuneContext, config: FinetuneConfig, test_res: int) -> FinetuneResult:
+def finetune(context: FinetuneContext, config: FinetuneConfig, probe: NetworkProbe) -> FinetuneResult:
     """Adapts and fine-tunes the network in place for one test resolution, over all processes.
 
     Args:
         context: the network and its data. Afterwards the network is in eval mode and all its parameters have gradients.
         config: which layers are trained, how long and on which images.
-        test_res: pixels.
+        probe: the network at the test resolution.
     """
     start = time.perf_counter()
-    adaptation = _adapt(context, config, test_res) if config.adapt != "none" else ""
+    adaptation = _adapt(context, config, probe) if config.adapt != "none" else ""
     layers, epochs = "no layer was trained", []
     if config.epochs:
-        with closing(context.open(config, test_res)) as loader:
-            layers, epochs = _train(context, config, loader)
+        chosen = trainable_layers(context.net, probe, config)
+        _log(chosen.why)
+        with closing(context.open(config, probe.resolution)) as loader:
+            layers, epochs = chosen.why, _train(context, config, loader, chosen.modules)
     return FinetuneResult(layers, adaptation, epochs, time.perf_counter() - start)
 
 
-def _adapt(context: FinetuneContext, config: FinetuneConfig, test_res: int) -> str:
+def _adapt(context: FinetuneContext, config: FinetuneConfig, probe: NetworkProbe) -> str:
     crop = EvalCrop(context.eval_crop.crop_pct)
-    with closing(context.open(config, test_res, crop)) as loader:
-        line = adapt(context.net, context.normalize, loader, config, context.precision, context.train_res)
+    with closing(context.open(config, probe.resolution, crop)) as loader:
+        line = adapt(context.net, context.normalize, loader, config, context.precision, context.train_res, probe)
     share_state(context.net)  # each process has adapted to its own images
     _log(line)
     return line
 
 
-def _train(context: FinetuneContext, config: FinetuneConfig, loader: Loader) -> tuple[str, list[EpochResult]]:
-    """Trains the chosen layers; returns which they are, and a result for each epoch."""
+def _train(
+    context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
+) -> list[EpochResult]:
+    """Trains the modules `trainable` for all epochs."""
     net, precision, optim = context.net, context.precision, context.optim
-    chosen = trainable_layers(net, loader.resolution, config)
-    freeze_except(net, chosen.modules)
-    _log(chosen.why)
+    freeze_except(net, trainable)
     smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
     try:
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
-        cached = _cached(context, config, loader, chosen.modules)
+        cached = _cached(context, config, loader, trainable)
         if cached is None:
             source = _augmented(loader, config, precision, context.seed)
             trainer = Trainer(net, context.normalize, stepper, precision, smoothing, seed=context.seed)
-            return chosen.why, _epochs(trainer, source, config)
-        halves, cache, seconds, waited = cached
-        trainer = Trainer(halves.tail, _ToFloat(), stepper, precision, smoothing, seed=context.seed)
+            return _epochs(trainer, source, config)
+        parts, cache, seconds, waited = cached
+        trainer = Trainer(parts.head, _ToFloat(), stepper, precision, smoothing, seed=context.seed)
         first, *others = _epochs(trainer, cache, config)
-        return chosen.why, [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
+        return [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
     finally:
         net.requires_grad_(True)
         net.eval()
@@ -175,20 +177,20 @@ def _augmented(loader: Loader, config: FinetuneConfig, precision: Precision, see
 
 def _cached(
     context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
-) -> tuple[Split, FeatureCache, float, float] | None:
+) -> tuple[SplitNetwork, FeatureCache, float, float] | None:
     """The split network, the filled cache, and its seconds in all and of waiting; None if nothing can be cached."""
     if not config.repeats or config.cache == "no":
         return None
     try:
         images = _noise(loader.resolution, context.precision)
-        halves = split(context.net, trainable, images, context.precision)
-        cache = FeatureCache(loader, halves.num_values, config)
+        parts = split(context.net, trainable, images, context.precision)
+        cache = FeatureCache(loader, parts.num_values, config)
     except (CannotSplitError, NoRoomError) as error:
         _log(f"frozen layers are evaluated in every epoch, because {error}")
         return None
-    _log(description(cache, halves.num_values))
+    _log(f"frozen layers are evaluated once: {cache}")
     with closing(context.open(config, loader.resolution, shuffle=False)) as plain:
-        return halves, cache, *cache.fill(halves, context.normalize, plain, context.precision)
+        return parts, cache, *cache.fill(parts.backbone, context.normalize, plain, context.precision)
 
 
 def _noise(resolution: int, precision: Precision) -> torch.Tensor:

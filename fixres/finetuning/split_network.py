@@ -1,7 +1,8 @@
-"""A network cut in two: the trunk, which a fix leaves as it is, and the tail, which depends on what learns.
+"""A network split in two: the backbone, which fine-tuning leaves frozen, and the head, which has all trainable layers.
 
-The cut is made in a graph recorded by torch.fx. Modules in which nothing learns are recorded as one call each, so what
-they do inside does not matter. The values that cross the cut are laid side by side as one row for each image.
+The split point is found in a graph recorded by torch.fx. Modules without trainable layers are recorded as one call
+each, so the operations inside them do not matter. All values at the split point are flattened and concatenated to one
+row for each image.
 """
 
 from __future__ import annotations
@@ -14,67 +15,72 @@ import torch
 from torch import Tensor, fx, nn
 
 from fixres.models.precision import Precision
+from fixres.models.probe import eval_mode
+
+_TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 5e-2  # of the largest logit
 
 
 @dataclass(frozen=True)
-class Split:
-    """The two halves: `tail(trunk(images))` is what the network gives.
+class SplitNetwork:
+    """`head(backbone(images))` are the network's logits.
 
     Attributes:
-        trunk: float images (B, 3, r, r) to float rows (B, F).
-        tail: rows (B, F) to logits. It shares its modules with the network, with their modes.
+        backbone: float images (B, 3, r, r) to float rows (B, F).
+        head: rows (B, F) to logits. It shares its modules with the network, with their modes.
         num_values: F.
     """
 
-    trunk: nn.Module
-    tail: nn.Module
+    backbone: nn.Module
+    head: nn.Module
     num_values: int
 
 
 class CannotSplitError(Exception):
-    """The network cannot be cut; the text is a reason that completes "because"."""
+    """The network cannot be split; the text is a reason that completes "because"."""
 
 
-def split(net: nn.Module, learning: tuple[nn.Module, ...], images: Tensor, precision: Precision) -> Split:
-    """Cuts `net` before the first modules of `learning` and checks the halves on `images`.
+def split(net: nn.Module, trainable: tuple[nn.Module, ...], images: Tensor, precision: Precision) -> SplitNetwork:
+    """Splits `net` before the first modules of `trainable` and compares both parts with it on `images`.
 
     Args:
         net: the network; it keeps its modes and gradients.
-        learning: modules that learn.
-        images: float (B, 3, r, r), at least two of them, as the network takes them; all to come must have their size.
+        trainable: the modules that are trained.
+        images: float (B, 3, r, r), at least two images, in the network's input format; later images must have the same
+            size.
         precision: number format.
 
-    Raises:
-        CannotSplitError: its forward cannot be recorded, or the halves do not give what it gives.
+    Returns:
+        Of the possible splits the one with the fewest values at the split point.
 
-    Of the cuts found the one that fewest values cross is taken.
+    Raises:
+        CannotSplitError: the forward cannot be recorded, or both parts together do not give the network's logits.
     """
-    found: list[Split] = []
+    found: list[SplitNetwork] = []
     reason = CannotSplitError("nothing was tried")
-    # Looking into a module that learns as a whole finds its own pooling, or more values that cross; or it fails.
+    # Recording inside a module all of which is trained finds the pooling in it, or more values; or it fails.
     for whole in (True, False):
         try:
-            found.append(_split(net, learning, images, precision, whole))
+            found.append(_split(net, trainable, images, precision, whole))
         except CannotSplitError as error:
             reason = error
     if not found:
         raise reason
-    return min(found, key=lambda halves: halves.num_values)
+    return min(found, key=lambda parts: parts.num_values)
 
 
-def _split(net: nn.Module, learning: tuple[nn.Module, ...], images: Tensor, precision: Precision, whole: bool) -> Split:
-    alone = _ImagesOnly(net)
-    graph = _recorded(alone, learning, whole)
-    root = fx.GraphModule(alone, graph)
-    crossing = _crossing(root, graph, learning)
-    trunk = fx.GraphModule(root, _trunk_graph(graph, crossing))
-    shapes = _shapes(trunk, images, precision)
-    tail_graph = _tail_graph(graph, crossing)
-    halves = Split(
-        _Trunk(trunk), _Tail(fx.GraphModule(root, tail_graph), shapes), sum(math.prod(shape) for shape in shapes)
-    )
-    _check(net, halves, images, precision)
-    return halves
+def _split(
+    net: nn.Module, trainable: tuple[nn.Module, ...], images: Tensor, precision: Precision, whole: bool
+) -> SplitNetwork:
+    wrapped = _ImagesOnly(net)
+    graph = _recorded(wrapped, trainable, whole)
+    root = fx.GraphModule(wrapped, graph)
+    split_point = _split_point(root, graph, trainable)
+    backbone = fx.GraphModule(root, _backbone_graph(graph, split_point))
+    shapes = _shapes(backbone, images, precision)
+    head = _Head(fx.GraphModule(root, _head_graph(graph, split_point)), shapes)
+    parts = SplitNetwork(_Backbone(backbone), head, sum(math.prod(shape) for shape in shapes))
+    _check(net, parts, images, precision)
+    return parts
 
 
 class _ImagesOnly(nn.Module):
@@ -89,41 +95,43 @@ class _ImagesOnly(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks only into modules of which some part learns; if `whole`, not into those of which all parts do."""
+    """Records inside modules of which a part is trainable; if `whole`, not inside those all of which is."""
 
-    def __init__(self, learning: tuple[nn.Module, ...], whole: bool) -> None:
+    def __init__(self, trainable: tuple[nn.Module, ...], whole: bool) -> None:
         super().__init__()
-        self._learning, self._whole = {id(module) for module in learning}, whole
+        self._trainable, self._whole = {id(module) for module in trainable}, whole
 
     def is_leaf_module(self, module: nn.Module, _name: str) -> bool:
         owners = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
-        num_trainable = sum(id(owner) in self._learning for owner in owners)
-        all_learn = num_trainable == len(owners)
-        return num_trainable == 0 or id(module) in self._learning or (self._whole and all_learn)
+        num_trainable = sum(id(owner) in self._trainable for owner in owners)
+        all_trainable = num_trainable == len(owners)
+        return num_trainable == 0 or id(module) in self._trainable or (self._whole and all_trainable)
 
 
-def _recorded(alone: _ImagesOnly, learning: tuple[nn.Module, ...], whole: bool) -> fx.Graph:
+def _recorded(wrapped: _ImagesOnly, trainable: tuple[nn.Module, ...], whole: bool) -> fx.Graph:
     try:
-        return _Tracer(learning, whole).trace(alone)
-    except Exception as error:  # whatever a stranger's forward raises when it is given a stand-in for a tensor
+        return _Tracer(trainable, whole).trace(wrapped)
+    except Exception as error:  # any kind: the forward of an unknown network gets a placeholder for its tensor
         reason = " ".join(str(error).split())[:100]
-        raise CannotSplitError(f"the forward of {type(alone.net).__name__} cannot be recorded ({reason})") from error
+        raise CannotSplitError(f"the forward of {type(wrapped.net).__name__} cannot be recorded ({reason})") from error
 
 
-def _crossing(root: fx.GraphModule, graph: fx.Graph, learning: tuple[nn.Module, ...]) -> list[fx.Node]:
-    """Nodes that depend on the images alone, and whose values are used by nodes that depend on what learns."""
-    learns = {id(module) for module in learning}
+def _split_point(root: fx.GraphModule, graph: fx.Graph, trainable: tuple[nn.Module, ...]) -> list[fx.Node]:
+    """Nodes that depend on the images and not on trainable layers, and whose values are used by nodes that do."""
+    ids = {id(module) for module in trainable}
 
-    def of_learner(node: fx.Node) -> bool:
+    def is_trainable(node: fx.Node) -> bool:
         if node.op == "get_attr":
-            return id(root.get_submodule(str(node.target).rpartition(".")[0])) in learns
-        return node.op == "call_module" and any(id(m) in learns for m in root.get_submodule(str(node.target)).modules())
+            return id(root.get_submodule(str(node.target).rpartition(".")[0])) in ids
+        return node.op == "call_module" and any(id(m) in ids for m in root.get_submodule(str(node.target)).modules())
 
     from_images = _dependents(graph, lambda node: node.op == "placeholder")
-    late = _dependents(graph, of_learner)
-    found = [n for n in graph.nodes if n in from_images and n not in late and any(user in late for user in n.users)]
+    in_head = _dependents(graph, is_trainable)
+    found = [
+        n for n in graph.nodes if n in from_images and n not in in_head and any(user in in_head for user in n.users)
+    ]
     if not found or any(node.op == "placeholder" for node in found):
-        raise CannotSplitError("what learns begins at the images")
+        raise CannotSplitError("the first layer is trainable")
     return found
 
 
@@ -136,51 +144,47 @@ def _dependents(graph: fx.Graph, is_origin: Callable[[fx.Node], bool]) -> set[fx
     return found
 
 
-def _trunk_graph(graph: fx.Graph, crossing: list[fx.Node]) -> fx.Graph:
-    trunk = fx.Graph()
+def _backbone_graph(graph: fx.Graph, split_point: list[fx.Node]) -> fx.Graph:
+    backbone = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    needed = _needed(crossing, set())
-    for node in graph.nodes:
-        if node in needed:
-            copies[node] = trunk.node_copy(node, lambda before: copies[before])
-    trunk.output(tuple(copies[node] for node in crossing))
-    return trunk
+    _copy_needed(graph, split_point, backbone, copies)
+    backbone.output(tuple(copies[node] for node in split_point))
+    return backbone
 
 
-def _tail_graph(graph: fx.Graph, crossing: list[fx.Node]) -> fx.Graph:
-    tail = fx.Graph()
-    copies = {node: tail.placeholder(f"crossing_{k}") for k, node in enumerate(crossing)}
+def _head_graph(graph: fx.Graph, split_point: list[fx.Node]) -> fx.Graph:
+    head = fx.Graph()
+    copies = {node: head.placeholder(f"split_{k}") for k, node in enumerate(split_point)}
     output = next(node for node in graph.nodes if node.op == "output")
-    needed = _needed([output], set(crossing))
-    for node in graph.nodes:
-        if node in needed:
-            copies[node] = tail.node_copy(node, lambda before: copies[before])
-    return tail
+    _copy_needed(graph, [output], head, copies)
+    return head
 
 
-def _needed(wanted: list[fx.Node], given: set[fx.Node]) -> set[fx.Node]:
-    """The nodes that must be evaluated to know those wanted, if those given are known."""
+def _copy_needed(graph: fx.Graph, wanted: list[fx.Node], to: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+    """Copies to another graph all nodes needed to compute `wanted`, except those that are in `copies`."""
     needed: set[fx.Node] = set()
     waiting = list(wanted)
     while waiting:
         node = waiting.pop()
-        if node not in needed and node not in given:
+        if node not in needed and node not in copies:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
-    return needed
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = to.node_copy(node, lambda before: copies[before])
 
 
-def _shapes(trunk: nn.Module, images: Tensor, precision: Precision) -> list[tuple[int, ...]]:
+def _shapes(backbone: nn.Module, images: Tensor, precision: Precision) -> list[tuple[int, ...]]:
     with torch.inference_mode(), precision.autocast():
-        values = trunk(images)
+        values = backbone(images)
     for value in values:
         if not isinstance(value, Tensor) or value.ndim < 1 or value.shape[0] != len(images):
-            raise CannotSplitError("a value that crosses the cut is not one for each image")
+            raise CannotSplitError("a value at the split point does not have one row for each image")
     return [tuple(value.shape[1:]) for value in values]
 
 
-class _Trunk(nn.Module):
-    """Lays the values that cross the cut side by side."""
+class _Backbone(nn.Module):
+    """Concatenates the values at the split point."""
 
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()
@@ -190,7 +194,7 @@ class _Trunk(nn.Module):
         return torch.cat([value.flatten(1) for value in self._graph(images)], dim=1)
 
 
-class _Tail(nn.Module):
+class _Head(nn.Module):
     """Takes the rows apart again."""
 
     def __init__(self, graph: nn.Module, shapes: list[tuple[int, ...]]) -> None:
@@ -199,23 +203,19 @@ class _Tail(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         parts = rows.split([math.prod(shape) for shape in self._shapes], dim=1)
-        # Copies, for the network may write into what it is given (ReLU in place).
+        # Copies, because the network may write into its input (ReLU in place).
         return self._graph(*(part.reshape(-1, *shape).clone() for part, shape in zip(parts, self._shapes, strict=True)))
 
 
-def _check(net: nn.Module, halves: Split, images: Tensor, precision: Precision) -> None:
-    """Compares with the network in eval mode; the graphs may have missed what depends on a value."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
+def _check(net: nn.Module, parts: SplitNetwork, images: Tensor, precision: Precision) -> None:
+    """Compares with the network in eval mode: a recorded graph misses branches that depend on a value."""
+    tolerance = _TOLERANCE if precision.name == "fp32" else _TOLERANCE_16_BITS
     try:
-        with torch.inference_mode(), precision.autocast():
-            for some in (images, images[:1]):  # another batch size than the recorded one, too
-                expected, got = net(some).float(), halves.tail(halves.trunk(some)).float()
+        with eval_mode(net), torch.inference_mode(), precision.autocast():
+            for some in (images, images[:1]):  # the second has another batch size than the recorded one
+                expected, got = net(some).float(), parts.head(parts.backbone(some)).float()
                 scale = expected.abs().max().clamp(min=1e-6)
-                if (got - expected).abs().max() > (1e-4 if precision.name == "fp32" else 5e-2) * scale:
-                    raise CannotSplitError("the halves together do not give what the network gives")
+                if (got - expected).abs().max() > tolerance * scale:
+                    raise CannotSplitError("backbone and head together do not give what the network gives")
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CannotSplitError(f"the halves do not run ({' '.join(str(error).split())[:100]})") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        raise CannotSplitError(f"the split network does not run ({' '.join(str(error).split())[:100]})") from error

@@ -1,8 +1,8 @@
-"""In which order a network's modules run, and which of them are its blocks: found by watching, not by name.
+"""The order in which a network's modules run, and its blocks: found from the calls of a forward pass, not from names.
 
-Blocks are modules with several layers of weights that run in a chain, the output of one being the input of the next:
-residual blocks, transformer blocks, cells. Where chains lie inside one another, as blocks inside stages do, the
-innermost count.
+Blocks are modules with several layers of weights that run in a chain: the output of one is the input of the next.
+Residual blocks, transformer blocks and cells are examples. If chains are nested, as blocks inside stages are, the
+innermost chain counts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-from fixres.models.probe import as_it_was, black_image
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -25,12 +22,12 @@ class Call:
     """One call of a module.
 
     Attributes:
-        module: what was called.
-        start: its place in the order in which calls begin.
-        parent: place of the call of a composite module inside which it was made; -1 for the network itself.
+        module: the module.
+        start: its number in the order in which calls begin.
+        parent: number of the call of a composite module inside which it was made; -1 for the network itself.
         inputs: the tensors among its arguments.
-        num_inputs: how many arguments are tensors; one that is a list of them does not count.
-        outputs: the tensors that it gave.
+        num_inputs: number of arguments that are tensors; a list of tensors does not count.
+        outputs: the tensors that it returned.
     """
 
     module: nn.Module
@@ -46,8 +43,8 @@ class Blocks:
     """A network's blocks.
 
     Attributes:
-        modules: in the order in which they run.
-        starts: for each module of the network that runs, the place of its first call; the key is its id.
+        modules: in the order in which they run; empty in unusual networks.
+        starts: for each module of the network that runs, the number of its first call; the key is its id.
         are_cells: whether they take the outputs of two blocks before them, as NASNet's and PNASNet's cells do.
     """
 
@@ -56,7 +53,7 @@ class Blocks:
     are_cells: bool
 
     def after(self, num_blocks: int) -> set[int]:
-        """Ids of the modules that run from the start of the last `num_blocks` blocks on; 0: after the last's end."""
+        """Ids of the modules that run from the start of the last `num_blocks` blocks on; 0: after the last block."""
         if num_blocks:
             first = self.starts[id(self.modules[-num_blocks])]
         else:
@@ -64,10 +61,8 @@ class Blocks:
         return {module for module, start in self.starts.items() if start >= first}
 
 
-def blocks(net: nn.Module, resolution: int) -> Blocks:
-    """Runs one black image of side `resolution` through `net` and finds its blocks; none in unusual networks."""
-    with as_it_was(net), torch.inference_mode(), _watched(net) as calls:
-        net(black_image(net, resolution))
+def find_blocks(net: nn.Module, calls: list[Call]) -> Blocks:
+    """The blocks of `net`, from the calls of one forward pass."""
     starts: dict[int, int] = {}
     for call in calls:
         starts.setdefault(id(call.module), call.start)
@@ -80,9 +75,9 @@ def blocks(net: nn.Module, resolution: int) -> Blocks:
 
 
 def _chained(calls: list[Call]) -> list[Call]:
-    """Calls made side by side that take what another one of them gave, or give what another one takes, in order.
+    """Calls with the same parent, one of which takes the output of another, in order.
 
-    Only where at least two of one class follow each other: two layers in a row inside a cell make no blocks.
+    Only if at least two of one class follow each other: two layers in a row inside a cell are not blocks.
     """
     givers = {(call.parent, id(tensor)): call for call in calls for tensor in call.outputs}
     links = [
@@ -95,7 +90,7 @@ def _chained(calls: list[Call]) -> list[Call]:
 
 
 def _repeated(calls: list[Call]) -> list[Call]:
-    """The outermost calls of one class that occurs more than once; for networks without chains, as DenseNet."""
+    """The outermost calls of one class that occurs more than once; for networks without chains, such as DenseNet."""
     for call in calls:
         same = [other for other in calls if type(other.module) is type(call.module)]
         if len(same) > 1:
@@ -115,8 +110,8 @@ def _is_composite(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _watched(net: nn.Module) -> Iterator[list[Call]]:
-    """Notes every call of a module inside the block; the notes keep the tensors, so that ids stay their own."""
+def recorded_calls(net: nn.Module) -> Iterator[list[Call]]:
+    """Records every call of a module inside the block. The records keep the tensors, so that ids stay unique."""
     calls: list[Call] = []
     running: list[Call] = []
     composite = {id(module) for module in net.modules() if module is not net and _is_composite(module)}

@@ -1,18 +1,18 @@
-"""Weights that carry what they were trained and tested with, so that nobody tests them with the wrong transform."""
+"""Checkpoints: weights with the settings of their training and their test transform."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
-from fixres.models.torch_writing import save_hashed
 from fixres.models.weights import refuse_bombs
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
@@ -132,3 +132,42 @@ def _read(path: Path) -> dict[str, Any]:
     if content.get("version") != VERSION:
         raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
     return content
+
+
+def save_hashed(content: Any, path: Path) -> str:
+    """Writes `content` to `path` with torch.save and computes the checksum meanwhile, without a copy in memory.
+
+    Returns:
+        SHA-256 of the file, in hex.
+
+    Raises:
+        OSError: the disk is full or fails. torch.save alone turns that into a RuntimeError about positions.
+    """
+    with open(path, "wb") as file:
+        writer = _Hashing(file)
+        try:
+            torch.save(content, writer)
+        except Exception:
+            if writer.error is not None:
+                raise writer.error from None
+            raise
+    return writer.hash.hexdigest()
+
+
+class _Hashing:
+    """A file that torch.save writes to sequentially; keeps the error that torch hides."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.hash = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.hash.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()

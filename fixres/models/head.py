@@ -1,10 +1,10 @@
-"""A network's classifier and the BatchNorm right before pooling, found on any network.
+"""A network's head, found on any network: the classifier and the normalizations right before pooling.
 
-Names and the order of definition differ between families, and the order of execution misleads where branches join: in
-a block with a projection shortcut the shortcut's BatchNorm runs last, but its sibling feeds the pooling just as much.
-So the autograd graph is walked back from the logits: the first layer with weights is the classifier, and every
-normalization that reaches it through no other layer with weights, and feeds none, belongs to the fix. Where none does,
-the walk goes on behind the layers that stand between.
+Names and the order of definition differ between families. The order of execution misleads if branches join: in a block
+with a projection shortcut, the shortcut's BatchNorm runs last, but its sibling feeds the pooling just as much. So the
+autograd graph is walked back from the logits. The first layer with weights is the classifier. The head's normalizations
+are those that reach it through no other layer with weights, and feed no other layer. If there are none, the walk
+continues behind the layers in between.
 """
 
 from __future__ import annotations
@@ -12,26 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from fixres.models.probe import as_it_was, black_image
-from pipelines.spec import InputError
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _MAX_BETWEEN = 8
 
 
 @dataclass(frozen=True)
-class LastLayers:
-    """The layers that a fix trains.
+class Head:
+    """The layers that FixRes trains by default.
 
     Attributes:
         classifier: the layer that gives the logits.
         norms: every normalization that feeds it, and no other layer with weights but those in `between`; empty in
             networks without.
-        between: layers with weights between them and the classifier, as MobileNetV3's convolution behind the pooling.
+        between: layers with weights between them and the classifier, such as MobileNetV3's convolution after pooling.
     """
 
     classifier: nn.Module
@@ -40,39 +36,33 @@ class LastLayers:
 
     @property
     def batchnorms(self) -> tuple[nn.Module, ...]:
-        """Those of the norms that have statistics."""
+        """The norms that have statistics."""
         return tuple(norm for norm in self.norms if isinstance(norm, _BatchNorm))
 
 
-def last_layers(net: nn.Module, resolution: int) -> LastLayers:
-    """Runs one black image of side `resolution` through `net` and walks back from its logits.
-
-    Raises:
-        InputError: the logits do not come from a linear or convolutional layer.
-    """
+def find_head(net: nn.Module, logits: Tensor) -> Head | None:
+    """Walks back from `logits`, which must have a gradient; None if they do not come from a linear layer."""
     owners = {id(parameter): module for module in net.modules() for parameter in module.parameters(recurse=False)}
-    with as_it_was(net, gradients=True):
-        logits = net(black_image(net, resolution))
-        heads = _nearest_layers([logits.grad_fn], owners)
-        if len(heads) != 1 or not isinstance(heads[0][1], nn.Linear | nn.Conv2d):
-            raise InputError(f"{type(net).__name__}: its logits come from no linear layer; there is nothing to fix")
-        below, between = _layers_below(heads[:1], owners), []
-        while below and not any(is_norm(module) for _, module in below) and len(between) < _MAX_BETWEEN:
-            between += [module for _, module in below]
-            below = _layers_below(below, owners)
+    last = _nearest_layers([logits.grad_fn], owners)
+    if len(last) != 1 or not isinstance(last[0][1], nn.Linear | nn.Conv2d):
+        return None
+    below, between = _layers_below(last, owners), []
+    while below and not any(is_norm(module) for _, module in below) and len(between) < _MAX_BETWEEN:
+        between += [module for _, module in below]
+        below = _layers_below(below, owners)
     norms = tuple(module for _, module in below if is_norm(module))
-    return LastLayers(heads[0][1], norms, tuple(between) if norms else ())
+    return Head(last[0][1], norms, tuple(between) if norms else ())
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it normalizes: torch's classes, and those of timm's that are none of torch's but say so."""
+    """Whether it normalizes: torch's classes, and others whose class name says so, such as timm's."""
     return isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
 
 
 def _layers_below(layers: list[tuple[Any, nn.Module]], owners: dict[int, nn.Module]) -> list[tuple[Any, nn.Module]]:
     """The layers that feed `layers` and no others."""
     below = _nearest_layers([before for node, _ in layers for before in _inputs(node)], owners)
-    # Identity shortcuts lead past the last block to all blocks before it; those feed other layers as well.
+    # Identity shortcuts lead past the last block to all earlier blocks; those feed other layers as well.
     earlier = _ancestors([before for node, _ in below for before in _inputs(node)])
     above = {id(module) for _, module in layers}  # a linear layer's own weights are among its inputs
     return [(node, module) for node, module in below if node not in earlier and id(module) not in above]
@@ -92,7 +82,7 @@ def _ancestors(nodes: list[Any]) -> set[Any]:
     return seen
 
 
-def _parameter(node: Any) -> torch.Tensor | None:
+def _parameter(node: Any) -> Tensor | None:
     """The parameter at the end of a chain of reshapes and casts that begins at `node`, if it is one."""
     while node is not None and not hasattr(node, "variable"):
         following = node.next_functions

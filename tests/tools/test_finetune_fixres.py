@@ -75,7 +75,7 @@ def test_several_resolutions_in_one_go(finetune: object, tmp_path: Path) -> None
     )
     assert done.code == 0, done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["48", "64"]
-    assert "learning: layer4.0.bn2, layer4.0.downsample.2, fc" in done.err and "in memory" in done.err
+    assert "trainable layers: layer4.0.bn2, layer4.0.downsample.2, fc" in done.err and "in memory" in done.err
     report = json.loads((tmp_path / "net_fix48-64_report.json").read_text())
     assert [one["test_res"] for one in report["before"]] == [32, 48, 64] and report["train_res"] == 32
     assert [[one["test_res"] for one in finetuned["after"]] for finetuned in report["finetunings"]] == [
@@ -175,7 +175,7 @@ def test_a_resolution_between_strides_is_told(finetune: object, tmp_path: Path) 
     write_checkpoint(tmp_path / "net.pt")
     done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--finetune.epochs", 1)
     assert done.code == 0, done.err
-    assert "50 px is no multiple of the stride, 32 px: ResNet takes it" in done.err
+    assert "50 px is not a multiple of the stride, 32 px: ResNet pads" in done.err
 
 
 def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def _of_size(side: int) -> list[str]:
         (
             None,
             ["--variants.fast.finetune.batch_size", "17"],
-            "finetune.batch_size=17 is more than a fix has, 16 training images",
+            "finetune.batch_size=17 is larger than the number of training images, 16",
         ),
         (
             None,
@@ -220,7 +220,7 @@ def _of_size(side: int) -> list[str]:
         (
             None,
             ["--optim.batch_size", "32", "--optim.accumulate", "4"],
-            "optim.batch_size=32 is more than a fix has",
+            "optim.batch_size=32 is larger than the number of training images",
         ),
         (None, ["--optim.warmup_epochs", ".nan"], "optim.warmup_epochs=nan must be a finite number"),
         (None, ["--model.name", "resnet999"], "not a timm model"),

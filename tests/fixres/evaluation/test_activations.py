@@ -16,7 +16,7 @@ from torch import nn
 
 from fixres.evaluation.activations import activation_statistics, pooled_activations, wasserstein
 from fixres.models.factory import Normalize
-from fixres.models.head import last_layers
+from fixres.models.probe import probe_network
 from pipelines.spec import Batch, InputError, Loader
 from tests.fixres.conftest import CPU
 
@@ -102,7 +102,7 @@ def test_resolutions_that_thin_the_picture_out() -> None:
 def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Callable[..., Loader]) -> None:
     """timm's own way to the pooled features; real images; the loader's engine."""
     loader, normalize = open_coded(resolution=48), Normalize()
-    classifier = last_layers(tiny_net, 48).classifier
+    classifier = probe_network(tiny_net, 48).head.classifier
     assert classifier is tiny_net.get_classifier()
     values = pooled_activations(tiny_net.eval(), classifier, normalize, loader, CPU, 20)
     with torch.inference_mode():
@@ -177,7 +177,7 @@ class Endless(Shifted):
         (Twice(), LEVELS, "calls its classifier 2 times"),
         (Bypassed(), LEVELS, "calls its classifier 0 times"),
         (Endless(), LEVELS, "not finite"),
-        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten()), LEVELS, "nothing to fix"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten()), LEVELS, "do not come from a linear layer"),
         (Shifted(), np.zeros((0, 3)), "no images"),
     ],
 )

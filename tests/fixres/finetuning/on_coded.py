@@ -10,6 +10,7 @@ from torch import nn
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.models.factory import Normalize
+from fixres.models.probe import probe_network
 from fixres.training.trainer import EpochResult
 from pipelines.spec import EvalCrop, Loader, TrainCrop
 from tests.fixres.conftest import CPU
@@ -32,4 +33,4 @@ def finetune_on_coded(
 
     optim = OptimConfig(batch_size=batch_size)
     context = FinetuneContext(net, Normalize(), CPU, open_train, EvalCrop(), TrainCrop(), 32, optim, seed)
-    return finetune(context, config, test_res).epochs, opened[0]
+    return finetune(context, config, probe_network(net, test_res)).epochs, opened[0]

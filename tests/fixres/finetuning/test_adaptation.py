@@ -15,6 +15,7 @@ from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import wasserstein
 from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, equalising, fit, fold, recalibrate
 from fixres.models.factory import Normalize
+from fixres.models.probe import probe_network
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.evaluation.test_activations import LEVELS, Pictures
@@ -94,7 +95,7 @@ def test_the_network_sees_its_training_activations_again() -> None:
     with torch.inference_mode():
         wanted = net(normalize(torch.from_numpy(levels.astype(np.uint8))[:, None, None, :]))
     loader.set_resolution(24)
-    said = adapt(net, normalize, loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, train_res=16)
+    said = adapt(net, normalize, loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, 16, probe_network(net, 24))
     with torch.inference_mode():
         got = torch.cat([net(normalize(batch.images)) for batch in loader])
     # By hand: the inverse of 1.5 x + 0.25 is 0.667 x - 0.167.
@@ -106,7 +107,7 @@ def test_a_line_that_does_not_help_is_not_applied(open_coded: Callable[..., Load
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=32, shuffle=True)
-    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, train_res=32)
+    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, 32, probe_network(net, 32))
     assert "left as they are" in said and "\n" not in said
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -144,7 +145,8 @@ def test_only_as_many_images_as_asked_for_and_only_statistics_change(open_coded:
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=48)
-    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="batchnorm", epochs=0, adapt_images=9), CPU, 32)
+    config = FinetuneConfig(adapt="batchnorm", epochs=0, adapt_images=9)
+    said = adapt(net, Normalize(), loader, config, CPU, 32, probe_network(net, 48))
     changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.endswith(("running_mean", "running_var"))}
     assert loader.counters.num_images == 16 and "from 16 images at 48 px" in said

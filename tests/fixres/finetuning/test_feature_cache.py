@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
-from fixres.finetuning.feature_cache import FeatureCache
-from fixres.finetuning.row_store import NoRoomError
+from fixres.finetuning.feature_cache import FeatureCache, NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.precision import Precision
+from fixres.models.probe import probe_network
 from fixres.training.trainer import EpochResult
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
@@ -46,7 +46,7 @@ def test_cached_is_uncached(family: Family, open_coded: OpenCoded) -> None:
     assert loader.counters.num_images == 3 * 21
     fast, results, loader = _finetuned(family, open_coded)
     assert loader.counters.num_images == 0
-    assert _distance(slow, create(family)) > 1e-3  # something was learnt
+    assert _distance(slow, create(family)) > 1e-3  # the training changed weights
     assert _distance(fast, slow) < 1e-5
     assert [one.loss for one in results] == pytest.approx([one.loss for one in expected], rel=1e-5)
     assert [(one.num_images, one.resolution) for one in results] == [(21, family.side)] * 3
@@ -85,7 +85,7 @@ def test_frozen_layers_run_once(open_coded: OpenCoded, monkeypatch: pytest.Monke
     with_six = sum(calls)
     calls.clear()
     _finetuned(RESNET, open_coded, epochs=1)
-    assert with_six == sum(calls) < 60  # 24 images, and the few that find the layers and check the halves
+    assert with_six == sum(calls) < 60  # 24 images, and the few that find the layers and check the parts
 
 
 @pytest.mark.parametrize("fields", [{"augmentation": "test_flip"}, {"augmentation": "test_shift"}, {"cache": "no"}])
@@ -98,7 +98,7 @@ def test_flips_at_rate_zero_are_cached(open_coded: OpenCoded) -> None:
 
 
 class _Undecided(nn.Module):
-    """A forward that looks at values, which cannot be recorded, around parts that learn and parts that do not."""
+    """A forward that looks at values, which cannot be recorded, around trainable and frozen parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Forgetful(_Undecided):
 
 
 class _FromTheStart(nn.Module):
-    """Its first layer learns."""
+    """Its first layer is trainable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class _FromTheStart(nn.Module):
 @pytest.mark.parametrize(
     ("net", "reason"), [(_Undecided(), "cannot be recorded"), (_Forgetful(), "do not give what the network gives")]
 )
-def test_networks_that_cannot_be_cut_are_fixed_without_cache(
+def test_networks_that_cannot_be_split_are_finetuned_without_cache(
     net: nn.Module, reason: str, open_coded: OpenCoded, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, loader = finetune_on_coded(net, open_coded, FinetuneConfig(epochs=2, augmentation="test"))
@@ -142,28 +142,28 @@ def test_networks_that_cannot_be_cut_are_fixed_without_cache(
     assert len(results) == 2 and loader.counters.num_images == 48
 
 
-def test_a_pooled_image_is_as_good_a_row() -> None:
-    """What crosses the cut is the mean color, not the image."""
+def test_the_split_point_may_be_after_pooling() -> None:
+    """The value at the split point is the mean color, not the image."""
     net = _FromTheStart()
-    halves = split(net, (net.fc,), torch.randn(2, 3, 16, 16), CPU)
-    assert halves.num_values == 3
-    with pytest.raises(CannotSplitError, match="begins at the images"):
+    parts = split(net, (net.fc,), torch.randn(2, 3, 16, 16), CPU)
+    assert parts.num_values == 3
+    with pytest.raises(CannotSplitError, match="the first layer is trainable"):
         split(nn.Sequential(nn.Conv2d(3, 2, 1)), (), torch.randn(2, 3, 16, 16), CPU)
 
 
 @pytest.mark.slow
-def test_cells_that_cross_in_several_values() -> None:
+def test_a_split_point_of_several_values() -> None:
     """PNASNet's last cell takes two, and its last BatchNorms are four in parallel branches."""
     net, images = create(PNASNET), torch.randn(3, 3, 32, 32)
     for layers in ("classifier_bn", "paper"):
-        chosen = trainable_layers(net, 32, FinetuneConfig(layers=layers))  # type: ignore[arg-type]
+        chosen = trainable_layers(net, probe_network(net, 32), FinetuneConfig(layers=layers))  # type: ignore[arg-type]
         freeze_except(net, chosen.modules)
-        halves = split(net, chosen.modules, images[:2], CPU)
-        rows = halves.trunk(images)
-        assert rows.shape == (3, halves.num_values) and not rows.requires_grad
+        parts = split(net, chosen.modules, images[:2], CPU)
+        rows = parts.backbone(images)
+        assert rows.shape == (3, parts.num_values) and not rows.requires_grad
         net.eval()
-        assert halves.tail(rows).requires_grad
-        torch.testing.assert_close(halves.tail(rows), net(images), rtol=1e-4, atol=1e-5)
+        assert parts.head(rows).requires_grad
+        torch.testing.assert_close(parts.head(rows), net(images), rtol=1e-4, atol=1e-5)
 
 
 def test_values_beyond_half_precision_are_refused(open_coded: OpenCoded) -> None:
@@ -175,7 +175,7 @@ def test_values_beyond_half_precision_are_refused(open_coded: OpenCoded) -> None
     assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-def test_no_room_is_said_and_the_fix_goes_on(
+def test_without_room_fine_tuning_continues_uncached(
     open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(NoRoomError, match=r"they would take .* GiB, and .* free"):
@@ -187,8 +187,8 @@ def test_no_room_is_said_and_the_fix_goes_on(
     assert loader.counters.num_images == 63 and len(results) == 3 and not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there(open_coded: OpenCoded, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is no folder"):
+def test_a_missing_folder_is_refused(open_coded: OpenCoded, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere is not a folder"):
         FeatureCache(open_coded(), 8, FinetuneConfig(cache_dir=tmp_path / "nowhere", cache_memory=0.0))
 
 
@@ -212,12 +212,12 @@ def test_epochs_come_in_the_loaders_order(open_coded: OpenCoded) -> None:
         assert [batch.labels.tolist() for batch in got] == expected
 
 
-def test_bf16_trunk_and_tail_agree_with_the_network() -> None:
+def test_backbone_and_head_agree_with_the_network_in_bf16() -> None:
     net = create(RESNET)
-    chosen = trainable_layers(net, 32, FinetuneConfig())
+    chosen = trainable_layers(net, probe_network(net, 32), FinetuneConfig())
     precision, images = Precision("bf16", torch.device("cpu")), torch.randn(4, 3, 32, 32)
-    halves = split(net, chosen.modules, images[:2], precision)
+    parts = split(net, chosen.modules, images[:2], precision)
     with torch.inference_mode(), precision.autocast():
-        rows = halves.trunk(images)
+        rows = parts.backbone(images)
         assert rows.shape == (4, 48)
-        torch.testing.assert_close(halves.tail(rows), net(images), rtol=0.05, atol=0.02)
+        torch.testing.assert_close(parts.head(rows), net(images), rtol=0.05, atol=0.02)

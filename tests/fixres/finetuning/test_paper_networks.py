@@ -1,4 +1,4 @@
-"""The paper's other networks: their recipes build them, and they learn from crops of their own resolution."""
+"""The paper's other networks: their recipes build them, and they train on crops of their own resolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What learns on a network of each family, against timm's names; and that nothing else changes."""
+"""The trainable layers of a network of each family, by timm's names; nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
-from fixres.models.blocks import blocks
+from fixres.models.probe import probe_network
 from pipelines.spec import InputError, Loader
 from tests.fixres.families import FAMILIES, PNASNET, Family, create
 from tests.fixres.finetuning.on_coded import finetune_on_coded
 
 
-def _learning(net: nn.Module, names: set[str]) -> set[str]:
+def _parameters(net: nn.Module, names: set[str]) -> set[str]:
     """Parameters of the named modules and of all inside them."""
     return {p for p, _ in net.named_parameters() if any(p.startswith(f"{name}.") for name in names)}
 
 
 def _chosen(net: nn.Module, side: int, **fields: object) -> tuple[set[str], str]:
-    chosen = trainable_layers(net, side, FinetuneConfig(**fields))  # type: ignore[arg-type]
+    chosen = trainable_layers(net, probe_network(net, side), FinetuneConfig(**fields))  # type: ignore[arg-type]
     freeze_except(net, chosen.modules)
     return {name for name, p in net.named_parameters() if p.requires_grad}, chosen.why
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, PNASNET], ids=lambda family: family.name)
-def test_what_learns(family: Family) -> None:
+def test_trainable_layers(family: Family) -> None:
     net, side = create(family), family.side
-    assert _chosen(net, side, layers="classifier")[0] == _learning(net, {family.classifier})
+    assert _chosen(net, side, layers="classifier")[0] == _parameters(net, {family.classifier})
     found, line = _chosen(net, side, layers="classifier_bn")
-    assert found == _learning(net, {family.classifier, *family.norms})
+    assert found == _parameters(net, {family.classifier, *family.norms})
     assert family.word in line and "\n" not in line and all(name in line for name in family.norms)
     statistics = {n for n, m in net.named_modules() if m.training}
     assert statistics == {n for n in family.norms if isinstance(net.get_submodule(n), nn.BatchNorm2d)}
-    assert _chosen(net, side, layers="paper")[0] == _learning(net, set(family.paper))
+    assert _chosen(net, side, layers="paper")[0] == _parameters(net, set(family.paper))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, PNASNET], ids=lambda family: family.name)
@@ -67,22 +67,20 @@ def test_last_blocks(family: Family) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )
 def test_blocks_of_other_networks(net: nn.Module, last: str, num: int) -> None:
-    found = blocks(net, 64)
+    found = probe_network(net, 64).blocks
     assert found.modules[-1] is net.get_submodule(last) and len(found.modules) == num and not found.are_cells
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
 def test_the_papers_layers_on_torchvisions_efficientnet() -> None:
     net = torchvision.models.efficientnet_b0(num_classes=2)
-    assert _chosen(net, 32, layers="paper")[0] == _learning(net, {"features.8.0", "features.8.1", "classifier.1"})
+    assert _chosen(net, 32, layers="paper")[0] == _parameters(net, {"features.8.0", "features.8.1", "classifier.1"})
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("augmentation", ["test", "test_flip"])
-def test_every_family_goes_through_the_fix(
-    augmentation: str, family: Family, open_coded: Callable[..., Loader]
-) -> None:
-    """Cached and not; weights outside of what learns, and statistics outside of the norms, stay to the bit."""
+def test_every_family_is_finetuned(augmentation: str, family: Family, open_coded: Callable[..., Loader]) -> None:
+    """Cached and not; weights of other layers and statistics of other norms stay equal to the bit."""
     net = create(family)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     config = FinetuneConfig(epochs=1, lr=0.5, augmentation=augmentation)  # type: ignore[arg-type]
@@ -97,24 +95,26 @@ def test_every_family_goes_through_the_fix(
 
 def test_no_graph_is_kept_for_frozen_layers() -> None:
     net = create(FAMILIES[0])
-    freeze_except(net, trainable_layers(net, 32, FinetuneConfig()).modules)
+    freeze_except(net, trainable_layers(net, probe_network(net, 32), FinetuneConfig()).modules)
     seen = []
     net.layer3.register_forward_hook(lambda _m, _i, output: seen.append(output.requires_grad))
     assert net(torch.zeros(2, 3, 32, 32)).requires_grad and seen == [False]
 
 
-def test_more_blocks_than_there_are() -> None:
-    with pytest.raises(InputError, match="num_blocks=9: ResNet shows 4 blocks"):
-        trainable_layers(create(FAMILIES[0]), 32, FinetuneConfig(layers="last_blocks", num_blocks=9))
+def test_more_blocks_than_exist_are_refused() -> None:
+    net = create(FAMILIES[0])
+    with pytest.raises(InputError, match="num_blocks=9: ResNet has 4 blocks"):
+        trainable_layers(net, probe_network(net, 32), FinetuneConfig(layers="last_blocks", num_blocks=9))
 
 
 def test_a_network_without_blocks_and_norms() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    assert not blocks(net, 16).modules
-    chosen = trainable_layers(net, 16, FinetuneConfig())
+    probe = probe_network(net, 16)
+    assert not probe.blocks.modules
+    chosen = trainable_layers(net, probe, FinetuneConfig())
     assert chosen.modules == (net[-1],) and "no normalization feeds it" in chosen.why
-    with pytest.raises(InputError, match="shows 0 blocks"):
-        trainable_layers(net, 16, FinetuneConfig(layers="last_blocks"))
+    with pytest.raises(InputError, match="has 0 blocks"):
+        trainable_layers(net, probe, FinetuneConfig(layers="last_blocks"))
 
 
 @pytest.mark.parametrize(

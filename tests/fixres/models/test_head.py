@@ -1,4 +1,4 @@
-"""The layers a fix trains, on networks of many families."""
+"""The head, on networks of many families."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
-from fixres.models.head import last_layers
+from fixres.models.probe import probe_network
 from pipelines.spec import InputError
 
 
 def _names(net: nn.Module, resolution: int) -> tuple[str, list[str]]:
     names = {id(module): name for name, module in net.named_modules()}
-    layers = last_layers(net, resolution)
-    return names[id(layers.classifier)], [names[id(module)] for module in layers.batchnorms]
+    head = probe_network(net, resolution).head
+    return names[id(head.classifier)], [names[id(module)] for module in head.batchnorms]
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def _names(net: nn.Module, resolution: int) -> tuple[str, list[str]]:
         ("convnext_atto", "head.fc", []),
     ],
 )
-def test_last_layers_of_timm_networks(name: str, classifier: str, batchnorms: list[str]) -> None:
+def test_head_of_timm_networks(name: str, classifier: str, batchnorms: list[str]) -> None:
     assert _names(timm.create_model(name, num_classes=3), 64) == (classifier, batchnorms)
 
 
-def test_last_layers_of_a_torchvision_network() -> None:
+def test_head_of_a_torchvision_network() -> None:
     assert _names(torchvision.models.resnet18(num_classes=3), 64) == ("fc", ["layer4.1.bn2"])
 
 
@@ -49,7 +49,7 @@ def test_looking_changes_nothing() -> None:
     modes = [module.training for module in net.modules()]
     gradients = [parameter.requires_grad for parameter in net.parameters()]
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    last_layers(net, 64)
+    probe_network(net, 64)
     assert [module.training for module in net.modules()] == modes
     assert [parameter.requires_grad for parameter in net.parameters()] == gradients
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
@@ -57,18 +57,18 @@ def test_looking_changes_nothing() -> None:
 
 def test_a_network_without_classifier_is_refused() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(InputError, match="nothing to fix"):
-        last_layers(net, 16)
+    with pytest.raises(InputError, match="do not come from a linear layer"):
+        _ = probe_network(net, 16).head
 
 
 _NORMS = {"layer4.0.bn2", "layer4.0.downsample.2"}
 
 
 @pytest.mark.parametrize(("which", "expected"), [("classifier", {"fc"}), ("classifier_bn", {"fc", *_NORMS})])
-def test_only_the_named_layers_learn(which: str, expected: set[str]) -> None:
+def test_only_the_named_layers_are_trained(which: str, expected: set[str]) -> None:
     net = timm.create_model("resnet10t", num_classes=3)
-    freeze_except(net, trainable_layers(net, 64, FinetuneConfig(layers=which)).modules)  # type: ignore[arg-type]
-    learning = {name.rsplit(".", 1)[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
-    assert learning == expected
+    freeze_except(net, trainable_layers(net, probe_network(net, 64), FinetuneConfig(layers=which)).modules)  # type: ignore[arg-type]
+    trained = {name.rsplit(".", 1)[0] for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trained == expected
     in_training = {name for name, module in net.named_modules() if module.training}
     assert in_training == expected - {"fc"}
