@@ -211,7 +211,7 @@ def _of_size(side: int) -> list[str]:
             ["--variants.fast.finetune.layers", "last_blocks", "--variants.fast.finetune.num_blocks", "99"],
             "finetune.num_blocks=99",
         ),
-        (None, ["--variants.fast.finetune.cache_dir", "/nowhere"], "finetune.cache_dir=/nowhere is no folder"),
+        (None, ["--variants.fast.finetune.cache_dir", "/nowhere"], "finetune.cache_dir=/nowhere is not a folder"),
         (
             None,
             ["--variants.fast.finetune.batch_size", "1", "--variants.fast.test_res", "32"],
