@@ -30,8 +30,8 @@ from benchmarks.harness.options import sides
 from benchmarks.harness.records import RESULTS, finish, read_record, record
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.factory import Normalize, create_model
-from fixres.models.probe import forward_flops
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.models.probe import forward_flops
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.runtime.cli import Parser, output_file
