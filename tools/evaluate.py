@@ -24,13 +24,13 @@ def main() -> None:
         evaluation_table,
     )
     from fixres.models.precision import choose_device
-    from pipelines.datasets.eval_data import names_for_real, open_test_data
+    from pipelines.datasets.eval_data import names_for_real, open_eval_data
 
     job = parse(EvaluateJob, sys.argv[1:], "Tests a network with the transform that it carries.")
     if job.softmax_files:
         evaluations = [evaluate_softmax(job)]
     else:
-        data = open_test_data(job.data, str(choose_device(job.device)), job.images)
+        data = open_eval_data(job.data, str(choose_device(job.device)), job.images)
         names = names_for_real(data, job.val_labels) if job.real else None
         evaluations = evaluate_network(job, data, data.classes, names)
     print(evaluation_table(evaluations))

@@ -15,11 +15,11 @@ def main() -> None:
     from fixres.config.parsing import parse
     from fixres.evaluation.features import ExtractJob, extract
     from fixres.models.precision import choose_device
-    from pipelines.datasets.eval_data import open_test_data
+    from pipelines.datasets.eval_data import open_eval_data
 
     job = parse(ExtractJob, sys.argv[1:], "Writes embeddings, softmax and labels of all images of a split.")
-    data = open_test_data(job.data, str(choose_device(job.device)), job.images)
-    done = extract(job, data, data.classes, data.image_names(job.split), data.stored(job.split))
+    data = open_eval_data(job.data, str(choose_device(job.device)), job.images)
+    done = extract(job, data, data.classes, data.image_names(job.split), data.pixel_settings(job.split))
     print(
         f"{done.folder}: {done.num_images} images, {done.num_kept} of them from before; {done.seconds:.1f} s, "
         f"{(done.num_images - done.num_kept) / max(done.seconds, 1e-9):.0f} images/s"

@@ -1,4 +1,4 @@
-"""Whether stored images are the ones they were: by content when a run goes on, by the file system while it runs."""
+"""Digests of stored images: by content for a resumed run, by file times for the conversion cache and a running one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.sources.folder import FilesSource
 from pipelines.spec import InputError
 
 _ENDS = 1 << 16  # bytes at both ends of a file: .beton files have their tables there
 
 
 def fingerprint(paths: list[Path]) -> str:
-    """16 hex digits of what is stored, wherever it lies and whenever it was copied there.
+    """16 hex digits of the content of files or folders, independent of their paths and times.
 
-    Of each file its size and both ends are read; of folders the names, and of folders of few large files (shards) the
-    files, too. An image that was overwritten in the middle is not noticed: checksums of all images are for
-    `convert_imagenet.py --verify`.
+    It covers the size and both ends of each file. In folders it covers all names, and the content of .tar and .beton
+    files only. An image that was overwritten in the middle is not noticed; `convert_imagenet.py --verify` checks all
+    images.
 
     Args:
-        paths: files or folders, in an order that means something.
+        paths: files or folders; their order matters.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -32,7 +33,7 @@ def fingerprint(paths: list[Path]) -> str:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Path | None]]:
-    """Names inside, sorted, and the files to look into."""
+    """Yields all names inside, sorted, and the path of each file to read."""
     if path.is_file():
         yield "", path
         return
@@ -51,27 +52,49 @@ def _ends(file: Path) -> bytes:
         return size.to_bytes(8, "little") + head + opened.read(_ENDS)
 
 
+def files_digest(source: FilesSource) -> str:
+    """64 hex digits of the relative names, sizes and modification times of all images.
+
+    A missing file is no error here; the conversion reports it.
+    """
+    digest = hashlib.sha256()
+    for file in source.files:
+        try:
+            status = os.stat(file)
+            size, time = status.st_size, status.st_mtime_ns
+        except OSError:
+            size, time = -1, -1
+        name = os.path.relpath(file, source.path)
+        digest.update(f"{name}\0{size}\0{time}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def short_digest(text: str) -> str:
+    """10 hex digits for names of generated files."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
 class Unchanged:
-    """Remembers files as the file system sees them.
+    """Notices that files are replaced or changed while a run reads them.
 
     Args:
-        paths: files; of folders only the folder itself is looked at.
+        paths: files and folders; the files in a folder are not checked.
     """
 
     def __init__(self, paths: list[Path]) -> None:
-        self._seen = {path: _look(path) for path in paths}
+        self._seen = {path: _stat(path) for path in paths}
 
     def check(self) -> None:
-        """Raises InputError if one of them was replaced, changed or removed since."""
+        """Raises InputError if one of the paths was replaced, changed or removed since."""
         for path, seen in self._seen.items():
-            if _look(path) != seen:
+            if _stat(path) != seen:
                 raise InputError(
-                    f"{path} was changed or replaced while the run reads it; bring the old file back and go on with "
-                    "--resume auto, or start afresh"
+                    f"{path} was changed or replaced while the run reads it; restore the old file and use "
+                    "--resume auto, or start again"
                 )
 
 
-def _look(path: Path) -> tuple[int, ...] | None:
+def _stat(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""From a `DataConfig` to loaders: find or make the images, store them as the engine reads them, open splits."""
+"""Data that is ready for training or evaluation: stored as one engine reads it, opened as loaders of its splits."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from pipelines.datasets.conversion_cache import stored_for
+from pipelines.datasets.conversion_cache import convert_for_engine
 from pipelines.datasets.fingerprints import Unchanged, fingerprint
-from pipelines.datasets.resolve import DataFolders, find_data
+from pipelines.datasets.resolve import DataFolders, resolve_data
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.inspection.image_headers import image_sizes
 from pipelines.loaders import is_installed, open_loader
 from pipelines.sources import open_stored
-from pipelines.sources.folder import FolderSource
+from pipelines.sources.folder import FilesSource, FolderSource
 from pipelines.spec import DataConfig, Loader, LoaderConfig
 
+Split = Literal["train", "val"]
 
-class Choice(NamedTuple):
-    """An engine, and in one line why it."""
+
+class EngineChoice(NamedTuple):
+    """An engine, and one line that says why it was chosen."""
 
     engine: str
     why: str
 
 
-def choose_engine(name: str, device: str, has_records: bool = True) -> Choice:
+def choose_engine(name: str, device: str, has_records: bool = True) -> EngineChoice:
     """The engine `name`, or for "auto" the one for the hardware.
 
-    On CPUs `roc` is the fastest (benchmarks/results/throughput.json). That `roc-dali` is on a GPU is what its host work
-    of some microseconds an image lets expect; it has not been measured (docs/gpu.md).
+    On CPUs `roc` is the fastest (benchmarks/results/throughput.json). On GPUs `roc-dali` is expected to be the fastest,
+    because its host work is some microseconds an image; this has not been measured (docs/gpu.md).
 
     Args:
         name: one of pipelines.loaders.ENGINES, or "auto".
@@ -39,63 +41,36 @@ def choose_engine(name: str, device: str, has_records: bool = True) -> Choice:
         has_records: whether the data is stored, or will be, as RoC files.
     """
     if name != "auto":
-        return Choice(name, f"engine {name}: as asked for")
+        return EngineChoice(name, f"engine {name}: as asked for")
     if torch.device(device).type != "cuda":
-        return Choice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
+        return EngineChoice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
     if not has_records:
-        return Choice("roc", "engine roc: the .beton files have no RoC records, which roc-dali needs")
+        return EngineChoice("roc", "engine roc: the .beton files have no RoC records, which roc-dali needs")
     if is_installed("roc-dali"):
-        return Choice("roc-dali", f"engine roc-dali: {device} decodes, so that the host only cuts bytes")
-    return Choice("roc", "engine roc: DALI is missing, so the CPU decodes; pip install 'roc-fixres[dali]' for roc-dali")
+        return EngineChoice("roc-dali", f"engine roc-dali: {device} decodes, so that the host only cuts bytes")
+    return EngineChoice(
+        "roc", "engine roc: DALI is missing, so the CPU decodes; pip install 'roc-fixres[dali]' for roc-dali"
+    )
 
 
-def _has_records(data: DataFolders) -> bool:
-    """Whether both splits are RoC files, or folders, which are converted to what the engine reads."""
-    return all(split.is_dir() or "roc" in BetonReader(split).field_names for split in (data.train, data.val))
-
-
-def stored_as(engine: str, config: DataConfig, stored: Path) -> dict[str, Any]:
-    """What decides the pixels of a split beside its crop: "engine", "min_zoom", "fingerprint" of what is stored.
-
-    Args:
-        engine: that reads it.
-        config: with which.
-        stored: file or folder.
-    """
-    return {"engine": engine, "min_zoom": config.min_zoom, "fingerprint": fingerprint([stored])}
-
-
-class PreparedData:
-    """Images found and stored as one engine reads them; calling it opens a loader of a split.
-
-    Args:
-        config: which images, which engine.
-        device: where batches arrive, "cpu" or "cuda[:n]".
+class StoredSplits:
+    """The splits of a data set, stored as one engine reads them. Calling it opens a loader of a split.
 
     Attributes:
+        config: which images, which engine.
+        device: where batches arrive, "cpu" or "cuda[:n]".
         engine: name of the engine.
-        engine_why: a line that says why this one.
-        fingerprint: of the stored images, see `pipelines.datasets.fingerprints`.
-        prepare_seconds: what finding, making and converting took in this process.
+        classes: class names in label order.
     """
 
-    def __init__(self, config: DataConfig, device: str) -> None:
-        start = time.perf_counter()
-        self.config, self.device = config, device
-        self._folders = find_data(config.path, config.work_dir, config.seed)
-        self.engine, self.engine_why = choose_engine(config.engine, device, _has_records(self._folders))
-        self._stored = {
-            split: stored_for(self.engine, folder, config.work_dir, config.max_side, config.quality, config.num_workers)
-            for split, folder in (("train", self._folders.train), ("val", self._folders.val))
-        }
-        self.fingerprint = fingerprint(list(self._stored.values()))
-        self._unchanged = Unchanged(list(self._stored.values()))
-        self.prepare_seconds = time.perf_counter() - start
+    def __init__(self, config: DataConfig, device: str, engine: str, classes: tuple[str, ...]) -> None:
+        self.config, self.device, self.engine, self.classes = config, device, engine, tuple(classes)
+        self._stored: dict[Split, Path] = {}  # filled by subclasses
 
-    def __call__(self, split: Literal["train", "val"], **fields: Any) -> Loader:
-        """A loader of `split`; `fields` are those of LoaderConfig that `DataConfig` does not settle."""
+    def __call__(self, split: Split, **fields: Any) -> Loader:
+        """Opens a loader of `split`; `fields` are the fields of LoaderConfig that `DataConfig` does not have."""
         config = LoaderConfig(
-            path=self._stored[split],
+            path=self._path(split),
             num_workers=self.config.num_workers,
             device=self.device,
             on_bad=self.config.on_bad,
@@ -105,43 +80,72 @@ class PreparedData:
         )
         return open_loader(self.engine, config)
 
-    def check_unchanged(self) -> None:
-        """Raises InputError if the stored files are not those that were found at the start."""
-        self._unchanged.check()
+    def pixel_settings(self, split: Split) -> dict[str, Any]:
+        """Everything that determines the pixels of `split` apart from the crop."""
+        stored = fingerprint([self._path(split)])
+        return {"engine": self.engine, "min_zoom": self.config.min_zoom, "fingerprint": stored}
 
-    def stored(self, split: Literal["train", "val"]) -> dict[str, Any]:
-        """What decides the pixels of `split` beside its crop, see `stored_as`."""
-        return stored_as(self.engine, self.config, self._stored[split])
-
-    def train_sizes(self) -> np.ndarray:
-        """int64 (N, 2): heights and widths of training images; of some, chosen by chance, if no table has all."""
-        return image_sizes(open_stored(self._stored["train"])).sizes
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self._folders.classes
-
-    def image_names(self, split: Literal["train", "val"]) -> list[str] | None:
-        """Paths of the images of `split` in order; None for .beton files, which do not keep names."""
+    def image_names(self, split: Split) -> list[str] | None:
+        """The images' paths in order; None for .beton files, which do not keep names."""
         source = self._source(split)
-        return list(source.files) if isinstance(source, FolderSource) else None
+        return list(source.files) if isinstance(source, FilesSource) else None
 
-    def labels(self, split: Literal["train", "val"]) -> np.ndarray:
+    def labels(self, split: Split) -> np.ndarray:
         """int64 (N,)."""
         return np.asarray(self._source(split).labels)
 
-    def _source(self, split: Literal["train", "val"]) -> FolderSource | BetonReader:
-        path = self._folders.train if split == "train" else self._folders.val
-        return FolderSource(path) if path.is_dir() else BetonReader(path)
+    def _path(self, split: Split) -> Path:
+        return self._stored[split]
+
+    def _source(self, split: Split) -> FilesSource | BetonReader:
+        raise NotImplementedError
+
+
+class PreparedData(StoredSplits):
+    """The data of a `DataConfig`: train and val, generated, downloaded, split and converted as necessary.
+
+    Attributes:
+        engine_why: a line that says why this engine was chosen.
+        fingerprint: of the stored images, see `pipelines.datasets.fingerprints`.
+        prepare_seconds: time that the preparation took in this process.
+    """
+
+    def __init__(self, config: DataConfig, device: str) -> None:
+        start = time.perf_counter()
+        self._folders = resolve_data(config.path, config.work_dir, config.seed)
+        engine, self.engine_why = choose_engine(config.engine, device, _has_records(self._folders))
+        super().__init__(config, device, engine, self._folders.classes)
+        self._stored["train"] = convert_for_engine(engine, self._folders.train, config)
+        self._stored["val"] = convert_for_engine(engine, self._folders.val, config)
+        paths = list(self._stored.values())
+        self.fingerprint = fingerprint(paths)
+        self._unchanged = Unchanged(paths)
+        self.prepare_seconds = time.perf_counter() - start
+
+    def check_unchanged(self) -> None:
+        """Raises InputError if the stored files have changed since the start."""
+        self._unchanged.check()
+
+    def train_sizes(self) -> np.ndarray:
+        """int64 (N, 2): heights and widths of training images, or of random ones if there is no table of all."""
+        return image_sizes(open_stored(self._stored["train"])).sizes
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of the data."""
+        """Facts about the data for a report."""
         return {
             "path": self.config.path,
             "engine": self.engine,
             "engine_why": self.engine_why,
-            "classes": list(self._folders.classes),
+            "classes": list(self.classes),
             "fingerprint": self.fingerprint,
             "prepare_seconds": self.prepare_seconds,
         }
+
+    def _source(self, split: Split) -> FilesSource | BetonReader:
+        path = self._folders.train if split == "train" else self._folders.val
+        return FolderSource(path) if path.is_dir() else BetonReader(path)
+
+
+def _has_records(data: DataFolders) -> bool:
+    """Whether both splits are RoC files, or folders, which are converted to what the engine reads."""
+    return all(split.is_dir() or "roc" in BetonReader(split).field_names for split in (data.train, data.val))

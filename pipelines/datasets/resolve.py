@@ -1,4 +1,4 @@
-"""From what a person names as data to two splits of the same classes: found, drawn, downloaded, or split here."""
+"""Resolves the user's `data.path` to two splits of the same classes: finds, generates, downloads or splits them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.datasets.conversion_cache import short_digest
+from pipelines.datasets.fingerprints import short_digest
 from pipelines.datasets.split import split_folder
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.runtime.atomic_files import atomic_folder
@@ -19,7 +19,7 @@ from pipelines.sources.scenes.scene import SceneConfig
 from pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
 from pipelines.spec import InputError
 
-_MADE_HERE = ("scenes", "imagenette")
+_GENERATED = ("scenes", "imagenette")
 
 
 class DataFolders(NamedTuple):
@@ -36,17 +36,16 @@ class DataFolders(NamedTuple):
     classes: tuple[str, ...]
 
 
-def find_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:
-    """The training and test folders of `path`, made first if need be. The data's own folder is never written to.
+def resolve_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:
+    """The train and val splits of `path`, generated if necessary. Nothing is written into the data's own folder.
 
     Args:
-        path: "scenes" (drawn here), "imagenette" (downloaded), a folder with train/ and val/, one with train.beton and
-            val.beton, or a folder of class folders, which is split here; a folder that bears one of those names is
-            given as "./scenes".
-        work_dir: where everything made here is kept and found again.
-        seed: of what is drawn here: the scenes or the split.
+        path: "scenes" (generated), "imagenette" (downloaded), a folder with train/ and val/, one with train.beton and
+            val.beton, or a folder of class folders, which is split. A folder named scenes is given as "./scenes".
+        work_dir: keeps generated data for the next run.
+        seed: of the scenes or the split.
     """
-    if path not in _MADE_HERE and _holds_betons(Path(path)):
+    if path not in _GENERATED and _holds_betons(Path(path)):
         return _beton_pair(Path(path))
     if path == "scenes":
         folder = prepare_scenes(SceneConfig(seed=seed), work_dir)
@@ -58,14 +57,14 @@ def find_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:
 
 
 def prepare_scenes(config: SceneConfig, work_dir: Path) -> Path:
-    """Folder of the synthetic scenes of `config` under `work_dir`, drawn unless a whole one is there."""
+    """The folder of the synthetic scenes of `config` in `work_dir`, drawn unless it is complete."""
     record = json.dumps(scenes_record(config), sort_keys=True)
     folder = work_dir / f"scenes-{short_digest(record)}"
     if is_complete(config, folder):
         return folder
     if folder.exists() and not (folder / RECORD_NAME).is_file():
-        raise InputError(f"{folder} is in the way of the scenes and was not made by this program; move it")
-    # Our own, but files are missing or its record is damaged: it is drawn anew.
+        raise InputError(f"{folder} blocks the folder of the scenes and was not made by this program; move it")
+    # It is ours, but files are missing or its record is damaged: draw it again.
     return write_scenes(config, folder, num_workers=len(os.sched_getaffinity(0)), overwrite=True)
 
 
@@ -79,7 +78,7 @@ def _download_imagenette(work_dir: Path) -> Path:
         return folder
     try:
         with atomic_folder(work_dir / name) as partial:
-            # torchvision takes a folder for whole as soon as it exists, so it may not unpack under the final name.
+            # torchvision takes any existing folder for complete, so it must not unpack under the final name.
             Imagenette(str(partial), split="train", size="320px", download=True)
             for split in ("train", "val"):
                 os.rename(partial / name / split, partial / split)
@@ -87,27 +86,28 @@ def _download_imagenette(work_dir: Path) -> Path:
             (partial / f"{name}.tgz").unlink()
     except InputError:
         raise
-    # No network shows as URLError, a cut connection as HTTPException, a damaged archive as RuntimeError or TarError.
+    # Without a network torchvision raises URLError, for a broken connection HTTPException, for a damaged archive
+    # RuntimeError or TarError.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         raise InputError(
             f"imagenette could not be downloaded ({_one_line(error)}); check the network, or unpack imagenette2-320.tgz"
-            f" into {work_dir}, or take 'scenes', which needs no download"
+            f" into {work_dir}, or use 'scenes', which needs no download"
         ) from None
     return folder
 
 
 def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
-    """`root` itself if it holds train/ and val/, else the folder of the split we make of it."""
+    """`root` itself if it has train/ and val/, else the folder of its generated split."""
     if not root.is_dir():
-        names = " or ".join(repr(name) for name in _MADE_HERE)
-        raise InputError(f"{root} is no folder; give a folder of photographs, or {names}")
+        names = " or ".join(repr(name) for name in _GENERATED)
+        raise InputError(f"{root} is not a folder; give a folder of photographs, or {names}")
     if not any(root.iterdir()):
         raise InputError(f"{root} is empty; it needs train/ and val/, or a subfolder of images for each class")
     if work_dir.resolve().is_relative_to(root.resolve()):
         raise InputError(
-            f"work_dir={work_dir} lies inside the data {root}; choose a folder outside, nothing is written there"
+            f"work_dir={work_dir} is inside the data {root}; choose a folder outside, because nothing is written there"
         )
     train, val = (_holds_class_folders(root / name) for name in ("train", "val"))
     if train and val:
@@ -116,18 +116,18 @@ def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
         there, missing = ("train", "val") if train else ("val", "train")
         raise InputError(
             f"{root} has {there}/ with class folders but no {missing}/; add {root / missing}, or give {root / there} as"
-            " the data to have it split here"
+            " the data to split it"
         )
     return split_folder(root, work_dir, seed)
 
 
 def _holds_class_folders(folder: Path) -> bool:
-    """Whether `folder` is a split. One that holds images directly is a class that happens to be called train."""
+    """Whether `folder` is a split. A folder named train that holds images directly is a class."""
     return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
 
 
 def _holds_betons(root: Path) -> bool:
-    """Whether `root` is converted data. Class folders beside the files would leave open which is meant."""
+    """Whether `root` is converted data. Raises InputError if it also has folders, which would be ambiguous."""
     there = [name for name in ("train", "val") if (root / f"{name}.beton").is_file()]
     if not there:
         return False
@@ -137,13 +137,13 @@ def _holds_betons(root: Path) -> bool:
     folders = [name for name in ("train", "val") if (root / name).is_dir()]
     if folders:
         raise InputError(
-            f"{root} holds train.beton and val.beton, and {folders[0]}/ too; move one kind to its own folder"
+            f"{root} holds train.beton and val.beton, but also {folders[0]}/; move one kind to its own folder"
         )
     return True
 
 
 def _beton_pair(root: Path) -> DataFolders:
-    """Both files, whose labels must count in the same list of classes."""
+    """Both files, which must have the same class list."""
     train, val = root / "train.beton", root / "val.beton"
     classes, others = BetonReader(train).classes, BetonReader(val).classes
     if classes == others:
@@ -157,18 +157,15 @@ def _beton_pair(root: Path) -> DataFolders:
 
 
 def _check_pair(train: Path, val: Path) -> DataFolders:
-    """Both folders scanned: every class has images, and both have the same classes."""
-    classes = FolderSource(train).classes
-    others = FolderSource(val).classes
-    for name in classes:
-        if name not in others:
+    """Scans both folders. Every class must have images, and both must have the same classes."""
+    classes, others = FolderSource(train).classes, FolderSource(val).classes
+    for one, names, other, other_names, missing in (
+        (train, classes, val, others, "test"),
+        (val, others, train, classes, "training"),
+    ):
+        if only := sorted(set(names) - set(other_names)):
             raise InputError(
-                f"class {name} is in {train} but not in {val}; add its test images or remove it from train"
-            )
-    for name in others:
-        if name not in classes:
-            raise InputError(
-                f"class {name} is in {val} but not in {train}; add its training images or remove it from val"
+                f"class {only[0]} is in {one} but not in {other}; add its {missing} images or remove it from {one.name}"
             )
     return DataFolders(train, val, classes)
 

@@ -1,4 +1,4 @@
-"""A split of our own for class folders that come without one: links, by seed and names alone, recorded."""
+"""Splits class folders into train and val by symbolic links."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.datasets.conversion_cache import short_digest
+from pipelines.datasets.fingerprints import short_digest
 from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.sampling.philox import STREAM_SPLIT, random_words
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
 
 VAL_SHARE = 0.2
-"""Share of each class that our own split keeps for testing."""
+"""Share of each class that is held out for val."""
 SPLIT_RECORD = "split.json"
 
 
 def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
     """A folder with train/ and val/ of symbolic links to the images of `root`, an ImageFolder without a split.
 
-    The split is stratified, depends on the seed and the files' names only, and is recorded in `split.json`. It is used
-    again as long as the files are the same; a changed set of files is an error, since the images of the two sides
-    would change places unnoticed.
+    The split is stratified, depends only on the seed and the files' names, and is recorded in `split.json`. It is used
+    again as long as the files are the same. A changed set of files is an error, because images would silently move
+    between train and val.
     """
     root = root.resolve()
     source = FolderSource(root)
@@ -48,7 +48,7 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
 
 
 def _stratified(source: FolderSource, seed: int) -> np.ndarray:
-    """bool (N,): which images are held out for val; of each class VAL_SHARE, at least one, never all."""
+    """bool (N,): whether each image is held out for val. Of each class it is VAL_SHARE, at least one, never all."""
     words = random_words(seed, STREAM_SPLIT, 0, np.arange(len(source)), 1)[:, 0]
     val = np.zeros(len(source), bool)
     for label, name in enumerate(source.classes):
@@ -75,12 +75,10 @@ def _check_recorded(folder: Path, root: Path, files: Sequence[str]) -> None:
         record = json.loads((folder / SPLIT_RECORD).read_text())
         recorded = sorted(record["train"] + record["val"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{folder} has no readable {SPLIT_RECORD}; remove the folder to have {root} split anew"
-        ) from None
+        raise InputError(f"{folder} has no readable {SPLIT_RECORD}; remove the folder to split {root} again") from None
     if recorded != sorted(files):
         changed = sorted(set(recorded) ^ set(files))
         raise InputError(
-            f"{root} has changed since it was split ({len(changed)} files came or went, such as {changed[0]}); remove"
-            f" {folder} to have it split anew"
+            f"{root} has changed since it was split ({len(changed)} files added or gone, such as {changed[0]}); remove"
+            f" {folder} to split it again"
         )

@@ -174,7 +174,7 @@ def test_real_labels_find_their_images(tool: Tool, val: Path, tmp_path: Path) ->
     assert code == 0 and out.splitlines()[1].strip() == expected
     (tmp_path / "labels.txt").write_text(f"{_SYNSETS[0]}\n" * 12)
     code, _, line = tool("evaluate", *arguments, "--val_labels", tmp_path / "labels.txt")
-    assert code == 2 and "are those of no order of the data's 12 images" in line
+    assert code == 2 and "do not fit the data's 12 images in any known order" in line
 
 
 def test_names_from_labels_in_either_order(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_names_from_labels_in_either_order(tmp_path: Path) -> None:
     one, two, three = (f"ILSVRC2012_val_{number:08d}" for number in (1, 2, 3))
     assert names_by_labels(tmp_path / "l", np.array([0, 1, 1]), ("a", "b")) == [two, one, three]
     assert names_by_labels(tmp_path / "l", np.array([1, 0, 1]), ("a", "b")) == [one, two, three]
-    with pytest.raises(InputError, match="no order of the data's 3 images"):
+    with pytest.raises(InputError, match="do not fit the data's 3 images in any"):
         names_by_labels(tmp_path / "l", np.array([0, 0, 1]), ("a", "b"))
 
 

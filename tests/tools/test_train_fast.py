@@ -195,7 +195,7 @@ def _of_size(side: int) -> list[str]:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [
-        (None, ["--data.path", "/nowhere"], "/nowhere is no folder"),
+        (None, ["--data.path", "/nowhere"], "/nowhere is not a folder"),
         (_remove_class, [], "class_01"),
         (_corrupt, [], r"00004\.jpg.*(truncated|decode)"),
         (None, ["--data.engine", "turbo"], "turbo.*torch"),

@@ -1,4 +1,4 @@
-"""Folders as engines read them: stored once, and anew when anything changes."""
+"""Folders as engines read them: converted once, and again when anything changes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from pathlib import Path
 import pytest
 
 from pipelines.conversion import converter
-from pipelines.datasets import conversion_cache as storing
-from pipelines.datasets.conversion_cache import stored_for
-from pipelines.datasets.resolve import find_data
+from pipelines.datasets import conversion_cache
+from pipelines.datasets.conversion_cache import convert_for_engine
+from pipelines.datasets.resolve import resolve_data
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.webdataset_reader import TarSource
 from pipelines.sources.folder import FolderSource
-from pipelines.spec import BadSampleError, InputError
+from pipelines.spec import DataConfig, InputError
 from tests.pipelines.datasets.folders import one_line, photos
 
 
+def options(tmp_path: Path, **changes: object) -> DataConfig:
+    return DataConfig(work_dir=tmp_path / "work", num_workers=0, **changes)
+
+
 @pytest.mark.parametrize("engine", ["torch", "dali-slice"])
-def test_engines_that_read_folders_get_the_folder(tmp_path: Path, engine: str) -> None:
+def test_engines_that_read_folders_get_the_folder_itself(tmp_path: Path, engine: str) -> None:
     root = photos(tmp_path / "data", {"ant": 2})
-    assert stored_for(engine, root, tmp_path / "work", 500, 90, 0) == root
+    assert convert_for_engine(engine, root, options(tmp_path)) == root
     assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(("engine", "reader"), [("ffcv", BetonReader), ("dali", TarSource)])
-def test_stored_file_is_made_once_and_again_when_anything_changes(
+def test_a_folder_is_converted_again_only_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, reader: type
 ) -> None:
     root = photos(tmp_path / "data" / "train", {"ant": 3, "bee": 2})
@@ -35,7 +39,7 @@ def test_stored_file_is_made_once_and_again_when_anything_changes(
     monkeypatch.setattr(converter, "convert", lambda *a, **k: calls.append(a) or whole_convert(*a, **k, progress=False))
 
     def store(max_side: int = 500, quality: int = 90) -> Path:
-        return stored_for(engine, root, tmp_path / "work", max_side, quality, 0)
+        return convert_for_engine(engine, root, options(tmp_path, max_side=max_side, quality=quality))
 
     stored = store()
     source, read = FolderSource(root), reader(stored)
@@ -52,45 +56,46 @@ def test_stored_file_is_made_once_and_again_when_anything_changes(
     assert len(calls) == 5
 
 
-def test_two_folders_of_one_name_are_stored_apart(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_are_converted_separately(tmp_path: Path) -> None:
     roots = [photos(tmp_path / name / "data" / "train", {"ant": 1 + i}) for i, name in enumerate(("a", "b"))]
-    stored = [stored_for("dali", root, tmp_path / "work", 500, 90, 0) for root in roots]
+    stored = [convert_for_engine("dali", root, options(tmp_path)) for root in roots]
     assert stored[0] != stored[1]
     assert [len(TarSource(path)) for path in stored] == [1, 2]
 
 
-def test_folders_whose_names_are_no_text(tmp_path: Path) -> None:
+def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
     """A path may hold bytes that are not UTF-8, such as those of an archive packed on an older system."""
     root = photos(tmp_path / os.fsdecode(b"caf\xe9") / "train", {"ant": 3, os.fsdecode(b"gu\xeape"): 2})
-    stored = stored_for("ffcv", root, tmp_path / "work", 500, 90, 0)
+    stored = convert_for_engine("ffcv", root, options(tmp_path))
     assert BetonReader(stored).classes == FolderSource(root).classes
-    assert stored_for("ffcv", root, tmp_path / "work", 500, 90, 0) == stored
-    data = find_data(str(root), tmp_path / "work")
+    assert convert_for_engine("ffcv", root, options(tmp_path)) == stored
+    data = resolve_data(str(root), tmp_path / "work")
     assert len(FolderSource(data.train)) + len(FolderSource(data.val)) == 5
 
 
-@pytest.mark.parametrize("kind", ["no image", "a link to nowhere"])
-def test_bad_image_stops_or_is_left_out_and_logged(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("on_bad", ["stop", "replace"])
+@pytest.mark.parametrize("kind", ["no image", "a broken link"])
+def test_a_bad_image_stops_the_conversion(kind: str, on_bad: str, tmp_path: Path) -> None:
+    """With either `on_bad`, because names and labels must be those of the folder."""
     root = photos(tmp_path / "data", {"ant": 3, "bee": 2})
     bad = root / "bee" / "001.jpg"
     bad.unlink()
     bad.write_bytes(b"no image") if kind == "no image" else bad.symlink_to(tmp_path / "nowhere")
-    with pytest.raises((InputError, BadSampleError), match=r"bee/001\.jpg") as caught:
-        stored_for("dali", root, tmp_path / "work", 500, 90, 0)
-    one_line(caught)
-    stored = stored_for("dali", root, tmp_path / "work", 500, 90, 0, on_bad="replace")
-    assert len(TarSource(stored)) == 4
-    assert "bee/001.jpg" in caplog.text
-    assert stored_for("dali", root, tmp_path / "work", 500, 90, 0, on_bad="replace") == stored
-    assert caplog.text.count("bee/001.jpg") == 1  # it was not made again
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"bee/001\.jpg") as caught:
+            convert_for_engine("dali", root, options(tmp_path, on_bad=on_bad))
+        one_line(caught)
+    bad.unlink()
+    bad.write_bytes((root / "bee" / "000.jpg").read_bytes())
+    assert len(TarSource(convert_for_engine("dali", root, options(tmp_path, on_bad=on_bad)))) == 5
 
 
 def test_unknown_engine_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="engine='fast' does not exist; choose one of torch"):
-        stored_for("fast", tmp_path, tmp_path / "work", 500, 90, 0)
+        convert_for_engine("fast", tmp_path, options(tmp_path))
 
 
 def test_engines_are_those_of_the_loaders() -> None:
     from pipelines.loaders import ENGINES
 
-    assert set(storing._STORED_AS) == set(ENGINES)
+    assert set(conversion_cache._FORMATS) == set(ENGINES)

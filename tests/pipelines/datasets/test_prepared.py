@@ -1,4 +1,4 @@
-"""Which engine "auto" means, and that it says why."""
+"""The engine that "auto" chooses, and its reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.conversion.converter import convert
-from pipelines.datasets import prepared as opening
+from pipelines.datasets import prepared
 from pipelines.datasets.prepared import PreparedData, choose_engine
 from pipelines.spec import DALIOptions, DataConfig, EvalCrop
 from tests.coded import write_coded_folder
@@ -23,18 +23,18 @@ from tests.coded import write_coded_folder
         ("cuda", False, "roc", r"pip install 'roc-fixres[dali]'"),
     ],
 )
-def test_auto_goes_by_hardware_and_packages(monkeypatch, device: str, installed: bool, engine: str, words: str) -> None:
-    monkeypatch.setattr(opening, "is_installed", lambda _: installed)
+def test_auto_depends_on_hardware_and_packages(
+    monkeypatch, device: str, installed: bool, engine: str, words: str
+) -> None:
+    monkeypatch.setattr(prepared, "is_installed", lambda _: installed)
     choice = choose_engine("auto", device)
     assert choice.engine == engine and words in choice.why
     assert choice.why.startswith(f"engine {engine}: ") and "\n" not in choice.why
 
 
 @pytest.mark.parametrize(("format", "engine"), [("roc", "roc-dali"), ("ffcv", "roc")])
-def test_auto_looks_into_converted_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, engine: str
-) -> None:
-    monkeypatch.setattr(opening, "is_installed", lambda _: True)
+def test_auto_reads_converted_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, engine: str) -> None:
+    monkeypatch.setattr(prepared, "is_installed", lambda _: True)
     for split in ("train", "val"):
         folder = write_coded_folder(tmp_path / "photos" / split, [(60, 70)] * 4)
         convert(folder, tmp_path / "stored" / f"{split}.beton", format, num_workers=0, progress=False)
@@ -42,7 +42,7 @@ def test_auto_looks_into_converted_files(
     assert data.engine == engine and ("no RoC records" in data.engine_why) == (format == "ffcv")
 
 
-def test_a_named_engine_is_taken() -> None:
+def test_a_named_engine_is_chosen() -> None:
     assert choose_engine("torch", "cuda").engine == "torch"
 
 
@@ -52,7 +52,7 @@ def test_settings_of_dali_reach_the_loader(tmp_path: Path, monkeypatch: pytest.M
     options = DALIOptions(prefetch=5)
     config = DataConfig(str(tmp_path / "photos"), "torch", tmp_path / "work", num_workers=0, dali=options)
     data, taken = PreparedData(config, "cpu"), []
-    monkeypatch.setattr(opening, "open_loader", lambda engine, config: taken.append((engine, config)))
+    monkeypatch.setattr(prepared, "open_loader", lambda engine, config: taken.append((engine, config)))
     data("val", crop=EvalCrop(), resolution=32, batch_size=2)
     assert taken[0][0] == "torch" and taken[0][1].dali == options
     assert data.describe()["engine_why"] == data.engine_why == "engine torch: as asked for"

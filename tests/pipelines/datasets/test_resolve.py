@@ -1,4 +1,4 @@
-"""Data found or made, and every way in which that can go wrong said in one line."""
+"""Data that is found, generated or downloaded; every error is one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torchvision
 from torchvision.datasets import ImageFolder
 
-from pipelines.datasets import resolve as prepare
-from pipelines.datasets.resolve import find_data, prepare_scenes
+from pipelines.datasets import resolve
+from pipelines.datasets.resolve import prepare_scenes, resolve_data
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.scenes.scene import SceneConfig
 from pipelines.spec import InputError
@@ -21,9 +21,9 @@ from tests.pipelines.datasets.folders import listing, one_line, pair, photos
 SMALL = SceneConfig(num_classes=3, num_train=6, num_val=3, long_side=(64, 80), object_pixels=24)
 
 
-def test_pair_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_pair_is_used_unchanged(tmp_path: Path) -> None:
     root = pair(tmp_path / "data", {"ant": 2, "bee": 1}, {"bee": 1, "ant": 1})
-    found = find_data(str(root), tmp_path / "work")
+    found = resolve_data(str(root), tmp_path / "work")
     assert found == (root / "train", root / "val", ("ant", "bee"))
     assert not (tmp_path / "work").exists()
 
@@ -40,7 +40,7 @@ def test_pair_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_classes_must_agree(tmp_path: Path, train: dict[str, int], val: dict[str, int], says: str) -> None:
     root = pair(tmp_path / "data", train, val)
     with pytest.raises(InputError, match=says) as caught:
-        find_data(str(root), tmp_path / "work")
+        resolve_data(str(root), tmp_path / "work")
     one_line(caught)
 
 
@@ -48,7 +48,7 @@ def test_classes_must_agree(tmp_path: Path, train: dict[str, int], val: dict[str
 def test_half_a_pair_is_reported(tmp_path: Path, there: str, missing: str) -> None:
     photos(tmp_path / "data" / there, {"ant": 3, "bee": 3})
     with pytest.raises(InputError, match=f"has {there}/ .* no {missing}/") as caught:
-        find_data(str(tmp_path / "data"), tmp_path / "work")
+        resolve_data(str(tmp_path / "data"), tmp_path / "work")
     one_line(caught)
 
 
@@ -56,9 +56,9 @@ def test_missing_empty_and_classless_folders_are_reported(tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "a.jpg").write_bytes(jpeg(coded_image(16, 16)))
-    for name, says in (("nowhere", "is no folder"), ("empty", "is empty"), ("flat", "no class folders")):
+    for name, says in (("nowhere", "is not a folder"), ("empty", "is empty"), ("flat", "no class folders")):
         with pytest.raises(InputError, match=says) as caught:
-            find_data(str(tmp_path / name), tmp_path / "work")
+            resolve_data(str(tmp_path / name), tmp_path / "work")
         assert name in one_line(caught)
     assert not (tmp_path / "work").exists()
 
@@ -66,13 +66,13 @@ def test_missing_empty_and_classless_folders_are_reported(tmp_path: Path) -> Non
 def test_work_inside_the_data_is_refused(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 3, "bee": 3})
     with pytest.raises(InputError, match="inside the data"):
-        find_data(str(root), root / "work")
+        resolve_data(str(root), root / "work")
     assert not (root / "work").exists()
 
 
 def test_class_called_train_is_a_class(tmp_path: Path) -> None:
     root = photos(tmp_path / "vehicles", {"bus": 5, "train": 5})
-    assert find_data(str(root), tmp_path / "work").classes == ("bus", "train")
+    assert resolve_data(str(root), tmp_path / "work").classes == ("bus", "train")
 
 
 def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,14 +80,14 @@ def test_scenes_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert FolderSource(folder / "train").classes == SMALL.classes
     made = listing(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "write_scenes", lambda *_, **__: pytest.fail("drawn again"))
+        patch.setattr(resolve, "write_scenes", lambda *_, **__: pytest.fail("drawn again"))
         assert prepare_scenes(SMALL, tmp_path) == folder
     next(folder.rglob("*.jpg")).unlink()
     assert prepare_scenes(SMALL, tmp_path) == folder
     assert listing(folder).keys() == made.keys()
 
 
-def test_strange_folder_in_the_scenes_place_is_kept(tmp_path: Path) -> None:
+def test_a_foreign_folder_under_the_scenes_name_is_kept(tmp_path: Path) -> None:
     folder = prepare_scenes(SMALL, tmp_path)
     shutil.rmtree(folder)
     folder.mkdir()
@@ -97,15 +97,15 @@ def test_strange_folder_in_the_scenes_place_is_kept(tmp_path: Path) -> None:
     assert (folder / "thesis.tex").exists()
 
 
-def test_word_scenes_gives_the_default_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_word_scenes_gives_the_default_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def small_scenes(config: SceneConfig, work_dir: Path) -> Path:
         asked.append(config)
         return pair(work_dir / "small", {"ant": 1}, {"ant": 1})
 
-    monkeypatch.setattr(prepare, "prepare_scenes", small_scenes)
-    assert find_data("scenes", tmp_path, seed=7).classes == ("ant",)
+    monkeypatch.setattr(resolve, "prepare_scenes", small_scenes)
+    assert resolve_data("scenes", tmp_path, seed=7).classes == ("ant",)
     assert asked == [SceneConfig(seed=7)]
 
 
@@ -117,12 +117,12 @@ def test_failed_download_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torchvision.datasets, "Imagenette", fail)
     with pytest.raises(InputError, match=r"imagenette could not be downloaded .*scenes") as caught:
-        find_data("imagenette", tmp_path)
+        resolve_data("imagenette", tmp_path)
     one_line(caught)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_download_is_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def download(root: str, **options: object) -> None:
@@ -131,7 +131,7 @@ def test_download_is_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.
         (Path(root) / "imagenette2-320.tgz").write_bytes(b"archive")
 
     monkeypatch.setattr(torchvision.datasets, "Imagenette", download)
-    found = [find_data("imagenette", tmp_path) for _ in range(2)]
+    found = [resolve_data("imagenette", tmp_path) for _ in range(2)]
     assert found[0] == found[1] and found[0].classes == ("n01", "n02")
     assert calls == [{"split": "train", "size": "320px", "download": True}]
     assert [p.name for p in found[0].train.parent.parent.iterdir()] == ["imagenette2-320"]
@@ -139,5 +139,5 @@ def test_download_is_kept_for_the_next_time(tmp_path: Path, monkeypatch: pytest.
 
 def test_coded_folder_splits(tmp_path: Path) -> None:
     root = write_coded_folder(tmp_path / "coded", [(32, 40)] * 10, num_classes=2)
-    found = find_data(str(root), tmp_path / "work")
+    found = resolve_data(str(root), tmp_path / "work")
     assert len(ImageFolder(found.train)) == 8 and len(ImageFolder(found.val)) == 2

@@ -1,4 +1,4 @@
-"""Converted data as a run's data: train.beton and val.beton are read as they are, and must number classes alike."""
+"""train.beton and val.beton as a run's data: they are read as they are and must have the same classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.conversion.converter import convert
-from pipelines.datasets.conversion_cache import stored_for
+from pipelines.datasets.conversion_cache import convert_for_engine
 from pipelines.datasets.prepared import PreparedData
-from pipelines.datasets.resolve import find_data
+from pipelines.datasets.resolve import resolve_data
 from pipelines.sources import open_source
 from pipelines.spec import DataConfig, EvalCrop, InputError
 from tests.coded import coded_image, jpeg
@@ -58,24 +58,24 @@ def test_a_shifted_label_is_refused_and_mended_by_the_class_list(tmp_path: Path)
     with pytest.raises(
         InputError, match=r"label 1 is b in .*train\.beton but c in .*\(3 and 2 classes\).*--classes-from"
     ):
-        find_data(str(root), tmp_path / "work")
+        resolve_data(str(root), tmp_path / "work")
     root = converted(tmp_path / "good", "abc", "ac", classes_from=root / "train.beton")
-    assert find_data(str(root), tmp_path / "work") == (root / "train.beton", root / "val.beton", ("a", "b", "c"))
+    assert resolve_data(str(root), tmp_path / "work") == (root / "train.beton", root / "val.beton", ("a", "b", "c"))
     assert open_source(root / "val.beton").labels.tolist() == [0, 0, 2, 2]
 
 
-def test_one_file_or_folders_beside_them_are_reported(tmp_path: Path) -> None:
+def test_a_missing_file_or_additional_folders_are_reported(tmp_path: Path) -> None:
     root = converted(tmp_path, "ab", "ab")
     (root / "val").mkdir()
-    with pytest.raises(InputError, match=r"holds train\.beton and val\.beton, and val/ too"):
-        find_data(str(root), tmp_path / "work")
+    with pytest.raises(InputError, match=r"holds train\.beton and val\.beton, but also val/"):
+        resolve_data(str(root), tmp_path / "work")
     (root / "val").rmdir()
     (root / "train.beton").unlink()
     with pytest.raises(InputError, match=r"has val\.beton but no train\.beton"):
-        find_data(str(root), tmp_path / "work")
+        resolve_data(str(root), tmp_path / "work")
 
 
 def test_an_engine_that_cannot_read_them_is_reported(tmp_path: Path) -> None:
     root = converted(tmp_path, "ab", "ab")
     with pytest.raises(InputError, match=r"engine='dali' cannot read .*train\.beton; choose one of roc"):
-        stored_for("dali", root / "train.beton", tmp_path / "work", 500, 90, 0)
+        convert_for_engine("dali", root / "train.beton", DataConfig(work_dir=tmp_path / "work", num_workers=0))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from pipelines.datasets import split as own_split
-from pipelines.datasets.resolve import find_data
+from pipelines.datasets.resolve import resolve_data
 from pipelines.datasets.split import SPLIT_RECORD, VAL_SHARE, split_folder
 from pipelines.spec import InputError
 from tests.pipelines.datasets.folders import listing, photos
@@ -23,7 +23,7 @@ from tests.pipelines.datasets.folders import listing, photos
 def test_split_is_stratified_complete_recorded_and_leaves_the_source_alone(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 10, "bee": 2, "cow": 31})
     before = listing(root)
-    found = find_data(str(root), tmp_path / "work", seed=3)
+    found = resolve_data(str(root), tmp_path / "work", seed=3)
     assert listing(root) == before
     sides = {split: ImageFolder(getattr(found, split)) for split in ("train", "val")}
     assert all(tuple(side.classes) == found.classes == ("ant", "bee", "cow") for side in sides.values())
@@ -75,7 +75,7 @@ def test_changed_source_is_not_split_behind_the_back(tmp_path: Path) -> None:
 def test_single_image_cannot_be_split(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 5, "bee": 1})
     with pytest.raises(InputError, match=r"class bee .* single image"):
-        find_data(str(root), tmp_path / "work")
+        resolve_data(str(root), tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
