@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.savings.comparison import Comparison
-from fixres.experiment.figures import VARIANT_COLORS, picture, plot_colors
+from fixres.experiment.figures import variant_colors
+from fixres.reporting.plots import axes as picture
+from fixres.reporting.plots import stacked_bars
 
 
 def _variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -21,10 +23,10 @@ def _variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def curves(record: dict[str, Any], target: float) -> bytes:
     """top1 at each variant's test resolution against training and fix clock: each seed thin, the mean thick."""
-    title = "Accuracy against the training clock, fix included"
-    with picture(title, "seconds of training (and fix)", "top-1, %", below=True) as (axes, png):
+    title, colors = "Accuracy against the training clock, fix included", variant_colors(_variants(record))
+    with picture(title, "seconds of training (and fix)", "top-1, %", legend="below") as (axes, png):
         for name, seeds in _variants(record).items():
-            color = VARIANT_COLORS[name]
+            color = colors[name]
             paths = np.array([[point[1:] for point in variant["curve"]] for variant in seeds])  # (seeds, tests, 2)
             for seconds_and_top1 in paths:
                 axes.plot(seconds_and_top1[:, 0], 100 * seconds_and_top1[:, 1], "-", color=color, alpha=0.3, lw=0.8)
@@ -51,7 +53,8 @@ def curves(record: dict[str, Any], target: float) -> bytes:
 def wall_clock(comparisons: Sequence[Comparison]) -> bytes:
     """Every end's accuracy against the program clock, with standard deviations."""
     title = "Accuracy against the program clock"
-    with picture(title, "seconds of the program, with one test", "top-1, %", below=True) as (axes, png):
+    colors = variant_colors([one.first.variant for one in comparisons])
+    with picture(title, "seconds of the program, with one test", "top-1, %", legend="below") as (axes, png):
         for one, marker in zip(comparisons, "osD^vPX<>ph*", strict=False):
             axes.errorbar(
                 one.wall_seconds.mean,
@@ -60,7 +63,7 @@ def wall_clock(comparisons: Sequence[Comparison]) -> bytes:
                 yerr=None if one.top1.sd is None else 100 * one.top1.sd,
                 fmt="*" if one.first.finetuned else marker,
                 ms=12 if one.first.finetuned else 6,
-                color=VARIANT_COLORS[one.first.variant],
+                color=colors[one.first.variant],
                 label=f"{one.first.title}, {one.first.test_res} px",
             )
         axes.set_xlim(left=0)
@@ -69,12 +72,13 @@ def wall_clock(comparisons: Sequence[Comparison]) -> bytes:
 
 def sweeps(record: dict[str, Any]) -> bytes:
     """top1 over test resolutions before (dotted) and after the fix, bands of one standard deviation over seeds."""
-    with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %", below=True) as (
+    colors = variant_colors(_variants(record))
+    with picture("Test resolution, before and after the fix", "test resolution, px", "top-1, %", legend="below") as (
         axes,
         png,
     ):
         for name, seeds in _variants(record).items():
-            color = VARIANT_COLORS[name]
+            color = colors[name]
             for key, style, when in (("sweep_before", "o:", "as trained"), ("sweep_after", "*-", "finetuned")):
                 if not seeds[0][key]:
                     continue
@@ -105,10 +109,4 @@ def stages(record: dict[str, Any]) -> bytes:
         "tests (curves and sweeps)": mean("evaluate_seconds"),
         "opening, saving": mean("paused_seconds") - mean("evaluate_seconds"),
     }
-    with picture("Time by stage", "seconds, mean over seeds", "", below=True) as (axes, png):
-        left = np.zeros(len(variants))
-        for (label, seconds), color in zip(parts.items(), plot_colors(), strict=True):
-            axes.barh(list(variants), seconds, left=left, label=label, color=color, height=0.55)
-            left += seconds
-        axes.invert_yaxis()
-    return png.getvalue()
+    return stacked_bars("Time by stage", "seconds, mean over seeds", list(variants), parts)

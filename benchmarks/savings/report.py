@@ -8,7 +8,8 @@ from benchmarks.savings import figures
 from benchmarks.savings.comparison import compare, target_of
 from benchmarks.savings.table import rows, verdicts
 from fixres.config.parsing import recipe_text
-from fixres.experiment.report import aligned, embed, render_page
+from fixres.observability.console import aligned
+from fixres.reporting.html_page import condition_rows, embed, render_page
 
 
 def text(record: dict[str, Any]) -> str:
@@ -33,10 +34,11 @@ def page(record: dict[str, Any]) -> str:
         figures.stages(record),
     ]
     return render_page(
+        "benchmarks.savings",
         "savings.html.j2",
         record=record,
         first=record["runs"][0],
-        commits=sorted({_commit(run["environment"]) for run in record["runs"]}),
+        conditions=_conditions(record),
         target=target,
         rows=rows(record),
         verdicts=verdicts(record),
@@ -47,6 +49,13 @@ def page(record: dict[str, Any]) -> str:
         comparisons=comparisons,
         recipe=recipe_text(record["runs"][0]["recipe"]),
     )
+
+
+def _conditions(record: dict[str, Any]) -> list[tuple[str, str]]:
+    commits = sorted({_commit(run["environment"]) for run in record["runs"]})
+    environment = record["runs"][0]["environment"]
+    others = {key: value for key, value in environment.items() if key not in ("commit", "commit_clean")}
+    return [("commits", "; ".join(commits)), *condition_rows(others)]
 
 
 def _commit(environment: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.stats import Spread, differences, ratios, spread_of
-from fixres.experiment.report import aligned
+from fixres.observability.console import aligned
 
 STACK_HEAD = (
     "", "source", "tested at", "top-1, %", "to the row above, points", "95 % interval", "training + fix, s",

@@ -14,6 +14,10 @@ RENAMED = {
     "fix_seconds": "finetune_seconds",
     "program_seconds": "wall_seconds",
     "top1_before_fix": "top1_before_finetune",
+    "top1_gain_of_fix": "top1_gain_of_finetune",
+    "train_clock_ratio": "train_time_ratio",
+    "train_clock_ratio_without_fix": "train_time_ratio_without_finetune",
+    "program_clock_ratio": "wall_time_ratio",
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain, recipe_text
 from fixres.config.recipe import Recipe
 from fixres.evaluation.accuracy import at
 from fixres.experiment import figures
 from fixres.experiment.results import VariantResult
-from pipelines.runtime.atomic_files import atomic_file, write_json
+from fixres.observability.console import aligned
+from fixres.reporting.html_page import condition_rows, embed, write_page
+from fixres.reporting.plots import contact_sheet
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
 VERSION = 1
@@ -28,8 +30,8 @@ class Report:
     """A finished run.
 
     Attributes:
-        recipe: what was asked.
-        variants: what came out.
+        recipe: the resolved recipe.
+        variants: the result of each variant.
         environment: hardware, versions, commit.
         data: path, engine, classes, sizes, preparation time.
         crops: variant name to uint8 (num, r, r, 3) crops under "train" and "test".
@@ -42,12 +44,12 @@ class Report:
     crops: dict[str, dict[str, np.ndarray]]
 
     def savings(self) -> dict[str, float] | None:
-        """The fast variant against the baseline; None unless both ran.
+        """The variant "fast" compared with "baseline"; None unless both were trained.
 
-        The fast variant's fix counts as training, and its gain is the accuracy difference in fractions.
+        Time ratios include fine-tuning where not said otherwise; gains are differences of top-1 in fractions.
         """
         variants = {variant.name: variant for variant in self.variants}
-        if set(variants) != {"baseline", "fast"}:
+        if not {"baseline", "fast"} <= set(variants):
             return None
         baseline, fast = variants["baseline"], variants["fast"]
         return {
@@ -59,7 +61,7 @@ class Report:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """What report.json holds."""
+        """The content of report.json."""
         return {
             "version": VERSION,
             "name": self.recipe.name,
@@ -71,31 +73,25 @@ class Report:
             "recipe": as_plain(self.recipe),
         }
 
+    def rows(self) -> list[list[str]]:
+        """The table of results: a heading, then a row for each quantity, a column for each variant."""
+        titles = [["", *(variant.name for variant in self.variants)]]
+        return titles + [[title, *(form(variant) for variant in self.variants)] for title, form in _ROWS]
+
     def table(self) -> str:
         """About ten lines for the terminal."""
-        rows = [("", *(variant.name for variant in self.variants))]
-        rows += [(title, *(form(variant) for variant in self.variants)) for title, form in _ROWS]
-        return "\n".join([*aligned(rows), *self._verdict()])
+        return "\n".join([*aligned(self.rows()), *self._comparison()])
 
-    def _verdict(self) -> list[str]:
+    def _comparison(self) -> list[str]:
         savings = self.savings()
         if savings is None:
             return []
         return [
-            f"fast against baseline: {savings['train_time_ratio']:.2f} of the training clock, fix included "
-            f"({savings['wall_time_ratio']:.2f} of the program clock)",
-            f"top-1 of fast less baseline: {100 * savings['top1_gain']:+.1f} points; "
-            f"gain of the fix at its test size: {100 * savings['top1_gain_of_finetune']:+.1f} points",
+            f"fast compared with baseline: {savings['train_time_ratio']:.2f} of the training time, fine-tuning "
+            f"included ({savings['wall_time_ratio']:.2f} of the wall-clock time)",
+            f"delta top-1 (percentage points): {100 * savings['top1_gain']:+.1f}; "
+            f"by fine-tuning alone: {100 * savings['top1_gain_of_finetune']:+.1f}",
         ]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equally many cells as lines for the terminal: the first column to the left, the others to the right."""
-    width = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(width[0]), *(cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True))])
-        for row in rows
-    ]
 
 
 def _resolutions(variant: VariantResult) -> str:
@@ -111,81 +107,65 @@ def _best(variant: VariantResult) -> str:
 _ROWS = (
     ("trained at", _resolutions),
     ("tested at", lambda variant: f"{variant.test_res} px"),
-    ("top-1 before fix", lambda variant: f"{100 * variant.top1_before_finetune:.1f} %"),
+    ("top-1 before fine-tuning", lambda variant: f"{100 * variant.top1_before_finetune:.1f} %"),
     ("top-1", lambda variant: f"{100 * variant.top1:.1f} %"),
-    ("best of the sweep before fix", _best),
-    ("training", lambda variant: f"{variant.train_seconds:.1f} s, {variant.images_per_second:.0f} images/s"),
+    ("best before fine-tuning", _best),
+    ("training time", lambda variant: f"{variant.train_seconds:.1f} s, {variant.images_per_second:.0f} images/s"),
     ("waiting for data", lambda variant: f"{100 * variant.data_wait_share:.0f} %"),
-    ("finetune", lambda variant: f"{variant.finetune_seconds:.1f} s"),
-    ("program", lambda variant: f"{variant.wall_seconds:.1f} s"),
+    ("fine-tuning time", lambda variant: f"{variant.finetune_seconds:.1f} s"),
+    ("wall-clock time", lambda variant: f"{variant.wall_seconds:.1f} s"),
 )
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Writes report.json and report.html into `folder`, each under its name only when complete."""
+    """Writes report.json and report.html into `folder`, each atomically."""
     write_json(folder / "report.json", report.as_json())
-    with atomic_file(folder / "report.html", overwrite=True) as path:
-        path.write_text(_html(report, folder), encoding="utf-8")
-
-
-def render_page(template: str, **values: Any) -> str:
-    """A page of its own, pictures inside, from one of fixres/templates; text is escaped, a missing value an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("fixres.experiment"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    return environment.get_template(template).render(**values)
-
-
-def _html(report: Report, folder: Path) -> str:
-    return render_page(
+    write_page(
+        folder / "report.html",
+        "fixres.experiment",
         "report.html.j2",
         report=report,
         savings=report.savings(),
-        rows=[(title, [form(variant) for variant in report.variants]) for title, form in _ROWS],
-        pictures=_pictures(report, folder),
-        crops=[(name, kind, embed(figures.contact_sheet(images)))
+        rows=report.rows(),
+        plots=[embed(png) for png in _plots(report, folder)],
+        crops=[(name, kind, embed(contact_sheet(images)))
                for name, kinds in report.crops.items() for kind, images in kinds.items()],
         sweep=_sweep_rows(report.variants),
+        conditions=condition_rows(report.environment),
         recipe=recipe_text(as_plain(report.recipe)),
     )  # fmt: skip
 
 
-def _pictures(report: Report, folder: Path) -> list[str]:
-    epochs: dict[str, list[float]] = {variant.name: [] for variant in report.variants}
+def _plots(report: Report, folder: Path) -> list[bytes]:
+    losses: dict[str, list[float]] = {variant.name: [] for variant in report.variants}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
+        record = renamed(json.loads(line))  # a resumed run may have begun with the former names
         if record["kind"] == "train":
-            epochs[record["variant"]].append(record["loss"])
+            losses[record["variant"]].append(record["loss"])
     variants = report.variants
-    return [embed(png) for png in (figures.curves(variants), figures.sweeps(variants), figures.stages(variants),
-                                    figures.losses(variants, epochs))]  # fmt: skip
+    return [figures.curves(variants), figures.sweeps(variants), figures.stages(variants), figures.losses(losses)]
 
 
-def _sweep_rows(variants: list[VariantResult]) -> list[tuple[int, list[str]]]:
-    """For each test resolution a cell for each variant and each of before and after the fix."""
-    columns = [results for variant in variants for results in (variant.sweep_before, variant.sweep_after) if results]
-    resolutions = [result.test_res for result in columns[0]]
-    return [
-        (resolution, [f"{100 * at(results, resolution).top1:.1f}" for results in columns]) for resolution in resolutions
+def _sweep_rows(variants: list[VariantResult]) -> list[list[str]]:
+    """A heading, then for each test resolution the top1 of each variant before and after fine-tuning."""
+    columns = [
+        (f"{variant.name}, {when}", sweep)
+        for variant in variants
+        for when, sweep in (("as trained", variant.sweep_before), ("fine-tuned", variant.sweep_after))
+        if sweep
     ]
-
-
-def embed(png: bytes) -> str:
-    """A PNG as the address of an image inside a page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    heading = ["test px", *(title for title, _ in columns)]
+    resolutions = [result.test_res for result in columns[0][1]]
+    return [
+        heading,
+        *([f"{res}", *(f"{100 * at(sweep, res).top1:.1f}" for _, sweep in columns)] for res in resolutions),
+    ]
 
 
 def read_report(folder: Path) -> dict[str, Any]:
     """report.json of a run folder."""
     path = folder / "report.json"
     try:
-        return json.loads(path.read_text())
+        return renamed(json.loads(path.read_text()))
     except FileNotFoundError:
-        raise InputError(f"{folder} holds no report.json; the run did not finish") from None
+        raise InputError(f"{folder} has no report.json; the run did not finish") from None

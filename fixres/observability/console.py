@@ -1,8 +1,9 @@
-"""What a person watching a run sees beside the records: bars and lines on stderr, of the main process only."""
+"""Progress bars, log lines and tables for the terminal. Bars and lines go to stderr, from the main process only."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -10,12 +11,21 @@ from fixres.distributed.process_group import is_main
 
 
 def bar(num_images: int, title: str) -> tqdm:
-    """A bar that counts images and vanishes at its end; none where stderr is no terminal."""
+    """A progress bar over images, removed at its end; hidden if stderr is not a terminal."""
     hidden = None if is_main() else True
     return tqdm(total=num_images, desc=title, unit="img", leave=False, mininterval=0.5, disable=hidden)
 
 
 def log(line: str) -> None:
-    """A line on stderr that does not break a bar."""
+    """Writes a line to stderr without breaking a progress bar."""
     if is_main():
         tqdm.write(line, file=sys.stderr)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text: the first column to the left, the others to the right. All rows have as many cells."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

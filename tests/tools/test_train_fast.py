@@ -79,7 +79,7 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_from_images_to_the_report(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
     code, out, _ = tool("train_fast", "--config", recipe)
     assert code == 0
-    assert "fast against baseline" in out
+    assert "fast compared with baseline" in out
     folder = tmp_path / "run"
     report = json.loads((folder / "report.json").read_text())
     baseline, fast = report["variants"]
@@ -135,7 +135,7 @@ def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path
     """The whole run by DALI's CPU operators, with the resolution changing between epochs."""
     pytest.importorskip("nvidia.dali")
     code, out, _ = tool("train_fast", "--config", recipe, "--data.engine", "roc-dali", "--data.dali.prefetch", 3)
-    assert code == 0 and "fast against baseline" in out
+    assert code == 0 and "fast compared with baseline" in out
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["data"]["engine"] == "roc-dali"
     assert report["variants"][1]["train_res_by_epoch"] == [32, 48]

@@ -60,7 +60,7 @@ def test_one_value_has_no_spread() -> None:
 
 
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no report"):
+    with pytest.raises(InputError, match="has no report"):
         collect("x", [tmp_path], "")
 
 
