@@ -131,7 +131,8 @@ def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None
     def contents() -> Iterator[bytes]:
         for key in ("info", "state_dict", *info):
             for value in wrong:
-                content = {"format": "fixres-checkpoint", "version": 1, "info": dict(info), "state_dict": {}}
+                weights = {"fc.weight": torch.zeros(1)}
+                content = {"format": "fixres-checkpoint", "version": 1, "info": dict(info), "state_dict": weights}
                 (content if key in content else content["info"])[key] = value
                 packed = io.BytesIO()
                 torch.save(content, packed)

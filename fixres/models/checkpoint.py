@@ -13,7 +13,7 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
-from fixres.models.weights import refuse_bombs
+from fixres.models.weights import WeightFile, one_line, read_weights
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 
@@ -54,9 +54,9 @@ class CheckpointInfo:
 
 
 def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
-    """Writes weights and info; `path` appears only when the file is complete and on disk.
+    """Writes weights and info; the file is written atomically.
 
-    The weights stand under "state_dict", where timm.create_model(..., checkpoint_path=path) looks for them.
+    The weights have the key "state_dict", so timm.create_model(..., checkpoint_path=path) loads them.
 
     Raises:
         OSError: the disk is full or fails.
@@ -67,25 +67,39 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
-    """The network with its weights, on the CPU, and what it was trained with.
+    """The network with its weights, on the CPU, and its description.
 
     Raises:
         InputError: no such file, not one of our checkpoints, or weights that do not fit the named network.
     """
-    content = _read(path)
+    return network_from(read_weights(path))
+
+
+def is_checkpoint(weights: WeightFile) -> bool:
+    """Whether the file is one of our checkpoints, of any version."""
+    return weights.content.get("format") == FORMAT
+
+
+def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
+    """The network and description of one of our checkpoints; see `load_checkpoint`."""
+    path, content = weights.path, weights.content
+    if not is_checkpoint(weights):
+        raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
     info = _info(path, content.get("info"))
     try:
         net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
     except InputError:
         raise
-    except Exception as error:  # whatever a network makes of arguments of the wrong kind
-        first = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: the model {info.model} cannot be built as it describes it ({first})") from error
+    except Exception as error:  # any kind: a network's own reaction to arguments of the wrong kind
+        raise InputError(
+            f"{path}: the model {info.model} cannot be built from its description ({one_line(error)})"
+        ) from error
     try:
-        net.load_state_dict(content["state_dict"])
+        net.load_state_dict(weights.state_dict)
     except (RuntimeError, KeyError, TypeError) as error:
-        first = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: its weights do not fit the model {info.model} that it names ({first})") from error
+        raise InputError(f"{path}: its weights do not fit the model {info.model} ({one_line(error)})") from error
     return net, info
 
 
@@ -115,23 +129,6 @@ def _is_sound(info: CheckpointInfo) -> bool:
         and (min(info.train_res, info.test_res) > 0 and isinstance(info.finetuned, bool))
         and isinstance(info.model_kwargs, dict)
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    refuse_bombs(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds here: zip, pickle, key, end of file
-        raise InputError(
-            f"{path}: not a checkpoint, damaged, or with unsafe content; train again or copy it again"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
-    if content.get("version") != VERSION:
-        raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
-    return content
 
 
 def save_hashed(content: Any, path: Path) -> str:

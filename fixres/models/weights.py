@@ -1,6 +1,6 @@
-"""Weights in the files of others: timm's and torchvision's, FixRes', safetensors. A stranger's file is never unpickled.
+"""Reads weights from files of any origin: timm's, torchvision's, FixRes', safetensors. Untrusted files are not unpickled.
 
-What is found is only tensors under names; whether they fit a network is `foreign_checkpoint`'s question.
+The result is tensors by name; `state_dicts` fits them to a network.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch import Tensor
 
 from pipelines.spec import InputError
 
-# Where the weights stand in a checkpoint, the better ones first: averaged weights are those that timm reports.
+# Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# What torch.compile and DistributedDataParallel put before each name, in the order in which it is taken off.
+# Prefixes of torch.compile and DistributedDataParallel, in the order in which they are removed.
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
-# torch.save packs nothing, so an archive cannot hold more than its own size; one that does would fill memory.
+# torch.save does not compress, so an archive cannot hold more than its own size; one that does would fill memory.
 _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Tensors by name, and what else the file tells.
+    """Tensors by name, and the file's other content.
 
     Attributes:
         path: the file.
         state_dict: tensors on the CPU, without the wrappers' prefixes.
-        key: where in the file they stood, "" if they were all of it.
-        arch: timm's name of the network, if the file tells it.
+        key: their key in the file, "" if the file has no other content.
+        arch: timm's name of the network, if the file has it.
         content: everything else in the file, without the weights.
     """
 
@@ -47,7 +47,7 @@ class WeightFile:
 
     @property
     def kind(self) -> str:
-        """In a few words, for people."""
+        """A few words for messages."""
         return f"weights under {self.key!r}" if self.key else "a bare state dict"
 
 
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> WeightFile:
     """Reads a .safetensors file, or one of torch.save with `weights_only=True`.
 
     Raises:
-        InputError: no such file, not weights, damaged, or with content that would have to be executed.
+        InputError: no such file, not weights, damaged, or with content that loading would execute.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a file of weights or a timm model name")
@@ -82,7 +82,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a safetensors file, or damaged ({_first_line(error)})") from error
+        raise InputError(f"{path}: not a safetensors file, or damaged ({one_line(error)})") from error
 
 
 def _torch_file(path: Path) -> Any:
@@ -104,7 +104,7 @@ def _torch_file(path: Path) -> Any:
 
 
 def refuse_bombs(path: Path) -> None:
-    """Archives whose members are compressed can be a thousand times larger in memory; raises InputError for one."""
+    """Raises InputError for an archive with compressed members, which can be a thousand times larger in memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
@@ -133,5 +133,6 @@ def _arch(content: Mapping[str, Any]) -> str | None:
     return arch if isinstance(arch, str) and arch else None
 
 
-def _first_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The first 160 characters of an error's text, on one line."""
     return " ".join(str(error).split())[:160]

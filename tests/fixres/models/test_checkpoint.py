@@ -1,4 +1,4 @@
-"""Checkpoints carry their test transform, refuse strangers, and appear whole or not at all."""
+"""Checkpoints hold their test transform, are written atomically; other files are refused."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
         path.write_bytes(b"\xff\xd8\xff\xe0" * 100)
     elif kind == "hostile":
         path.write_bytes(pickle.dumps(_Hostile()))
-    elif kind == "stranger":
+    elif kind == "another program's":
         torch.save({"model": {"fc.weight": torch.zeros(2)}}, path)
     elif kind == "version":
         torch.save(torch.load(path) | {"version": 99}, path)
@@ -113,15 +113,15 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("truncated", "not a checkpoint, damaged"),
-        ("empty", "not a checkpoint, damaged"),
-        ("picture", "not a checkpoint, damaged"),
+        ("truncated", "not weights, damaged"),
+        ("empty", "not weights, damaged"),
+        ("picture", "not weights, damaged"),
         ("hostile", "unsafe content"),
-        ("stranger", "not a checkpoint of this project"),
+        ("another program's", "not a checkpoint of this project"),
         ("version", "version 99"),
         ("other model", "do not fit the model resnet18"),
         ("unknown model", "not a timm model"),
-        ("missing", "no such checkpoint"),
+        ("missing", "no such file"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(kind: str, message: str, tiny_net: nn.Module, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Weights of others: torchvision's network as oracle, every layout of file, and strangers refused in one line."""
+"""Pretrained weights: torchvision's network as oracle, every layout of file, bad files refused in one line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_fixres_files_have_a_model_key_and_the_prefix_module(tmp_path: Path) -> 
     assert read_weights(tmp_path / "finetune.pth").key == "model"
 
 
-def test_timms_training_script_tells_the_network_and_averaged_weights_count(tmp_path: Path) -> None:
+def test_timms_training_script_names_the_network_and_averaged_weights_are_used(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain, averaged = (timm.create_model("mobilenetv3_small_050", num_classes=7) for _ in range(2))
     torch.save(
@@ -91,7 +91,7 @@ def test_safetensors_half_precision_compiled_and_without_counters(tmp_path: Path
     assert same(open_tiny(tmp_path / "net.safetensors").net, oracle)
 
 
-def test_our_own_checkpoints_carry_all(tmp_path: Path) -> None:
+def test_our_checkpoints_hold_all(tmp_path: Path) -> None:
     oracle = tiny()
     info = CheckpointInfo(TINY.name, TINY.kwargs, CLASSES, 32, 48, 0.9, mean=(0.5, 0.4, 0.3), finetuned=True)
     save_checkpoint(tmp_path / "own.pt", oracle, info)
@@ -126,7 +126,7 @@ def test_another_network_of_torchvision(tmp_path: Path) -> None:
     assert same(net, oracle)
 
 
-def test_the_transform_that_is_assumed_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_assumed_transform_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(timm.create_model("resnet18", num_classes=7).state_dict(), tmp_path / "x.pth")
     with caplog.at_level(logging.WARNING):
         info = open_network(str(tmp_path / "x.pth"), CLASSES, arch="resnet18").info
@@ -134,7 +134,7 @@ def test_the_transform_that_is_assumed_is_told(tmp_path: Path, caplog: pytest.Lo
     assert f"crop_pct {info.crop_pct:g}" in line and "bilinearly, not bicubic" in line and "\n" not in line
 
 
-def test_a_vision_transformer_is_resized_and_says_so(
+def test_a_vision_transformer_is_resized_and_logs_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, open_coded: object
 ) -> None:
     kwargs = {"img_size": 32, "depth": 1, "embed_dim": 24, "num_heads": 2}
@@ -177,7 +177,7 @@ def test_cached_weights_are_found_and_nothing_is_downloaded(tmp_path: Path, monk
     assert same(opened.net, oracle) and len(opened.info.classes) == 1000
     with pytest.raises(InputError, match=r"resnet18\.a1_in1k are not in the local cache; download them once"):
         cached_weights("resnet18.a1_in1k")
-    with pytest.raises(InputError, match=r"timm knows no resnet10t\.nonsense"):
+    with pytest.raises(InputError, match=r"timm has no weights resnet10t\.nonsense"):
         open_network("resnet10t.nonsense")
     with pytest.raises(InputError, match="timm has no weights resnet5000"):
         open_network("resnet5000")
@@ -251,7 +251,7 @@ def _write(kind: str, path: Path) -> None:
         ("missing", "no such file"),
     ],
 )
-def test_strangers_are_refused_in_one_line(kind: str, message: str, tmp_path: Path) -> None:
+def test_bad_files_are_refused_in_one_line(kind: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     _write(kind, path)
     with warnings.catch_warnings(), pytest.raises(InputError, match=message) as caught:
