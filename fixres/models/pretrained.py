@@ -162,8 +162,8 @@ def _open_checkpoint(weights: WeightFile, classes: Sequence[str] | None, new_cla
     if classes is not None and tuple(classes) != info.classes:
         if not new_classifier:
             raise InputError(
-                f"{weights.path} knows {len(info.classes)} classes ({shortened(info.classes)}), the data has {len(classes)} "
-                f"({shortened(classes)}); test it on the classes it was trained on"
+                f"{weights.path} knows {len(info.classes)} classes ({shortened(info.classes)}), the data has "
+                f"{len(classes)} ({shortened(classes)}); test it on the classes it was trained on"
             )
         net.reset_classifier(len(classes))
         net.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Reads weights from files of any origin: timm's, torchvision's, FixRes', safetensors. Untrusted files are not unpickled.
+"""Reads weights from files of any origin: timm's, torchvision's, FixRes', safetensors; always with weights_only=True.
 
 The result is tensors by name; `state_dicts` fits them to a network.
 """
