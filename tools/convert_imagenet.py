@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.conversion.verification import verify_data
 from pipelines.formats.parts import Part
 from pipelines.imagenet_classes import class_names_of
@@ -40,28 +41,32 @@ def main() -> None:
     parser.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="damaged images (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")
     parser.add_argument("--restart", action="store_true", help="forget an unfinished DEST instead of continuing it")
-    parser.add_argument("--shard", help="make part i of n only, as i/n; tools/merge_parts.py joins them")
-    parser.add_argument("--verify", action="store_true", help="decode everything that was written, count classes")
-    options = vars(parser.parse_args())
-    source, dest, verify = options.pop("source"), options.pop("dest"), options.pop("verify")
-    shard = options.pop("shard")
-    opened = open_source(
-        source,
-        options.pop("source_kind"),
-        options.pop("split"),
-        val_labels=options.pop("val_labels"),
-        classes_from=options.pop("classes_from"),
+    parser.add_argument(
+        "--shard", default="0/1", help="convert part i of n only, as i/n (tools/merge_parts.py joins them)"
     )
-    print(_describe(opened))
-    done = convert(opened, dest, part=Part.parse(shard) if shard else Part(), **options)
+    parser.add_argument("--verify", action="store_true", help="decode everything that was written, count classes")
+    options = parser.parse_args()
+    config = ConversionConfig(
+        options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
+        options.num_workers, options.overwrite, options.restart,
+    )  # fmt: skip
+    source = open_source(
+        options.source,
+        options.source_kind,
+        options.split,
+        val_labels=options.val_labels,
+        classes_from=options.classes_from,
+    )
+    print(_describe(source))
+    done = convert(source, options.dest, config)
     print(
         f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} of them taken"
         f" over as they were, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
         f" {(done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
         + (f"; {done.num_kept} were there from before" if done.num_kept else "")
     )
-    if verify:
-        print(verify_data(done.dest, options["num_workers"]))
+    if options.verify:
+        print(verify_data(done.dest, options.num_workers))
 
 
 def _describe(source: Source) -> str:

@@ -11,8 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
+from pipelines.formats.samples import EncodedSample
 from pipelines.formats.webdataset_writer import write_shards
-from pipelines.images.codec import EncodedSample, decode_rgb, encode_jpeg, image_size, shrink
+from pipelines.images.codec import decode_rgb, encode_jpeg, image_size, shrink
 from pipelines.runtime.atomic_files import atomic_folder
 from pipelines.sources import open_stored
 from pipelines.spec import InputError, Source
@@ -125,10 +127,10 @@ class BenchmarkFiles:
         write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
 
     def _make_roc(self, target: Path) -> None:
-        convert(self._source, target, "roc", max_side=self._max_side, quality=self._quality)
+        convert(self._source, target, ConversionConfig("roc", max_side=self._max_side, quality=self._quality))
 
     def _make_ffcv(self, target: Path) -> None:
-        convert(self.path("folder"), target, "ffcv", max_side=self._max_side, quality=self._quality)
+        convert(self.path("folder"), target, ConversionConfig("ffcv", max_side=self._max_side, quality=self._quality))
 
     def _make_raw(self, target: Path) -> None:
         """By FFCV's own writer, which alone writes raw pixels."""

@@ -23,6 +23,7 @@ from benchmarks.harness.datasets import RepeatedSource
 from benchmarks.harness.interleaved import Turns, Window, take_turns
 from benchmarks.harness.records import finish, record
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.runtime.cli import Parser, output_file
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
@@ -84,7 +85,11 @@ def _image_folder(options: argparse.Namespace, folder: Path, num_images: int) ->
 
 def _write(writer: str, folder: Path, target: Path, options: argparse.Namespace) -> None:
     if writer != _THEIRS:
-        convert(folder, target, writer, max_side=options.max_side, num_workers=options.workers, progress=False)
+        convert(
+            folder,
+            target,
+            ConversionConfig(writer, max_side=options.max_side, num_workers=options.workers, progress=False),
+        )
         return
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter

@@ -1,72 +1,106 @@
-"""What an unfinished conversion has done so far, as a text file that survives the process.
+"""The journal of an unfinished conversion: a text file that tells the next process what is safe on disk.
 
-The first line is a JSON object that tells what is being converted and how; each further line is one sample that is
-done, in the order of writing. Lines are written only after the data they speak of is safe on disk, so whatever the
-journal says is there. A line that was cut off by the end of the process does not count.
+The first line is a JSON object: what is converted and how. Each further line is one finished sample, in the order of
+writing. Lines are written after their data is on disk. An incomplete last line is ignored.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipelines.formats.entry import Entry
+from pipelines.formats.samples import Entry
+from pipelines.runtime.atomic_files import put_in_place
 from pipelines.spec import InputError
+
+_SECONDS_BETWEEN_CHECKPOINTS = 2.0  # about as much work is lost when a conversion is killed
 
 
 class Journal:
-    """The open journal of one conversion.
+    """The journal of one conversion. Checkpoints run in a thread, so that a slow disk does not stop the workers.
 
     Attributes:
         path: the file.
-        entries: what was found, until `keep` decides what of it stays.
+        entries: what an earlier process has written, until `start`.
         num_written: entries on disk.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], restart: bool | None) -> None:
-        """Opens or begins a journal.
+        """Reads an existing journal.
 
         Args:
-            path: of the journal.
-            header: what is converted and how; must be what an existing journal says.
-            restart: forget an existing journal; None forgets it if it is of another conversion.
-        """
-        self.path = path
-        self.num_written = 0
-        self._header = json.loads(json.dumps(header))  # as it comes back from disk: lists for tuples
-        self.entries: list[Entry] = [] if restart else _read(path, self._header, refuse=restart is False)
-        self._file: Any = None
+            path: the file.
+            header: what is converted and how.
+            restart: ignore an existing journal; None ignores it if its header is different.
 
-    def keep(self, entries: list[Entry]) -> None:
-        """Begins the file anew with `entries`, and goes on behind them."""
+        Raises:
+            InputError: the journal is damaged, or `restart` is False and its header is different.
+        """
+        self.path, self.num_written = path, 0
+        self._header = json.loads(json.dumps(header))  # as it is read back: lists instead of tuples
+        self.entries: list[Entry] = [] if restart else _read(path, self._header, refuse=restart is False)
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._running: Future | None = None
+        self._pending: list[Entry] = []
+        self._last_checkpoint = time.monotonic()
+
+    def start(self, entries: list[Entry]) -> None:
+        """Replaces the file by one with `entries`; further ones are appended."""
         self.entries, self.num_written = [], len(entries)
         partial = self.path.with_name(self.path.name + ".new")
         try:
             with open(partial, "w") as file:
                 file.write(json.dumps(self._header) + "\n")
                 file.writelines(map(_line, entries))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
+            put_in_place(partial, self.path)
         finally:
             partial.unlink(missing_ok=True)
-        self._file = open(self.path, "a")
 
-    def write(self, entries: list[Entry]) -> None:
-        """Notes samples; their data must be safe on disk already."""
-        self._file.writelines(map(_line, entries))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.num_written += len(entries)
+    def add(self, entry: Entry) -> None:
+        """A sample is finished; the next checkpoint notes it."""
+        self._pending.append(entry)
+
+    def checkpoint_if_due(self, sync: Callable[[], None]) -> None:
+        """Begins a checkpoint if it is time and none is running. Raises the error of the one before.
+
+        Args:
+            sync: returns when all data that was written so far is safe on disk.
+        """
+        if self._running is not None and not self._running.done():
+            return
+        if time.monotonic() - self._last_checkpoint < _SECONDS_BETWEEN_CHECKPOINTS:
+            return
+        self._wait()
+        self._running = self._pool.submit(self._write, sync, self._pending)
+        self._pending, self._last_checkpoint = [], time.monotonic()
+
+    def checkpoint(self, sync: Callable[[], None]) -> None:
+        """Notes all finished samples. Raises OSError if the disk is full or fails."""
+        self._wait()
+        pending, self._pending = self._pending, []
+        self._write(sync, pending)
 
     def close(self) -> None:
-        """Idempotent."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Waits for a running checkpoint and ends the thread. Idempotent."""
+        self._pool.shutdown(wait=True)
+
+    def _wait(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def _write(self, sync: Callable[[], None], entries: list[Entry]) -> None:
+        sync()
+        with open(self.path, "a") as file:
+            file.writelines(map(_line, entries))
+            file.flush()
+            os.fsync(file.fileno())
+        self.num_written += len(entries)
 
 
 def _line(entry: Entry) -> str:
@@ -74,36 +108,35 @@ def _line(entry: Entry) -> str:
 
 
 def _read(path: Path, header: dict[str, Any], refuse: bool) -> list[Entry]:
-    """Entries of an existing journal. One of another conversion is an error, or as good as none."""
+    """Entries of an existing journal. If its header is different, raises an error or returns no entries."""
     try:
-        text = path.read_text(errors="replace")  # bytes that are no text are damage as well
+        text = path.read_text(errors="replace")  # undecodable bytes are reported as damage below
     except FileNotFoundError:
         return []
-    lines = text.split("\n")[:-1]  # what stands behind the last line end was cut off
+    lines = text.split("\n")[:-1]  # the text after the last line end is an incomplete line
     if not lines:
         return []
     try:
         found = json.loads(lines[0])
     except ValueError:
-        raise InputError(f"{path} is no journal of a conversion; remove it or start afresh with --restart") from None
-    if found != header and not refuse:
+        raise InputError(f"{path} is not the journal of a conversion; remove it or discard it with --restart") from None
+    if found == header:
+        return list(_entries(path, lines[1:]))
+    if not refuse:
         return []
-    if found != header:
-        raise InputError(
-            f"{path} belongs to a conversion with {_differences(found, header)}; finish that one, "
-            "or start afresh with --restart"
-        )
-    return list(_entries(path, lines[1:]))
+    raise InputError(
+        f"{path} belongs to a conversion with {_differences(found, header)}; finish that conversion, "
+        "or discard it with --restart"
+    )
 
 
 def _entries(path: Path, lines: Sequence[str]) -> Iterable[Entry]:
     for number, line in enumerate(lines):
         try:
             index, label, height, width, passed, sizes, problem = json.loads(line)
-            entry = Entry(index, label, height, width, passed, tuple(sizes), problem)
+            yield Entry(index, label, height, width, passed, tuple(sizes), problem)
         except (ValueError, TypeError):
-            raise InputError(f"{path}: line {number + 2} is damaged; start afresh with --restart") from None
-        yield entry
+            raise InputError(f"{path}: line {number + 2} is damaged; discard the journal with --restart") from None
 
 
 def _differences(found: Any, wanted: dict[str, Any]) -> str:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.beton_writer import BetonWriter, finish_beton
 from pipelines.formats.parts import check_complete
+from pipelines.formats.samples import EncodedSample
 from pipelines.formats.webdataset_reader import TarSource
 from pipelines.formats.webdataset_writer import ShardWriter
-from pipelines.images.codec import EncodedSample, image_size
+from pipelines.images.codec import image_size
 from pipelines.runtime.atomic_files import atomic_file, atomic_folder, keep_source
 from pipelines.spec import InputError
 

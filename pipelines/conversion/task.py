@@ -1,78 +1,114 @@
-"""What is converted into what, and what becomes of each sample: all that decides a byte of the result."""
+"""What is converted, how, and what each sample becomes: everything that decides the bytes of the result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import features
 
-from pipelines.formats.entry import Entry
 from pipelines.formats.parts import Part
+from pipelines.formats.samples import EncodedSample, Entry
 from pipelines.imagenet_classes import class_names_of
-from pipelines.images.codec import EncodedSample, fit_jpeg
+from pipelines.images.codec import check_fit, fit_jpeg
 from pipelines.images.input_formats import ExifOption
 from pipelines.sampling.order import epoch_order
-from pipelines.spec import BadSampleError, Source
+from pipelines.spec import BadSampleError, InputError, Source
 
 Format = Literal["roc", "ffcv", "webdataset"]
+OnBad = Literal["stop", "skip"]
 
 _SHUFFLE_SEED = 0
-_VERSION = 1  # raise it when the same source and options come to give other bytes
+_VERSION = 1  # raise it when the same source and options give other bytes
+
+
+@dataclass(frozen=True)
+class ConversionConfig:
+    """How a data set is converted."""
+
+    format: Format
+    """RoC records or plain JPEGs in a .beton file, or a folder of webdataset shards."""
+    max_side: int = 500
+    """Longest side of a stored image in pixels."""
+    quality: int = 90
+    """JPEG quality of images that are encoded again."""
+    exif: ExifOption = "ignore"
+    """"ignore" the orientation that cameras note, as torchvision's default loader does, or "apply" it."""
+    part: Part = field(default_factory=Part)
+    """Convert only this part of the data, to a file with a name of its own (`Part.place`)."""
+    on_bad: OnBad = "stop"
+    """"stop" reads all samples; if any is bad, it raises and keeps the others unfinished. "skip" leaves bad samples
+    out. Either way DEST.bad.txt lists them."""
+    num_workers: int | None = None
+    """Processes; 0 works in this one, None uses all cores."""
+    overwrite: bool = False
+    """Replace an existing target."""
+    restart: bool | None = False
+    """Discard an unfinished conversion instead of continuing it; None discards it if its settings are different."""
+    fingerprint: str = ""
+    """Digest of the images' content if the caller knows it; an unfinished conversion of other images is not
+    continued."""
+    progress: bool = True
+    """Show a progress bar."""
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise InputError(f"format={self.format!r} is unknown; choose one of {', '.join(get_args(Format))}")
+        if self.on_bad not in get_args(OnBad):
+            raise InputError(f"on_bad={self.on_bad!r} is unknown; choose {' or '.join(get_args(OnBad))}")
+        check_fit(self.max_side, self.quality, exif=self.exif)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is converted into what; everything that decides a byte of the result."""
+    """A source and how it is converted."""
 
     source: Source
-    format: Format
-    max_side: int
-    quality: int
-    exif: ExifOption
-    part: Part
-    fingerprint: str
-    """Of the images' contents, where it is known."""
+    config: ConversionConfig
 
     @property
     def order(self) -> np.ndarray:
-        """int64: the samples to convert, in the order of writing."""
-        order = epoch_order(len(self.source), _SHUFFLE_SEED, 0, shuffle=self.format == "webdataset")
-        return order[self.part.span(len(order))]
+        """int64: the samples to convert, in the order of writing.
+
+        Shards are written in a fixed random order because DALI shuffles within a buffer only.
+        """
+        shuffle = self.config.format == "webdataset"
+        order = epoch_order(len(self.source), _SHUFFLE_SEED, 0, shuffle=shuffle)
+        return order[self.config.part.span(len(order))]
 
     def header(self) -> dict[str, Any]:
-        """What a journal must say for an unfinished file to be continued."""
-        versions = {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo")}
+        """The first line of the journal; an unfinished conversion is continued only if it is equal."""
+        config = self.config
         return {
             "version": _VERSION,
-            "format": self.format,
-            "max_side": self.max_side,
-            "quality": self.quality,
-            "exif": self.exif,
-            "part": self.part.describe(),
-            "source": source_digest(self.source) + self.fingerprint,
-            "encoder": versions,
+            "format": config.format,
+            "max_side": config.max_side,
+            "quality": config.quality,
+            "exif": config.exif,
+            "part": config.part.describe(),
+            "source": source_digest(self.source) + config.fingerprint,
+            "encoder": {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo")},
         }
 
     def about(self) -> dict[str, Any]:
-        """What the data itself tells beside its classes."""
-        names = class_names_of(self.source)
+        """What the data file stores about itself besides its classes."""
+        config, names = self.config, class_names_of(self.source)
         about: dict[str, Any] = {"class_names": list(names)} if names != tuple(self.source.classes) else {}
-        if self.part.count > 1:
-            about["part"] = self.part.describe() | {
+        if config.part.count > 1:
+            about["part"] = config.part.describe() | {
                 "source_samples": len(self.source),
                 "source": source_digest(self.source),
-                "options": [self.format, self.max_side, self.quality, self.exif],
+                "options": [config.format, config.max_side, config.quality, config.exif],
             }
         return about
 
 
 def source_digest(source: Source) -> str:
-    """Digest of what a source holds, as far as it tells without reading images: classes, labels, names."""
+    """Digest of classes, labels and sample names: what a source tells without reading images."""
     digest = hashlib.sha256(json.dumps(list(source.classes)).encode())
     digest.update(np.asarray(source.labels, np.int64).tobytes())
     for index in range(len(source)):
@@ -81,27 +117,29 @@ def source_digest(source: Source) -> str:
 
 
 def fit_for(format: Format) -> Callable:
-    """What makes a stored image of an image file."""
+    """The function that turns an image file into a stored image."""
     if format != "roc":
         return fit_jpeg
     from PIL import Image
 
-    from pipelines.roc.encoder.record import encode, fit_roc  # numba takes 0.5 s, here once and not in each worker
+    from pipelines.roc.encoder.record import encode, fit_roc  # imports numba, 0.5 s, once here and not in each worker
 
-    encode(Image.new("RGB", (256, 256)))  # two levels: loads the machine code likewise
+    encode(Image.new("RGB", (256, 256)))  # loads the compiled kernels before the workers fork; two levels need all
     return fit_roc
 
 
 def prepare_samples(task: Task, fit: Callable, indices: np.ndarray) -> list[tuple[Entry, EncodedSample | None]]:
-    """In a worker: what a chunk of samples becomes."""
+    """Runs in a worker: converts a chunk of samples. Bad samples have an entry only."""
     return [_prepare_one(task, fit, int(index)) for index in indices]
 
 
 def _prepare_one(task: Task, fit: Callable, index: int) -> tuple[Entry, EncodedSample | None]:
-    source, label = task.source, int(task.source.labels[index])
+    source, config, label = task.source, task.config, int(task.source.labels[index])
     try:
         data = source.read(index)
-        image, height, width, *extra = fit(data, source.name(index), index, task.max_side, task.quality, exif=task.exif)
+        image, height, width, *extra = fit(
+            data, source.name(index), index, config.max_side, config.quality, exif=config.exif
+        )
     except BadSampleError as error:
         return Entry(index, label, 0, 0, False, (), str(error)), None
     sizes = tuple(map(len, (image, *extra)))

@@ -56,6 +56,7 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
         `stored`.
     """
     from pipelines.conversion.converter import convert
+    from pipelines.conversion.task import ConversionConfig
 
     record = record | {"files": files_digest(source)}
     record_file = stored.with_name(stored.name + ".json")
@@ -63,8 +64,16 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
         return stored
     # A crash between the two writes leaves a file without a record, not with an old one.
     record_file.unlink(missing_ok=True)
-    options = {"max_side": config.max_side, "quality": config.quality, "num_workers": config.num_workers}
-    convert(source, stored, format, **options, overwrite=True, restart=None, fingerprint=record["files"])
+    conversion = ConversionConfig(
+        format,
+        config.max_side,
+        config.quality,
+        num_workers=config.num_workers,
+        overwrite=True,
+        restart=None,
+        fingerprint=record["files"],
+    )
+    convert(source, stored, conversion)
     write_json(record_file, record)
     return stored
 

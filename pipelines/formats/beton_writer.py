@@ -12,9 +12,7 @@ import numpy as np
 
 from pipelines.formats import beton_layout as layout
 from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.entry import Entry
-from pipelines.formats.readback import verify
-from pipelines.images.codec import EncodedSample
+from pipelines.formats.samples import EncodedSample, Entry, verify
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.spec import InputError
 

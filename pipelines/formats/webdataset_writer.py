@@ -22,10 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.formats.entry import Entry
-from pipelines.formats.readback import verify
+from pipelines.formats.samples import EncodedSample, Entry, verify
 from pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
-from pipelines.images.codec import EncodedSample
 from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.spec import InputError
 

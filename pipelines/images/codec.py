@@ -6,7 +6,7 @@ What the reference is, and what becomes of odd files, stands in `pipelines.image
 from __future__ import annotations
 
 import io
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -22,26 +22,6 @@ _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 # are made of, 32.97 dB if at least 3 times the wanted pixels a side are decoded (in half of the time), 32.80 with 2
 # times, and 30.96 if libjpeg may go down to the wanted size.
 _DRAFT_MARGIN = 3
-
-
-class EncodedSample(NamedTuple):
-    """One sample as the writers of data files take it.
-
-    Attributes:
-        image: a JPEG file.
-        height: rows in pixels.
-        width: columns in pixels.
-        label: class number.
-        index: the sample's number in its source.
-        extra: further byte strings, which only `pipelines.formats.beton_writer` stores.
-    """
-
-    image: bytes
-    height: int
-    width: int
-    label: int
-    index: int
-    extra: tuple[bytes, ...] = ()
 
 
 def decode_rgb(data: bytes | memoryview, name: str, index: int = -1, *, exif: ExifOption = "ignore") -> np.ndarray:

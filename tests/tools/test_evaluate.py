@@ -20,6 +20,7 @@ from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.datasets.eval_data import names_by_labels
 from pipelines.imagenet_classes import imagenet_synsets
 from pipelines.runtime.exit_codes import run
@@ -113,7 +114,7 @@ def test_an_extraction_goes_on_over_the_same_images_by_the_same_engine_only(
     tool: Tool, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stored(folder: Path) -> None:
-        convert(folder, tmp_path / "val.beton", "roc", num_workers=0, progress=False, overwrite=True)
+        convert(folder, tmp_path / "val.beton", ConversionConfig("roc", num_workers=0, progress=False, overwrite=True))
 
     def interrupt(*_: object, seen: list[int] = []) -> None:  # noqa: B006
         seen.append(0)
@@ -165,7 +166,7 @@ def test_real_labels_find_their_images(tool: Tool, val: Path, tmp_path: Path) ->
     assert code == 0 and out.splitlines()[1].strip() == expected
 
     # Converted data keeps the order but not the names: the labels of val make the order again.
-    convert(val / "val", tmp_path / "val.beton", "roc", num_workers=0, progress=False)
+    convert(val / "val", tmp_path / "val.beton", ConversionConfig("roc", num_workers=0, progress=False))
     arguments = ["--model", net, "--images", tmp_path / "val.beton", "--real", tmp_path / "real.json"]
     code, _, line = tool("evaluate", *arguments)
     assert code == 2 and "does not keep the images' names" in line and "--val_labels" in line

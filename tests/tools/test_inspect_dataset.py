@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats import beton_layout as layout
 from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.images.codec import EncodedSample
+from pipelines.formats.samples import EncodedSample
 from pipelines.inspection.contact_sheet import stored_images
 from pipelines.inspection.facts import SIDE_EDGES, class_facts, histogram, inspect_source
 from pipelines.sources import open_source
@@ -101,7 +102,7 @@ def test_folder(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shards(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    convert(mixed, tmp_path / "shards", "webdataset", num_workers=0, progress=False)
+    convert(mixed, tmp_path / "shards", ConversionConfig("webdataset", num_workers=0, progress=False))
     facts = as_json(monkeypatch, tmp_path / "shards")
     assert (facts["kind"], facts["num_samples"]) == ("webdataset shards", 8)
     with tarfile.open(tmp_path / "shards" / "shard-000000.tar") as tar:
@@ -144,7 +145,7 @@ def test_ffcv_with_raw_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_roc(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    convert(mixed, path := tmp_path / "x.beton", "roc", num_workers=0, progress=False)
+    convert(mixed, path := tmp_path / "x.beton", ConversionConfig("roc", num_workers=0, progress=False))
     facts = as_json(monkeypatch, path)
     assert (facts["kind"], facts["checksum"]) == ("RoC .beton", "matches")
     reader = open_source(path)
@@ -170,7 +171,7 @@ def test_roc(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_damaged_records_are_reported_and_fail(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    convert(mixed, path := tmp_path / "x.beton", "roc", num_workers=0, progress=False)
+    convert(mixed, path := tmp_path / "x.beton", ConversionConfig("roc", num_workers=0, progress=False))
     offset = int(open_source(path).field_spans("roc")[3, 0])
     data = bytearray(path.read_bytes())
     assert data[offset : offset + 4] == MAGIC

@@ -19,6 +19,7 @@ from benchmarks.loaders.agreement import _compare, agreement
 from benchmarks.loaders.fidelity import summary
 from benchmarks.loaders.fidelity_report import difference_image, worst_part, write_fidelity_report
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.spec import Batch
 
 
@@ -45,7 +46,7 @@ def test_the_reference_agrees_with_itself_and_another_order_does_not(coded_folde
 
 
 def test_engine_roc_agrees_within_gray_levels(coded_folder: Path, tmp_path: Path) -> None:
-    convert(coded_folder, tmp_path / "c.beton", "roc", num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "c.beton", ConversionConfig("roc", num_workers=0, progress=False))
     training, center = agreement("roc", tmp_path / "c.beton", 48, float("inf"), num_workers=0)
     assert training.labels.all() and center.labels.all()
     assert 0 < training.mean.mean() < 3 and center.mean.mean() < 3

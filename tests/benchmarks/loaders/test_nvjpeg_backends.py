@@ -15,6 +15,7 @@ from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
 from benchmarks.loaders import nvjpeg_backends as jpeg_backends
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.images.codec import decode_rgb
 from pipelines.spec import InputError
 
@@ -25,7 +26,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture(scope="module")
 def roc(coded_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("roc") / "x.beton"
-    convert(coded_folder, path, "roc", num_workers=0)
+    convert(coded_folder, path, ConversionConfig("roc", num_workers=0))
     return path
 
 

@@ -22,6 +22,7 @@ from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.summary import as_text
 from benchmarks.throughput.third_party import _Shuffled
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.sources import open_stored
 from pipelines.spec import InputError
 
@@ -139,8 +140,8 @@ def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
 
 
 def test_any_stored_data_gives_the_same_pictures(coded_folder: Path, tmp_path: Path) -> None:
-    convert(coded_folder, tmp_path / "c.beton", "ffcv", num_workers=0, progress=False)
-    convert(coded_folder, tmp_path / "shards", "webdataset", num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "c.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
+    convert(coded_folder, tmp_path / "shards", ConversionConfig("webdataset", num_workers=0, progress=False))
     beton, shards = (RepeatedSource(tmp_path / name, 50) for name in ("c.beton", "shards"))
     assert beton.num_different == shards.num_different == 24 and len(beton) == 50
     assert all(beton.read(i) == shards.read(i) == beton.read((i + 24) % 50 if i < 24 else i - 24) for i in range(48))

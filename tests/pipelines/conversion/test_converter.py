@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats import beton_writer
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.images.codec import decode_rgb, image_size
@@ -51,7 +52,7 @@ def damaged_folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("format", FORMATS)
 def test_jpegs_that_fit_arrive_byte_for_byte(format: str, num_workers: int, coded_folder: Path, tmp_path: Path) -> None:
-    done = convert(coded_folder, tmp_path / "x", format, num_workers=num_workers, progress=False)
+    done = convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=num_workers, progress=False))
     source, stored = open_source(coded_folder), open_source(tmp_path / "x")
     assert stored.classes == source.classes and stored.labels.tolist() == source.labels.tolist()
     assert [stored.read(i) for i in range(len(stored))] == [source.read(i) for i in range(len(source))]
@@ -62,7 +63,7 @@ def test_jpegs_that_fit_arrive_byte_for_byte(format: str, num_workers: int, code
 
 def test_shards_are_shuffled_and_equal_every_time(coded_folder: Path, tmp_path: Path) -> None:
     for name, num_workers in (("a", 0), ("b", 2)):
-        convert(coded_folder, tmp_path / name, "webdataset", num_workers=num_workers, progress=False)
+        convert(coded_folder, tmp_path / name, ConversionConfig("webdataset", num_workers=num_workers, progress=False))
     shard = (tmp_path / "a" / "shard-000000.tar").read_bytes()
     assert shard == (tmp_path / "b" / "shard-000000.tar").read_bytes()
     lines = (tmp_path / "a" / "shard-000000.idx").read_text().splitlines()[1:]
@@ -79,7 +80,11 @@ def test_all_kinds_become_jpegs_that_fit(format: str, tmp_path: Path) -> None:
     Image.fromarray(big).save(folder / "1.png")
     Image.fromarray(big).convert("CMYK").save(folder / "2.jpg", quality=95)
     (folder / "3.jpg").write_bytes(jpeg(coded_image(100, 300, 2)))
-    done = convert(tmp_path / "in", tmp_path / "x", format, max_side=300, quality=95, num_workers=0, progress=False)
+    done = convert(
+        tmp_path / "in",
+        tmp_path / "x",
+        ConversionConfig(format, max_side=300, quality=95, num_workers=0, progress=False),
+    )
     stored = open_source(tmp_path / "x")
     assert (done.num_samples, done.num_passed) == (4, 1)
     assert [image_size(stored.read(i), "x") for i in range(4)] == [(200, 300)] * 3 + [(100, 300)]
@@ -93,9 +98,9 @@ def test_all_kinds_become_jpegs_that_fit(format: str, tmp_path: Path) -> None:
 
 
 def test_converted_files_convert_again(coded_folder: Path, tmp_path: Path) -> None:
-    convert(coded_folder, tmp_path / "a.beton", "ffcv", num_workers=0, progress=False)
-    convert(tmp_path / "a.beton", tmp_path / "b", "webdataset", num_workers=2, progress=False)
-    convert(tmp_path / "b", tmp_path / "c.beton", "ffcv", num_workers=2, progress=False)
+    convert(coded_folder, tmp_path / "a.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
+    convert(tmp_path / "a.beton", tmp_path / "b", ConversionConfig("webdataset", num_workers=2, progress=False))
+    convert(tmp_path / "b", tmp_path / "c.beton", ConversionConfig("ffcv", num_workers=2, progress=False))
     assert (tmp_path / "c.beton").read_bytes() == (tmp_path / "a.beton").read_bytes()
 
 
@@ -105,7 +110,7 @@ def test_bad_samples_stop_with_the_whole_list(
     format: str, num_workers: int, damaged_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as caught:
-        convert(damaged_folder, tmp_path / "x", format, num_workers=num_workers, progress=False)
+        convert(damaged_folder, tmp_path / "x", ConversionConfig(format, num_workers=num_workers, progress=False))
     source, text = FolderSource(damaged_folder), str(caught.value)
     assert text.startswith(f"2 of 40 samples cannot be used, the first is {source.name(3)}: cannot be decoded")
     assert str(tmp_path / "x.bad.txt") in text and "\n" not in text
@@ -116,7 +121,9 @@ def test_bad_samples_stop_with_the_whole_list(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_bad_samples_can_be_left_out(format: str, damaged_folder: Path, tmp_path: Path) -> None:
-    done = convert(damaged_folder, tmp_path / "x", format, num_workers=2, on_bad="skip", progress=False)
+    done = convert(
+        damaged_folder, tmp_path / "x", ConversionConfig(format, num_workers=2, on_bad="skip", progress=False)
+    )
     source, stored = FolderSource(damaged_folder), open_source(tmp_path / "x")
     good = [i for i in range(40) if i not in (3, 31)]
     assert done.num_samples == 38
@@ -128,10 +135,10 @@ def test_bad_samples_can_be_left_out(format: str, damaged_folder: Path, tmp_path
 
 def test_report_of_an_earlier_attempt_goes_away(damaged_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        convert(damaged_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+        convert(damaged_folder, tmp_path / "x", ConversionConfig("ffcv", num_workers=0, progress=False))
     for number in (3, 31):
         Path(FolderSource(damaged_folder).name(number)).write_bytes(jpeg(coded_image(40, 50)))
-    convert(damaged_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+    convert(damaged_folder, tmp_path / "x", ConversionConfig("ffcv", num_workers=0, progress=False))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "x"]
 
 
@@ -139,7 +146,7 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     (tmp_path / "in" / "a" / "1.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"1 of 1 samples cannot be used, the first is .*the file is empty"):
-        convert(tmp_path / "in", tmp_path / "x", "ffcv", on_bad="skip", progress=False)
+        convert(tmp_path / "in", tmp_path / "x", ConversionConfig("ffcv", on_bad="skip", progress=False))
 
 
 @pytest.mark.parametrize(
@@ -154,20 +161,25 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_named(change: dict[str, object], message: str, coded_folder: Path, tmp_path: Path) -> None:
-    arguments = {"source": coded_folder, "dest": tmp_path / "x", "format": "ffcv", "progress": False} | change
+    options = {"format": "ffcv", "progress": False} | change
+    source = options.pop("source", coded_folder)
     with pytest.raises(InputError, match=message):
-        convert(**arguments)
+        convert(source, tmp_path / "x", ConversionConfig(**options))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tmp_path: Path) -> None:
-    convert(coded_folder, tmp_path / "x", format, num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=0, progress=False))
     kept = open_source(tmp_path / "x").read(0)
     with pytest.raises(InputError, match="x exists; remove it"):
-        convert(coded_folder, tmp_path / "x", format, num_workers=0, progress=False)
+        convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=0, progress=False))
     assert open_source(tmp_path / "x").read(0) == kept
-    convert(coded_folder, tmp_path / "x", format, max_side=50, num_workers=0, overwrite=True, progress=False)
+    convert(
+        coded_folder,
+        tmp_path / "x",
+        ConversionConfig(format, max_side=50, num_workers=0, overwrite=True, progress=False),
+    )
     assert open_source(tmp_path / "x").read(0) != kept
 
 
@@ -175,7 +187,7 @@ def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tm
 def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tmp_path: Path) -> None:
     """Overwriting a folder removes all that is in it, the photographs that the shards are made of as well."""
     shutil.copytree(coded_folder, tmp_path / "data" / "train")
-    convert(coded_folder, tmp_path / "data" / "x", format, num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "data" / "x", ConversionConfig(format, num_workers=0, progress=False))
     (tmp_path / "link").symlink_to(tmp_path / "data" / "train", target_is_directory=True)
     classes = tmp_path / "data" / "train"
     before = sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file())
@@ -183,16 +195,26 @@ def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tm
     for source, dest in pairs:
         for opened in (tmp_path / source, open_source(tmp_path / source, classes_from=classes)):
             with pytest.raises(InputError, match="would be lost"):
-                convert(opened, tmp_path / dest, format, num_workers=0, overwrite=True, progress=False)
+                convert(
+                    opened, tmp_path / dest, ConversionConfig(format, num_workers=0, overwrite=True, progress=False)
+                )
     assert sorted(file for file in (tmp_path / "data").rglob("*") if file.is_file()) == before
-    convert(tmp_path / "data" / "train", tmp_path / "data" / "train" / "inside", format, num_workers=0, progress=False)
+    convert(
+        tmp_path / "data" / "train",
+        tmp_path / "data" / "train" / "inside",
+        ConversionConfig(format, num_workers=0, progress=False),
+    )
 
 
 def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path: Path) -> None:
     for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
         with held(tmp_path / "x", overwrite=True):
             with pytest.raises(InputError, match=r"another process is writing .*x; wait"):
-                convert(coded_folder, tmp_path / "x", format, num_workers=0, overwrite=True, progress=False)
+                convert(
+                    coded_folder,
+                    tmp_path / "x",
+                    ConversionConfig(format, num_workers=0, overwrite=True, progress=False),
+                )
         (tmp_path / "x").unlink() if format == "ffcv" else None
 
 
@@ -202,12 +224,13 @@ def test_who_waited_for_another_run_does_not_write_over_what_it_made(
 ) -> None:
     """The second run begins before the first one's result has its name, and gets the lock when it has."""
     waiting, target = threading.Event(), tmp_path / "x"
+    config = ConversionConfig(format, num_workers=0, progress=False)
     monkeypatch.setattr(atomic_files, "acquire", lambda descriptor: waiting.set() or acquire(descriptor))
-    convert(coded_folder, tmp_path / "first", format, num_workers=0, progress=False)
+    convert(coded_folder, tmp_path / "first", config)
     with ThreadPoolExecutor(1) as pool:
         with resumable(target, folder=format == "webdataset") as unfinished:
             waiting.clear()
-            second = pool.submit(convert, coded_folder, target, format, num_workers=0, progress=False)
+            second = pool.submit(convert, coded_folder, target, config)
             assert waiting.wait(5)
             copy = shutil.copytree if format == "webdataset" else shutil.copy
             copy(tmp_path / "first", unfinished.data, **({"dirs_exist_ok": True} if format == "webdataset" else {}))
@@ -229,7 +252,7 @@ class Deadly(FolderSource):
 
 def test_dead_worker_is_one_line(coded_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a worker process died"):
-        convert(Deadly(coded_folder), tmp_path / "x", "ffcv", num_workers=2, progress=False)
+        convert(Deadly(coded_folder), tmp_path / "x", ConversionConfig("ffcv", num_workers=2, progress=False))
     assert not (tmp_path / "x").exists()
 
 
@@ -244,7 +267,7 @@ def test_written_data_is_read_back(coded_folder: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(beton_writer, "BetonReader", lose)
     with pytest.raises(InputError, match="sample 0: cannot be decoded"):
-        convert(coded_folder, tmp_path / "x", "ffcv", num_workers=0, progress=False)
+        convert(coded_folder, tmp_path / "x", ConversionConfig("ffcv", num_workers=0, progress=False))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,7 +280,7 @@ def test_full_disk_names_the_target(
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError) as caught:
-        convert(coded_folder, tmp_path / "x", format, num_workers=2, progress=False)
+        convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=2, progress=False))
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
     assert list(tmp_path.iterdir()) == []
 
@@ -305,10 +328,11 @@ _CONVERT = """
 import json, sys
 from pathlib import Path
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.runtime.exit_codes import run
 words = json.loads(sys.argv[1])
 paths = Path(words["source"]), Path(words["dest"])
-run(lambda: convert(*paths, words["format"], num_workers=2) and None)
+run(lambda: convert(*paths, ConversionConfig(words["format"], num_workers=2)) and None)
 """
 
 
@@ -360,7 +384,7 @@ def test_real_photographs_pass_through(imagenet_samples: Path, tmp_path: Path) -
     folder.mkdir(parents=True)
     for path in sorted(imagenet_samples.glob("*.JPEG"))[:60]:
         (folder / path.name).symlink_to(path)
-    done = convert(tmp_path / "in", tmp_path / "x.beton", "ffcv", num_workers=2, progress=False)
+    done = convert(tmp_path / "in", tmp_path / "x.beton", ConversionConfig("ffcv", num_workers=2, progress=False))
     source, stored = open_source(tmp_path / "in"), BetonReader(tmp_path / "x.beton")
     same = sum(stored.read(i) == source.read(i) for i in range(60))
     assert same == done.num_passed >= 50
@@ -372,7 +396,9 @@ def test_converting_imports_no_torch(coded_folder: Path, tmp_path: Path) -> None
     """It takes 10 s with torchvision, before the first image is read."""
     code = (
         "import sys; from pathlib import Path; from pipelines.conversion.converter import convert; "
-        "convert(Path(sys.argv[1]), Path(sys.argv[2]), 'roc', num_workers=0, progress=False, on_bad='skip'); "
+        "from pipelines.conversion.task import ConversionConfig; "
+        "config = ConversionConfig('roc', num_workers=0, progress=False, on_bad='skip'); "
+        "convert(Path(sys.argv[1]), Path(sys.argv[2]), config); "
         "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys(), 'slow imports'"
     )
     subprocess.run([sys.executable, "-c", code, str(coded_folder), str(tmp_path / "x.beton")], check=True, timeout=300)

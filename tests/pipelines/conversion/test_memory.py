@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from tests.coded import coded_image, jpeg
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +69,7 @@ class Watch(threading.Thread):
 def _measured(format: str, target: str) -> dict[str, list[int]]:
     watch = Watch()
     watch.start()
-    convert(Endless(_NUM), Path(target), format, num_workers=2, progress=False)
+    convert(Endless(_NUM), Path(target), ConversionConfig(format, num_workers=2, progress=False))
     watch.stop()
     return {"parent": watch.parent, "worker": watch.workers}
 

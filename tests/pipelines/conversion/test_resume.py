@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion import converter as convert_module
-from pipelines.conversion.converter import convert
+from pipelines.conversion import journal as journal_module
+from pipelines.conversion.converter import Conversion, convert
 from pipelines.conversion.journal import Journal
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats import webdataset_writer as webdataset
 from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.entry import Entry
+from pipelines.formats.samples import Entry
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert_module, "_SECONDS_BETWEEN_NOTES", 0.0)
+    monkeypatch.setattr(journal_module, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(webdataset, "SAMPLES_PER_SHARD", 20)
     monkeypatch.setattr(webdataset.num_in_whole_shards, "__defaults__", (20,))
     defaults = list(webdataset.ShardWriter.__init__.__defaults__)
@@ -59,9 +60,9 @@ def digest(path: Path) -> str:
     ).hexdigest()
 
 
-def run(source: Path | FolderSource, target: Path, format: str, **options: object) -> convert_module.Conversion:
+def run(source: Path | FolderSource, target: Path, format: str, **options: object) -> Conversion:
     options = {"max_side": 150, "on_bad": "skip", "num_workers": 2, "progress": False} | options
-    return convert(source, target, format, **options)
+    return convert(source, target, ConversionConfig(format, **options))
 
 
 def start(source: FolderSource, target: Path, format: str) -> int:
@@ -132,7 +133,7 @@ def test_an_interrupted_one_keeps_what_is_done_and_says_so(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupted(folder, tmp_path / "x", "ffcv", 100)
-    assert "96 of 240 samples are kept; the same command goes on" in caplog.text
+    assert "96 of 240 samples are kept; run the same command again to continue" in caplog.text
     done = run(folder, tmp_path / "x", "ffcv")
     assert (done.num_kept, done.num_samples, len(done.bad_samples)) == (96, 238, 2)
     run(folder, tmp_path / "y", "ffcv")
@@ -203,7 +204,7 @@ def test_a_source_that_vanishes_is_no_list_of_bad_samples(folder: Path, tmp_path
                 copy.unlink()
             return super().read(index)
 
-    with pytest.raises(InputError, match=r"copy is gone; bring it back and run the same command again"):
+    with pytest.raises(InputError, match=r"copy no longer exists; restore it and run the same command again"):
         run(Vanishing(copy), tmp_path / "x", "ffcv", num_workers=0)
     assert 0 < entries_in(tmp_path / "x") <= 100
     copy.symlink_to(folder)
@@ -238,8 +239,9 @@ def test_a_torn_line_does_not_count_and_a_damaged_one_is_named(tmp_path: Path) -
     path, header = tmp_path / "j", {"a": 1}
     entry = Entry(3, 1, 20, 30, True, (5, 6), "")
     journal = Journal(path, header, restart=False)
-    journal.keep([entry])
-    journal.write([entry._replace(index=4)])
+    journal.start([entry])
+    journal.add(entry._replace(index=4))
+    journal.checkpoint(lambda: None)
     journal.close()
     whole = path.read_text()
     path.write_text(whole[:-7])
@@ -252,10 +254,10 @@ def test_a_torn_line_does_not_count_and_a_damaged_one_is_named(tmp_path: Path) -
         with pytest.raises(InputError, match="j: line 2 is damaged"):
             Journal(path, header, restart=False)
     path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(InputError, match="j is no journal"):
+    with pytest.raises(InputError, match="j is not the journal of a conversion"):
         Journal(path, header, restart=False)
     path.write_text("nonsense\n")
-    with pytest.raises(InputError, match="j is no journal"):
+    with pytest.raises(InputError, match="j is not the journal of a conversion"):
         Journal(path, header, restart=False)
     assert json.loads(whole.splitlines()[0]) == header
 

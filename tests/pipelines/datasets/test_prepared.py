@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.datasets import prepared
 from pipelines.datasets.prepared import PreparedData, choose_engine
 from pipelines.spec import DALIOptions, DataConfig, EvalCrop
@@ -37,7 +38,7 @@ def test_auto_reads_converted_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(prepared, "is_installed", lambda _: True)
     for split in ("train", "val"):
         folder = write_coded_folder(tmp_path / "photos" / split, [(60, 70)] * 4)
-        convert(folder, tmp_path / "stored" / f"{split}.beton", format, num_workers=0, progress=False)
+        convert(folder, tmp_path / "stored" / f"{split}.beton", ConversionConfig(format, num_workers=0, progress=False))
     data = PreparedData(DataConfig(str(tmp_path / "stored"), "auto", tmp_path / "work"), "cuda")
     assert data.engine == engine and ("no RoC records" in data.engine_why) == (format == "ffcv")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.datasets.conversion_cache import convert_for_engine
 from pipelines.datasets.prepared import PreparedData
 from pipelines.datasets.resolve import resolve_data
@@ -27,7 +28,7 @@ def converted(root: Path, train: str, val: str, format: str = "ffcv", **options:
     """DIR with train.beton and val.beton; class k's images have the code of its letter."""
     for split, classes in (("train", train), ("val", val)):
         source = open_source(photos(root / "unpacked" / split, classes), **(options if split == "val" else {}))
-        convert(source, root / "data" / f"{split}.beton", format, num_workers=0, progress=False)
+        convert(source, root / "data" / f"{split}.beton", ConversionConfig(format, num_workers=0, progress=False))
     return root / "data"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.formats import beton_layout as layout
-from pipelines.images.codec import EncodedSample
+from pipelines.formats.samples import EncodedSample
 from tests.coded import coded_image, jpeg
 
 CLASSES = ("cat", "dog", "küche")

@@ -16,7 +16,8 @@ import pytest
 from pipelines.formats import beton_layout as layout
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.images.codec import EncodedSample, decode_rgb
+from pipelines.formats.samples import EncodedSample
+from pipelines.images.codec import decode_rgb
 from pipelines.sources import open_source
 from pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg

@@ -12,7 +12,7 @@ import pytest
 from pipelines.formats import beton_layout as layout
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.images.codec import EncodedSample
+from pipelines.formats.samples import EncodedSample
 from pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.formats.beton_files import CLASSES, ROW, START, samples

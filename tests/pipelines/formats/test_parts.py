@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.conversion.converter import convert
 from pipelines.conversion.merging import merge, parts_beside
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats.beton_parts import BetonParts, open_beton
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.parts import Part, check_complete, part_of_name
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(folder: Path, dest: Path, format: str, **options: object) -> Path:
-    return convert(folder, dest, format, num_workers=0, on_bad="skip", progress=False, **options).dest
+    return convert(folder, dest, ConversionConfig(format, num_workers=0, on_bad="skip", progress=False, **options)).dest
 
 
 @pytest.fixture(scope="module", params=["roc", "ffcv", "webdataset"])

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.formats.samples import EncodedSample
 from pipelines.formats.webdataset_reader import TarSource
 from pipelines.formats.webdataset_writer import write_shards
-from pipelines.images.codec import EncodedSample
 from pipelines.sources import open_source
 from pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg

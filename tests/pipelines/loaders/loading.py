@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.formats.beton_writer import write_beton
+from pipelines.formats.samples import EncodedSample
 from pipelines.formats.webdataset_writer import write_shards
-from pipelines.images.codec import EncodedSample
 from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.spec import Batch, EvalCrop, Loader, LoaderConfig, TrainCrop
 from tests.coded import NUM_CODES, coded_image, jpeg, read_box

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
 
@@ -84,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def beton(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as RoC records, at most 300 pixels a side."""
     path = tmp_path_factory.mktemp("converted") / "pinned.beton"
-    convert(folder, path, "roc", max_side=300, num_workers=0, progress=False)
+    convert(folder, path, ConversionConfig("roc", max_side=300, num_workers=0, progress=False))
     return path
 
 

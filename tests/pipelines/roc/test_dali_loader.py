@@ -11,7 +11,7 @@ import torch
 
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.beton_writer import write_beton
-from pipelines.images.codec import EncodedSample
+from pipelines.formats.samples import EncodedSample
 from pipelines.loaders import open_loader
 from pipelines.roc.encoder.record import RocQuality, encode
 from pipelines.sampling.crops import crop_boxes

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
 from pipelines.loaders.roc import RocLoader
@@ -24,14 +25,14 @@ from tests.coded import read_box
 @pytest.fixture(scope="module")
 def roc_file(tmp_path_factory, coded_folder) -> Path:
     path = tmp_path_factory.mktemp("roc") / "x.beton"
-    convert(coded_folder, path, "roc", num_workers=0, progress=False)
+    convert(coded_folder, path, ConversionConfig("roc", num_workers=0, progress=False))
     return path
 
 
 @pytest.fixture(scope="module")
 def plain_file(tmp_path_factory, coded_folder) -> Path:
     path = tmp_path_factory.mktemp("plain") / "x.beton"
-    convert(coded_folder, path, "ffcv", num_workers=0, progress=False)
+    convert(coded_folder, path, ConversionConfig("ffcv", num_workers=0, progress=False))
     return path
 
 
@@ -229,7 +230,9 @@ def test_the_file_takes_little_more_than_a_plain_one(tmp_path):
     for k in range(4):
         Image.fromarray(photo(375, 500, k)).save(tmp_path / "photos" / "a" / f"{k}.png")
     sizes = [
-        convert(tmp_path / "photos", tmp_path / form, form, num_workers=0, progress=False).bytes_written
+        convert(
+            tmp_path / "photos", tmp_path / form, ConversionConfig(form, num_workers=0, progress=False)
+        ).bytes_written
         for form in ("roc", "ffcv")
     ]
     assert sizes[0] < 1.45 * sizes[1]
@@ -277,5 +280,5 @@ def test_a_record_that_does_not_decode_keeps_the_file_from_its_name(tmp_path, co
 
     monkeypatch.setattr(encode, "fit_roc", broken)
     with pytest.raises(InputError, match="its RoC record is damaged"):
-        convert(coded_folder, tmp_path / "x.beton", "roc", num_workers=0, progress=False)
+        convert(coded_folder, tmp_path / "x.beton", ConversionConfig("roc", num_workers=0, progress=False))
     assert not list(tmp_path.glob("x.beton"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.conversion.verification import verify_data
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.roc.layout import describe
@@ -20,7 +21,7 @@ from tests.coded import write_coded_folder
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = write_coded_folder(tmp_path_factory.mktemp("in") / "x", [(220 + i, 250) for i in range(20)])
     dest = tmp_path_factory.mktemp(request.param) / "x"
-    convert(folder, dest, request.param, num_workers=0, progress=False)
+    convert(folder, dest, ConversionConfig(request.param, num_workers=0, progress=False))
     return request.param, dest
 
 

@@ -9,6 +9,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.webdataset_reader import TarSource
 from pipelines.sources import KINDS, open_source, open_stored
@@ -39,7 +40,7 @@ def write_flat(root: Path, val: Photos) -> Path:
 
 def write_all(root: Path, train: Photos, val: Photos) -> dict[str, Path]:
     folder = mini.write_folder(root / "folder" / "train", train)
-    convert(folder, root / "beton" / "train.beton", "ffcv", num_workers=0, progress=False)
+    convert(folder, root / "beton" / "train.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
     return {
         "folder": folder.parent,
         "imagenet_v2": mini.write_imagenet_v2(root / "v2", train),

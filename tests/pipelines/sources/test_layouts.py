@@ -12,6 +12,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.imagenet_classes import class_names_of, imagenet_synsets
 from pipelines.sources import open_source
 from pipelines.spec import Source
@@ -129,7 +130,7 @@ def test_converted_labels_are_imagefolders(
 ) -> None:
     unpacked = ImageFolder(str(mini.write_folder(tmp_path / "unpacked", train)))
     source = open_source({**BY_NAME, **BY_NUMBER}[layout](tmp_path / "x", train, val), split="train")
-    convert(source, tmp_path / "done", format, num_workers=2, progress=False)
+    convert(source, tmp_path / "done", ConversionConfig(format, num_workers=2, progress=False))
     done = open_source(tmp_path / "done")
     numbers = NUMBERS if layout in BY_NUMBER else unpacked.class_to_idx
     wanted = sorted((numbers[unpacked.classes[label]], Path(file).read_bytes()) for file, label in unpacked.samples)

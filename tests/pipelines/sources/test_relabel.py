@@ -12,6 +12,7 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from pipelines import imagenet_classes as synsets
 from pipelines.conversion.converter import convert
+from pipelines.conversion.task import ConversionConfig
 from pipelines.imagenet_classes import class_names_of, human_names, imagenet_synsets, is_synset
 from pipelines.sources import class_list, open_source
 from pipelines.sources.relabel import RelabeledSource
@@ -36,7 +37,7 @@ def test_labels_are_positions_in_the_train_list(
     place = {"folder": root / "train", "root": root}.get(form, tmp_path / form)
     if form == "beton":
         place = place.with_suffix(".beton")
-        convert(root / "train", place, "ffcv", num_workers=0, progress=False)
+        convert(root / "train", place, ConversionConfig("ffcv", num_workers=0, progress=False))
     elif form == "ilsvrc":
         mini.write_ilsvrc(place, train, val)
     elif form in ("text", "mapping"):
