@@ -36,7 +36,7 @@ def test_a_folder_is_converted_again_only_after_a_change(
     root = photos(tmp_path / "data" / "train", {"ant": 3, "bee": 2})
     calls = []
     whole_convert = converter.convert
-    monkeypatch.setattr(converter, "convert", lambda *a, **k: calls.append(a) or whole_convert(*a, **k, progress=False))
+    monkeypatch.setattr(converter, "convert", lambda *a: calls.append(a) or whole_convert(*a))
 
     def store(max_side: int = 500, quality: int = 90) -> Path:
         return convert_for_engine(engine, root, options(tmp_path, max_side=max_side, quality=quality))
