@@ -21,7 +21,7 @@ from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.decoder.turbojpeg import Decompressor, load
 from pipelines.roc.decoder.whole_image import decode_whole_samples
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode
 from pipelines.roc.layout import ERRORS, OK
 from pipelines.roc.places import BYTES, NUM_COUNTS, NUM_PLACE, PIXELS, ROC_SIZE
 from pipelines.runtime.cli import Parser

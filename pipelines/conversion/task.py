@@ -122,7 +122,7 @@ def fit_for(format: Format) -> Callable:
         return fit_jpeg
     from PIL import Image
 
-    from pipelines.roc.encoder.record import encode, fit_roc  # imports numba, 0.5 s, once here and not in each worker
+    from pipelines.roc.encoder import encode, fit_roc  # imports numba, 0.5 s, once here and not in each worker
 
     encode(Image.new("RGB", (256, 256)))  # loads the compiled kernels before the workers fork; two levels need all
     return fit_roc

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.datasets.folder import default_loader
 
 from pipelines.images.codec import decode_rgb, fit_jpeg
-from pipelines.roc.encoder.record import fit_roc
+from pipelines.roc.encoder import fit_roc
 from pipelines.spec import BadSampleError
 from tests.coded import coded_image
 

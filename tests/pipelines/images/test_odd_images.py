@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from pipelines.images.codec import decode_rgb, fit_jpeg, fit_rgb, image_size
 from pipelines.images.input_formats import MAX_PIXELS
-from pipelines.roc.encoder.record import fit_roc
+from pipelines.roc.encoder import fit_roc
 from pipelines.sources import open_source
 from pipelines.spec import BadSampleError, InputError
 from tests.coded import coded_image, jpeg

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from pipelines.images.codec import check_fit, decode_rgb, fit_jpeg, fit_rgb, image_size
-from pipelines.roc.encoder.record import fit_roc
+from pipelines.roc.encoder import fit_roc
 from pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
 from tests.pipelines.images.odd import (

@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.formats.beton_writer import write_beton
 from pipelines.formats.samples import EncodedSample
 from pipelines.formats.webdataset_writer import write_shards
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode
 from pipelines.spec import Batch, EvalCrop, Loader, LoaderConfig, TrainCrop
 from tests.coded import NUM_CODES, coded_image, jpeg, read_box
 

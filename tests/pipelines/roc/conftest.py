@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipelines.roc.decoder import turbojpeg
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode
 from pipelines.spec import InputError
 
 

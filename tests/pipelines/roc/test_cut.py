@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.roc.cut import cut_crop
-from pipelines.roc.encoder.halve import halve
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode, index_jpeg
+from pipelines.roc.halving import halve
 from pipelines.roc.layout import describe, pack
 from pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.roc.conftest import photo, pillow, record
-from tests.pipelines.roc.indexing import index_jpeg
 
 SIZES = ((97, 130), (200, 163), (64, 48), (16, 16), (1, 9), (33, 500))
 

@@ -13,7 +13,7 @@ from pipelines.formats.beton_reader import BetonReader
 from pipelines.formats.beton_writer import write_beton
 from pipelines.formats.samples import EncodedSample
 from pipelines.loaders import open_loader
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, DALIOptions, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.pipelines.roc.conftest import photo

@@ -13,7 +13,7 @@ from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.decoder.turbojpeg import Decompressor, load
 from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, combine_bytes
 from pipelines.roc.decoder.whole_image import decode_whole_samples
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode
 from pipelines.roc.layout import BAD_BOX, NOT_DECODABLE, OK, OUTSIDE_FILE, WRONG_SIZE
 from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
 from tests.coded import coded_image, jpeg, read_box

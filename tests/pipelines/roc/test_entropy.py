@@ -17,10 +17,9 @@ from pipelines.roc.decoder.segments import decode_window, place_planes, read_hea
 from pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
 from pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
 from pipelines.roc.decoder.whole_image import place_planes as place_whole_planes
-from pipelines.roc.encoder.record import RocQuality, encode
+from pipelines.roc.encoder import RocQuality, encode, index_jpeg
 from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
-from tests.pipelines.roc.indexing import index_jpeg
 
 
 def ours(image: bytes, field: bytes, size, rectangle=None):

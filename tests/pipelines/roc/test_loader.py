@@ -16,6 +16,7 @@ from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
 from pipelines.loaders.roc import RocLoader
 from pipelines.loaders.staging import Staging
+from pipelines.roc import encoder
 from pipelines.roc.read_ahead import ReadAhead
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
@@ -270,15 +271,13 @@ print(seen)
 
 
 def test_a_record_that_does_not_decode_keeps_the_file_from_its_name(tmp_path, coded_folder, monkeypatch):
-    from pipelines.roc.encoder import record as encode
-
-    sound = encode.fit_roc
+    sound = encoder.fit_roc
 
     def broken(*arguments, **options):
         jpeg, height, width, record = sound(*arguments, **options)
         return jpeg, height, width, record[:-1]
 
-    monkeypatch.setattr(encode, "fit_roc", broken)
+    monkeypatch.setattr(encoder, "fit_roc", broken)
     with pytest.raises(InputError, match="its RoC record is damaged"):
         convert(coded_folder, tmp_path / "x.beton", ConversionConfig("roc", num_workers=0, progress=False))
     assert not list(tmp_path.glob("x.beton"))
