@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from benchmarks.fuzz_roc import Fuzzer
 from pipelines.roc.layout import BAD_BOX, BAD_INDEX, BAD_LEVEL, NOT_A_RECORD, NOT_DECODABLE, OK, OUTSIDE_FILE, describe
 from pipelines.spec import InputError
 from tests.pipelines.roc.conftest import needs_turbojpeg, record
+from tests.pipelines.roc.fuzzer import Fuzzer
 
 
 @needs_turbojpeg
 def test_mutants_are_refused_or_decoded():
-    """6,000 here, 6 s; python -m benchmarks.fuzz_roc --num 100000 is the long run."""
+    """6,000 here, 6 s; python -m tests.pipelines.roc.fuzzer --num 100000 is the long run."""
     fuzzer = Fuzzer(seed=7)
     codes = fuzzer.run(6_000)
     # the fuzzer reaches every check; otherwise it proves nothing
@@ -29,7 +29,7 @@ def test_mutants_are_refused_or_decoded():
 def test_mutants_with_every_index_checked(tmp_path):
     """The same in a process whose numba code checks each array access; compiling that takes most of the time."""
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "benchmarks.fuzz_roc", "--num", "300", "--seed", "8"]
+    command = [sys.executable, "-m", "tests.pipelines.roc.fuzzer", "--num", "300", "--seed", "8"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "no crash" in done.stdout

@@ -1,7 +1,7 @@
 """Feeds mutated RoC samples to the kernels that decode and that cut; only refusals and clean images may come out.
 
-python -m benchmarks.fuzz_roc --num 100000
-NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m benchmarks.fuzz_roc --num 20000   # every index checked
+python -m tests.pipelines.roc.fuzzer --num 100000
+NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m tests.pipelines.roc.fuzzer --num 20000   # checks each index
 
 A crash ends the process with a signal. Bytes written outside the output, or a sample that changes its outcome when
 the bytes around it change (so that it was read outside its fields), end it with an AssertionError.
