@@ -13,7 +13,7 @@ from pipelines.runtime.exit_codes import run
 def main() -> None:
     """Parses the job, measures, prints a line for each resolution, draws."""
     from fixres.config.parsing import parse
-    from fixres.evaluation.activations_job import ActivationsJob, network_activations
+    from fixres.evaluation.activations import ActivationsJob, network_activations
     from fixres.models.precision import choose_device
     from pipelines.datasets.prepared import PreparedData
     from pipelines.runtime.atomic_files import atomic_file

@@ -22,7 +22,7 @@ from benchmarks.harness.conditions import conditions
 from benchmarks.harness.options import sides
 from benchmarks.harness.records import finish, record
 from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.evaluation.activations_job import ActivationsJob, network_activations
+from fixres.evaluation.activations import ActivationsJob, network_activations
 from fixres.finetuning.job import FinetuneJob, finetune_network
 from fixres.models.precision import choose_device
 from pipelines.datasets.prepared import PreparedData

@@ -1,39 +1,70 @@
 """How the pooled activations, the classifier's input, change with the test resolution (arXiv 1906.06423, section 3.2).
 
-Pooling over a larger map averages over more places: fewer zeros, less spread. The classifier learnt on the training
-resolution's distribution; how far another one lies from it says how much there is for a fix to mend.
+Pooling over a larger map averages over more positions: fewer zeros, less spread. The classifier was trained on the
+distribution at the training resolution. The distance to it at another resolution is what fine-tuning can correct.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
-from fixres.models.probe import probe_network
-from pipelines.spec import InputError, Loader
+from fixres.models.pretrained import NetworkChoice
+from fixres.models.probe import check_takes, probe_network
+from pipelines.runtime.atomic_files import check_target
+from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 _NUM_QUANTILES = 201
 
 
 @dataclass(frozen=True)
+class ActivationsJob(NetworkChoice):
+    """Measures a network's pooled activations at test resolutions (arXiv 1906.06423, section 3.2)."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, read by which engine."""
+    test_res: list[int] = field(default_factory=list)
+    """Test resolutions in pixels; by default the checkpoint's training and test resolutions."""
+    num_images: int = 1000
+    """Number of test images, chosen at random, the same ones at each resolution."""
+    plot: Path | None = None
+    """PNG file with the distributions; none if null."""
+    batch_size: int = 64
+    """Images per step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for resolution in self.test_res:
+            check_resolution(resolution)
+        if self.num_images < 1:
+            raise InputError(f"num_images={self.num_images} must be at least 1")
+        if self.plot is not None and self.plot.suffix.lower() != ".png":
+            raise InputError(f"plot={self.plot} must be a .png file")
+        if self.plot is not None:
+            check_target(self.plot)
+
+
+@dataclass(frozen=True)
 class ActivationStatistics:
-    """The values of all channels and images at one test resolution, taken together.
+    """The values of all channels and images at one test resolution, pooled together.
 
     Attributes:
         test_res: test resolution in pixels.
-        zero_share: share of values that are exactly 0. Of use behind ReLU; SiLU, GELU and LayerNorm give no zeros.
+        zero_share: share of values that are exactly 0. Useful after ReLU; SiLU, GELU and LayerNorm give no zeros.
         mean: mean of the values.
         std: their standard deviation.
         distance: Wasserstein-1 distance to the values at the training resolution, in their unit.
         quantiles: the values not exceeded by 0, 0.5, 1 ... 100 % of all: the inverse of the distribution function.
-        num_images: images that were seen.
+        num_images: number of images.
         num_channels: channels of the classifier's input.
     """
 
@@ -45,6 +76,28 @@ class ActivationStatistics:
     quantiles: tuple[float, ...]
     num_images: int
     num_channels: int
+
+
+def network_activations(
+    job: ActivationsJob, open_loader: OpenLoader, classes: tuple[str, ...]
+) -> tuple[CheckpointInfo, list[ActivationStatistics]]:
+    """The network's description and the statistics at each of the job's resolutions, in rising order.
+
+    Args:
+        job: network, resolutions and number of images.
+        open_loader: opens "val" with fields of LoaderConfig.
+        classes: class names of the data in label order.
+    """
+    (net, info, normalize), precision = job.open(classes)
+    resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
+    for resolution in {info.train_res, *resolutions}:
+        check_takes(net, resolution)
+    # Shuffled, because the stored order is by class.
+    settings = {"resolution": resolutions[0], "batch_size": job.batch_size, "shuffle": True}
+    with closing(open_loader("val", crop=EvalCrop(info.crop_pct), **settings)) as loader:
+        return info, activation_statistics(
+            net, normalize, loader, precision, resolutions, info.train_res, job.num_images
+        )
 
 
 def activation_statistics(
@@ -61,11 +114,11 @@ def activation_statistics(
     Args:
         net: a trained network; left in eval mode.
         normalize: uint8 NHWC batches to its input.
-        loader: images cropped as in testing. Shuffled, if it holds more than `num_images`: stored order is by class.
+        loader: images cropped as in testing. Shuffled if it has more than `num_images`: the stored order is by class.
         precision: number format and device.
         resolutions: test resolutions in pixels.
         train_res: training resolution in pixels; evaluated even if it is not among `resolutions`.
-        num_images: at most so many of the loader's first images; each takes 4 bytes a channel.
+        num_images: at most this many of the loader's first images; each takes 4 bytes a channel.
 
     Raises:
         InputError: the network has no classifier, or its input is not pooled.
@@ -73,17 +126,15 @@ def activation_statistics(
     net.eval()
     classifier = probe_network(net, train_res).head.classifier
 
-    def sorted_values(resolution: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def values_at(resolution: int) -> np.ndarray:
         loader.set_resolution(resolution)
-        values = pooled_activations(net, classifier, normalize, loader, precision, num_images)
-        return np.sort(values, axis=None), values.shape
+        return pooled_activations(net, classifier, normalize, loader, precision, num_images)
 
-    reference = sorted_values(train_res)
-    results = []
-    for resolution in resolutions:
-        values, shape = reference if resolution == train_res else sorted_values(resolution)
-        results.append(_statistics(resolution, values, shape, reference[0]))
-    return results
+    reference = values_at(train_res)
+    return [
+        _statistics(resolution, reference if resolution == train_res else values_at(resolution), reference)
+        for resolution in resolutions
+    ]
 
 
 def pooled_activations(
@@ -94,7 +145,7 @@ def pooled_activations(
     precision: Precision,
     num_images: int,
 ) -> np.ndarray:
-    """What `classifier` is given for the first `num_images` of `loader`, at its current resolution.
+    """The input of `classifier` for the first `num_images` of `loader`, at its current resolution.
 
     Returns:
         float32 (N, C).
@@ -106,7 +157,7 @@ def pooled_activations(
                 net(normalize(batch.images.to(precision.device, non_blocking=True)))
             if len(caught) != 1:
                 raise InputError(f"{type(net).__name__} calls its classifier {len(caught)} times for a batch, not once")
-            parts.append(_flat(caught.pop()).float().cpu().numpy())
+            parts.append(flat_features(caught.pop()).float().cpu().numpy())
             num_seen += len(parts[-1])
             if num_seen >= num_images:
                 break
@@ -118,27 +169,20 @@ def pooled_activations(
     return values
 
 
-def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Wasserstein-1 distance of two samples, sorted, of any lengths: the area between their distribution functions."""
-    points = np.concatenate([a, b])
-    points.sort(kind="stable")
-    below_a, below_b = (np.searchsorted(sample, points[:-1], side="right") / len(sample) for sample in (a, b))
-    return float(np.sum(np.abs(below_a - below_b) * np.diff(points.astype(np.float64))))
+def _statistics(resolution: int, activations: np.ndarray, reference: np.ndarray) -> ActivationStatistics:
+    from scipy.stats import wasserstein_distance
 
-
-def _statistics(
-    resolution: int, values: np.ndarray, shape: tuple[int, int], reference: np.ndarray
-) -> ActivationStatistics:
+    values = np.sort(activations, axis=None)
     at = np.linspace(0, len(values) - 1, _NUM_QUANTILES).round().astype(np.int64)
     return ActivationStatistics(
         test_res=resolution,
         zero_share=float(np.mean(values == 0)),
         mean=float(values.mean(dtype=np.float64)),
         std=float(values.std(dtype=np.float64)),
-        distance=wasserstein(values, reference),
+        distance=float(wasserstein_distance(values, reference.ravel())),
         quantiles=tuple(values[at].tolist()),
-        num_images=shape[0],
-        num_channels=shape[1],
+        num_images=activations.shape[0],
+        num_channels=activations.shape[1],
     )
 
 
@@ -153,8 +197,8 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _flat(features: Tensor) -> Tensor:
-    """(B, C) from (B, C) or (B, C, 1, 1), as classifiers that are convolutions take it."""
+def flat_features(features: Tensor) -> Tensor:
+    """(B, C) from (B, C) or (B, C, 1, 1), the input of a classifier that is a convolution."""
     if features.ndim < 2 or features[0].numel() != features.shape[1]:
         raise InputError(f"the classifier's input has shape {tuple(features.shape)}: it is not pooled before")
     return features.flatten(1)

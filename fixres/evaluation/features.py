@@ -1,7 +1,7 @@
 """A network's pooled features and probabilities for every image of a split, in the data set's order, as .npy files.
 
-A killed extraction goes on where it stood: a journal beside the unfinished folder says how many images are safe on
-disk, and whose they are. The finished files are byte for byte those of an extraction without interruption.
+A killed extraction can be resumed: a journal beside the unfinished folder holds the settings and the number of images
+that are on disk. The finished files are byte for byte equal to those of an extraction without interruption.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fixres.evaluation.accuracy import forward
-from fixres.evaluation.activations import inputs_of
+from fixres.evaluation.activations import flat_features, inputs_of
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
 from fixres.models.factory import Normalize
-from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.models.precision import Precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
-from pipelines.runtime.atomic_files import check_target, resumable, write_json
+from pipelines.runtime.atomic_files import check_target, resumable
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 VERSION = 1
-_SECONDS_BETWEEN_NOTES = 2.0  # about so much work is lost when an extraction is killed
+_SECONDS_BETWEEN_NOTES = 2.0  # about the work that is lost when an extraction is killed
 
 
 @dataclass(frozen=True)
@@ -39,45 +39,41 @@ class ExtractJob(NetworkChoice):
     """Writes embeddings, softmax and labels of all images of a split."""
 
     output: Path = Path("features")
-    """Folder to make."""
+    """Folder to create."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     images: Path | None = None
-    """Test images alone, see tools/evaluate.py; instead of data.path."""
+    """Folder or file of test images, see tools/evaluate.py; instead of data.path."""
     split: Literal["train", "val"] = "val"
-    """Which images of data.path; training images are cropped as in testing, too."""
+    """Which images of data.path; training images are cropped as in testing."""
     test_res: int | None = None
     """Test resolution in pixels; the weights' own if null."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of embeddings and softmax."""
     batch_size: int = 64
     """Images per step."""
-    device: str = "auto"
-    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
-    precision: str = "auto"
-    """Autocast type: auto, fp32, bf16 or fp16."""
     overwrite: bool = False
     """Replace the output folder if it exists."""
     restart: bool = False
-    """Forget an unfinished extraction instead of continuing it."""
+    """Discard an unfinished extraction instead of resuming it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.test_res is not None:
             check_resolution(self.test_res)
         if self.images is not None and self.split != "val":
-            raise InputError("images are a test split of their own; omit --split")
+            raise InputError("--images is a test split; omit --split")
         check_target(self.output, folder=True)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction made.
+    """A finished extraction.
 
     Attributes:
-        folder: where the files are.
-        num_images: lines in each of them.
-        num_kept: images that an earlier, interrupted run had done.
+        folder: with the files.
+        num_images: rows of each file.
+        num_kept: images that an earlier, interrupted run had extracted.
         seconds: of this run.
     """
 
@@ -100,53 +96,49 @@ def extract(
         job: what to extract.
         open_loader: the data.
         classes: its class names in label order.
-        names: its images' names in order, if they are known; they are kept beside the arrays.
-        stored: by what is known that an unfinished extraction goes on over the same pixels: the "engine" that makes
-            them, the "fingerprint" of the stored images.
+        names: its images' names in order, if they are known; they are stored beside the arrays.
+        stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
+            reads them, the "fingerprint" of the stored images.
     """
-    device = choose_device(job.device)
-    opened = job.open(classes)
-    precision = choose_precision(job.precision, device)
-    info, net, normalize = opened.info, opened.net.to(device), opened.normalize.to(device)
+    (net, info, normalize), precision = job.open(classes)
     resolution = job.test_res or info.test_res
     check_takes(net, resolution)
-    loader = open_loader(job.split, crop=EvalCrop(info.crop_pct), resolution=resolution, batch_size=job.batch_size)
-    record = {
-        "version": VERSION,
-        "model": job.weights,
-        "arch": info.model,
-        "model_kwargs": info.model_kwargs,
-        "weights": weights_digest(net),
-        "resolution": resolution,
-        "crop_pct": info.crop_pct,
-        "mean": list(info.mean),
-        "std": list(info.std),
-        "data": str(job.images or job.data.path),
-        **(stored or {}),
-        "split": job.split,
-        "num_images": loader.num_samples,
-        "classes": list(classes),
-        "dtype": job.dtype,
-        "batch_size": job.batch_size,
-        "precision": precision.name,
-        "device": device.type,
-        "torch": torch.__version__,
-    }
+    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
     start = time.perf_counter()
-    try:
+    with closing(open_loader(job.split, **settings)) as loader:
+        record = {
+            "version": VERSION,
+            "model": job.weights,
+            "arch": info.model,
+            "model_kwargs": info.model_kwargs,
+            "weights": weights_digest(net),
+            "resolution": resolution,
+            "crop_pct": info.crop_pct,
+            "mean": list(info.mean),
+            "std": list(info.std),
+            "data": str(job.images or job.data.path),
+            **(stored or {}),
+            "split": job.split,
+            "num_images": loader.num_samples,
+            "classes": list(classes),
+            "dtype": job.dtype,
+            "batch_size": job.batch_size,
+            "precision": precision.name,
+            "device": precision.device.type,
+            "torch": torch.__version__,
+        }
         with resumable(job.output, job.overwrite, folder=True) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
-            kept = _run(net, normalize, loader, precision, unfinished.data, journal, job.dtype, len(classes))
-            write_json(unfinished.data / RECORD, record)
+            kept = journal.num_done
+            _run(net, normalize, loader, precision, _Arrays(unfinished.data, journal, record))
+            _write_json(unfinished.data / RECORD, record)
             if names is not None:
-                write_json(unfinished.data / NAMES, names)
-    finally:
-        loader.close()
-    return Extraction(job.output, loader.num_samples, kept, time.perf_counter() - start)
+                _write_json(unfinished.data / NAMES, names)
+        return Extraction(job.output, loader.num_samples, kept, time.perf_counter() - start)
 
 
 def weights_digest(net: nn.Module) -> str:
-    """SHA-256 of all weights, so that no extraction goes on with those of another network."""
+    """SHA-256 of all weights, so that an extraction is not resumed with those of another network."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -157,7 +149,7 @@ def weights_digest(net: nn.Module) -> str:
 
 
 class _Journal:
-    """How many images are safe on disk: a line with the record, then a line for each note."""
+    """How many images are on disk: a line with the record, then a line for each note."""
 
     def __init__(self, path: Path, record: dict[str, Any], restart: bool) -> None:
         self.path, self._header = path, json.dumps(record, sort_keys=True)
@@ -175,6 +167,7 @@ class _Journal:
 
     def note(self, num_done: int) -> None:
         """Notes that the first `num_done` images are on disk."""
+        self.num_done = num_done
         with open(self.path, "a") as file:
             file.write(f"{num_done}\n")
             file.flush()
@@ -182,7 +175,7 @@ class _Journal:
 
 
 def _refusal(found: str, wanted: str) -> str:
-    """What differs between two records, and what would mend it."""
+    """The difference of two records, and the remedy."""
     try:
         old, new = json.loads(found), json.loads(wanted)
         differing = [key for key in new if old.get(key) != new[key]]
@@ -191,95 +184,100 @@ def _refusal(found: str, wanted: str) -> str:
         return "belongs to an extraction with other settings; finish that one"
     values = f"{which}: {str(old.get(which))[:60]} instead of {str(new[which])[:60]}"
     if which == "fingerprint":
-        return f"belongs to an extraction of other images ({values}); bring those back"
+        return f"belongs to an extraction of other images ({values}); restore those"
     return f"belongs to an extraction with other settings ({values}); finish that one"
 
 
-def _run(
-    net: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    precision: Precision,
-    folder: Path,
-    journal: _Journal,
-    dtype: str,
-    num_classes: int,
-) -> int:
-    """Fills the arrays from where the journal ends; returns how many images were there before."""
-    num, kept = loader.num_samples, journal.num_done
+class _Arrays:
+    """The memory-mapped .npy files of an unfinished extraction.
+
+    Args:
+        folder: of the files.
+        journal: says how many images they hold.
+        record: number of images, classes and number format.
+    """
+
+    def __init__(self, folder: Path, journal: _Journal, record: dict[str, Any]) -> None:
+        self._folder, self._journal, self._dtype = folder, journal, np.dtype(record["dtype"])
+        self.num_images, self._num_classes = record["num_images"], len(record["classes"])
+        self.num_done, self._noted = journal.num_done, time.perf_counter()
+        self._is_new, self._arrays = self.num_done == 0, {}
+
+    def append(self, rows: dict[str, Tensor]) -> None:
+        """Stores a batch: a tensor of rows for each file."""
+        self._arrays = self._arrays or self._open(rows)
+        end = self.num_done + len(rows[LABELS])
+        for name, values in rows.items():
+            self._arrays[name][self.num_done : end] = self._converted(name, values)
+        self.num_done = end
+        if time.perf_counter() - self._noted > _SECONDS_BETWEEN_NOTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all rows to disk and notes their number."""
+        for array in self._arrays.values():
+            array.flush()
+        self._journal.note(self.num_done)
+        self._noted = time.perf_counter()
+
+    def _converted(self, name: str, values: Tensor) -> np.ndarray:
+        kind = self._arrays[name].dtype
+        converted = values.cpu().numpy().astype(kind)
+        if not np.isfinite(converted).all():
+            raise InputError(f"{name}: values are not finite as {kind}; use --dtype float32, or another precision")
+        return converted
+
+    def _open(self, rows: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """Creates the files, or opens those of an earlier run."""
+        if (found := rows[SOFTMAX].shape[1]) != self._num_classes:
+            raise InputError(f"wrong classifier size, {found} classes for the data's {self._num_classes}")
+        arrays = {}
+        for name, values in rows.items():
+            shape, path = (self.num_images, *values.shape[1:]), self._folder / name
+            kind = np.dtype(np.int64) if name == LABELS else self._dtype
+            if self._is_new:
+                arrays[name] = np.lib.format.open_memmap(path, "w+", kind, shape)
+                continue
+            try:
+                arrays[name] = np.lib.format.open_memmap(path, "r+")
+            except (OSError, ValueError, EOFError):
+                arrays[name] = np.empty(0)
+            if arrays[name].shape != shape or arrays[name].dtype != kind:
+                raise InputError(f"{path} does not have the expected content; start afresh with --restart true")
+        return arrays
+
+
+def _run(net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, arrays: _Arrays) -> None:
+    """Fills the arrays from the first missing image on."""
+    num, kept = arrays.num_images, arrays.num_done
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": kept})
-    arrays: dict[str, np.ndarray] = {}
     net.eval()
-    done, noted = kept, time.perf_counter()
-    with torch.inference_mode(), _classifier_input(net) as caught, _bar(num, kept) as bar:
+    with torch.inference_mode(), inputs_of(_classifier(net)) as caught, _bar(num, kept) as bar:
         for batch in loader if kept < num else ():
-            _check_order(batch.indices, done)
+            _check_order(batch.indices, arrays.num_done)
             logits = forward(net, normalize, batch.images, precision)
             rows = {EMBEDDINGS: _pooled(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
-            arrays = arrays or _open_arrays(folder, rows, num, num_classes, dtype, fresh=kept == 0)
-            for name, values in rows.items():
-                arrays[name][done : done + len(values)] = _storable(name, values, arrays[name].dtype)
-            done += len(batch.labels)
+            arrays.append(rows)
             bar.update(len(batch.labels))
-            if time.perf_counter() - noted > _SECONDS_BETWEEN_NOTES:
-                _flush(arrays, journal, done)
-                noted = time.perf_counter()
-    if done != num:
-        raise InputError(f"the loader gave {done} images of {num}; look for damaged ones with tools/inspect_dataset.py")
-    _flush(arrays, journal, done)
-    return kept
+    if arrays.num_done != num:
+        raise InputError(
+            f"the loader gave {arrays.num_done} images of {num}; look for damaged ones with tools/inspect_dataset.py"
+        )
+    arrays.flush()
 
 
-def _storable(name: str, values: Tensor, kind: np.dtype) -> np.ndarray:
-    converted = values.cpu().numpy().astype(kind)
-    if not np.isfinite(converted).all():
-        raise InputError(f"{name}: values that are not finite as {kind}; use --dtype float32, or another precision")
-    return converted
-
-
-def _open_arrays(
-    folder: Path, rows: dict[str, Tensor], num: int, num_classes: int, dtype: str, fresh: bool
-) -> dict[str, np.ndarray]:
-    """Memory-mapped files for all images, made, or found from before."""
-    if rows[SOFTMAX].shape[1] != num_classes:
-        raise InputError(f"wrong classifier size, {rows[SOFTMAX].shape[1]} classes for the data's {num_classes}")
-    arrays = {}
-    for name, values in rows.items():
-        shape, kind = (num, *values.shape[1:]), np.dtype(np.int64 if name == LABELS else dtype)
-        if fresh:
-            arrays[name] = np.lib.format.open_memmap(folder / name, "w+", kind, shape)
-            continue
-        try:
-            arrays[name] = np.lib.format.open_memmap(folder / name, "r+")
-        except (OSError, ValueError, EOFError):
-            arrays[name] = np.empty(0)
-        if arrays[name].shape != shape or arrays[name].dtype != kind:
-            raise InputError(f"{folder / name} is not what was being written; start afresh with --restart true")
-    return arrays
-
-
-def _flush(arrays: dict[str, np.ndarray], journal: _Journal, done: int) -> None:
-    for array in arrays.values():
-        array.flush()
-    journal.note(done)
-
-
-@contextmanager
-def _classifier_input(net: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what the classifier is given inside the block."""
+def _classifier(net: nn.Module) -> nn.Module:
     classifier = net.get_classifier()
     if not isinstance(classifier, nn.Linear | nn.Conv2d):
         raise InputError(f"{type(net).__name__} has no single linear classifier whose input could be extracted")
-    with inputs_of(classifier) as caught:
-        yield caught
+    return classifier
 
 
 def _pooled(caught: list[Tensor]) -> Tensor:
-    """float32 (B, C): the one input that was caught."""
-    features = caught.pop()
-    if caught or features.ndim < 2 or features[0].numel() != features.shape[1]:
-        raise InputError(f"the classifier's input has shape {tuple(features.shape)}: it is not pooled before")
-    return features.flatten(1).float()
+    """float32 (B, C): the classifier's input in one batch."""
+    if len(caught) != 1:
+        raise InputError(f"the network calls its classifier {len(caught)} times for a batch, not once")
+    return flat_features(caught.pop()).float()
 
 
 def _check_order(indices: Tensor, done: int) -> None:
@@ -287,7 +285,7 @@ def _check_order(indices: Tensor, done: int) -> None:
     if torch.equal(indices.cpu(), expected):
         return
     if bool((indices < 0).any()):
-        raise InputError("this engine does not tell which image is which; use --data.engine roc or torch")
+        raise InputError("this engine does not report which image is which; use --data.engine roc or torch")
     raise InputError("images were replaced or reordered; extraction needs each one: use --data.on_bad stop")
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
 from fixres.models.factory import Normalize, create_model
+from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated, without_classifier
 from fixres.models.weights import WeightFile, read_weights
 from fixres.models.zoo import ZOO
@@ -46,7 +47,7 @@ class OpenedNetwork(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The network of a job: settings that all jobs share."""
+    """The network of a job, its device and precision: settings that all jobs share."""
 
     checkpoint: Path | None = None
     """A file of weights; an older name of model."""
@@ -58,6 +59,10 @@ class NetworkChoice:
     """Further arguments of timm.create_model, for files without them."""
     crop_pct: float | None = None
     """Of the test crop; that of the weights if null."""
+    device: str = "auto"
+    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
+    precision: str = "auto"
+    """Autocast type: auto, fp32, bf16 or fp16."""
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.model is None):
@@ -70,9 +75,10 @@ class NetworkChoice:
         """`model` or `checkpoint`."""
         return str(self.model if self.model is not None else self.checkpoint)
 
-    def open(self, classes: Sequence[str] | None, new_classifier: bool = False) -> OpenedNetwork:
-        """The network, for data with these classes; see `open_network`."""
-        return open_network(
+    def open(self, classes: Sequence[str] | None, new_classifier: bool = False) -> tuple[OpenedNetwork, Precision]:
+        """The network on its device, for data with these classes; see `open_network`."""
+        precision = choose_precision(self.precision, choose_device(self.device))
+        opened = open_network(
             self.weights,
             classes,
             arch=self.arch,
@@ -80,6 +86,8 @@ class NetworkChoice:
             crop_pct=self.crop_pct,
             new_classifier=new_classifier,
         )
+        net, normalize = opened.net.to(precision.device), opened.normalize.to(precision.device)
+        return opened._replace(net=net, normalize=normalize), precision
 
 
 def open_network(

@@ -137,7 +137,7 @@ def test_an_extraction_goes_on_over_the_same_images_by_the_same_engine_only(
     code, _, error = tool(*call)
     assert code == 2 and re.search(
         r"\.a\.journal belongs to an extraction of other images \(fingerprint: \w{16} instead of \w{16}\); "
-        r"bring those back, or start afresh with --restart true$",
+        r"restore those, or start afresh with --restart true$",
         error,
     )
     (tmp_path / "val.beton").write_bytes(first)
