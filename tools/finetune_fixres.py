@@ -1,4 +1,4 @@
-"""Fixes a network for test resolutions, with sweeps before and after.
+"""FixRes fine-tuning of a network for test resolutions, with tests before and after.
 
 python tools/finetune_fixres.py --model FILE --test-res 288,320 --data FOLDER
 python tools/finetune_fixres.py --model FILE --test-res auto --data FOLDER --finetune.augmentation test
@@ -22,7 +22,7 @@ _LISTS = ("--test_res", "--sweep")
 
 
 def main() -> None:
-    """Parses the job, fixes, prints accuracy before and after and where the weights are."""
+    """Parses the job, fine-tunes, prints accuracy before and after and the files of the weights."""
     from fixres.config.parsing import RECIPES, named_recipes, parse
     from fixres.distributed.process_group import first_main, is_main, joined
     from fixres.finetuning.job import FinetuneJob, finetune_network
@@ -36,22 +36,22 @@ def main() -> None:
         data = first_main(lambda: PreparedData(job.data, device=str(choose_device(device))))
         report = finetune_network(job, data, data.classes, data.train_sizes)
         if is_main():
-            _tell(job, report)
+            _print(job, report)
 
 
-def _tell(job: FinetuneJob, report: FinetuneReport) -> None:
+def _print(job: FinetuneJob, report: FinetuneReport) -> None:
     print(report.table())
     for finetuned in report.finetunings:
         before, after = (next(one.top1 for one in sweep if one.test_res == finetuned.test_res)
                          for sweep in (report.before, finetuned.after))  # fmt: skip
-        print(f"{finetuned.test_res} px: top1 {before:.2%} before the fix, {after:.2%} after it")
-        print(f"fixed weights: {finetuned.output}")
+        print(f"{finetuned.test_res} px: top1 {before:.2%} before fine-tuning, {after:.2%} after it")
+        print(f"fine-tuned weights: {finetuned.output}")
     path = job.report([finetuned.test_res for finetuned in report.finetunings])
     print(f"report: {path}.md, {path}.json")
 
 
 def as_settings(arguments: list[str]) -> list[str]:
-    """The names of settings for short forms: --data FOLDER, hyphens for underscores, lists without brackets."""
+    """Replaces short forms by names of settings: --data FOLDER, hyphens for underscores, lists without brackets."""
     settings: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -1,4 +1,4 @@
-"""Accuracy on a split at one test resolution, or at a row of them."""
+"""Accuracy on a split at one or several test resolutions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EvalResult:
 
     Attributes:
         test_res: test resolution in pixels.
-        top1: share of images whose class has the highest score.
-        top5: share of images whose class is among the five highest (all classes, if there are fewer).
-        class_mean_top1: top1 averaged over classes that have images, each weighing the same.
+        top1: fraction of images whose class has the highest score.
+        top5: fraction of images whose class is among the five highest scores (all classes, if there are fewer).
+        class_mean_top1: mean of the top1 of each class that has images.
         loss: mean cross entropy, without label smoothing.
         num_images: images evaluated.
         images_per_second: speed of the pass, loading included.
@@ -51,14 +51,14 @@ def evaluate(
 def measure(
     net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, title: str = "test"
 ) -> tuple[EvalResult, Scores]:
-    """`evaluate` with what is known of each image; processes test a part each, and all get the whole."""
+    """`evaluate` with the scores of each image; each process tests a part, and all get the result of all parts."""
     device, scorer = precision.device, Scorer(len(loader.classes))
     net.eval()
     share_state(net)
     start = time.perf_counter()
     with torch.inference_mode(), bar(loader.num_samples, title) as shown:
         for batch in loader:
-            if len(batch.labels):  # a short last batch may leave nothing for this process
+            if len(batch.labels):  # a short last batch may have no image for this process
                 logits = forward(net, normalize, batch.images, precision)
                 scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
             shown.update(len(batch.labels) * num_processes())
@@ -67,11 +67,11 @@ def measure(
 
 
 def forward(net: nn.Module, normalize: Normalize, images: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """Logits of uint8 NHWC images, with one line if the network cannot take images of their size."""
+    """Logits of uint8 NHWC images; InputError if the network does not take images of their size."""
     try:
         with precision.autocast():
             return net(normalize(images.to(precision.device, non_blocking=True)))
-    except AssertionError as error:  # timm's transformers check the size so
+    except AssertionError as error:  # timm's transformers check the size with assertions
         reason = str(error).rstrip(".") or "it asserts another size"
         raise InputError(
             f"{type(net).__name__} cannot take images of {images.shape[1]} px ({reason}); choose another test_res"
@@ -84,7 +84,7 @@ def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
     Args:
         scores: of all images.
         test_res: test resolution in pixels.
-        seconds: that the pass took.
+        seconds: duration of the pass.
     """
     num = len(scores)
     return EvalResult(

@@ -27,7 +27,7 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
-from pipelines.runtime.atomic_files import check_target, resumable
+from pipelines.runtime.atomic_files import check_target, resumable, write_json
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 VERSION = 1
@@ -131,9 +131,9 @@ def extract(
             journal = _Journal(unfinished.journal, record, job.restart)
             kept = journal.num_done
             _run(net, normalize, loader, precision, _Arrays(unfinished.data, journal, record))
-            _write_json(unfinished.data / RECORD, record)
+            write_json(unfinished.data / RECORD, record)
             if names is not None:
-                _write_json(unfinished.data / NAMES, names)
+                write_json(unfinished.data / NAMES, names)
         return Extraction(job.output, loader.num_samples, kept, time.perf_counter() - start)
 
 

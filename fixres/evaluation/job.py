@@ -1,17 +1,17 @@
-"""What a test of a network reports: accuracies with their confidence, ReaL, and what they cost at each resolution."""
+"""Tests a network: accuracies with confidence intervals, ReaL labels, and the cost at each resolution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fixres.evaluation.accuracy import EvalResult, measure
-from fixres.evaluation.metrics import Scores, wilson
+from fixres.evaluation.metrics import Scores, wilson_interval
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
-from fixres.models.precision import choose_device, choose_precision
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes, forward_flops
 from pipelines.runtime.atomic_files import check_target
@@ -20,37 +20,35 @@ from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_r
 
 @dataclass(frozen=True)
 class EvaluateJob(NetworkChoice):
-    """Tests a network with the transform that it carries, or scores probabilities that were extracted before."""
+    """Tests a network with its own transform, or scores probabilities that were extracted before."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, read by which engine."""
     images: Path | None = None
-    """Test images alone, instead of data.path: class folders, ImageNet-V2, val images of ILSVRC2012, a .beton file."""
+    """Only test images, instead of data.path: class folders, ImageNet-V2, val images of ILSVRC2012, a .beton file."""
     softmax: list[Path] | Path = field(default_factory=list)
     """Folders of tools/extract_features.py, or .npy files; several are averaged. Instead of model and data."""
     labels: Path | None = None
     """Labels for softmax files that have no labels.npy beside them."""
     real: Path | None = None
-    """real.json: score by ReaL labels, too; the images are ImageNet's val."""
+    """real.json: also score by ReaL labels; the images are ImageNet's val."""
     val_labels: Path | None = None
-    """With real, for data that does not keep image names: the labels of ImageNet's val, see docs/evaluation.md."""
+    """With real, for data without image names: the labels of ImageNet's val, see docs/evaluation.md."""
     json: Path | None = None
-    """File for all figures, those of each class too."""
+    """JSON file for all figures, including those of each class."""
     test_res: list[int] = field(default_factory=list)
-    """Test resolutions in pixels; the checkpoint's own if none is given."""
+    """Test resolutions in pixels; the checkpoint's by default."""
     batch_size: int = 64
     """Images per step."""
-    device: str = "auto"
-    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
-    precision: str = "auto"
-    """Autocast type: auto, fp32, bf16 or fp16."""
 
     def __post_init__(self) -> None:
         for resolution in self.test_res:
             check_resolution(resolution)
         given = sum((self.checkpoint is not None, self.model is not None, bool(self.softmax_files)))
         if given != 1:
-            raise InputError(f"give one of --model, --checkpoint and --softmax, not {given or 'none'} of them")
+            raise InputError(
+                f"requires exactly one of --model, --checkpoint and --softmax, not {given or 'none'} of them"
+            )
         if self.softmax_files and (self.test_res or self.images):
             raise InputError("softmax files are scored as they are; omit --test_res and --images")
         if self.json is not None:
@@ -68,13 +66,13 @@ class Evaluation:
 
     Attributes:
         result: the figures that every test has.
-        top1_interval: lowest and highest top1 that are likely.
-        top5_interval: likewise.
+        top1_interval: of top1.
+        top5_interval: of top5.
         classes: class names in label order; empty if unknown.
-        class_top1: share of each class's images that are right, None for classes without images.
-        class_counts: images of each class.
-        gflops: billions of operations of one image's forward pass, additions and multiplications; None from softmax.
-        real: accuracy by ReaL labels, None if it was not asked for.
+        class_top1: fraction of correct images of each class, None for classes without images.
+        class_counts: number of images of each class.
+        gflops: billions of additions and multiplications of one image's forward pass; None from softmax.
+        real: accuracy by ReaL labels, None without --real.
     """
 
     result: EvalResult
@@ -98,25 +96,19 @@ def evaluate_network(
         classes: its class names in label order.
         names: its test images' names in order; needed for ReaL only.
     """
-    device = choose_device(job.device)
     real = _Real.read(job.real, names, len(classes))
-    opened = job.open(classes)
-    net, normalize = opened.net.to(device), opened.normalize.to(device)
-    precision = choose_precision(job.precision, device)
-    resolutions = job.test_res or [opened.info.test_res]
+    (net, info, normalize), precision = job.open(classes)
+    resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
         check_takes(net, resolution)
-    crop = EvalCrop(opened.info.crop_pct)
-    loader = open_loader("val", crop=crop, resolution=resolutions[0], batch_size=job.batch_size)
+    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.batch_size}
     evaluations = []
-    try:
+    with closing(open_loader("val", **settings)) as loader:
         for resolution in resolutions:
             loader.set_resolution(resolution)
             result, scores = measure(net, normalize, loader, precision, f"test at {resolution} px")
             gflops = forward_flops(net, normalize, resolution) / 1e9
             evaluations.append(_evaluation(result, scores, classes, real, gflops))
-    finally:
-        loader.close()
     return evaluations
 
 
@@ -132,7 +124,7 @@ def evaluate_softmax(job: EvaluateJob) -> Evaluation:
 
 @dataclass(frozen=True)
 class _Real:
-    """ReaL labels and which of them belongs to which image of the data."""
+    """ReaL labels, and the number of each image of the data in ILSVRC2012's val."""
 
     labels: list[frozenset[int]]
     numbers: list[int]
@@ -144,7 +136,7 @@ class _Real:
         labels = read_real(path, num_classes)
         if names is None:
             raise InputError(
-                "this data does not keep the images' names, so nobody knows which ReaL label belongs to which; give "
+                "this data does not keep the images' names, so ReaL labels cannot be assigned to them; give "
                 "--val_labels with the labels of ImageNet's val, or the images as files"
             )
         return cls(labels, val_numbers(names, len(labels)))
@@ -156,8 +148,8 @@ def _evaluation(
     top1 = scores.class_top1()
     return Evaluation(
         result=result,
-        top1_interval=wilson(scores.num_in_top(1), len(scores)),
-        top5_interval=wilson(scores.num_in_top(5), len(scores)),
+        top1_interval=wilson_interval(scores.num_in_top(1), len(scores)),
+        top5_interval=wilson_interval(scores.num_in_top(5), len(scores)),
         classes=classes,
         class_top1=tuple(None if value != value else value for value in top1.tolist()),
         class_counts=tuple(scores.class_counts().tolist()),
@@ -167,14 +159,14 @@ def _evaluation(
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
-    """A line for each resolution, and one for ReaL below it. In brackets: the 95 % intervals."""
+    """A line for each resolution, and a line for ReaL below it. Brackets hold the 95 % intervals."""
     lines = []
     for one in evaluations:
         result = one.result
-        place = f"{result.test_res} px" if result.test_res else "softmax"
+        source = f"{result.test_res} px" if result.test_res else "softmax"
         parts = [
-            f"{place}: top1 {_share(result.top1, one.top1_interval)}",
-            f"top5 {_share(result.top5, one.top5_interval)}",
+            f"{source}: top1 {_percent(result.top1, one.top1_interval)}",
+            f"top5 {_percent(result.top5, one.top5_interval)}",
             f"class mean {result.class_mean_top1:.2%}, lowest {_hardest(one)}",
             f"loss {result.loss:.3f}",
             f"{result.num_images} images",
@@ -185,14 +177,14 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
         if one.real is not None:
             real = one.real
             lines.append(
-                f"  ReaL: top1 {_share(real.top1, real.top1_interval)}, {real.num_images} images, {real.num_left_out} "
-                "without a label left out"
+                f"  ReaL: top1 {_percent(real.top1, real.top1_interval)}, {real.num_images} images, "
+                f"{real.num_left_out} without a label left out"
             )
     return "\n".join(lines)
 
 
 def evaluation_record(job: EvaluateJob, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """What --json holds."""
+    """The content of --json."""
     from fixres.config.parsing import as_plain
     from fixres.observability.environment import capture
 
@@ -202,12 +194,12 @@ def evaluation_record(job: EvaluateJob, evaluations: Sequence[Evaluation]) -> di
     return {"version": 1, "kind": "evaluation", "job": as_plain(job), "results": results, "environment": capture()}
 
 
-def _share(value: float, interval: tuple[float, float]) -> str:
+def _percent(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.2%}, [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def _hardest(one: Evaluation) -> str:
-    """The class with the lowest accuracy, and that."""
+    """The lowest accuracy of a class, and the class."""
     known = [(value, label) for label, value in enumerate(one.class_top1) if value is not None]
     value, label = min(known)
     return f"{value:.1%} ({one.classes[label] if one.classes else f'class {label}'})"

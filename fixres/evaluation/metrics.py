@@ -1,8 +1,7 @@
-"""From scores and labels to accuracies: the same code whether scores come from a network or from a file."""
+"""From scores and labels to accuracies: the same code for scores of a network and of a file."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +11,17 @@ from torch import Tensor
 from fixres.distributed.process_group import all_gather
 from pipelines.spec import InputError
 
-_Z95 = 1.959963984540054  # 97.5 % of the normal distribution lie below
-
 
 @dataclass(frozen=True)
 class Scores:
-    """What is known of each image after a pass; everything reported follows from it.
+    """The result of a pass for each image; all reported figures are computed from it.
 
     Attributes:
-        num_classes: classes that were told apart.
+        num_classes: number of classes.
         labels: int64 (N,).
         predictions: int64 (N,), the class with the highest score.
         ranks: int64 (N,), how many classes score higher than the label; equal scores go to the lower class number.
-        indices: int64 (N,), position of each image in the data set; -1 where the engine cannot tell.
+        indices: int64 (N,), position of each image in the data set; -1 if the engine does not know it.
         loss: mean cross entropy.
     """
 
@@ -43,7 +40,7 @@ class Scores:
         return int((self.ranks < min(k, self.num_classes)).sum())
 
     def class_top1(self) -> np.ndarray:
-        """float64 (num_classes,): share of each class's images that are right; NaN for classes without images."""
+        """float64 (num_classes,): fraction of correct images of each class; NaN for classes without images."""
         counts = self.class_counts()
         right = np.bincount(self.labels[self.ranks == 0], minlength=self.num_classes)
         return np.divide(right, counts, out=np.full(self.num_classes, np.nan), where=counts > 0)
@@ -58,7 +55,7 @@ class Scorer:
 
     Args:
         num_classes: classes of the data.
-        what: names the scores in errors, such as "the network".
+        what: name of the scores in errors, such as "the network".
     """
 
     def __init__(self, num_classes: int, what: str = "the network") -> None:
@@ -85,10 +82,10 @@ class Scorer:
         self._parts.append((labels, scores.argmax(1), label_ranks(scores, labels), indices))
 
     def finish(self) -> Scores:
-        """All that was added, by all processes.
+        """The scores of all batches of all processes.
 
         Raises:
-            InputError: nothing was added, or a score is not finite.
+            InputError: no batch was added, or a score is not finite.
         """
         shares = all_gather((self._columns(), float(self._loss), bool(self._bad)))
         columns = [np.concatenate(column) for column in zip(*(columns for columns, _, _ in shares), strict=True)]
@@ -106,7 +103,7 @@ class Scorer:
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """int64 (B,): how many classes come before the label, by score, then by class number.
+    """int64 (B,): number of classes before the label, by score, then by class number.
 
     Args:
         scores: float (B, C), finite.
@@ -117,14 +114,14 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return ((scores > own) | ((scores == own) & earlier)).sum(1)
 
 
-def wilson(num_right: int, num: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927), which is right for small numbers and near 0 and 1, too.
+def wilson_interval(num_correct: int, num: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a fraction (Wilson 1927); it also holds for small numbers and near 0 and 1.
 
-    It speaks of other images drawn like these, not of other seeds.
+    It covers other images drawn from the same distribution, not other seeds.
     """
+    from scipy.stats import binomtest
+
     if num == 0:
         return 0.0, 1.0
-    share, weight = num_right / num, _Z95**2 / num
-    center = (share + weight / 2) / (1 + weight)
-    half = _Z95 / (1 + weight) * math.sqrt(share * (1 - share) / num + weight / (4 * num))
-    return max(0.0, center - half), min(1.0, center + half)
+    interval = binomtest(num_correct, num).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

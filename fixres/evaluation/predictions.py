@@ -1,4 +1,4 @@
-"""Extracted probabilities: read, checked, averaged over several networks, and scored as if they came from images."""
+"""Extracted probabilities: read, checked, averaged over networks, and scored like those of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.spec import InputError
 SOFTMAX, EMBEDDINGS, LABELS = "softmax.npy", "embeddings.npy", "labels.npy"
 RECORD, NAMES = "extraction.json", "names.json"
 _CHUNK = 4096  # images scored at once: 16 MB of 1000 classes
-# What rounding may do to a sum of 1: float16 keeps 11 bits of each number and loses those below 6e-8.
+# Rounding error of a sum of 1: float16 keeps 11 bits of each number and loses those below 6e-8.
 _SUM_TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-3}
 _MAX_RECORD_BYTES = 256 << 20
 
@@ -32,7 +32,7 @@ class SoftmaxFile:
         path: the .npy file.
         probabilities: float (N, C), memory-mapped.
         labels: int64 (N,).
-        record: what extraction noted; empty for files of others.
+        record: of the extraction; empty for files of other programs.
         names: the images' names in order; empty if unknown.
     """
 
@@ -44,14 +44,14 @@ class SoftmaxFile:
 
 
 def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
-    """Opens a folder that extraction made, or a .npy file with labels.npy beside it.
+    """Opens a folder of tools/extract_features.py, or a .npy file with labels.npy beside it.
 
     Args:
         path: folder or file.
-        labels: a .npy file with the labels, if they lie elsewhere.
+        labels: a .npy file with the labels, if they are in another place.
 
     Raises:
-        InputError: a file is missing, damaged, of another shape, or not of numbers.
+        InputError: a file is missing, damaged, of another shape, or does not contain numbers.
     """
     file = path / SOFTMAX if path.is_dir() else path
     probabilities = read_array(file)
@@ -83,7 +83,7 @@ def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
     """Scores the mean of all files' probabilities, read in chunks.
 
     Raises:
-        InputError: files of different images, or probabilities that are none.
+        InputError: files of different images, or values that are not probabilities.
     """
     first = files[0]
     for other in files[1:]:
@@ -93,7 +93,7 @@ def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
     for begin in range(0, num, _CHUNK):
         part = slice(begin, begin + _CHUNK)
         mean = sum(_checked(one, part) for one in files) / len(files)
-        # Where a probability was rounded to 0, the loss is finite only with the smallest that the type can hold.
+        # A probability that was rounded to 0 counts as the smallest number of its type, so that the loss is finite.
         logs = np.log(np.maximum(mean, np.finfo(first.probabilities.dtype).tiny))
         indices = torch.arange(begin, begin + len(logs))
         scorer.add(torch.from_numpy(logs), torch.from_numpy(first.labels[part]), indices)
@@ -119,7 +119,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def _checked(file: SoftmaxFile, part: slice) -> np.ndarray:
-    """float64 (B, C): probabilities of some images, each line of which sums to 1."""
+    """float64 (B, C): probabilities of some images; each row sums to 1."""
     values = np.asarray(file.probabilities[part], np.float64)
     bad = ~np.isfinite(values).all(1)
     if bad.any():
@@ -153,4 +153,4 @@ def _read_json(path: Path) -> Any:
             raise ValueError("too long")
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no readable JSON ({error}); extract again") from error
+        raise InputError(f"{path} is not readable JSON ({error}); extract again") from error

@@ -1,7 +1,7 @@
-"""ReaL: ImageNet's val images labelled anew, with every class that is in a picture (arXiv 2006.07159).
+"""ReaL labels: ImageNet's val images with every class that is in the image (arXiv 2006.07159).
 
-`real.json` is a list of 50 000 lists of class numbers in the order of ILSVRC2012_val_00000001.JPEG and so on. An image
-without a label does not count.
+`real.json` is a list of 50 000 lists of class numbers in the order of ILSVRC2012_val_00000001.JPEG and so on. Images
+without a label do not count.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixres.evaluation.metrics import Scores, wilson
+from fixres.evaluation.metrics import Scores, wilson_interval
 from pipelines.spec import InputError
 
 _MAX_BYTES = 64 << 20  # the real file has 1 MB
@@ -21,9 +21,9 @@ _MAX_BYTES = 64 << 20  # the real file has 1 MB
 @dataclass(frozen=True)
 class RealResult:
     """Attributes:
-    top1: share of the labelled images whose predicted class is one of their labels.
+    top1: fraction of the labeled images whose predicted class is one of their labels.
     top1_interval: its 95 % confidence interval.
-    num_images: labelled images.
+    num_images: labeled images.
     num_left_out: images without a label.
     """
 
@@ -34,13 +34,15 @@ class RealResult:
 
 
 def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
-    """The labels of each val image, image number n at place n - 1.
+    """The labels of each val image; image number n has index n - 1.
 
     Raises:
         InputError: no such file, or not a list of lists of class numbers below `num_classes`.
     """
     if not path.is_file():
-        raise InputError(f"{path} is no file; give real.json of https://github.com/google-research/reassessed-imagenet")
+        raise InputError(
+            f"{path} is not a file; give real.json of https://github.com/google-research/reassessed-imagenet"
+        )
     with open(path, "rb") as file:
         data = file.read(_MAX_BYTES + 1)
     try:
@@ -49,20 +51,20 @@ def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
         lists = None
     if not isinstance(lists, list) or not lists:
         raise InputError(
-            f"{path} is no JSON list with a list of class numbers for each image; download real.json again"
+            f"{path} is not a JSON list with a list of class numbers for each image; download real.json again"
         )
     for number, labels in enumerate(lists, start=1):
         if not isinstance(labels, list) or not all(type(one) is int and 0 <= one < num_classes for one in labels):
-            raise InputError(f"{path}: image {number} has labels that are no list of class numbers below {num_classes}")
+            raise InputError(f"{path}: image {number} has labels that are not class numbers below {num_classes}")
     return [frozenset(labels) for labels in lists]
 
 
 def val_numbers(names: Sequence[str], num_real: int) -> list[int]:
-    """The number n of each image ILSVRC2012_val_n, from 1 on.
+    """The number n, from 1, of each image ILSVRC2012_val_n.
 
     Args:
         names: of the data's images in its order, with or without folders and endings.
-        num_real: images that ReaL knows.
+        num_real: number of images with ReaL labels.
 
     Raises:
         InputError: an image of another name, or an unknown number.
@@ -82,20 +84,20 @@ def score_real(scores: Scores, real: Sequence[frozenset[int]], numbers: Sequence
     """Accuracy by ReaL labels.
 
     Args:
-        scores: of a pass; its indices say which image each line is.
+        scores: of a pass; their indices identify the images.
         real: from `read_real`.
         numbers: from `val_numbers`, in the data's order.
 
     Raises:
-        InputError: the engine does not tell which image is which, or no image has a label.
+        InputError: the engine does not report which image is which, or no image has a label.
     """
     if int(scores.indices.min()) < 0:
         raise InputError(
-            "this engine does not tell which image is which, as ReaL needs; use --data.engine roc or torch"
+            "this engine does not report which image is which, as ReaL needs; use --data.engine roc or torch"
         )
     labels = [real[numbers[index] - 1] for index in scores.indices.tolist()]
-    known = [(one, prediction) for one, prediction in zip(labels, scores.predictions.tolist(), strict=True) if one]
+    known = [(one, predicted) for one, predicted in zip(labels, scores.predictions.tolist(), strict=True) if one]
     if not known:
         raise InputError("none of the images has a ReaL label; use ImageNet's val and the real.json that belongs to it")
-    num_right = sum(prediction in one for one, prediction in known)
-    return RealResult(num_right / len(known), wilson(num_right, len(known)), len(known), len(labels) - len(known))
+    num_correct, num = sum(predicted in one for one, predicted in known), len(known)
+    return RealResult(num_correct / num, wilson_interval(num_correct, num), num, len(labels) - num)

@@ -1,13 +1,14 @@
 """Adaptation to a test resolution without labels (arXiv 1906.06423, section 4.1; and BatchNorm's statistics).
 
-The pooled activations of all channels, taken together, follow a Frechet law P(x) = exp(-(1 + xi (x - mu) / sigma) **
-(-1 / xi)) well, the paper says, with xi = 0.3 at every resolution. With one xi the map from the law at the test
-resolution to that at the training resolution is a straight line; the paper applies it behind the pooling. A line
-before a linear classifier is another linear classifier, so we fold it in, and the checkpoint keeps its keys.
+According to the paper, the pooled activations of all channels together follow a Frechet distribution, P(x) =
+exp(-(1 + xi (x - mu) / sigma) ** (-1 / xi)), with xi = 0.3 at every resolution. With a common xi the map from the
+distribution at the test resolution to that at the training resolution is a straight line. The paper applies it after
+pooling. A line before a linear classifier gives another linear classifier, so the line is folded into the classifier,
+and the checkpoint keeps its keys.
 
-Mu and sigma are fitted to quantiles, of which they are a linear function; how the paper fits we do not know. Quantiles
-at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends. A line that
-does not bring the activations nearer to those at the training resolution is not applied.
+Mu and sigma are fitted to quantiles, because they are a linear function of them; the paper does not say how it fits.
+Quantiles at which either sample is still zero (ReLU) are left out, and so is the outermost percent at both ends. A line
+that does not bring the activations nearer to those at the training resolution is not applied.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.config.recipe import FinetuneConfig
-from fixres.evaluation.activations import pooled_activations, wasserstein
+from fixres.evaluation.activations import pooled_activations
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.models.probe import NetworkProbe
 from pipelines.spec import InputError, Loader
 
 XI = 0.3
-_SHARES = np.linspace(0.01, 0.99, 99)
+_PROBABILITIES = np.linspace(0.01, 0.99, 99)
 
 
 class Frechet(NamedTuple):
-    """Location and scale of a Frechet law with xi = 0.3."""
+    """Location and scale of a Frechet distribution with xi = 0.3."""
 
     mu: float
     sigma: float
 
 
 class Line(NamedTuple):
-    """x to slope * x + offset."""
+    """The map from x to slope * x + offset."""
 
     slope: float
     offset: float
@@ -55,7 +56,7 @@ def adapt(
     train_res: int,
     probe: NetworkProbe,
 ) -> str:
-    """Does to `net`, in place, what `config.adapt` says; returns a line that tells what came of it.
+    """Adapts `net` in place by the method `config.adapt`; returns a line that describes the result.
 
     Args:
         net: a trained network; left in eval mode.
@@ -68,7 +69,7 @@ def adapt(
     """
     if config.adapt == "batchnorm":
         num_layers, num_images = recalibrate(net, normalize, loader, precision, config.adapt_images)
-        return f"statistics of {num_layers} BatchNorms anew from {num_images} images at {loader.resolution} px"
+        return f"statistics of {num_layers} BatchNorms from {num_images} images at {loader.resolution} px"
     if config.adapt == "frechet":
         return _adapt_activations(
             net, probe.head.classifier, normalize, loader, precision, train_res, config.adapt_images
@@ -77,22 +78,22 @@ def adapt(
 
 
 def fit(values: np.ndarray, above: float = 0.0) -> Frechet:
-    """The law whose quantiles lie nearest to the sample's, by least squares.
+    """The distribution whose quantiles are nearest to the sample's, by least squares.
 
     Args:
         values: a sample, of any shape.
-        above: share of the sample whose quantiles do not count.
+        above: quantiles up to this probability do not count.
     """
-    shares = _SHARES[_SHARES > above]
-    if len(shares) < 2:
+    probabilities = _PROBABILITIES[_PROBABILITIES > above]
+    if len(probabilities) < 2:
         raise InputError(f"{above:.0%} of the pooled activations are 0; there is no distribution to adapt")
-    basis = np.column_stack([np.ones(len(shares)), ((-np.log(shares)) ** -XI - 1) / XI])
-    mu, sigma = np.linalg.lstsq(basis, np.quantile(values, shares), rcond=None)[0]
+    basis = np.column_stack([np.ones(len(probabilities)), ((-np.log(probabilities)) ** -XI - 1) / XI])
+    mu, sigma = np.linalg.lstsq(basis, np.quantile(values, probabilities), rcond=None)[0]
     return Frechet(float(mu), float(sigma))
 
 
-def equalising(test_values: np.ndarray, train_values: np.ndarray) -> Line:
-    """The line that takes the law of activations at the test resolution to that at the training resolution."""
+def matching_line(test_values: np.ndarray, train_values: np.ndarray) -> Line:
+    """The line from the distribution of activations at the test resolution to that at the training resolution."""
     above = max(float(np.mean(values == 0)) for values in (test_values, train_values))
     test, train = fit(test_values, above), fit(train_values, above)
     if not test.sigma > 0 or not train.sigma > 0:
@@ -102,7 +103,7 @@ def equalising(test_values: np.ndarray, train_values: np.ndarray) -> Line:
 
 
 def fold(line: Line, classifier: nn.Module) -> None:
-    """Makes classifier(x) what classifier(slope * x + offset) was."""
+    """Changes the classifier so that its output for x is its old output for slope * x + offset."""
     if not isinstance(classifier.bias, Tensor):
         raise InputError("finetune.adapt=frechet needs a classifier with bias; use finetune.adapt=batchnorm")
     with torch.no_grad():
@@ -119,6 +120,8 @@ def _adapt_activations(
     train_res: int,
     num_images: int,
 ) -> str:
+    from scipy.stats import wasserstein_distance
+
     test_res = loader.resolution
     net.eval()
     samples = {}
@@ -126,24 +129,24 @@ def _adapt_activations(
         loader.set_resolution(resolution)
         samples[resolution] = pooled_activations(net, classifier, normalize, loader, precision, num_images)
     loader.set_resolution(test_res)
-    line = equalising(samples[test_res], samples[train_res])
-    train, test = (np.sort(samples[r].ravel()) for r in (train_res, test_res))
-    before, after = wasserstein(test, train), wasserstein(line.slope * test + line.offset, train)
-    found = f"{line.slope:.3f} x {line.offset:+.3f}"
-    distances = f"their distance to those at {train_res} px {before:.4f} before, {after:.4f} after"
-    if after >= before:  # where many are 0, which a line cannot keep at 0
-        return f"pooled activations left as they are, for {found} would not bring them nearer: {distances}"
+    train, test = samples[train_res].ravel(), samples[test_res].ravel()
+    line = matching_line(test, train)
+    before, after = (wasserstein_distance(values, train) for values in (test, line.slope * test + line.offset))
+    text = f"{line.slope:.3f} x {line.offset:+.3f}"
+    distances = f"their distance to those at {train_res} px is {before:.4f} before, {after:.4f} after"
+    if after >= before:  # if many are 0, which a line cannot keep at 0
+        return f"pooled activations left unchanged, because {text} would not bring them nearer: {distances}"
     fold(line, classifier)
-    return f"pooled activations mapped by {found}: {distances}"
+    return f"pooled activations mapped by {text}: {distances}"
 
 
 def recalibrate(
     net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, num_images: int
 ) -> tuple[int, int]:
-    """Gives every BatchNorm the mean and variance of what it is fed, over whole batches of about `num_images` images.
+    """Sets the statistics of every BatchNorm to those of its input, over whole batches of about `num_images` images.
 
-    Each layer's input is normalized with its own batch's statistics, as in training; what is kept are mean and variance
-    over all images of all batches, not an average of the batches' variances.
+    Each layer's input is normalized with the statistics of its own batch, as in training. The new statistics are mean
+    and variance over all images of all batches, not an average of the batches' variances.
 
     Returns:
         Number of BatchNorms, and of images used.
@@ -171,7 +174,7 @@ def recalibrate(
         raise InputError("the loader gave no images; statistics need at least one batch")
     with torch.no_grad():
         for norm, moments in zip(norms, sums, strict=True):
-            if moments.num:  # one that the forward never calls keeps its statistics
+            if moments.num:  # a BatchNorm that the forward never calls keeps its statistics
                 mean, variance = moments.result()
                 norm.running_mean.copy_(mean)
                 norm.running_var.copy_(variance)
@@ -203,7 +206,7 @@ class _Moments:
 
 @contextmanager
 def _collecting(net: nn.Module, norms: list[nn.Module], sums: list[_Moments]) -> Iterator[None]:
-    """BatchNorms normalize by their batch inside the block, and what they are fed goes to `sums`; then eval mode."""
+    """Inside the block BatchNorms normalize by their batch and add their input to `sums`; afterwards eval mode."""
     net.eval()
     momenta = [norm.momentum for norm in norms]
     counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

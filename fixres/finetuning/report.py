@@ -1,4 +1,4 @@
-"""What a fix leaves beside its checkpoints: a JSON record, a Markdown page, a table for the terminal."""
+"""The report of a fine-tuning: a JSON record, a Markdown page, a table for the terminal."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ class FinetuneReport:
     environment: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """The content of the JSON file."""
         values = asdict(self) | {"job": as_plain(self.job)}
         return {"version": VERSION, "written": datetime.now(UTC).isoformat(timespec="seconds"), **values}
 
     def rows(self) -> list[list[str]]:
-        """Top-1 in per cent at each test resolution: before, and after each fix; a head first."""
-        rows = [["tested at", "before", *(f"fixed for {finetuned.test_res}" for finetuned in self.finetunings)]]
+        """Top-1 in per cent at each test resolution, before and after each fine-tuning, with a heading."""
+        rows = [["tested at", "before", *(f"fine-tuned for {one.test_res}" for one in self.finetunings)]]
         for one in self.before:
             after = [at(finetuned.after, one.test_res).top1 for finetuned in self.finetunings]
             rows.append([f"{one.test_res} px", *(f"{100 * top1:.1f}" for top1 in (one.top1, *after))])
-        rows.append(["fix, s", "", *(f"{finetuned.seconds:.1f}" for finetuned in self.finetunings)])
+        rows.append(["fine-tuning, s", "", *(f"{finetuned.seconds:.1f}" for finetuned in self.finetunings)])
         return rows
 
     def table(self) -> str:
@@ -73,9 +73,9 @@ class FinetuneReport:
         return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, width, strict=True)) for row in rows)
 
     def markdown(self) -> str:
-        """A page with the table and what was done."""
+        """A page with the table and a line for each fine-tuning."""
         head, *rows = self.rows()
-        title = f"# {self.model}, trained at {self.train_res} px, fixed"
+        title = f"# {self.model}, trained at {self.train_res} px, fine-tuned"
         lines = [title, "", f"Checkpoint `{self.checkpoint}`. Top-1, %:", ""]
         lines += [_row(head), _row(["---"] * len(head)), *map(_row, rows), ""]
         for finetuned in self.finetunings:
@@ -92,7 +92,7 @@ def _row(cells: list[str]) -> str:
 
 
 def write_finetune_report(report: FinetuneReport, path: Path) -> None:
-    """Writes `path`.json and `path`.md, each under its name only when complete."""
+    """Writes `path`.json and `path`.md atomically."""
     write_json(path.with_name(f"{path.name}.json"), report.as_json())
     with atomic_file(path.with_name(f"{path.name}.md"), overwrite=True) as partial:
         partial.write_text(report.markdown(), encoding="utf-8")

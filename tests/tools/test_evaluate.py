@@ -220,13 +220,20 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
     assert _figures(out) == _figures(tool("evaluate", "--softmax", tmp_path / "a", data=False)[1])
 
 
-def test_foreign_weights_by_the_command_line(tool: Tool, val: Path, tmp_path: Path) -> None:
+def test_pretrained_weights_by_the_command_line(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
     weights = torch.load(net, weights_only=True)["state_dict"]
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "finetune.pth")
-    foreign = ["--model", tmp_path / "finetune.pth", "--arch", _MODEL.name, "--model_kwargs", json.dumps(_MODEL.kwargs)]
-    foreign += ["--crop_pct", 0.875, "--test_res", "[32]", "--images", val / "val"]
-    code, out, _ = tool("evaluate", *foreign)
+    call = [
+        "--model",
+        tmp_path / "finetune.pth",
+        "--arch",
+        _MODEL.name,
+        "--model_kwargs",
+        json.dumps(_MODEL.kwargs),
+    ]
+    call += ["--crop_pct", 0.875, "--test_res", "[32]", "--images", val / "val"]
+    code, out, _ = tool("evaluate", *call)
     assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--images", val / "val")[1])
 
 
@@ -239,7 +246,7 @@ def test_class_folders_alone_are_tested_whole(tool: Tool, val: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give one of --model, --checkpoint and --softmax, not none"),
+        ((), "requires exactly one of --model, --checkpoint and --softmax, not none"),
         (("--model", "{net}", "--checkpoint", "{net}"), "not 2 of them"),
         (("--softmax", "{val}", "--test_res", "[32]"), "omit --test_res"),
         (("--softmax", "{val}"), r"softmax\.npy: no such file"),
@@ -257,7 +264,7 @@ def test_class_folders_alone_are_tested_whole(tool: Tool, val: Path, tmp_path: P
             "not take 160",
         ),
         (("--model", "{net}", "--images", "{val}/val", "--precision", "fp23"), "precision='fp23' is unknown"),
-        (("--model", "{net}", "--images", "{val}/val", "--real", "{val}/no.json"), r"no\.json is no file"),
+        (("--model", "{net}", "--images", "{val}/val", "--real", "{val}/no.json"), r"no\.json is not a file"),
     ],
 )
 def test_mistakes_end_in_one_line(

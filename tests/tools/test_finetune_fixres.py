@@ -34,14 +34,14 @@ def photos(tmp_path: Path) -> Path:
 
 
 def write_checkpoint(path: Path, family: Family = FAMILIES[0], classes: tuple[str, ...] = _CLASSES) -> Path:
-    """A network of random weights that calls itself trained at 32 px."""
+    """A network of random weights with a training resolution of 32 px."""
     info = CheckpointInfo(family.name, family.kwargs, classes, train_res=32, test_res=32, crop_pct=0.875)
     save_checkpoint(path, create(family, len(classes)), info)
     return path
 
 
 class Outcome:
-    """What a call of the tool left: exit code, stdout, stderr."""
+    """The result of a call of the tool: exit code, stdout, stderr."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -68,7 +68,7 @@ def finetune(
     return call
 
 
-def test_several_resolutions_in_one_go(finetune: object, tmp_path: Path) -> None:
+def test_several_resolutions_in_one_call(finetune: object, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.pt")
     done = finetune(
         "--checkpoint", checkpoint, "--test-res", "64,48", "--finetune.augmentation", "test", "--finetune.epochs", 2
@@ -76,23 +76,23 @@ def test_several_resolutions_in_one_go(finetune: object, tmp_path: Path) -> None
     assert done.code == 0, done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["48", "64"]
     assert "trainable layers: layer4.0.bn2, layer4.0.downsample.2, fc" in done.err and "in memory" in done.err
-    report = json.loads((tmp_path / "net_fix48-64_report.json").read_text())
+    report = json.loads((tmp_path / "net_finetuned48-64_report.json").read_text())
     assert [one["test_res"] for one in report["before"]] == [32, 48, 64] and report["train_res"] == 32
     assert [[one["test_res"] for one in finetuned["after"]] for finetuned in report["finetunings"]] == [
         [32, 48, 64]
     ] * 2
     assert all(len(finetuned["epochs"]) == 2 and finetuned["seconds"] > 0 for finetuned in report["finetunings"])
-    page = (tmp_path / "net_fix48-64_report.md").read_text()
+    page = (tmp_path / "net_finetuned48-64_report.md").read_text()
     assert (
         f"| 48 px | {100 * report['before'][1]['top1']:.1f} | {100 * report['finetunings'][0]['after'][1]['top1']:.1f}"
         in page
     )
     for resolution in (48, 64):
-        _check_weights(tmp_path / f"net_fix{resolution}.pt", checkpoint, resolution)
+        _check_weights(tmp_path / f"net_finetuned{resolution}.pt", checkpoint, resolution)
 
 
 def _check_weights(path: Path, original: Path, resolution: int) -> None:
-    """timm loads them; only what learnt differs from the original, so no fix went on from another one."""
+    """timm loads them; only trainable layers differ from the original, so each fine-tuning started from it."""
     family = FAMILIES[0]
     loaded = timm.create_model(family.name, num_classes=2, **family.kwargs, checkpoint_path=str(path)).state_dict()
     net, info = load_checkpoint(path)
@@ -110,14 +110,14 @@ def test_each_starts_from_the_original(finetune: object, tmp_path: Path) -> None
     )
     assert finetune("--checkpoint", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
     both, one = (
-        load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_fix64.pt", tmp_path / "one.pt")
+        load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_finetuned64.pt", tmp_path / "one.pt")
     )
     assert all(torch.equal(value, both[name]) for name, value in one.items())
-    assert (tmp_path / "net_fix64_report.md").is_file()
+    assert (tmp_path / "net_finetuned64_report.md").is_file()
 
 
 def test_auto(finetune: object, tmp_path: Path) -> None:
-    """Objects look 0.8 times as large in testing, so the advice lies above the training resolution."""
+    """Objects appear 0.8 times as large in testing, so the advice is above the training resolution."""
     write_checkpoint(tmp_path / "net.pt")
     done = finetune(
         "--checkpoint", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--finetune.epochs", 1
@@ -133,12 +133,12 @@ def test_every_family(family: Family, finetune: object, tmp_path: Path) -> None:
     done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", family.side, "--finetune.layers", "paper",
                "--finetune.augmentation", "test", "--finetune.epochs", 1)  # fmt: skip
     assert done.code == 0, done.err
-    assert all(name in done.err for name in family.paper) and (tmp_path / f"net_fix{family.side}.pt").is_file()
+    assert all(name in done.err for name in family.paper) and (tmp_path / f"net_finetuned{family.side}.pt").is_file()
 
 
 @pytest.mark.parametrize("augmentation", ["test_shift", "train"])
 @pytest.mark.parametrize("adapt", ["batchnorm", "frechet"])
-def test_other_ways(augmentation: str, adapt: str, finetune: object, tmp_path: Path) -> None:
+def test_other_settings(augmentation: str, adapt: str, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
     done = finetune(
         "--checkpoint",
@@ -157,7 +157,7 @@ def test_other_ways(augmentation: str, adapt: str, finetune: object, tmp_path: P
         0.2,
     )
     assert done.code == 0, done.err
-    assert ("BatchNorms anew from" if adapt == "batchnorm" else "pooled activations") in done.err
+    assert ("BatchNorms from" if adapt == "batchnorm" else "pooled activations") in done.err
 
 
 def test_adaptation_alone(finetune: object, tmp_path: Path) -> None:
@@ -166,12 +166,14 @@ def test_adaptation_alone(finetune: object, tmp_path: Path) -> None:
         "--checkpoint", checkpoint, "--test-res", 64, "--finetune.epochs", 0, "--finetune.adapt", "batchnorm"
     )
     assert done.code == 0, done.err
-    finetuned, before = (load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_fix64.pt", checkpoint))
+    finetuned, before = (
+        load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_finetuned64.pt", checkpoint)
+    )
     assert {n.rpartition(".")[2] for n in before if not torch.equal(before[n], finetuned[n])} == {
         "running_mean", "running_var"}  # fmt: skip
 
 
-def test_a_resolution_between_strides_is_told(finetune: object, tmp_path: Path) -> None:
+def test_a_resolution_between_strides_is_logged(finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
     done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--finetune.epochs", 1)
     assert done.code == 0, done.err
@@ -181,10 +183,10 @@ def test_a_resolution_between_strides_is_told(finetune: object, tmp_path: Path) 
 def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
     net, vit = (write_checkpoint(tmp_path / f"{f.name}.pt", f) for f in (FAMILIES[0], FAMILIES[5]))
     other = write_checkpoint(tmp_path / "other.pt", classes=("a", "b", "c"))
-    (tmp_path / "resnet10t_fix64.pt").write_text("here")
-    (tmp_path / "resnet10t_fix80_report.md").write_text("here")
+    (tmp_path / "resnet10t_finetuned64.pt").write_text("here")
+    (tmp_path / "resnet10t_finetuned80_report.md").write_text("here")
     for arguments, word in [
-        ((net, "64"), "resnet10t_fix64.pt exists; choose another --output"),
+        ((net, "64"), "resnet10t_finetuned64.pt exists; choose another --output"),
         ((vit, "40"), "does not take 40 px"),
         ((other, "48"), "knows 3 classes .* the data has 2"),
         ((net, "4"), "resolution=4 is impossible"),
@@ -195,15 +197,15 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
         ((net, "48,80", "--output", "x.pt"), "for several resolutions give a folder"),
         ((net, "48", "--config", "nothing"), "no recipe of that name; there are fixefficientnet"),
         ((tmp_path / "none.pt", "48"), "no such file"),
-        ((net, "80"), "resnet10t_fix80_report.md exists; choose another --output"),
+        ((net, "80"), "resnet10t_finetuned80_report.md exists; choose another --output"),
         ((net, "48", "--finetune.epochs", 0), "finetune.epochs=0 must be above 0"),
         ((net, "48", "--optim.ema", 0.99), "optim.ema is for training"),
         ((net, "48", "--optim.per_process", 4), "optim.per_process is for training; .* optim.batch_size"),
     ]:
         done = finetune("--checkpoint", arguments[0], "--test-res", *arguments[1:])
         assert done.code == 2 and re.search(word, done.last), (word, done.err)
-        assert "before the fix" not in done.err  # nor is a test paid for
-    assert not list(tmp_path.glob("*_fix48*"))
+        assert "before fine-tuning" not in done.err  # and no test was run
+    assert not list(tmp_path.glob("*_finetuned48*"))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "finetune").glob("*.yaml")))
@@ -213,7 +215,7 @@ def test_recipes_can_be_read(name: str) -> None:
     job = parse(FinetuneJob, arguments, "")
     told = yaml.safe_load((RECIPES / "finetune" / f"{name}.yaml").read_text())
     assert (
-        job.wanted == [288, 320]
+        job.resolutions == [288, 320]
         and job.finetune.lr == told["finetune"]["lr"]
         and job.finetune.epochs == told["finetune"]["epochs"]
     )

@@ -126,8 +126,8 @@ def _use_the_checkpoint(tool: Tool, checkpoint: Path, fast: dict, photos: Path, 
     code, out, _ = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, "--finetune.epochs", 1, *data)
     assert code == 0 and "after it" in out
     code, _, line = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, *data)
-    assert code == 2 and "trained_fix80.pt exists" in line
-    code, out, _ = tool("evaluate", "--checkpoint", checkpoint.with_stem("trained_fix80"), *data[:-2])
+    assert code == 2 and "trained_finetuned80.pt exists" in line
+    code, out, _ = tool("evaluate", "--checkpoint", checkpoint.with_stem("trained_finetuned80"), *data[:-2])
     assert code == 0 and out.startswith("80 px")
 
 

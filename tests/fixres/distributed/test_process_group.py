@@ -93,7 +93,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module, server: Server) -> None:
+def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module, server: Server) -> None:
     """From the cache that they share, to one checkpoint."""
     data = write_recipe(tmp_path).parent / "photos"
     classes = tuple(sorted(folder.name for folder in (data / "train").iterdir()))
@@ -106,7 +106,7 @@ def test_two_processes_fix_as_one_does(tmp_path: Path, tiny_net: torch.nn.Module
     for number in (1, 2):
         output = ("--output", tmp_path / f"fixed{number}")
         _finish(server, server.start_all(number, *call, *output, tool="finetune_fixres"))
-    one, two = (torch.load(tmp_path / f"fixed{number}" / "trained_fix48.pt")["state_dict"] for number in (1, 2))
+    one, two = (torch.load(tmp_path / f"fixed{number}" / "trained_finetuned48.pt")["state_dict"] for number in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
     assert not torch.equal(one["fc.weight"], tiny_net.state_dict()["fc.weight"])

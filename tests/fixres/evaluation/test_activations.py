@@ -1,8 +1,7 @@
-"""Pooled activations: networks whose activations are known, distances by other ways, and refusals."""
+"""Pooled activations: networks whose activations are known, and refusals."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -10,11 +9,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
-from fixres.evaluation.activations import activation_statistics, pooled_activations, wasserstein
+from fixres.evaluation.activations import activation_statistics, pooled_activations
 from fixres.models.factory import Normalize
 from fixres.models.probe import probe_network
 from pipelines.spec import Batch, InputError, Loader
@@ -120,21 +117,6 @@ def test_other_families(name: str, open_coded: Callable[..., Loader]) -> None:
     net = timm.create_model(name, num_classes=2, **options)
     (one,) = activation_statistics(net, Normalize(), open_coded(resolution=32), CPU, [32], 32, num_images=2)
     assert (one.num_images, one.num_channels) == (2, net.get_classifier().in_features)
-
-
-@given(*[st.lists(st.floats(-5, 5, width=32), min_size=4, max_size=4)] * 2)
-def test_distance_against_the_best_pairing(a: list[float], b: list[float]) -> None:
-    """Wasserstein-1 of samples of one length is the cheapest way to pair them, tried out."""
-    cheapest = min(sum(abs(x - y) for x, y in zip(a, order, strict=True)) for order in itertools.permutations(b)) / 4
-    a, b = (np.sort(np.array(values, np.float32)) for values in (a, b))
-    assert wasserstein(a, b) == pytest.approx(cheapest, abs=1e-5)
-    # Repeating every value changes a sample's length, not its distribution.
-    assert wasserstein(np.repeat(a, 3), b) == pytest.approx(cheapest, abs=1e-5)
-
-
-def test_distance_of_samples_of_other_lengths() -> None:
-    """From uniform on [0, 1] to a point at 0: the mean, 1/2."""
-    assert wasserstein(np.linspace(0, 1, 1001), np.zeros(7)) == pytest.approx(0.5)
 
 
 class Unpooled(nn.Module):

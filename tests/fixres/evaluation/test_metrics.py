@@ -1,4 +1,4 @@
-"""Accuracies against numpy's sorting, intervals against published ones, ReaL against an example made by hand."""
+"""Accuracies against numpy's sorting, intervals against published ones, ReaL against a hand-computed example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixres.evaluation.accuracy import summarize
-from fixres.evaluation.metrics import Scorer, Scores, wilson
+from fixres.evaluation.metrics import Scorer, Scores, wilson_interval
 from fixres.evaluation.real_labels import read_real, score_real, val_numbers
 from pipelines.spec import InputError
 
@@ -59,8 +59,8 @@ def test_top_k_is_that_of_a_stable_sort(seed: int, num_classes: int, num: int, t
         (0, 0, 0.0, 1.0),
     ],
 )
-def test_wilson(right: int, num: int, low: float, high: float) -> None:
-    assert wilson(right, num) == pytest.approx((low, high), abs=6e-5)
+def test_wilson_interval(right: int, num: int, low: float, high: float) -> None:
+    assert wilson_interval(right, num) == pytest.approx((low, high), abs=6e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -97,7 +97,7 @@ def test_real_labels_by_hand(tmp_path: Path) -> None:
     shuffled = Scores(3, labels, predicted[::-1], scores.ranks, np.array([4, 3, 2, 1, 0]), 0.0)
     assert score_real(shuffled, real, val_numbers(names, 5)) == result
     unknown = Scores(3, labels, predicted, scores.ranks, np.full(5, -1), 0.0)
-    with pytest.raises(InputError, match="does not tell which image is which"):
+    with pytest.raises(InputError, match="does not report which image is which"):
         score_real(unknown, real, val_numbers(names, 5))
     with pytest.raises(InputError, match="none of the images has a ReaL label"):
         score_real(scores, [frozenset()] * 5, val_numbers(names, 5))

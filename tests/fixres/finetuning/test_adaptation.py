@@ -1,4 +1,4 @@
-"""Adaptation without labels: made activations whose law is known, statistics by NumPy, folded lines by the network."""
+"""Adaptation without labels: samples of a known distribution, statistics by NumPy, folded lines by the network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
 from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
-from fixres.evaluation.activations import wasserstein
-from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, equalising, fit, fold, recalibrate
+from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, fit, fold, matching_line, recalibrate
 from fixres.models.factory import Normalize
 from fixres.models.probe import probe_network
 from pipelines.spec import InputError, Loader
@@ -25,46 +25,44 @@ _RAW = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
 
 
 def _drawn(mu: float, sigma: float, num: int = 40_000, seed: int = 0) -> np.ndarray:
-    """A sample of the paper's law, by inverting its distribution function."""
+    """A sample of the paper's distribution, by inverting its distribution function."""
     p = np.random.default_rng(seed).random(num)
     return mu + sigma / XI * ((-np.log(p)) ** -XI - 1)
 
 
 @given(mu=st.floats(-1, 2), sigma=st.floats(0.05, 3))
-def test_the_law_is_found_again(mu: float, sigma: float) -> None:
+def test_the_distribution_is_found_again(mu: float, sigma: float) -> None:
     found = fit(_drawn(mu, sigma))
     assert found == pytest.approx(Frechet(mu, sigma), abs=0.04 * sigma)
 
 
-def test_the_line_maps_one_law_to_the_other() -> None:
+def test_the_line_maps_one_distribution_to_the_other() -> None:
     """By hand: from (0.2, 0.1) to (0.5, 0.3) it is 3 x - 0.1."""
-    assert equalising(_drawn(0.2, 0.1), _drawn(0.5, 0.3, seed=1)) == pytest.approx((3, -0.1), abs=0.06)
+    assert matching_line(_drawn(0.2, 0.1), _drawn(0.5, 0.3, seed=1)) == pytest.approx((3, -0.1), abs=0.06)
 
 
-@pytest.mark.parametrize("law", ["frechet", "gamma"])
-def test_the_distance_falls(law: str) -> None:
-    """On the law itself and on another one."""
+@pytest.mark.parametrize("distribution", ["frechet", "gamma"])
+def test_the_distance_falls(distribution: str) -> None:
+    """On this distribution and on another one."""
     draw = np.random.default_rng(2)
     train, test = {
         "frechet": lambda: (_drawn(0.4, 0.2), _drawn(0.3, 0.15, seed=1)),
         "gamma": lambda: (draw.gamma(1.0, 0.5, 30_000), draw.gamma(2.0, 0.2, 30_000)),
-    }[law]()
-    line = equalising(test, train)
-    before, after = wasserstein(np.sort(test), np.sort(train)), wasserstein(
-        np.sort(line.slope * test + line.offset), np.sort(train)
-    )  # fmt: skip
-    assert after < {"frechet": 0.1, "gamma": 0.7}[law] * before
+    }[distribution]()
+    line = matching_line(test, train)
+    before, after = (wasserstein_distance(values, train) for values in (test, line.slope * test + line.offset))
+    assert after < {"frechet": 0.1, "gamma": 0.7}[distribution] * before
 
 
-def test_activations_that_are_zero_or_alike() -> None:
+def test_activations_that_are_zero_or_equal() -> None:
     with pytest.raises(InputError, match="100% of the pooled activations are 0"):
-        equalising(np.zeros(100), np.ones(100))
+        matching_line(np.zeros(100), np.ones(100))
     with pytest.raises(InputError, match="do not vary"):
-        equalising(np.ones(100), np.ones(100))
+        matching_line(np.ones(100), np.ones(100))
 
 
 @pytest.mark.parametrize("classifier", [nn.Linear(5, 3), nn.Conv2d(5, 3, 1)])
-def test_a_folded_line_is_the_line_before(classifier: nn.Module) -> None:
+def test_a_folded_line_equals_the_line_before_the_classifier(classifier: nn.Module) -> None:
     values = torch.randn(7, 5) if isinstance(classifier, nn.Linear) else torch.randn(7, 5, 1, 1)
     expected = classifier(1.7 * values - 0.3)
     fold(Line(1.7, -0.3), classifier)
@@ -88,7 +86,7 @@ class _Shifted(nn.Module):
         return self.fc(pooled if images.shape[-1] <= 16 else 1.5 * pooled + 0.25)
 
 
-def test_the_network_sees_its_training_activations_again() -> None:
+def test_the_classifier_gets_its_training_activations_again() -> None:
     levels = np.random.default_rng(3).integers(0, 256, (400, 3))
     net, loader = _Shifted(), Pictures(levels, batch_size=50)
     normalize = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -108,12 +106,12 @@ def test_a_line_that_does_not_help_is_not_applied(open_coded: Callable[..., Load
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=32, shuffle=True)
     said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, 32, probe_network(net, 32))
-    assert "left as they are" in said and "\n" not in said
+    assert "left unchanged" in said and "\n" not in said
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 class _Channels(nn.Module):
-    """A BatchNorm that is fed pixels, and one that is fed what the first one gives."""
+    """A BatchNorm whose input are pixels, and one whose input is the output of the first one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +121,7 @@ class _Channels(nn.Module):
         return self.second(2 * self.first(images) + 1).mean((2, 3))
 
 
-def test_statistics_are_numpys() -> None:
+def test_statistics_equal_numpys() -> None:
     """Over batches of 3 and 1 images: mean and variance of all pixels, not averages of the batches'."""
     net, loader = _Channels(), Pictures(LEVELS, batch_size=3, bright_side=4)
     loader.set_resolution(8)
@@ -132,7 +130,7 @@ def test_statistics_are_numpys() -> None:
     pixels = np.concatenate([batch.images.numpy() for batch in loader]).reshape(-1, 3).astype(float)
     np.testing.assert_allclose(net.first.running_mean, pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(net.first.running_var, pixels.var(0, ddof=1), rtol=1e-5)
-    # The second is fed batches that the first has normalized by their own statistics, as in training.
+    # The input of the second are batches that the first has normalized by their own statistics, as in training.
     parts = [batch.images.numpy().reshape(-1, 3).astype(float) for batch in loader]
     fed = np.concatenate([2 * (p - p.mean(0)) / np.sqrt(p.var(0) + 1e-5) + 1 for p in parts])
     np.testing.assert_allclose(net.second.running_mean, fed.mean(0), rtol=1e-4)
@@ -141,7 +139,7 @@ def test_statistics_are_numpys() -> None:
     assert not any(m.training or m._forward_pre_hooks for m in net.modules()) and net.first.momentum == 0.1
 
 
-def test_only_as_many_images_as_asked_for_and_only_statistics_change(open_coded: Callable[..., Loader]) -> None:
+def test_only_statistics_change_and_num_images_is_respected(open_coded: Callable[..., Loader]) -> None:
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=48)
