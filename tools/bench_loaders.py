@@ -1,11 +1,11 @@
 """Which input engine is fastest here, and what does it cost? A table in the terminal and report.html.
 
-python tools/bench_loaders.py                       # on scenes drawn for it, all engines that are installed
+python tools/bench_loaders.py                       # drawn scenes, all installed engines
 python tools/bench_loaders.py --data FOLDER --out runs/loaders --cache both
 
 DATA is a folder of photographs, a .beton file or a folder of .tar shards. Engines and options are those of
-benchmarks.throughput; the defaults are its smaller siblings, for minutes on two cores. --model measures that network's
-training step here, for the table of loader cores; --steps takes a record of benchmarks.training.train_step instead.
+benchmarks.throughput, with smaller defaults: minutes on two cores. --model measures the training step of that network
+here, for the table of loader cores; --steps takes a record of benchmarks.training.train_step instead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.docs.render import train_step_table
+from benchmarks.harness.options import add_options
 from benchmarks.harness.records import leave_if_partial, read_record
 from benchmarks.throughput.engines import KINDS, can_run
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.run import add_arguments, check, measure
-from benchmarks.throughput.summary import as_text
+from benchmarks.throughput.tables import as_text
+from benchmarks.training.tables import train_step_rows
 from benchmarks.training.train_step import quick_record
+from fixres.observability.console import aligned
 from pipelines.datasets.resolve import prepare_scenes
 from pipelines.runtime import exit_codes as console
 from pipelines.runtime.atomic_files import write_json
@@ -35,7 +37,7 @@ from pipelines.runtime.cli import Parser, output_folder
 from pipelines.sources.scenes.scene import SceneConfig
 
 _NUM_SCENES = 300
-_DEFAULTS = {"res": "128,224", "rounds": 16, "cold_rounds": 2, "num_images": 600, "cache": "both"}
+_DEFAULTS = {"res": "128,224", "rounds": 16, "cold_cache_rounds": 2, "num_images": 600, "cache": "both"}
 
 
 def main() -> None:
@@ -44,10 +46,12 @@ def main() -> None:
     content = measure(options)
     write_json(options.json, content)
     print(as_text(content))
-    steps = None if content["partial"] else _steps(options)
-    if steps and content["results"]:
-        print("\n" + train_step_table(steps, content))
-    write_loader_report(content, options.out / "report.html", steps)
+    steps = None if content["partial"] or not content["results"] else _steps(options)
+    cores = train_step_rows(steps, content) if steps else []
+    if cores:
+        print("", *aligned(cores), sep="\n")
+    device = (steps["environment"]["gpu"] or steps["environment"]["cpu"]) if steps else ""
+    write_loader_report(content, options.out / "report.html", cores, device)
     print(f"\n{options.out / 'report.html'}")
     leave_if_partial(content, options.json)
 
@@ -55,18 +59,14 @@ def main() -> None:
 def _steps(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.steps:
         return read_record(options.steps, "train_step")
-    return quick_record(options.model, tuple(options.res)) if options.model else None
+    return quick_record(options.model, options.res) if options.model else None
 
 
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, help="photographs, a .beton file, or .tar shards (scenes are drawn)")
-    parser.add_argument(
-        "--out", type=output_folder, default=Path("runs/loaders"), help="folder of the report (%(default)s)"
-    )
-    parser.add_argument(
-        "--model", default="resnet18", help='a timm name for the table of cores, "" for none (%(default)s)'
-    )
+    add_options(parser, data=None)
+    parser.add_argument("--out", type=output_folder, default="runs/loaders", help="folder of the report (%(default)s)")
+    parser.add_argument("--model", default="resnet18", help='for the table of cores, "" for none (%(default)s)')
     parser.add_argument("--steps", type=Path, help="a record of benchmarks.training.train_step instead")
     add_arguments(parser)
     parser.set_defaults(engines=",".join(filter(can_run, _usual())), **_DEFAULTS)
@@ -79,7 +79,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _usual() -> list[str]:
-    """Engines for photographs as they are; spdl finds out only when it is opened whether there is an FFmpeg."""
+    """Engines for photographs; spdl is left out, because it checks for FFmpeg only when it is opened."""
     unusual = {"ffcv-raw", "dali-slice", "roc-dali", "spdl"}
     if not torch.cuda.is_available():
         unusual.add("torchvision-gpu")

@@ -1,11 +1,11 @@
-"""What will training small save me? Projects hours from measured speeds; the answer is marked as projected.
+"""What will training small save me? Projects hours from measured speeds; the output says that it is projected.
 
 python tools/estimate.py --gpus 8 --model resnet50 --images 1281167
 python tools/estimate.py --gpus 1 --cores 2 --model resnet18 --images 50000 --small 128:12,160:4
 
 Step speeds come from a record of benchmarks.training.train_step that has the network and was made on the same device
-(or, where
-there is no GPU, on any), else from a quick measurement here; loader speeds from the record of benchmarks.throughput.
+(on a machine without a GPU: on any GPU), else from a quick measurement here; loader speeds from the record of
+benchmarks.throughput.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if __name__ == "__main__":
 
 import argparse
 
+from benchmarks.harness.options import add_options
 from benchmarks.projection.scenario import Scenario, project, step_speeds
 from pipelines.runtime import exit_codes as console
 from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser, output_file
-from pipelines.spec import InputError
+from pipelines.runtime.cli import Parser
 
 
 def main() -> None:
@@ -32,37 +32,39 @@ def main() -> None:
         num_images=options.images,
         gpus=options.gpus,
         cores=12 * options.gpus if options.cores is None else options.cores,
-        large=_schedule(options.large),
-        small=_schedule(options.small),
+        large=options.large,
+        small=options.small,
         test_res=options.test_res,
         finetune_epochs=options.finetune_epochs,
     )
     projection = project(scenario, step_speeds(options.model, options.measure, options.recorded))
     print(projection.text())
     if options.json:
-        write_json(options.json, projection.plain())
+        write_json(options.json, projection.as_json())
 
 
 def _schedule(text: str) -> tuple[tuple[int, int], ...]:
+    """A type for schedules such as 128:12,160:4."""
     try:
         return tuple((int(side), int(epochs)) for side, epochs in (part.split(":") for part in text.split(",")))
     except ValueError:
-        raise InputError(f"{text!r} is not of the form resolution:epochs, such as 128:12,160:4") from None
+        message = f"{text!r} is not of the form resolution:epochs, such as 128:12,160:4"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--model", default="resnet50", help="a timm name (%(default)s)")
+    schedule = {"type": _schedule, "metavar": "RESOLUTION:EPOCHS,..."}
     parser.add_argument("--gpus", type=int, default=1, help="devices (%(default)s)")
-    parser.add_argument("--cores", type=int, help="for loading, in all (12 for each device)")
-    parser.add_argument("--images", type=int, default=1281167, help="of the training set (%(default)s)")
-    parser.add_argument("--large", default="224:16", help="resolution:epochs of the usual way (%(default)s)")
-    parser.add_argument("--small", default="128:12,160:4", help="resolution:epochs,... of the fast way (%(default)s)")
-    parser.add_argument("--test-res", type=int, default=224, help="of the fix (%(default)s)")
-    parser.add_argument("--fix-epochs", type=int, default=1)
+    parser.add_argument("--cores", type=int, help="loader cores in all (12 for each device)")
+    parser.add_argument("--images", type=int, default=1281167, help="size of the training set (%(default)s)")
+    parser.add_argument("--large", default="224:16", help="the usual training (%(default)s)", **schedule)
+    parser.add_argument("--small", default="128:12,160:4", help="the fast training (%(default)s)", **schedule)
+    parser.add_argument("--test-res", type=int, default=224, help="of the fine-tuning, in pixels (%(default)s)")
+    parser.add_argument("--finetune-epochs", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--recorded", action="store_true", help="take recorded step speeds of another machine")
     parser.add_argument("--measure", action="store_true", help="measure step speeds here even if they are recorded")
-    parser.add_argument("--json", type=output_file, help="write the figures there")
+    add_options(parser, model="resnet50", json=None)
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """Writes the tables of README and docs from the records in benchmarks/results.
 
-python tools/render_results.py           # rewrites what is stale
-python tools/render_results.py --check   # only tells, exit code 1
+python tools/render_results.py           # rewrites documents that are not up to date
+python tools/render_results.py --check   # only lists them; exit code 1 if there are any
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.runtime.cli import Parser
 def main() -> None:
     """Parses the command line and renders."""
     parser = Parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing, list the documents")
     options = parser.parse_args()
     stale = []
     for document, root in documents().items():
@@ -31,7 +31,7 @@ def main() -> None:
             if not options.check:
                 document.write_text(rendered)
     for document in stale:
-        print(f"{document.name}: {'is stale' if options.check else 'written'}")
+        print(f"{document.name}: {'is not up to date' if options.check else 'written'}")
     if stale and options.check:
         sys.exit(1)
 

@@ -1,10 +1,11 @@
-"""What fixing gives at each test resolution, over networks of several seeds, beside what their activations do.
+"""What FixRes fine-tuning gains at each test resolution, over networks of several seeds, and how activations change.
 
 python -m benchmarks.finetuning --checkpoints runs/savings/seed-*/small/trained.pt --data FOLDER --test-res 96,128
 
-Every fix begins from the trained weights and sees the test's crops (augmentation test), so that its frozen layers are
-evaluated once; the same fix without that is timed as well. The tables are those of arXiv 1906.06423: accuracy over test
-resolutions (figure 5), share of zeros behind the pooling (section 3.2), what learns (table 2).
+Every fine-tuning starts from the trained weights and uses the crops of the test (augmentation test), so that the
+features of its frozen layers are computed once and cached; one variant is timed without the cache as well. The tables
+are those of arXiv 1906.06423: accuracy by test resolution (figure 5), share of zeros behind the pooling (section 3.2),
+trainable layers (table 2). Ctrl-C keeps the networks that are finished.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.finetuning.table import finetune_table
+from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.options import sides
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.options import add_options, at_least, sides
+from benchmarks.harness.records import Interruption, finish, record
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.evaluation.activations import ActivationsJob, network_activations
 from fixres.finetuning.job import FinetuneJob, finetune_network
 from fixres.models.precision import choose_device
 from pipelines.datasets.prepared import PreparedData
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.spec import DataConfig, InputError
 
 VARIANTS = {
@@ -39,7 +40,7 @@ _TIMED = "classifier and BatchNorm"
 
 
 class Measurement:
-    """One command's worth of networks, all on the same data.
+    """Measures networks on the same data.
 
     Args:
         options: of the command line.
@@ -91,8 +92,8 @@ class Measurement:
         return {
             "variant": name,
             "test_res": finetuned.test_res,
-            "learning": finetuned.layers,
-            "adapted": finetuned.adaptation,
+            "trainable_layers": finetuned.layers,
+            "adaptation": finetuned.adaptation,
             "top1": _accuracies(finetuned.after)[str(finetuned.test_res)],
             "after": _accuracies(finetuned.after),
             "seconds": finetuned.seconds,
@@ -105,57 +106,38 @@ def _accuracies(sweep: list[Any]) -> dict[str, float]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All networks; Ctrl-C keeps those that are finished."""
-    environment, runs, interrupted = conditions(options.data), [], False
-    measurement = Measurement(options)
+    """Measures all networks; returns the record."""
+    environment, networks, measurement = conditions(options.data), [], Measurement(options)
     total = len(options.checkpoints) * (len(VARIANTS) + 1)
-    with tqdm(total=total, desc="fixing", unit=" fixes", disable=None) as bar:
-        try:
-            for checkpoint in options.checkpoints:
-                runs.append(measurement.of(checkpoint, bar))
-        except KeyboardInterrupt:
-            interrupted = True
-    return record(
-        "finetune",
-        target=options.json,
-        note=options.note,
-        settings={**vars(options), "checkpoints": [str(path) for path in options.checkpoints]},
-        environment=environment,
-        partial=interrupted,
-        networks=runs,
-    )
+    with Interruption() as interruption, tqdm(total=total, desc="fine-tuning", unit=" runs", disable=None) as bar:
+        for checkpoint in options.checkpoints:
+            networks.append(measurement.of(checkpoint, bar))
+    settings = vars(options) | {"checkpoints": [str(path) for path in options.checkpoints]}
+    return record("finetuning", settings, environment, options.note, interruption.happened, networks=networks)
 
 
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="trained weights, one for each seed")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
-    parser.add_argument(
-        "--work-dir", type=Path, default=Path("data"), help="where converted data is kept (%(default)s)"
-    )
-    parser.add_argument("--test-res", default="96,128", help="resolutions to fix for (%(default)s)")
-    parser.add_argument("--sweep", default="64,96,128,160", help="resolutions to test at (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=0.04, help="peak rate for a batch of 256 (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--note", default="", help="a sentence of conditions for below the table")
-    parser.add_argument("--json", type=output_file, help="where the figures go, such as benchmarks/results/fix.json")
+    parser.add_argument("--test-res", type=sides, default="96,128", help="resolutions to fine-tune for (%(default)s)")
+    parser.add_argument("--sweep", type=sides, default="64,96,128,160", help="resolutions to test at (%(default)s)")
+    # At least two epochs, because later ones are compared with the first.
+    parser.add_argument("--epochs", type=at_least(2), default=4, help="(%(default)s)")
+    parser.add_argument("--lr", type=float, default=0.04, help="peak learning rate for a batch of 256 (%(default)s)")
+    add_options(parser, batch_size=64, work_dir=Path("data"), note="", json=None)
     options = parser.parse_args()
-    for name in ("test_res", "sweep"):
-        setattr(options, name, sides(getattr(options, name), name))
     options.sweep = sorted({*options.sweep, *options.test_res})
     for path in options.checkpoints:
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint")
-    if options.epochs < 2:
-        raise InputError("epochs must be at least 2: later ones are compared with the first")
     return options
 
 
 def main() -> None:
-    """Measures, prints the tables, writes the file."""
+    """Measures, prints the tables, writes the record."""
     options = _parse()
     content = measure(options)
     if content["networks"]:
-        print(finetune_table(content))
+        print(finetuning_table(content))
     finish(content, options.json)

@@ -1,4 +1,4 @@
-"""What a measured speed depends on beside versions and commit: storage, page cache, GPU driver, load."""
+"""Conditions of a measurement: versions and commit, storage, page cache, GPU driver, load."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fixres.models.precision import Precision
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "lustre", "ceph", "gpfs", "beegfs", "glusterfs", "9p", "fuse.sshfs"}
 _MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 
 
-def conditions(data: Path | None = None, page_cache: str | None = None) -> dict[str, Any]:
-    """Conditions of a measurement, to be asked for when it begins.
+def conditions(
+    data: Path | None = None, page_cache: str | None = None, precision: Precision | None = None
+) -> dict[str, Any]:
+    """Conditions of a measurement; call it at the start.
 
     Args:
-        data: what is read, for its storage.
-        page_cache: "warm", "cold", "both", or None where nothing is read.
+        data: file or folder that is read, for its storage.
+        page_cache: "warm", "cold" or "both"; None if nothing is read.
+        precision: number format and device of a network.
     """
     from fixres.observability.environment import capture
 
@@ -27,33 +33,35 @@ def conditions(data: Path | None = None, page_cache: str | None = None) -> dict[
         more["storage"] = storage(data)
     if page_cache is not None:
         more["page_cache"] = page_cache
+    if precision is not None:
+        more |= {"precision": precision.name, "device": str(precision.device)}
     return capture() | more | {"written": time.strftime("%Y-%m-%d %H:%M")}
 
 
 def gpu_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Version of NVIDIA's kernel driver, or None without one; nvidia-smi is asked where containers hide the file."""
+    """Version of NVIDIA's kernel driver, None without one; nvidia-smi tells it where containers hide the file."""
     try:
         first = version.read_text().splitlines()[0]
     except (OSError, IndexError):
-        return _asked_driver()
+        return _driver_of_nvidia_smi()
     found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", first)
     return found.group(1) if found else None
 
 
-def _asked_driver() -> str | None:
+def _driver_of_nvidia_smi() -> str | None:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return (said.split() or [None])[0]
+    return (output.split() or [None])[0]
 
 
 def storage(path: Path, mounts: str | None = None) -> dict[str, str]:
-    """File system and kind of device ("ssd", "disk", "memory", "network" or "unknown") below a path.
+    """File system and kind of device ("ssd", "disk", "memory", "network" or "unknown") that hold a path.
 
     Args:
-        path: something that exists.
+        path: an existing file or folder.
         mounts: the text of /proc/self/mountinfo, for tests.
     """
     try:
@@ -65,7 +73,7 @@ def storage(path: Path, mounts: str | None = None) -> dict[str, str]:
         left, _, right = line.partition(" - ")
         fields, kind = left.split(), right.split()[0]
         point = fields[4].replace("\\040", " ")
-        if resolved.is_relative_to(point) and len(point) >= len(best[0]):  # of equal ones the last is on top
+        if resolved.is_relative_to(point) and len(point) >= len(best[0]):  # of equal mount points the last is on top
             best = (point, kind, fields[2])
     return {"file_system": best[1], "device": _device(best[1], best[2])}
 

@@ -1,4 +1,4 @@
-"""The same pictures in each engine's format, for comparisons of speed and size."""
+"""The same images in the format of each engine, for comparisons of speed and size."""
 
 from __future__ import annotations
 
@@ -19,23 +19,17 @@ from pipelines.runtime.atomic_files import atomic_folder
 from pipelines.sources import open_stored
 from pipelines.spec import InputError, Source
 
-_NAMES = {
-    "folder": "folder",
-    "ffcv": "jpeg.beton",
-    "raw": "raw.beton",
-    "roc": "roc.beton",
-    "shards": "shards",
-}
+_NAMES = {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton", "shards": "shards"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-RAW_SIDE = 256  # FFCV's raw files are customarily made this small
+RAW_SIDE = 256  # the usual size of FFCV's raw files
 
 
 class RepeatedSource:
-    """All images of a folder or of stored data, over and over, as a `pipelines.spec.Source` of ten made-up classes.
+    """The images of a folder or of converted data, repeated, as a `pipelines.spec.Source` of ten artificial classes.
 
     Attributes:
-        files: the images below a folder; empty if the data is a .beton file or tar shards.
-        num_different: images before they are repeated.
+        files: the images in a folder; empty if the data is a .beton file or tar shards.
+        num_different: number of images without repetition.
     """
 
     classes = tuple(f"class_{number}" for number in range(10))
@@ -64,21 +58,21 @@ class RepeatedSource:
 def _images_below(data: Path) -> list[Path]:
     if not data.exists():
         raise InputError(
-            f"{data} does not exist; give a folder of photographs, a .beton file or a folder of .tar shards"
+            f"{data} does not exist; use a folder of photographs, a .beton file or a folder of .tar shards"
         )
     if data.is_file() or any(data.glob("*.beton")) or any(data.glob("*.tar")):
         return []
     files = sorted(path for path in data.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not files:
-        raise InputError(f"{data} holds no images; give a folder of photographs")
+        raise InputError(f"{data} contains no images; use a folder of photographs")
     return files
 
 
 class BenchmarkFiles:
-    """Makes what an engine reads, once, in a folder that later runs find again.
+    """Converts data to the format of each engine, once, in a folder that later runs reuse.
 
-    Every image is scaled to `max_side` and coded at `quality`, also those that would fit as they are, so that all
-    engines decode the same number of pixels of the same quality.
+    Every image is scaled to `max_side` and encoded at `quality`, also images that are small enough, so that all engines
+    decode the same number of pixels of the same quality.
     """
 
     def __init__(self, data: Path, work_dir: Path, num_samples: int, max_side: int, quality: int) -> None:
@@ -90,14 +84,14 @@ class BenchmarkFiles:
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """What an engine that reads `kind` gets: "folder", "ffcv", "raw", "roc" or "shards"."""
+        """The data as "folder", "ffcv", "raw", "roc" or "shards"."""
         target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
         return target
 
     def num_bytes(self, kind: str) -> int:
-        """Bytes on disk of all samples; a .beton file ends with a partly empty page, which does not count."""
+        """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
         if kind in ("folder", "shards"):
             return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -121,7 +115,7 @@ class BenchmarkFiles:
                     os.link(files[index % source.num_different], file)
 
     def _make_shards(self, target: Path) -> None:
-        """By our own writer, in a random order, in shards enough to share out among workers."""
+        """With our own writer, in random order, in enough shards for all workers."""
         stored = open_stored(self.path("folder"))
         order = np.random.default_rng(0).permutation(len(stored))
         write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
@@ -133,7 +127,7 @@ class BenchmarkFiles:
         convert(self.path("folder"), target, ConversionConfig("ffcv", max_side=self._max_side, quality=self._quality))
 
     def _make_raw(self, target: Path) -> None:
-        """By FFCV's own writer, which alone writes raw pixels."""
+        """With FFCV's own writer, because ours does not write raw pixels."""
         from ffcv.fields import IntField, RGBImageField
         from ffcv.writer import DatasetWriter
 

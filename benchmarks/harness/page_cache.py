@@ -1,4 +1,4 @@
-"""Files out of the page cache before a measurement, and how much of them is in it."""
+"""Drops files from the page cache before a measurement, and tells which share of them is in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-COLD = 0.05
-"""The largest share of resident pages that still counts as cold."""
+MAX_RESIDENT_SHARE = 0.05
+"""Largest share of resident pages at which the cache counts as cold."""
 
 
 def files_below(path: Path) -> list[Path]:
@@ -23,9 +23,9 @@ def files_below(path: Path) -> list[Path]:
 
 
 def evict(files: Iterable[Path]) -> None:
-    """Asks the kernel to forget the files' pages; a request only, so look at `resident_share` afterwards.
+    """Asks the kernel to drop the files' pages; this is only a request, so check `resident_share` afterwards.
 
-    Pages that a process has mapped stay (`release_pages`), and so do all pages of file systems that live in memory.
+    Pages that a process has mapped stay (see `release_pages`), as do all pages of file systems in memory.
     """
     for descriptor in _opened(files):
         os.fsync(descriptor)  # pages that are not yet on disk are not dropped
@@ -33,9 +33,9 @@ def evict(files: Iterable[Path]) -> None:
 
 
 def release_pages(path: Path) -> None:
-    """Takes this process's read-only mappings of a file, or of files below a folder, out of its page tables.
+    """Removes the pages of a file, or of the files below a folder, from this process's read-only mappings.
 
-    The mappings stay valid: what is touched next is read anew, from the page cache or from storage.
+    The mappings stay valid: the next access reads the page again, from the page cache or from storage.
     """
     place, libc = str(path.resolve()), ctypes.CDLL(None, use_errno=True)
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -47,16 +47,16 @@ def release_pages(path: Path) -> None:
 
 
 def load(files: Iterable[Path]) -> None:
-    """Reads the files once, which puts them into the page cache if there is room."""
+    """Reads the files once, which puts them into the page cache if it is large enough."""
     for descriptor in _opened(files):
         while os.read(descriptor, 1 << 22):
             pass
 
 
 def resident_share(files: Iterable[Path]) -> float:
-    """Share of the files' pages that are in memory, in [0, 1]; 1 where the kernel does not tell.
+    """Share of the files' pages that are in memory, in [0, 1]; 1 if the kernel does not tell.
 
-    Linux tells only those who own a file or may write to it; to others all pages look resident.
+    Linux tells it only to the owner of a file and to users who may write to it; for others all pages look resident.
     """
     resident = total = 0
     for descriptor in _opened(files):
@@ -77,7 +77,7 @@ def _opened(files: Iterable[Path]) -> Iterator[int]:
 
 
 def _pages(descriptor: int, size: int) -> np.ndarray:
-    """bool (pages,), which are in memory. The mapping is private and untouched: looking loads nothing."""
+    """Which pages are in memory, bool (pages,). The mapping is never read, so the check loads no page."""
     pages = np.ones(-(-size // mmap.PAGESIZE), np.uint8)
     libc = ctypes.CDLL(None, use_errno=True)
     with mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY) as mapped:

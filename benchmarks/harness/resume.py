@@ -1,27 +1,120 @@
-"""What earlier calls of a benchmark left in its folder: trainings that need not be repeated; and how it was called."""
+"""Trainings that a benchmark runs one after another: an interrupted command resumes where it stopped."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import Recipe
 from fixres.experiment.report import read_report
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
-_OWN_PLACES = ("--run_dir", "--data.work_dir", "--json", "--note")  # of no use on another machine
-_NOT_TRAINED = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
+_LOCAL = ("--run_dir", "--data.work_dir", "--json", "--note")  # not useful on another machine
+_IRRELEVANT = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
 _PATHS = {"--data.path": "FOLDER", "--teacher": "FILE"}
 
 
+class Trainings(ABC):
+    """The trainings of one command in one folder; earlier calls may have finished some of them.
+
+    Args:
+        name: of record and page, in the folder.
+        folder: where they go.
+        planned: title and recipe of each training, in order.
+
+    Attributes:
+        finished: what the record keeps of each finished training, by its index in `planned`.
+    """
+
+    def __init__(self, name: str, folder: Path, planned: Sequence[tuple[str, Recipe]]) -> None:
+        self.planned = list(planned)
+        self._json, self.page_file = folder / f"{name}.json", folder / f"{name}.html"
+        # Before any training, so that a folder with other settings is refused at once.
+        self.finished = {k: found for k in range(len(self.planned)) if (found := self.found(k)) is not None}
+
+    @property
+    def missing(self) -> list[int]:
+        """Indices in `planned` of trainings that are not finished."""
+        return [k for k in range(len(self.planned)) if k not in self.finished]
+
+    @abstractmethod
+    def found(self, k: int) -> dict[str, Any] | None:
+        """What the record keeps of a training; None if it is not finished."""
+
+    @abstractmethod
+    def train(self, k: int, data: Any) -> None:
+        """Trains on `data`, a `PreparedData`."""
+
+    def result(self, k: int) -> str:  # noqa: ARG002 (of the finished training)
+        """A finished training in a few words."""
+        return "trained"
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """The record of the finished trainings."""
+
+    @abstractmethod
+    def write_page(self, record: dict[str, Any], target: Path) -> None:
+        """Writes the record as HTML."""
+
+    def write(self) -> dict[str, Any]:
+        """Writes record and page atomically; returns the record."""
+        record = self.record()
+        write_json(self._json, record)
+        self.write_page(record, self.page_file)
+        return record
+
+    def earlier(self) -> dict[str, Any]:
+        """The record of an earlier call; empty without one."""
+        try:
+            return json.loads(self._json.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def train_missing(self) -> None:
+        """Trains what is not finished, and writes record and page after each training."""
+        from fixres.models.precision import choose_device
+        from pipelines.datasets.prepared import PreparedData
+
+        missing = self.missing
+        if not missing:
+            return
+        recipe, start = self.planned[0][1], time.perf_counter()
+        data = PreparedData(recipe.data, str(choose_device(recipe.device)))  # converts once for all trainings
+        print(data.engine_why, file=sys.stderr)
+        with tqdm(total=len(self.planned), initial=len(self.finished), unit=" trainings", disable=None) as bar:
+            for done, k in enumerate(missing, 1):
+                title = self.planned[k][0]
+                bar.set_description_str(title)
+                self.train(k, data)
+                self.finished[k] = self.found(k) or {}
+                self.write()
+                left = (time.perf_counter() - start) / done * (len(missing) - done) / 60
+                tqdm.write(
+                    f"{done} of {len(missing)}: {title}: {self.result(k)}; about {left:.0f} min left", file=sys.stderr
+                )
+                bar.update()
+
+    def kept(self) -> str:
+        """What an interrupted command says about its results."""
+        where = f", {self.page_file}" if self.finished else ""
+        return f"{len(self.finished)} of {len(self.planned)} trainings are finished{where}"
+
+
 def finished_report(recipe: Recipe) -> dict[str, Any] | None:
-    """The report of a training that came to its end with the settings of `recipe`; None if there is none.
+    """The report of a finished training with the settings of `recipe`; None if its folder has no report.
 
     Raises:
-        InputError: it is damaged, or was made with other settings.
+        InputError: the report is damaged, or the training had other settings.
     """
     file = recipe.folder / "report.json"
     if not file.is_file():
@@ -30,19 +123,19 @@ def finished_report(recipe: Recipe) -> dict[str, Any] | None:
         report = read_report(recipe.folder)
         there = _flat(report["recipe"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file} is damaged; remove its folder to train that seed again") from None
+        raise InputError(f"{file} is damaged; remove its folder and run the command again") from None
     here = _flat(as_json(as_plain(recipe)))
     for key in sorted(here.keys() | there.keys()):
-        if not key.startswith(_NOT_TRAINED) and here.get(key) != there.get(key):
+        if not key.startswith(_IRRELEVANT) and here.get(key) != there.get(key):
             raise InputError(
-                f"{recipe.folder} was trained with {key}={there.get(key)}, now it is {here.get(key)}; "
-                "give the same settings or another --run_dir"
+                f"{recipe.folder} was trained with {key}={there.get(key)}, but now {key}={here.get(key)}; "
+                "use the same settings or another --run_dir"
             )
     return report
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; nulls are left out, so that a new optional setting is no change."""
+    """Nested dictionaries as one with dotted keys, without nulls, so that a new optional setting is not a change."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -53,23 +146,12 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """As it comes back from a JSON file: tuples as lists, keys as text."""
+    """The value as a JSON file returns it: tuples become lists, keys become text."""
     return json.loads(json.dumps(value))
 
 
-def seeds_of(text: str, rest: Sequence[str]) -> list[int]:
-    """The numbers of `--seeds`, each once; `rest` are the other words of the command line."""
-    try:
-        seeds = list(dict.fromkeys(int(seed) for seed in text.split(",")))
-    except ValueError:
-        raise InputError(f"--seeds {text} must be numbers with commas, such as 1,2,3") from None
-    if any(word.split("=")[0] == "--seed" for word in rest):
-        raise InputError("--seed has no meaning here; give --seeds 1,2,3")
-    return seeds
-
-
 def command_line(module: str, arguments: Sequence[str]) -> str:
-    """The command for someone else's machine: no paths of this one."""
+    """The command without paths of this machine, for the record."""
     kept, words = ["python", "-m", module], iter(arguments)
     for word in words:
         name, _, value = word.partition("=")
@@ -81,6 +163,6 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
             value = Path(value).name
         elif name in _PATHS and Path(value).exists():
             value = _PATHS[name]
-        if name not in _OWN_PLACES:
+        if name not in _LOCAL:
             kept += [name, value]
     return " ".join(kept)

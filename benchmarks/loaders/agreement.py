@@ -1,40 +1,44 @@
-"""Whether an engine delivers the same pictures and labels as the reference, crop by crop."""
+"""Compares an engine's images and labels with the reference's, crop by crop."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pipelines.loaders import open_loader
-from pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
+from pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _NUM_WORST = 3
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One engine against the reference at one resolution.
+    """One engine compared with the reference at one resolution.
 
     Attributes:
         engine: its name.
         crops: "training" (random boxes, the same for both) or "center".
         res: output side in pixels.
-        mean: for each crop the mean absolute difference in gray levels, float (N,).
-        psnr: for each crop, dB, float (N,).
-        labels: for each crop whether the labels are equal, bool (N,).
+        mean: mean absolute difference of each crop in gray levels, float (N,).
+        largest: largest absolute difference of each crop in gray levels, float (N,).
+        psnr: of each crop in dB, float (N,).
+        labels: whether the labels of each crop are equal, bool (N,).
+        coarse: whether each crop came from a coarser level of a RoC record, bool (N,).
         worst: the engine's crops with the largest mean difference, worst first, uint8 (<= 3, r, r, 3).
-        reference: those of the reference, likewise.
+        reference: the same crops of the reference, uint8 (<= 3, r, r, 3).
     """
 
     engine: str
     crops: str
     res: int
     mean: np.ndarray
+    largest: np.ndarray
     psnr: np.ndarray
     labels: np.ndarray
+    coarse: np.ndarray
     worst: np.ndarray
     reference: np.ndarray
 
@@ -53,44 +57,40 @@ class Agreement:
         }
 
 
-def agreement(
-    engine: str, path: Path, resolution: int, min_zoom: float, device: str = "cpu", num_workers: int = 2
-) -> list[Agreement]:
-    """Compares center crops, and training crops if the engine takes its boxes from us.
+def agreement(engine: str, config: LoaderConfig, num_epochs: int = 1) -> Agreement | None:
+    """Compares an engine with engine `torch` (Pillow) on the same file.
 
-    Args:
-        engine: of pipelines.loaders.
-        path: what it reads; the reference reads the same.
-        resolution: output side in pixels.
-        min_zoom: of RoC records.
-        device: where the engine's batches arrive.
-        num_workers: threads or processes of each.
+    Returns:
+        None if the crops are random and the engine draws its own boxes.
     """
-    found = []
-    for name, crop in (("training", TrainCrop()), ("center", EvalCrop())):
-        config = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers, min_zoom=min_zoom, device=device)
-        with open_loader(engine, config) as ours:
-            if name == "center" or ours.shares_boxes:
-                reference = LoaderConfig(path, crop, resolution, 50, num_workers=num_workers)
-                with open_loader("torch", reference) as theirs:
-                    found.append(_compare(engine, name, resolution, ours, theirs))
-    return found
+    random = isinstance(config.crop, TrainCrop)
+    with open_loader(engine, config) as ours:
+        if random and not ours.shares_boxes:
+            return None
+        with open_loader("torch", replace(config, device="cpu")) as theirs:
+            return compare(engine, "training" if random else "center", ours, theirs, num_epochs)
 
 
-def _compare(engine: str, crops: str, resolution: int, ours: Any, theirs: Any) -> Agreement:
-    means, squares, labels = [], [], []
+def compare(engine: str, crops: str, ours: Any, theirs: Any, num_epochs: int = 1) -> Agreement:
+    """Compares all crops of two loaders that deliver the same samples in the same order."""
+    rows, labels, coarse = [], [], []
     worst: list[tuple[float, np.ndarray, np.ndarray]] = []
-    for got, wanted in zip(ours, theirs, strict=True):
-        pictures, reference = got.images.cpu().numpy(), wanted.images.numpy()
-        difference = np.abs(pictures.astype(np.float32) - reference)
-        means.append(difference.mean((1, 2, 3)))
-        squares.append(np.maximum((difference**2).mean((1, 2, 3)), 1e-6))
+    for got, wanted in zip(_batches(ours, num_epochs), _batches(theirs, num_epochs), strict=True):
+        images, reference = got.images.cpu().numpy(), wanted.images.numpy()
+        difference = np.abs(images.astype(np.float32) - reference)
+        means, squares = difference.mean((1, 2, 3)), np.maximum((difference**2).mean((1, 2, 3)), 1e-6)
+        rows.append(np.column_stack([means, difference.max((1, 2, 3)), 10 * np.log10(255**2 / squares)]))
         labels.append((got.labels.cpu() == wanted.labels).numpy())
-        for k in np.argsort(means[-1])[::-1][:_NUM_WORST]:
-            worst.append((float(means[-1][k]), pictures[k].copy(), reference[k].copy()))
+        coarse.append(getattr(ours, "last_shifts", np.zeros(len(means))) > 0)
+        worst += [(float(means[k]), images[k].copy(), reference[k].copy()) for k in np.argsort(-means)[:_NUM_WORST]]
         worst = sorted(worst, key=lambda one: -one[0])[:_NUM_WORST]
-    psnr = 10 * np.log10(255**2 / np.concatenate(squares))
-    worst_pictures, worst_reference = (np.array([one[k] for one in worst]) for k in (1, 2))
-    return Agreement(
-        engine, crops, resolution, np.concatenate(means), psnr, np.concatenate(labels), worst_pictures, worst_reference
-    )
+    columns = np.concatenate(rows).T
+    pictures = [np.array([one[k] for one in worst]) for k in (1, 2)]
+    side = pictures[0].shape[1]
+    return Agreement(engine, crops, side, *columns, np.concatenate(labels), np.concatenate(coarse), *pictures)
+
+
+def _batches(loader: Any, num_epochs: int) -> Iterator[Batch]:
+    for epoch in range(num_epochs):
+        loader.set_epoch(epoch)
+        yield from loader

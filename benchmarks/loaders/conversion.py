@@ -1,9 +1,9 @@
-"""How fast data is converted, against FFCV's own DatasetWriter, in turns within one run.
+"""How fast data is converted, compared with FFCV's own DatasetWriter in interleaved rounds.
 
 python -m benchmarks.loaders.conversion --data PHOTOS --workers 2 --json FILE
 
-All write the photographs at most `--max-side` pixels, quality 90. FFCV's writer is given what its documentation
-gives it: a torchvision ImageFolder, RGBImageField(write_mode="jpg", max_resolution=...), IntField.
+All writers store the photographs with sides of at most `--max-side` pixels at quality 90. FFCV's writer is used as in
+its documentation: a torchvision ImageFolder, RGBImageField(write_mode="jpg", max_resolution=...), IntField.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import RepeatedSource
-from benchmarks.harness.interleaved import Turns, Window, take_turns
+from benchmarks.harness.interleaved import Rounds, Window, interleave
+from benchmarks.harness.options import add_options, at_least
 from benchmarks.harness.records import finish, record
+from benchmarks.loaders.tables import conversion_table
 from pipelines.conversion.converter import convert
 from pipelines.conversion.task import ConversionConfig
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import InputError
 
 _OURS = ("roc", "ffcv", "webdataset")
-_THEIRS = "ffcv's writer"
+_THEIRS = "FFCV DatasetWriter"
 _NUM_WARM_UP = 64
 _NOTE = (
-    "{num_images} photographs to at most {max_side} px, quality 90; {workers} workers each; {rounds} rounds in turns, "
-    "after a warm-up of each; medians, the ratio with its spread."
+    "{num_images} photographs of at most {max_side} px, quality 90; {workers} workers each; {rounds} interleaved "
+    "rounds, after a warm-up of each; medians, the ratio with its spread."
 )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds; returns what the JSON file holds."""
+    """Measures all rounds; returns the record."""
     sizes: dict[str, int] = {}
     environment = conditions(options.data)
     with tempfile.TemporaryDirectory(dir=options.work_dir) as name:
         place = Path(name)
-        folder = _image_folder(options, place / "images", options.num_images)
-        few = _image_folder(options, place / "few", min(_NUM_WARM_UP, options.num_images))
+        folder = _image_folder(options.data, place / "images", options.num_images)
+        few = _image_folder(options.data, place / "few", min(_NUM_WARM_UP, options.num_images))
 
         def write(writer: str, images: Path = folder) -> Window:
             target, start = place / "out", time.perf_counter()
@@ -54,28 +56,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             shutil.rmtree(target) if target.is_dir() else target.unlink()
             return Window(options.num_images, seconds)
 
-        for writer in (*_OURS, _THEIRS):  # imports and compiled code, seconds that ImageNet does not feel
+        for writer in (*_OURS, _THEIRS):  # imports and compilation take seconds, which do not matter for ImageNet
             write(writer, few)
 
         runs = {writer: lambda writer=writer: write(writer) for writer in (*_OURS, _THEIRS)}
         with tqdm(total=options.rounds * len(runs), desc="converting", unit=" files", disable=None) as bar:
-            turns = take_turns(runs, options.rounds, there_and_back=False, progress=bar.update)
-    return record(
-        "conversion",
-        target=options.json,
-        note=_NOTE.format(**vars(options)),
-        settings=options,
-        environment=environment,
-        partial=turns.interrupted,
-        results=[_result(writer, turns, sizes[writer]) for writer in runs if turns.num_rounds],
-    )
+            rounds = interleave(runs, options.rounds, mirrored=False, progress=bar.update)
+    results = [_result(writer, rounds, sizes[writer]) for writer in runs if rounds.num_rounds]
+    note = _NOTE.format(**vars(options))
+    return record("conversion", vars(options), environment, note, rounds.interrupted, results=results)
 
 
-def _image_folder(options: argparse.Namespace, folder: Path, num_images: int) -> Path:
+def _image_folder(data: Path, folder: Path, num_images: int) -> Path:
     """The photographs as an ImageFolder of one class."""
-    source = RepeatedSource(options.data, num_images)
+    source = RepeatedSource(data, num_images)
     if not source.files:
-        raise InputError(f"{options.data} is converted already; give a folder of photographs")
+        raise InputError(f"{data} is already converted; use a folder of photographs")
     (folder / "images").mkdir(parents=True)
     for index in range(len(source)):
         original = source.files[index % len(source.files)]
@@ -85,20 +81,15 @@ def _image_folder(options: argparse.Namespace, folder: Path, num_images: int) ->
 
 def _write(writer: str, folder: Path, target: Path, options: argparse.Namespace) -> None:
     if writer != _THEIRS:
-        convert(
-            folder,
-            target,
-            ConversionConfig(writer, max_side=options.max_side, num_workers=options.workers, progress=False),
-        )
+        settings = {"max_side": options.max_side, "num_workers": options.workers, "progress": False}
+        convert(folder, target, ConversionConfig(writer, **settings))
         return
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
     from torchvision.datasets import ImageFolder
 
-    fields = {
-        "image": RGBImageField(write_mode="jpg", max_resolution=options.max_side, jpeg_quality=90),
-        "label": IntField(),
-    }
+    image = RGBImageField(write_mode="jpg", max_resolution=options.max_side, jpeg_quality=90)
+    fields = {"image": image, "label": IntField()}
     DatasetWriter(str(target), fields, num_workers=options.workers).from_indexed_dataset(ImageFolder(str(folder)))
 
 
@@ -108,44 +99,31 @@ def _num_bytes(target: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in files)
 
 
-def _result(writer: str, turns: Turns, num_bytes: int) -> dict[str, Any]:
-    speed, ratio = turns.speed(writer), turns.ratio(writer, _THEIRS)
+def _result(writer: str, rounds: Rounds, num_bytes: int) -> dict[str, Any]:
+    ratio = rounds.ratio(writer, _THEIRS)
     return {
         "writer": writer,
-        "images_per_second": speed.value,
-        "rounds": [window.images_per_second for window in turns.rounds[writer]],
-        "against_ffcv": ratio.value,
-        "against_ffcv_spread": [ratio.low, ratio.high],
+        "images_per_second": rounds.speed(writer).value,
+        "rounds": rounds.speeds(writer),
+        "speedup_over_ffcv": ratio.value,
+        "speedup_over_ffcv_interval": ratio.interval,
         "bytes": num_bytes,
     }
 
 
-def _table(content: dict[str, Any]) -> str:
-    lines = ["writer          images/s   against FFCV's writer       MB"]
-    for result in content["results"]:
-        low, high = result["against_ffcv_spread"]
-        lines.append(
-            f"{result['writer']:14} {result['images_per_second']:9.0f}   {result['against_ffcv']:5.2f}"
-            f"  ({low:.2f} to {high:.2f})   {result['bytes'] / 1e6:7.1f}"
-        )
-    return "\n".join(lines)
+def _parse() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    workers = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=at_least(1), default=workers, help="processes (%(default)s)")
+    add_options(parser, data=..., rounds=8, num_images=1500, max_side=500, work_dir=None, json=None)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Measures, prints the table, writes the file."""
-    parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--num-images", type=int, default=1500, help="the photographs are repeated (%(default)s)")
-    parser.add_argument("--max-side", type=int, default=500)
-    parser.add_argument("--work-dir", type=Path, help="where files are made and removed (the system's)")
-    parser.add_argument("--json", type=output_file, help="where the figures go")
-    options = parser.parse_args()
-    if options.rounds < 1 or options.num_images < 1:
-        raise InputError("rounds and num-images must be at least 1")
+    """Measures, prints the table, writes the record."""
+    options = _parse()
     content = measure(options)
-    print(_table(content))
+    print(conversion_table(content))
     finish(content, options.json)
 
 

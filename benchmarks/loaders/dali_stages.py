@@ -1,11 +1,11 @@
-"""What engine `roc-dali` costs for each image, step by step: cutting, queue, DALI's decoding, its resize.
+"""Time of engine `roc-dali` for each image, step by step: cutting, queue, DALI's decoding, its resize.
 
 python -m benchmarks.loaders.dali_stages --data FILE.beton|PHOTOS --res 128,160,224 [--device cuda] [--json FILE]
 
-Cutting is timed alone, on one thread. The queue is what a run of DALI costs that is fed and decodes
-nothing; decoding and resizing are what longer graphs add to it, on `--threads` threads, so on the CPU their times are
-those of as many cores. The host's work for a GPU is the first two. Crops are those of training, RandomResizedCrop at
-scale (0.08, 1). All steps take turns, round by round; medians and the range are printed.
+Cutting is timed alone, on one thread. The queue is the time of a DALI pipeline that is fed and decodes nothing.
+Decoding and resizing are what longer graphs add to it, on `--threads` threads, so on the CPU their times are those of
+as many cores. For a GPU the host does only the first two steps. Crops are those of training, RandomResizedCrop at scale
+(0.08, 1). The steps are measured in interleaved rounds; the table shows medians.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import statistics
+import argparse
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from nvidia.dali import Pipeline
@@ -27,8 +27,9 @@ from tqdm import trange
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
-from benchmarks.harness.options import sides
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.options import WORK_DIR, add_options, at_least
+from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.loaders.tables import dali_stages_table
 from pipelines.formats.beton_parts import open_beton
 from pipelines.loaders.base import check_device
 from pipelines.loaders.dali import common as dali
@@ -37,7 +38,7 @@ from pipelines.loaders.dali.cutter import Cutter
 from pipelines.loaders.dali.feed import Fed, Feed
 from pipelines.loaders.prefetch import Background
 from pipelines.roc.places import BYTES, PIXELS, places_of
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
@@ -48,14 +49,15 @@ _AHEAD = 3  # batches, as in the engine
 _EPOCHS = 6
 
 
-class _Prepared(NamedTuple):
-    """A batch that was cut: what DALI is fed."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A batch that was cut, as DALI is fed with it."""
 
     feed: Fed
 
 
 class Stage:
-    """A DALI pipeline of the first few of the engine's operators."""
+    """A DALI pipeline of the engine's first operators."""
 
     def __init__(self, config: LoaderConfig, num_operators: int) -> None:
         self._feed, self._num_operators = Feed(), num_operators
@@ -70,7 +72,7 @@ class Stage:
         return (roc_graph.resized(node, numbers, inside=True),) if self._num_operators > 1 else (node, *numbers)
 
     def seconds(self, jobs: list[_Prepared]) -> float:
-        """Time for all jobs, through a queue that a thread fills."""
+        """Time for all jobs, which a thread puts into a queue."""
         background = Background(jobs, _AHEAD)
         start = time.perf_counter()
         self._feed.start(iter(background))
@@ -81,8 +83,8 @@ class Stage:
         return seconds
 
 
-class Feeding:
-    """One RoC file and the steps of the engine, timed at one resolution after the other."""
+class DaliStages:
+    """The engine's steps on one RoC file, timed at one resolution after another."""
 
     def __init__(self, config: LoaderConfig) -> None:
         check_device(config)
@@ -94,19 +96,21 @@ class Feeding:
         self._stages = [Stage(config, num_operators) for num_operators in range(3)]
 
     def measure(self, resolution: int, rounds: int) -> dict[str, Any]:
-        """Microseconds for each image of every step in each round, and what a cut holds."""
+        """Microseconds for each image of every step in each round, and the mean size of a cut."""
         drawn = list(self._draw(resolution))
         jobs, bytes_cut, pixels, padding = self._cut_all(drawn, resolution)
         num = sum(len(indices) for indices, _, _ in drawn)
         taken: dict[str, list[float]] = {step: [] for step in _STEPS}
-        for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):  # the first one warms up
+        for number in trange(
+            rounds + 1, desc=f"{resolution} px", leave=False, disable=None
+        ):  # the first round warms up
             cut = _seconds(lambda: self._cut(drawn, resolution))
             queue, decode, resize = (stage.seconds(jobs) for stage in self._stages)
             if number:
                 for step, seconds in zip(_STEPS, (cut, queue, decode - queue, resize - decode), strict=True):
                     taken[step].append(seconds / num * 1e6)
-        held = {"bytes_per_image": bytes_cut / num, "pixels_per_image": pixels / num, "padding": padding}
-        return {"res": resolution, "num_images": num, "microseconds": taken, **held}
+        size = {"bytes_per_image": bytes_cut / num, "pixels_per_image": pixels / num, "padding": padding}
+        return {"res": resolution, "num_images": num, "microseconds": taken, **size}
 
     def _draw(self, resolution: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         config = self._config
@@ -120,7 +124,7 @@ class Feeding:
             self._cutter.give_back(self._cutter.cut(self._places[indices], yxhw, resolution))
 
     def _cut_all(self, drawn: list, resolution: int) -> tuple[list[_Prepared], int, int, float]:
-        """Jobs; bytes and pixels of all cuts; how many times their bytes the arrays have."""
+        """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""
         all_cuts = [self._cutter.cut(self._places[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
         jobs = [
             _Prepared(Fed(cuts.encoded, roc_graph.numbers_of(cuts, flips, resolution, True)))
@@ -137,62 +141,34 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _roc_file(data: Path) -> Path:
-    if data.is_file():
-        return data
-    # As benchmarks.throughput stores them by default.
-    return BenchmarkFiles(data, Path("data/throughput"), 1500, 500, 90).path("roc")
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measures all resolutions; returns the record."""
+    path = options.data
+    if not path.is_file():  # stored as benchmarks.throughput stores them by default
+        path = BenchmarkFiles(path, WORK_DIR, 1500, 500, 90).path("roc")
+    batching = {"batch_size": options.batch_size, "shuffle": True, "drop_last": True}
+    config = LoaderConfig(path, TrainCrop(), 128, num_workers=options.threads, device=options.device, **batching)
+    stages, environment, results = DaliStages(config), conditions(path), []
+    with Interruption() as interruption:
+        for resolution in options.res:
+            results.append(stages.measure(resolution, options.rounds))
+    note = f"{options.threads} threads; {options.rounds} interleaved rounds."
+    return record("dali_stages", vars(options), environment, note, interruption.happened, results=results)
 
 
-def _line(result: dict[str, Any]) -> str:
-    cells = []
-    for step in _STEPS:
-        times = result["microseconds"][step]
-        cells.append(f"{step} {statistics.median(times):6.1f} ({min(times):.1f} to {max(times):.1f})")
-    return f"{result['res']} px, us for each image: " + ", ".join(cells)
+def _parse() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--threads", type=at_least(1), default=1, help="threads of DALI (%(default)s)")
+    add_options(parser, data=..., res="128,160,224", batch_size=256, device="cpu", rounds=3, json=None)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Parses the command line, measures, prints a line for each resolution, writes the record."""
-    parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
-    parser.add_argument("--res", default="128,160,224", help="%(default)s")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1, help="threads of DALI (%(default)s)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=output_file, help="where the record goes")
-    options = parser.parse_args()
-    options.res = sides(options.res)
-    config = LoaderConfig(
-        _roc_file(options.data),
-        TrainCrop(),
-        128,
-        options.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=options.threads,
-        device=options.device,
-    )
-    feeding, environment, results, interrupted = Feeding(config), conditions(config.path), [], False
-    try:
-        for resolution in options.res:
-            results.append(feeding.measure(resolution, options.rounds))
-            print(_line(results[-1]), flush=True)
-    except KeyboardInterrupt:
-        interrupted = True
-    finish(
-        record(
-            "feeding",
-            target=options.json,
-            note=f"{options.threads} threads; {options.rounds} rounds in turns.",
-            settings=options,
-            environment=environment,
-            partial=interrupted,
-            results=results,
-        ),
-        options.json,
-    )
+    """Measures, prints the table, writes the record."""
+    options = _parse()
+    content = measure(options)
+    print(dali_stages_table(content))
+    finish(content, options.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Which back ends of NVIDIA's JPEG decoder take our cuts, how exact and how fast they are.
+"""Which back ends of NVIDIA's JPEG decoder accept our cuts, and how exact and fast they are.
 
 python -m benchmarks.loaders.nvjpeg_backends --data PHOTOS|FILE.beton [--device cuda] [--json FILE]
 
-DALI decodes by nvImageCodec, which hands what one back end refuses to the next, down to the CPU, without a word. Here
-each is asked alone: the JPEG engine of A100, H100 and H200, nvJPEG's kernels with Huffman codes read on the GPU or on
-the host, and libjpeg-turbo. Four kinds of files tell what a refusal is about: "cut", as engine roc-dali feeds them, a
-restart marker for every MCU and zeros behind the end; "cut, no zeros"; "whole", the stored image that they come from;
-"plain", the same pixels as Pillow codes them, without restart markers. Pixels are compared with Pillow's.
+DALI decodes with nvImageCodec, which silently passes images that one back end refuses to the next back end, down to the
+CPU. Here each back end is asked alone: the JPEG engine of A100, H100 and H200, nvJPEG's kernels with Huffman decoding
+on the GPU or on the host, and libjpeg-turbo. Four kinds of files show the reason of a refusal: "cut", as engine
+roc-dali feeds them, with a restart marker for every MCU and zeros behind the end; "cut, no zeros"; "whole", the stored
+image that they come from; "plain", the same pixels encoded by Pillow without restart markers. Pixels are compared with
+Pillow's.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.docs.render import jpeg_backends_table
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
+from benchmarks.harness.options import WORK_DIR, add_options
 from benchmarks.harness.records import finish, record
+from benchmarks.loaders.tables import nvjpeg_backends_table
 from pipelines.formats.beton_parts import open_beton
 from pipelines.images.codec import decode_rgb, encode_jpeg
 from pipelines.loaders.base import check_device
 from pipelines.loaders.dali.cutter import Cutter
 from pipelines.roc.places import BYTES, places_of
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
-_HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; smaller images are read on the host
+_HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; the host decodes smaller images
 BACKENDS = {
     "JPEG engine": ("HW_GPU_ONLY", ""),
     "GPU alone": ("GPU_ONLY", ""),
@@ -48,7 +50,7 @@ BACKENDS = {
     "kernels, Huffman on host": ("HYBRID_CPU_GPU", f"{_HUFFMAN}=1000000000"),
     "CPU": ("CPU_ONLY", ""),
 }
-"""By the names that records have: nvImageCodec's kind of back end, and options."""
+"""Name in records: nvImageCodec's kind of back end, and options."""
 
 
 def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarray]]:
@@ -56,8 +58,8 @@ def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarr
 
     Args:
         path: a RoC file.
-        num: of its first samples.
-        resolution: side in pixels that training crops are cut for.
+        num: number of samples, from the first.
+        resolution: side in pixels for which training crops are cut.
     """
     reader, index = open_beton(path), np.arange(num)
     if "roc" not in reader.field_names:
@@ -78,7 +80,7 @@ def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarr
 
 
 def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], list[Any]]:
-    """What decodes a batch by one back end; None in place of images that it refuses."""
+    """A function that decodes a batch with one back end; it returns None in place of images that are refused."""
     from nvidia import nvimgcodec
 
     kind, options = BACKENDS[backend]
@@ -87,7 +89,7 @@ def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], 
         backends=[nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, kind))],
         options=f":fancy_upsampling=1 {options}".strip(),  # as roc-dali asks of DALI
     )
-    # RGB by its own name: without it gray images would come out with one channel.
+    # Without an explicit RGB gray images would come out with one channel.
     parameters = nvimgcodec.DecodeParams(
         apply_exif_orientation=False,
         color_spec=nvimgcodec.ColorSpec.SRGB,
@@ -97,18 +99,18 @@ def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], 
 
 
 def ask(backend: str, files: list[np.ndarray], device: torch.device, rounds: int) -> dict[str, Any]:
-    """What a back end makes of a batch: how much it takes, differences in gray levels, images a second."""
+    """How many images of a batch a back end accepts, differences in gray levels, images/s."""
     try:
         decode = decoder(backend, device)
         pixels = [None if image is None else np.asarray(image.cpu()) for image in decode(files)]
-    except RuntimeError as error:  # the device does not have it
-        return {"num_taken": 0, "reason": " ".join(str(error).split())[:200]}
+    except RuntimeError as error:  # the device lacks this back end
+        return {"num_accepted": 0, "reason": " ".join(str(error).split())[:200]}
     wanted = [decode_rgb(file.data, "cut") for file in files]
     found = [_difference(one, other) for one, other in zip(pixels, wanted, strict=True) if one is not None]
     if not found:
-        return {"num_taken": 0, "reason": "refuses them all"}
+        return {"num_accepted": 0, "reason": "refuses all"}
     return {
-        "num_taken": len(found),
+        "num_accepted": len(found),
         "mean_difference": float(np.mean([one.mean() for one in found])),
         "largest_difference": int(max(one.max() for one in found)),
         "images_per_second": len(found) / statistics.median(_seconds(decode, files, device) for _ in range(rounds)),
@@ -140,31 +142,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for backend in BACKENDS if device.type == "cuda" else ("CPU",):
             answer = ask(backend, files, device, options.rounds)
             results.append({"backend": backend, "files": kind, "num": len(files)} | answer)
-    return record(
-        "jpeg_backends",
-        target=options.json,
-        note=f"Batches of {options.num_images}; cuts for {options.res} px; {options.rounds} rounds, medians.",
-        settings=options,
-        environment=environment,
-        results=results,
-    )
+    note = f"Batches of {options.num_images}; cuts for {options.res} px; {options.rounds} rounds, medians."
+    return record("nvjpeg_backends", vars(options), environment, note, False, results=results)
 
 
 def main() -> None:
-    """Parses the command line, measures, prints the table, writes the record."""
+    """Measures, prints the table, writes the record."""
     parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a RoC file, or a folder of photographs")
-    parser.add_argument("--res", type=int, default=160, help="side that cuts are made for, in pixels (%(default)s)")
-    parser.add_argument("--num-images", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"), help="where files are made and kept")
-    parser.add_argument("--json", type=output_file, help="where the record goes")
+    parser.add_argument("--res", type=int, default=160, help="side in pixels for which crops are cut (%(default)s)")
+    add_options(parser, data=..., num_images=256, rounds=10, device="cuda", work_dir=WORK_DIR, json=None)
     options = parser.parse_args()
-    if options.num_images < 1 or options.rounds < 1:
-        raise InputError("num-images and rounds must be at least 1")
     content = measure(options)
-    print(jpeg_backends_table(content))
+    print(nvjpeg_backends_table(content))
     finish(content, options.json)
 
 

@@ -1,12 +1,13 @@
-"""What a run will cost: projected from measured step and loader speeds. Nothing here is a measurement.
+"""Projects the time of a run from measured speeds of training steps and loaders. Nothing here is a measurement.
 
-    epoch(r) = images / min(gpus * step(r), cores * loader(r))
-    fix(r)   = images / min(gpus * 3 * step(r), cores * loader(r))
-    run      = sum of epoch(r) over the schedule + sum of fix(r) over the epochs of fine-tuning
+    epoch(r)    = images / min(gpus * step(r), cores * loader(r))
+    finetune(r) = images / min(gpus * 3 * step(r), cores * loader(r))
+    run         = sum of epoch(r) over the schedule + sum of finetune(r) over the epochs of fine-tuning
 
-step(r): images a second of one device at r px; loader(r): of one core. The fix runs the trunk forward only, a third of
-a step. Between measured resolutions both are interpolated in the logarithm of the pixels; beyond them the nearest is
-scaled by pixels (steps) or kept (loaders, which flatters them where crops are larger).
+step(r) is the speed of one device at r px, loader(r) that of one core, both in images/s. Fine-tuning runs the backbone
+forward only, which is a third of a step. Between measured resolutions both speeds are interpolated in the logarithm of
+the pixels. Beyond them the nearest speed is scaled by pixels (steps) or kept (loaders, which is optimistic for larger
+crops).
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from typing import Any
 
 from pipelines.spec import InputError
 
+Schedule = tuple[tuple[int, int], ...]
+"""(resolution in pixels, epochs) of each part of a run, in order."""
+
 
 @dataclass(frozen=True)
 class Machine:
-    """What the run has.
+    """The machine of a run.
 
     Attributes:
-        gpus: devices.
-        cores: for loading, over all devices.
-        step: images a second of one device in training, by resolution in pixels.
-        loader: images a second of one core of the input engine, by resolution.
+        gpus: number of devices.
+        cores: loader cores, over all devices.
+        step: images/s of one device in training, by resolution in pixels.
+        loader: images/s of one core of the input engine, by resolution.
     """
 
     gpus: int
@@ -58,27 +62,31 @@ class Phase:
     seconds: float
     limit: str
 
+    def text(self) -> str:
+        """A line for the terminal."""
+        return (
+            f"  {self.name:8} {self.epochs:3d} epochs at {self.resolution:3d} px  {self.seconds / 3600:9.2f} h"
+            f"  limited by the {self.limit}"
+        )
 
-def phases(
-    machine: Machine, num_images: int, schedule: list[tuple[int, int]], finetune: tuple[int, int]
-) -> list[Phase]:
+
+def phases(machine: Machine, num_images: int, schedule: Schedule, finetune: tuple[int, int]) -> list[Phase]:
     """The phases of a run.
 
     Args:
-        machine: see there.
-        num_images: of the training set.
-        schedule: (resolution, epochs) in order.
+        machine: number and speed of devices and cores.
+        num_images: size of the training set.
+        schedule: of the training.
         finetune: (resolution, epochs) of the fine-tuning; 0 epochs for none.
     """
     if num_images < 1 or any(epochs < 1 for _, epochs in schedule) or finetune[1] < 0:
         raise InputError("images and epochs must be positive")
-    found = [_phase("train", machine, num_images, resolution, epochs, 1.0) for resolution, epochs in schedule]
-    if finetune[1]:
-        found.append(_phase("finetune", machine, num_images, *finetune, 3.0))
-    return found
+    found = [_phase("train", machine, num_images, part, 1.0) for part in schedule]
+    return found + ([_phase("finetune", machine, num_images, finetune, 3.0)] if finetune[1] else [])
 
 
-def _phase(name: str, machine: Machine, num_images: int, resolution: int, epochs: int, lighter: float) -> Phase:
+def _phase(name: str, machine: Machine, num_images: int, part: tuple[int, int], lighter: float) -> Phase:
+    resolution, epochs = part
     network = lighter * machine.gpus * at_resolution(machine.step, resolution, by_pixels=True)
     loader = machine.cores * at_resolution(machine.loader, resolution, by_pixels=False)
     seconds = epochs * num_images / min(network, loader)
@@ -86,10 +94,10 @@ def _phase(name: str, machine: Machine, num_images: int, resolution: int, epochs
 
 
 def at_resolution(speeds: Mapping[int, float], resolution: int, by_pixels: bool) -> float:
-    """A speed between measured ones, interpolated in log(pixels); beyond them as the module says."""
+    """The speed at a resolution, interpolated or extrapolated from measured speeds as the module describes."""
     if not speeds:
         raise InputError(
-            "no measured speed to project from; run benchmarks.throughput and benchmarks.training.train_step first"
+            "no measured speed to project from; run benchmarks.throughput and benchmarks.training.train_step"
         )
     known = sorted(speeds)
     if resolution <= known[0] or resolution >= known[-1]:
@@ -102,31 +110,15 @@ def at_resolution(speeds: Mapping[int, float], resolution: int, by_pixels: bool)
 
 
 def steps_of(record: dict[str, Any], model: str) -> dict[int, float]:
-    """Images a second by resolution, from a record of benchmarks.training.train_step; empty if it lacks the network."""
+    """Images/s of a network by resolution, from a train_step record; empty if the network is not in it."""
     return {one["res"]: one["images_per_second"] for one in record["results"] if one["model"] == model}
 
 
 def loaders_of(record: dict[str, Any], engine: str) -> dict[int, float]:
-    """Images a second of one core by resolution, from a record of benchmarks.throughput."""
-    found = {
-        one["res"]: one["images_per_second"] / record["settings"]["threads"]
-        for one in record["results"]
-        if one["engine"] == engine
-    }
+    """Images/s of one core by resolution, from a throughput record."""
+    threads, results = record["settings"]["threads"], record["results"]
+    found = {one["res"]: one["images_per_second"] / threads for one in results if one["engine"] == engine}
     if not found:
-        known = ", ".join(sorted({one["engine"] for one in record["results"]}))
+        known = ", ".join(sorted({one["engine"] for one in results}))
         raise InputError(f"engine={engine!r} is not in the throughput record; it has {known}")
     return found
-
-
-def as_text(title: str, found: list[Phase], gpus: int) -> str:
-    """A few lines for people."""
-    lines = [f"{title}"]
-    for phase in found:
-        lines.append(
-            f"  {phase.name:5} {phase.epochs:3d} epochs at {phase.resolution:3d} px  {phase.seconds / 3600:9.2f} h"
-            f"  limited by the {phase.limit}"
-        )
-    hours = sum(phase.seconds for phase in found) / 3600
-    lines.append(f"  projected {hours:.2f} h, {gpus * hours:.1f} device hours")
-    return "\n".join(lines)

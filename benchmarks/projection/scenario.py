@@ -1,8 +1,8 @@
-"""Large throughout against small and fixed on a data set like ImageNet, projected: nothing here is a measurement.
+"""Projects training at full resolution and training small with fine-tuning, on a data set like ImageNet.
 
-Step speeds come from a record of benchmarks.training.train_step, else from a quick measurement on the spot; loader
-speeds from
-the record of benchmarks.throughput. The sums are those of benchmarks.projection.model.
+Nothing here is a measurement. Step speeds come from a record of benchmarks.training.train_step, else from a quick
+measurement; loader speeds come from the record of benchmarks.throughput. `benchmarks.projection.model` has the
+formulas.
 """
 
 from __future__ import annotations
@@ -11,41 +11,40 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.docs.render import RESULTS
-from benchmarks.projection.model import Machine, Phase, as_text, loaders_of, phases, steps_of
-from benchmarks.training.train_step import quick_steps
+from benchmarks.harness.records import RESULTS
+from benchmarks.projection.model import Machine, Phase, Schedule, loaders_of, phases, steps_of
+from benchmarks.training.train_step import quick_record
 from fixres.observability.environment import capture
 from pipelines.spec import InputError, check_resolution
 
 FORMULA = (
     "epoch(r) = images / min(devices * step(r), cores * loader(r)); "
-    "fix(r) = images / min(devices * 3 * step(r), cores * loader(r)); a run is the sum over its epochs"
+    "finetune(r) = images / min(devices * 3 * step(r), cores * loader(r)); a run is the sum over its epochs"
 )
 ENGINES = ("dali", "roc")
-Schedule = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is projected.
+    """The runs to project.
 
     Attributes:
         model: a timm name.
-        num_images: of the training set.
-        gpus: devices.
-        cores: for loading, in all.
-        large: (resolution, epochs) of the usual way.
-        small: (resolution, epochs), ... of the fast way.
-        test_res: resolution in pixels that the fast way is fixed for.
-        finetune_epochs: of fine-tuning.
+        num_images: size of the training set.
+        gpus: number of devices.
+        cores: loader cores in all.
+        large: schedule of the usual training.
+        small: schedule of the fast training.
+        test_res: resolution in pixels for which the fast training is fine-tuned.
+        finetune_epochs: epochs of fine-tuning.
     """
 
     model: str = "resnet50"
     num_images: int = 1281167
     gpus: int = 8
     cores: int = 96
-    large: tuple[tuple[int, int], ...] = ((224, 16),)
-    small: tuple[tuple[int, int], ...] = ((128, 12), (160, 4))
+    large: Schedule = ((224, 16),)
+    small: Schedule = ((128, 12), (160, 4))
     test_res: int = 224
     finetune_epochs: int = 1
 
@@ -54,16 +53,16 @@ class Scenario:
         for side, epochs in (*self.large, *self.small):
             check_resolution(side)
             if epochs < 1:
-                raise InputError(f"{epochs} epochs at {side} px; give at least 1")
+                raise InputError(f"{epochs} epochs at {side} px; use at least 1")
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Images a second by resolution, and where they come from.
+    """Speeds and their origin.
 
     Attributes:
-        values: of one device in training.
-        origin: the device, and whether recorded or measured now.
+        values: images/s of one device in training, by resolution.
+        origin: the device, and whether the speeds were recorded or measured now.
     """
 
     values: dict[int, float]
@@ -71,9 +70,9 @@ class Speeds:
 
 
 def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> Speeds:
-    """Step speeds of a network: recorded on a device like this one's, else measured now.
+    """Step speeds of a network, from a record of the same device, else measured now.
 
-    A machine without a GPU takes those recorded on a GPU, for nobody trains on eight CPUs.
+    A machine without a GPU takes speeds that were recorded on a GPU.
 
     Args:
         model: a timm name.
@@ -86,13 +85,12 @@ def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> 
         same = all(here[key] == there.get(key) for key in ("cpu", "gpu"))
         if found and (same or any_device or (there.get("gpu") and not here["gpu"])):
             return Speeds(found, f"recorded on {there['gpu'] or there['cpu']}")
-    if here["gpu"]:
-        return Speeds(quick_steps(model), f"measured now on {here['gpu']}")
-    return Speeds(quick_steps(model), f"measured now on {here['cpu']}, {here['num_cores']} cores as one device, no GPU")
+    device = here["gpu"] or f"{here['cpu']}, {here['num_cores']} cores as one device, no GPU"
+    return Speeds(steps_of(quick_record(model, [128, 160, 224]), model), f"measured now on {device}")
 
 
 def _records(kind: str) -> list[dict[str, Any]]:
-    """The repository's records of a kind, those of GPUs first, then the one that is named after its kind."""
+    """The repository's records of a kind: those of GPUs first, then the one named after its kind."""
     read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     found = [(name, record) for name, record in read.items() if record.get("kind") == kind]
     found.sort(key=lambda one: (not one[1]["environment"].get("gpu"), one[0] != kind))
@@ -106,8 +104,8 @@ class Projection:
     Attributes:
         scenario: what was projected.
         steps: step speeds and their origin.
-        loader_origin: what a loader core is.
-        runs: phases by title; the first is the usual way of today, the last the fast way with engine roc.
+        loader_origin: the CPU of the loader speeds.
+        runs: phases by title; the first is the usual training, the last the fast training with engine roc.
     """
 
     scenario: Scenario
@@ -120,7 +118,7 @@ class Projection:
         return {title: sum(phase.seconds for phase in found) / 3600 for title, found in self.runs.items()}
 
     def conditions(self) -> list[str]:
-        """Two lines: what is projected, from what."""
+        """Two lines: the scenario, and the origin of the speeds."""
         one = self.scenario
         devices = "device" if one.gpus == 1 else "devices"
         return [
@@ -129,7 +127,7 @@ class Projection:
         ]
 
     def verdicts(self) -> list[str]:
-        """What it comes to."""
+        """Two lines that compare the runs."""
         hours = list(self.hours().values())
         return [
             f"small with roc takes {hours[-1] / hours[0]:.2f} of the time of large with dali (projected)",
@@ -138,11 +136,13 @@ class Projection:
 
     def text(self) -> str:
         """For the terminal."""
-        runs = [as_text(title, found, self.scenario.gpus) for title, found in self.runs.items()]
+        runs = []
+        for (title, found), hours in zip(self.runs.items(), self.hours().values(), strict=True):
+            runs += [title, *(phase.text() for phase in found)]
+            runs.append(f"  projected {hours:.2f} h, {self.scenario.gpus * hours:.1f} device hours")
         return "\n".join([*self.conditions(), *runs, *self.verdicts(), FORMULA])
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
+    def as_json(self) -> dict[str, Any]:
         return {
             "projected": True,
             "formula": FORMULA,
@@ -156,17 +156,17 @@ class Projection:
 
 
 def project(scenario: Scenario, steps: Speeds) -> Projection:
-    """Large throughout and small with a fix, each with DALI and with engine roc."""
-    recorded = next((record for record in _records("throughput")), None)
+    """The usual training and the fast one with fine-tuning, each with engines dali and roc."""
+    recorded = next(iter(_records("throughput")), None)
     if recorded is None:
         raise InputError(f"no throughput record in {RESULTS}; make one: python -m benchmarks.throughput --json FILE")
     runs = {}
-    for title, schedule, finetune_epochs in (
-        ("large throughout", scenario.large, 0),
-        ("small, then fixed", scenario.small, scenario.finetune_epochs),
+    for title, schedule, epochs in (
+        ("large", scenario.large, 0),
+        ("small, then fine-tuned", scenario.small, scenario.finetune_epochs),
     ):
         for engine in ENGINES:
             machine = Machine(scenario.gpus, scenario.cores, steps.values, loaders_of(recorded, engine))
-            found = phases(machine, scenario.num_images, list(schedule), (scenario.test_res, finetune_epochs))
+            found = phases(machine, scenario.num_images, schedule, (scenario.test_res, epochs))
             runs[f"{title}, engine {engine}"] = found
     return Projection(scenario, steps, recorded["environment"]["cpu"], runs)

@@ -1,13 +1,12 @@
-"""The ends of trainings that benchmarks.savings compares, from its record; and what many seeds say of them.
+"""Final evaluations of the trainings in a savings record, and their comparison over seeds.
 
-One training has up to three ends: tested at its training size, tested larger, and fixed for that larger size. They
-share its training clock; only the last one pays for the fix.
+One training has up to three final evaluations: at its training resolution, at a larger resolution, and at the larger
+resolution after fine-tuning. They share the training time; only the last one includes the fine-tuning.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +14,25 @@ from benchmarks.harness.stats import Spread, differences, ratios, spread_of
 from pipelines.spec import InputError
 
 REFERENCES = ("large", "baseline")
-"""Variants that the others are compared with; the first that was trained."""
+"""Variants with which the others are compared; the first of them that was trained."""
 
 
 @dataclass(frozen=True)
-class End:
-    """One way to get a tested network, in one seed. Accuracies are fractions, times seconds.
+class FinalEvaluation:
+    """One trained variant, tested in one way, in one seed. Accuracies are fractions.
 
     Attributes:
         title: such as "small + FixRes".
-        variant: the training it ends.
+        variant: name of the training.
         trained: training resolutions as text, such as "64 to 96 px".
         test_res: test resolution in pixels.
-        fixed: whether FixRes belongs to it.
+        finetuned: whether it comes after FixRes fine-tuning.
         top1: accuracy at `test_res`.
-        train_seconds: training clock.
-        finetune_seconds: fix clock, 0 where there is none.
-        wall_seconds: opening, training, fix, saving and one test at the end. The tests for curves and sweeps, which
-            only a benchmark makes, are left out.
-        path: (seconds of training and fix, top1) of each test on the way, the last one at the end.
+        train_seconds: training time.
+        finetune_seconds: time of the fine-tuning, 0 without one.
+        wall_seconds: opening, training, fine-tuning, saving and one test at the end. The tests for curves and sweeps,
+            which only a benchmark makes, are left out.
+        curve: (seconds of training and fine-tuning, top1) of each test during the run, the last one at the end.
     """
 
     title: str
@@ -45,63 +44,58 @@ class End:
     train_seconds: float
     finetune_seconds: float
     wall_seconds: float
-    path: list[tuple[float, float]]
+    curve: list[tuple[float, float]]
 
     @property
-    def clock_seconds(self) -> float:
-        """Training and fix."""
+    def total_seconds(self) -> float:
+        """Training and fine-tuning."""
         return self.train_seconds + self.finetune_seconds
 
     def seconds_to(self, target: float) -> float | None:
-        """Training and fix until a test reaches `target`; None if none does."""
-        return next((seconds for seconds, top1 in self.path if top1 >= target), None)
+        """Seconds of training and fine-tuning until a test reaches `target`; None if none does."""
+        return next((seconds for seconds, top1 in self.curve if top1 >= target), None)
 
 
-def ends_of_run(run: dict[str, Any]) -> dict[str, list[End]]:
-    """The ends of all variants of one seed, by variant.
+def evaluations_of_run(run: dict[str, Any]) -> dict[str, list[FinalEvaluation]]:
+    """The final evaluations of one seed, by variant.
 
-    The first variant to open pays for what all share, such as loading libraries. All open and save the same, so the
-    least
-    of their times is counted for each.
+    The first variant also pays for shared work such as loading libraries. All variants open and save the same files, so
+    the smallest of their times counts for each.
     """
     opening = min(variant["paused_seconds"] - variant["evaluate_seconds"] for variant in run["variants"])
-    return {variant["name"]: ends_of(variant, opening) for variant in run["variants"]}
+    return {variant["name"]: evaluations_of(variant, opening) for variant in run["variants"]}
 
 
-def ends_of(variant: dict[str, Any], opening: float) -> list[End]:
-    """The ends of one trained variant of a record, first the one tested as it was trained.
+def evaluations_of(variant: dict[str, Any], opening: float) -> list[FinalEvaluation]:
+    """The final evaluations of one trained variant, first the one at its training resolution.
 
-    A variant without a fix is also tested at the sweep's larger sizes: what testing larger gives the usual way is not
-    FixRes's to claim.
+    A variant without fine-tuning is also tested at the larger resolutions of the sweep, because a gain from testing
+    larger without fine-tuning must not be attributed to FixRes.
 
     Args:
         variant: as benchmarks.savings records it.
         opening: seconds for opening and saving.
     """
-    own, test, name = variant["train_res"], variant["test_res"], variant["name"]
-    larger = (
-        {test}
-        if variant["sweep_after"]
-        else {test, *(int(side) for side in variant["sweep_before"] if int(side) > own)}
-    )
-    found = [_end(variant, name, own, False, opening)]
-    for side in sorted(larger - {own}):
-        found.append(_end(variant, f"{name}, tested {'larger' if side > own else 'smaller'}", side, False, opening))
-    if variant["sweep_after"]:
-        found.append(_end(variant, f"{name} + FixRes", test, True, opening))
+    own, name, finetuned = variant["train_res"], variant["name"], bool(variant["sweep_after"])
+    larger = {int(side) for side in variant["sweep_before"] if int(side) > own and not finetuned}
+    found = [_evaluation(variant, name, own, False, opening)]
+    for side in sorted({variant["test_res"], *larger} - {own}):
+        title = f"{name}, tested {'larger' if side > own else 'smaller'}"
+        found.append(_evaluation(variant, title, side, False, opening))
+    if finetuned:
+        found.append(_evaluation(variant, f"{name} + FixRes", variant["test_res"], True, opening))
     return found
 
 
-def _end(variant: dict[str, Any], title: str, test_res: int, finetuned: bool, opening: float) -> End:
+def _evaluation(variant: dict[str, Any], title: str, test_res: int, finetuned: bool, opening: float) -> FinalEvaluation:
     top1 = variant["sweep_after" if finetuned else "sweep_before"][str(test_res)]
     finetune_seconds = variant["finetune_seconds"] if finetuned else 0.0
-    clock = variant["train_seconds"] + finetune_seconds
-    # Tests on the way are made unfixed at the variant's test resolution; else there is the one at the end only.
-    on_the_way = (
-        [] if finetuned or test_res != variant["test_res"] else [(at, value) for _, at, value in variant["curve"]]
-    )
+    total = variant["train_seconds"] + finetune_seconds
+    # Tests during the run are at the variant's test resolution, before fine-tuning; else there is only the final test.
+    has_curve = not finetuned and test_res == variant["test_res"]
+    curve = [(seconds, value) for _, seconds, value in variant["curve"]] if has_curve else []
     first, last = variant["train_res_by_epoch"][0], variant["train_res"]
-    return End(
+    return FinalEvaluation(
         title=title,
         variant=variant["name"],
         trained=f"{first} px" if first == last else f"{first} to {last} px",
@@ -110,120 +104,94 @@ def _end(variant: dict[str, Any], title: str, test_res: int, finetuned: bool, op
         top1=top1,
         train_seconds=variant["train_seconds"],
         finetune_seconds=finetune_seconds,
-        wall_seconds=clock + opening + variant["test_seconds"][str(test_res)],
-        path=on_the_way or [(clock, top1)],
+        wall_seconds=total + opening + variant["test_seconds"][str(test_res)],
+        curve=curve or [(total, top1)],
     )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One end over all seeds, against large throughout in the same seeds.
+    """One final evaluation over all seeds, compared with the reference of the same seeds.
 
     Attributes:
-        ends: the end in each seed.
-        top1: accuracy.
-        reference_top1: accuracy of large throughout.
-        gain: accuracy less that of large throughout, seed by seed.
-        train_seconds: training clock.
-        finetune_seconds: fix clock.
-        clock_seconds: both.
-        wall_seconds: program clock with one test.
-        times_less: training clock of large throughout over this one's, fix included, seed by seed.
-        program_times_less: the same of the program clocks.
+        evaluations: in each seed.
+        reference: the reference variant at its training resolution, in each seed.
     """
 
-    ends: list[End]
-    top1: Spread
-    reference_top1: Spread
-    gain: Spread
-    train_seconds: Spread
-    finetune_seconds: Spread
-    clock_seconds: Spread
-    wall_seconds: Spread
-    times_less: Spread
-    program_times_less: Spread
+    evaluations: list[FinalEvaluation]
+    reference: list[FinalEvaluation]
 
     @property
-    def first(self) -> End:
+    def first(self) -> FinalEvaluation:
         """For what all seeds have in common: title and resolutions."""
-        return self.ends[0]
+        return self.evaluations[0]
+
+    def spread(self, field: str) -> Spread:
+        """Spread over the seeds of an attribute of the evaluations."""
+        return spread_of([getattr(one, field) for one in self.evaluations])
+
+    def delta_top1(self) -> Spread:
+        """Accuracy minus that of the reference, seed by seed."""
+        return differences([one.top1 for one in self.evaluations], [one.top1 for one in self.reference])
+
+    def speedup(self, field: str = "total_seconds") -> Spread:
+        """Time of the reference over this one's, seed by seed."""
+        times = ([getattr(one, field) for one in found] for found in (self.reference, self.evaluations))
+        return ratios(*times)
 
     @property
     def loses(self) -> bool:
         """Whether accuracy is lost beyond the spread.
 
         The spread is a standard deviation over seeds: of the reference's accuracy or of the differences, whichever is
-        smaller, so that an unsteady variant cannot hide its loss in its own noise.
+        smaller, so that a noisy variant cannot hide its loss in its own noise.
         """
-        return self.gain.mean < -min(self.gain.sd or 0.0, self.reference_top1.sd or 0.0)
+        delta, reference = self.delta_top1(), spread_of([one.top1 for one in self.reference])
+        return delta.mean < -min(delta.sd or 0.0, reference.sd or 0.0)
 
     def verdict(self) -> str:
-        """What the figures say, in one line."""
-        seconds, gain = self.times_less, self.gain
+        """The result in one line."""
+        speedup, delta = self.speedup(), self.delta_top1()
         found = "a loss beyond the spread" if self.loses else "no loss beyond the spread"
-        if gain.sd is None:
-            found = "one seed, so its spread is unknown"
-        interval = "" if seconds.sd is None else f" (95 % interval {seconds.interval(1, 2)})"
-        points = "" if gain.sd is None else f" (95 % interval {gain.interval(100, 1, '+')})"
+        intervals = [f" (95 % interval {one})" for one in (speedup.interval(1, 2), delta.interval(100, 1, "+"))]
+        if delta.sd is None:
+            found, intervals = "one seed, so its spread is unknown", ["", ""]
         return (
-            f"{self.first.title}: {seconds.mean:.2f} times less training time, fix included{interval}; "
-            f"top-1 {gain.text(100, 1, '+')} points{points}: {found}"
+            f"{self.first.title}: training speed-up {speedup.mean:.2f}, fine-tuning included{intervals[0]}; "
+            f"delta top-1 {delta.text(100, 1, '+')} percentage points{intervals[1]}: {found}"
         )
+
+    def reached(self, target: float) -> str:
+        """Seconds of training and fine-tuning to `target`, and the number of seeds that reached it."""
+        seconds = [found for one in self.evaluations if (found := one.seconds_to(target)) is not None]
+        if not seconds:
+            return "never"
+        few = "" if len(seconds) == len(self.evaluations) else f" ({len(seconds)} of {len(self.evaluations)} seeds)"
+        return spread_of(seconds).text(1, 0) + few
 
 
 def compare(record: dict[str, Any]) -> list[Comparison]:
-    """Every end of the record's variants, the reference first."""
+    """A comparison for each final evaluation, first those of the reference."""
     runs = record["runs"]
     names = [variant["name"] for variant in runs[0]["variants"]]
     reference = next((name for name in REFERENCES if name in names), None)
     if reference is None:
-        raise InputError(
-            f"variants {', '.join(names)}: none is called large or baseline, so there is nothing to compare with"
-        )
+        raise InputError(f"variants {', '.join(names)}: none is called large or baseline, so there is no reference")
     names.sort(key=lambda name: name != reference)
-    by_seed = [ends_of_run(run) for run in runs]
+    by_seed = [evaluations_of_run(run) for run in runs]
     against = [variants[reference][0] for variants in by_seed]
     return [
-        _compare([variants[name][k] for variants in by_seed], against)
+        Comparison([variants[name][k] for variants in by_seed], against)
         for name in names
         for k in range(len(by_seed[0][name]))
     ]
 
 
-def _compare(ends: list[End], against: list[End]) -> Comparison:
-    def values(field: Callable[[End], float]) -> tuple[list[float], list[float]]:
-        return [field(end) for end in ends], [field(end) for end in against]
-
-    top1, clock = values(lambda end: end.top1), values(lambda end: end.clock_seconds)
-    program = values(lambda end: end.wall_seconds)
-    return Comparison(
-        ends=ends,
-        top1=spread_of(top1[0]),
-        reference_top1=spread_of(top1[1]),
-        gain=differences(*top1),
-        train_seconds=spread_of([end.train_seconds for end in ends]),
-        finetune_seconds=spread_of([end.finetune_seconds for end in ends]),
-        clock_seconds=spread_of(clock[0]),
-        wall_seconds=spread_of(program[0]),
-        times_less=ratios(clock[1], clock[0]),
-        program_times_less=ratios(program[1], program[0]),
-    )
-
-
 def target_of(record: dict[str, Any]) -> float:
-    """The accuracy that times are measured to: asked for, or what large throughout reached in its worst seed.
+    """The accuracy to which times are measured: `--target`, or what the reference reached in its worst seed.
 
-    Rounded down to a whole point, so that large throughout reaches it in every seed.
+    Rounded down to a whole percentage point, so that the reference reaches it in every seed.
     """
     if record.get("target") is not None:
         return record["target"]
-    return math.floor(100 * min(end.top1 for end in compare(record)[0].ends)) / 100
-
-
-def reached(comparison: Comparison, target: float) -> str:
-    """Seconds of training and fix to `target`, and in how many seeds it was reached at all."""
-    seconds = [found for end in comparison.ends if (found := end.seconds_to(target)) is not None]
-    if not seconds:
-        return "never"
-    few = "" if len(seconds) == len(comparison.ends) else f" ({len(seconds)} of {len(comparison.ends)} seeds)"
-    return spread_of(seconds).text(1, 0) + few
+    return math.floor(100 * min(one.top1 for one in compare(record)[0].evaluations)) / 100

@@ -1,20 +1,19 @@
-"""Training speed against the number of processes, and what is lost to the exchange of gradients and to data.
+"""Training speed by number of processes, and the overhead of gradient sync and of the input pipeline.
 
 python -m benchmarks.scaling --data PHOTOS --model resnet50 --res 128 --processes 1,2,4,8 --json FILE
 
-Each number of processes is a job of torch's elastic launcher; the jobs take turns, round by round. Within a job three
-kinds of windows take turns: steps without any exchange on a batch that lies on the device, the same with the exchange
-(gradients and BatchNorm's buffers, torch's DistributedDataParallel), and those fed by an engine. Mode "weak" keeps the
-batch of each process, "strong" that of all together. All-reduces of some sizes are timed as well: bus bandwidth as
-nccl-tests define it. On a CPU all processes share the cores, each has an equal part of them whatever their number, and
-the windows test the machinery; they say nothing of GPUs. Ctrl-C keeps the jobs that were finished.
+Each number of processes is a job of torch's elastic launcher; the jobs are interleaved, round by round. Within a job
+three kinds of windows are interleaved: steps without gradient sync on a batch that stays on the device; the same with
+sync (gradients and BatchNorm's buffers, torch's DistributedDataParallel); and steps on an engine's batches. Mode "weak"
+keeps the batch of each process, "strong" that of all processes together. All-reduces of some sizes are timed as well;
+bus bandwidth is defined as in nccl-tests. On a CPU all processes share the cores, and each gets an equal part, whatever
+their number; the windows then test the machinery and say nothing about GPUs. Ctrl-C keeps the jobs that were finished.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,68 +21,57 @@ from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
-from benchmarks.harness.options import sides
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.options import WORK_DIR, add_options, at_least, names
+from benchmarks.harness.records import Interruption, finish, record
 from benchmarks.scaling.launcher import run_job
 from benchmarks.scaling.metrics import interconnect, results
-from benchmarks.scaling.table import scaling_table
-from benchmarks.scaling.worker import NUM_CLASSES, Spec
+from benchmarks.scaling.tables import scaling_table
+from benchmarks.scaling.worker import Spec
 from benchmarks.throughput.engines import KINDS
+from benchmarks.training.steps import NUM_CLASSES
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
 from fixres.models.precision import choose_device, choose_precision
 from pipelines.loaders import ENGINES
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.spec import InputError
 
 _MODES = ("weak", "strong")
 _SMALL_SIZES = (1 << 20, 25 << 20)  # bytes; DDP sends gradients in buckets of the second
 _NOTE = (
     "{model} at {res} px, {precision}, engine {engine}; in each process {threads} threads of it and {torch_threads} of "
-    "torch; {rounds} rounds of jobs, {turns} windows of each kind in a job.{shared}"
+    "torch; {rounds} rounds of jobs, {windows} windows of each kind in a job.{shared}"
 )
-_SHARED = " All processes share the CPU: a test of the machinery, no scaling result."
+_SHARED = " All processes share the CPU: this tests the machinery and says nothing about scaling."
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All jobs of all rounds; returns what the JSON file holds."""
-    environment = conditions(options.data)
-    spec, batches, jobs, interrupted = _spec(options), _batches(options), [], False
+    """Runs all jobs of all rounds; returns the record."""
+    precision = choose_precision(options.precision, choose_device(options.device))
+    environment = conditions(options.data, precision=precision)
+    spec, batches, jobs = _spec(options), _batches(options), []
     total = options.rounds * len(options.processes)
-    with tqdm(total=total, desc="scaling", unit=" jobs", disable=None) as bar:
-        try:
-            for number in range(options.rounds):
-                for processes in options.processes[:: -1 if number % 2 else 1]:
-                    jobs.append(
-                        {"round": number} | run_job(_of(spec, batches, processes), processes, options.torch_threads)
-                    )
-                    bar.update()
-        except KeyboardInterrupt:
-            interrupted = True
-    return _record(options, environment, spec, jobs, interrupted)
-
-
-def _record(
-    options: argparse.Namespace, environment: dict[str, Any], spec: Spec, jobs: list[dict[str, Any]], partial: bool
-) -> dict[str, Any]:
-    device = choose_device(options.device)
-    precision = choose_precision(options.precision, device).name
-    words = vars(options) | {"precision": precision, "shared": _SHARED if device.type == "cpu" else ""}
+    with Interruption() as interruption, tqdm(total=total, desc="scaling", unit=" jobs", disable=None) as bar:
+        for number in range(options.rounds):
+            for processes in options.processes[:: -1 if number % 2 else 1]:
+                job = run_job(_of(spec, batches, processes), processes, options.torch_threads)
+                jobs.append({"round": number} | job)
+                bar.update()
+    words = {"precision": precision.name, "shared": _SHARED if precision.device.type == "cpu" else ""}
     return record(
         "scaling",
-        target=options.json,
-        note=_NOTE.format(**words),
-        settings=options,
-        environment=environment | {"precision": precision, "device": device.type},
-        partial=partial,
+        vars(options),
+        environment,
+        _NOTE.format(**vars(options) | words),
+        interruption.happened,
         gradient_bytes=max(spec.reduced_bytes),
-        results=results(jobs, _batches(options)),
+        results=results(jobs, batches),
         interconnect=interconnect(jobs),
     )
 
 
 def _spec(options: argparse.Namespace) -> Spec:
-    """What all jobs have in common; makes the engine's file if it is not there."""
+    """What all jobs have in common; converts the data to the engine's format if necessary."""
     gradients = gradient_bytes(options.model)
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     return Spec(
@@ -98,14 +86,14 @@ def _spec(options: argparse.Namespace) -> Spec:
         precision=options.precision,
         compile=options.compile,
         seconds=options.seconds,
-        turns=options.turns,
+        windows=options.windows,
         reduced_bytes=sorted({*(size for size in _SMALL_SIZES if size < gradients), gradients}),
         output="",
     )
 
 
 def gradient_bytes(model: str, num_classes: int = NUM_CLASSES) -> int:
-    """What a step exchanges: float32 gradients of all weights (autocast keeps them so)."""
+    """Bytes of the gradients of all weights: float32, also with autocast."""
     net = create_model(ModelConfig(model), num_classes)
     return 4 * sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
@@ -117,49 +105,32 @@ def _batches(options: argparse.Namespace) -> dict[str, dict[int, int]]:
 
 
 def _of(spec: Spec, batches: dict[str, dict[int, int]], processes: int) -> Spec:
-    """The spec of a job. To a process alone all modes are the same, so it measures one."""
+    """The spec of a job. All modes are the same for a single process, so it measures only one."""
     found = {mode: sizes[processes] for mode, sizes in batches.items()}
     return Spec(**vars(spec) | {"batches": dict(list(found.items())[: 1 if processes == 1 else None])})
 
 
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--processes", default="1,2", help="numbers of processes (%(default)s); all: 1, 2, 4, ... GPUs")
-    parser.add_argument("--mode", default="weak,strong", help="%(default)s")
-    parser.add_argument("--model", default="resnet18", help="timm name (%(default)s)")
+    parser.add_argument("--mode", type=names, default="weak,strong", help="%(default)s")
     parser.add_argument("--engine", default="roc", help="%(default)s")
-    parser.add_argument("--res", default="128", help="side in pixels (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="of each process (weak), of all (strong)")
-    parser.add_argument("--threads", type=int, help="of the engine in each process (its part of the cores)")
-    parser.add_argument("--rounds", type=int, default=3, help="of jobs (%(default)s)")
-    parser.add_argument("--turns", type=int, default=4, help="windows of each kind in a job (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="least length of a window (%(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
-    parser.add_argument("--compile", choices=("auto", "yes", "no"), default="no", help="torch.compile (%(default)s)")
-    parser.add_argument("--num-images", type=int, default=1500, help="stored for the measurement (%(default)s)")
-    parser.add_argument("--max-side", type=int, default=500, help="of a stored picture in pixels (%(default)s)")
-    parser.add_argument("--quality", type=int, default=90, help="of a stored picture (%(default)s)")
-    parser.add_argument("--work-dir", type=Path, default=Path("data/throughput"))
-    parser.add_argument(
-        "--json", type=output_file, help="where the figures go, such as benchmarks/results/scaling.json"
-    )
+    parser.add_argument("--windows", type=at_least(1), default=4, help="of each kind in a job (%(default)s)")
+    add_options(parser, data=..., model="resnet18", res="128", batch_size=32, threads=None, rounds=3, seconds=1.0)
+    add_options(parser, device="auto", precision="auto", compile="no", num_images=1500, max_side=500, quality=90)
+    add_options(parser, work_dir=WORK_DIR, json=None)
     return _checked(parser.parse_args())
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    options.processes, options.mode = _numbers(options.processes), options.mode.split(",")
-    sizes = sides(options.res)
-    if len(sizes) != 1:
-        raise InputError(f"res={options.res!r} must be one side in pixels; call again for others")
-    options.res = sizes[0]
+    options.processes = _numbers(options.processes)
+    if len(options.res) != 1:
+        raise InputError(f"res={','.join(map(str, options.res))} must be one side in pixels; call again for others")
+    options.res = options.res[0]
     if options.engine not in ENGINES:
         raise InputError(f"engine={options.engine!r} cannot train in several processes; use {', '.join(ENGINES)}")
     if not set(options.mode) <= set(_MODES):
         raise InputError(f"mode={','.join(options.mode)!r} must be of {', '.join(_MODES)}")
-    if min(options.rounds, options.turns) < 1 or not options.seconds > 0:
-        raise InputError("rounds, turns and seconds must be above 0")
     most = max(options.processes)
     _check_devices(choose_device(options.device).type, most)
     _check_batches(options, most)
@@ -196,12 +167,12 @@ def _check_batches(options: argparse.Namespace, most: int) -> None:
             "each; choose another, or --mode weak"
         )
     largest = options.batch_size * (most if "weak" in options.mode else 1)
-    if options.batch_size < 2 or options.num_images < largest:
-        raise InputError(f"batch-size must be at least 2, and num-images={options.num_images} a batch of {largest}")
+    if options.num_images < largest:
+        raise InputError(f"num-images={options.num_images} is less than a batch of {largest}; raise it")
 
 
 def main() -> None:
-    """Measures, prints the table, writes the file."""
+    """Measures, prints the table, writes the record."""
     options = _parse()
     content = measure(options)
     print(scaling_table(content))

@@ -1,4 +1,4 @@
-"""Reading from storage: every engine's first pass over files that are not in the page cache."""
+"""Reading from storage: the start of every engine's epoch with a cold page cache."""
 
 from __future__ import annotations
 
@@ -6,73 +6,72 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.harness.interleaved import Turns, Window, paired_ratio, take_turns
-from benchmarks.harness.page_cache import COLD, evict, files_below, resident_share
-from benchmarks.throughput.engine_client import Remote
-from benchmarks.throughput.engines import FLOOR
+from benchmarks.harness.interleaved import Rounds, Window, interleave
+from benchmarks.harness.page_cache import MAX_RESIDENT_SHARE, evict, files_below, resident_share
+from benchmarks.throughput.engine_client import EngineClient
+from benchmarks.throughput.engines import DECODE_BOUND
 
 _WARM_UP_SECONDS = 0.1
-COLD_NOTE = " Cold: the start of an epoch after its files were dropped from the page cache."
+COLD_CACHE_NOTE = " Cold: the start of an epoch after its files were dropped from the page cache."
 
 
-def measure_cold(
-    remotes: dict[str, Remote], resolutions: list[int], num_rounds: int, most_seconds: float
+def measure_cold_cache(
+    clients: dict[str, EngineClient], resolutions: list[int], num_rounds: int, max_seconds: float
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Engines in turns, each with its files evicted, then timed from the start of an epoch.
+    """Interleaved rounds; each engine is timed from the start of an epoch after its files were evicted.
 
-    Loaders stay open, because FFCV compiles its code for seconds when it is opened; each has begun an epoch at the
-    resolution before its files are evicted.
+    Loaders stay open, because FFCV compiles its code for seconds when it is opened. Each loader has begun an epoch at
+    the resolution before its files are evicted.
 
     Returns:
-        For each engine and resolution images a second, the ratio to the first engine, and the share of its files that
-        was in memory when a window began (the largest of all rounds); and whether Ctrl-C ended it.
+        For each engine and resolution images/s, the ratio to the first engine, and the share of its files that was in
+        memory when a window began (the largest of all rounds); and whether Ctrl-C ended it.
     """
-    engines = {name: remote for name, remote in remotes.items() if name != FLOOR}
+    engines = {name: client for name, client in clients.items() if name != DECODE_BOUND}
     found: list[dict[str, Any]] = []
-    for remote in remotes.values():
-        remote.rest()  # a page that anyone has mapped stays in memory
+    for client in clients.values():
+        client.release_files()  # pages that any process has mapped stay in memory
     for resolution in resolutions:
         shares = dict.fromkeys(engines, 0.0)
 
         def one(name: str, resolution: int = resolution, shares: dict[str, float] = shares) -> Window:
-            shares[name] = max(shares[name], make_cold(engines[name], resolution))
-            window = engines[name].epoch(most_seconds)
-            engines[name].rest()
+            shares[name] = max(shares[name], evict_files(engines[name], resolution))
+            window = engines[name].epoch(max_seconds)
+            engines[name].release_files()
             return window
 
         runs = {name: lambda name=name: one(name) for name in engines}
         with tqdm(total=num_rounds * len(runs), desc=f"{resolution} px, cold", unit=" epochs", disable=None) as bar:
-            turns = take_turns(runs, num_rounds, there_and_back=False, progress=bar.update)
-        found += [_result(name, resolution, turns, shares[name]) for name in engines if turns.num_rounds]
-        if turns.interrupted:
+            rounds = interleave(runs, num_rounds, mirrored=False, progress=bar.update)
+        found += [_result(name, resolution, rounds, shares[name]) for name in engines if rounds.num_rounds]
+        if rounds.interrupted:
             return found, True
     return found, False
 
 
-def make_cold(remote: Remote, resolution: int) -> float:
-    """Leaves a loader that rests and whose files are not in memory; returns the share that is nevertheless."""
-    remote.set_resolution(resolution)
-    remote.window(_WARM_UP_SECONDS)
-    remote.rest()
-    files = files_below(remote.contender.path)
+def evict_files(client: EngineClient, resolution: int) -> float:
+    """Stops the loader's reading and evicts its files; returns the share of them that is still in memory."""
+    client.set_resolution(resolution)
+    client.window(_WARM_UP_SECONDS)
+    client.release_files()
+    files = files_below(client.engine.path)
     evict(files)
     return resident_share(files)
 
 
-def _result(name: str, resolution: int, turns: Turns, share: float) -> dict[str, Any]:
-    speed, cpu = turns.speed(name), turns.cpu_per_image(name)
-    first = next(iter(turns.rounds))
-    ratio = paired_ratio(*([window.images_per_second for window in turns.rounds[one]] for one in (first, name)))
+def _result(name: str, resolution: int, rounds: Rounds, share: float) -> dict[str, Any]:
+    speed, cpu, first = rounds.speed(name), rounds.cpu_per_image(name), next(iter(rounds.windows))
+    ratio = rounds.ratio(first, name)
     return {
         "engine": name,
         "res": resolution,
         "cache": "cold",
         "images_per_second": speed.value,
-        "interval": [speed.low, speed.high],
+        "interval": speed.interval,
         "cpu_seconds_per_image": cpu and cpu.value,
         "against": first,
         "ratio": ratio.value,
-        "ratio_interval": [ratio.low, ratio.high],
+        "ratio_interval": ratio.interval,
         "resident_share": share,
-        "is_cold": share <= COLD,
+        "is_cold": share <= MAX_RESIDENT_SHARE,
     }

@@ -1,4 +1,4 @@
-"""The least that engine `roc` could take: libjpeg-turbo decoding the very same cut crops, and nothing else."""
+"""The decode-only bound of engine `roc`: libjpeg-turbo decodes the same cut crops, and nothing else is done."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _CHUNK = 16  # samples a thread takes at a time, as the loader's
 _SEED = 0
 
 
-class Floor:
-    """Cuts the crops of an epoch beforehand; iterating decodes them to planes, in threads. Driven like a loader."""
+class DecodeOnly:
+    """Cuts the crops of an epoch in advance; iterating decodes them to planes, in threads. It behaves like a loader."""
 
     counters = None
 
@@ -41,7 +41,7 @@ class Floor:
         """Every epoch decodes the same crops."""
 
     def __iter__(self) -> Iterator[tuple[None, np.ndarray]]:
-        """One epoch, decoded in one go: nothing for the pictures, as many rows as were decoded for the labels."""
+        """One epoch, decoded at once: None instead of images, and a row for each decoded crop instead of labels."""
         spans, num_threads = self._spans, len(self._decompressors)
         parts = [spans[first : first + _CHUNK] for first in range(0, len(spans), _CHUNK)]
         shares = [parts[thread::num_threads] for thread in range(num_threads)]
@@ -49,16 +49,16 @@ class Floor:
         yield None, spans
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Stops the threads."""
         self._pool.shutdown()
 
     def _decode(self, decompressor: turbojpeg.Decompressor, jpegs: np.ndarray, parts: list[np.ndarray]) -> None:
         for part in parts:
             if not decode_all(decompressor.handle, jpegs, part):
-                raise InputError("a cut crop does not decode; the file is damaged, remove it and start again")
+                raise InputError("a cut crop cannot be decoded; the file is damaged, remove it and start again")
 
     def _cut(self, resolution: int, epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """All crops of an epoch one after the other, and int64 (N, 2), where each begins and ends."""
+        """All crops of an epoch, concatenated, and where each begins and ends, int64 (N, 2)."""
         reader, index = self._reader, np.arange(len(self._reader))
         boxes = training_boxes(TrainCrop(), seed, epoch, index, reader.sizes)
         jpegs = []
@@ -73,13 +73,13 @@ class Floor:
 
 @kernel
 def decode_all(handle: int, jpegs: np.ndarray, spans: np.ndarray) -> bool:
-    """Decodes JPEG files to planes that are thrown away; True if all were sound."""
+    """Decodes JPEG files to planes, which are discarded; returns whether all files were valid."""
     numbers, starts, strides = np.empty(4, np.int32), np.empty(3, np.int64), np.empty(3, np.int32)
-    sound = True
+    valid = True
     for k in range(spans.shape[0]):
         jpeg = jpegs[spans[k, 0] : spans[k, 1]]
-        sound &= read_header(handle, jpeg, numbers)
+        valid &= read_header(handle, jpeg, numbers)
         width, height = np.int64(numbers[0]), np.int64(numbers[1])
         planes = np.empty(place_planes(height, width, chroma_factors(numbers[2]), starts, strides), np.uint8)
-        sound &= decode_planes(handle, jpeg, height, width, planes, starts, strides)
-    return sound
+        valid &= decode_planes(handle, jpeg, height, width, planes, starts, strides)
+    return valid

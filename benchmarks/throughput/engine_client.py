@@ -1,8 +1,8 @@
-"""A contender in a process of its own, frozen while others work.
+"""Runs an engine in a process of its own, which is stopped while other engines work.
 
-Engines read ahead. Left running, one would fill its queues with its neighbor's CPU time and hand out a finished
-stock in its own next window. So all processes of a contender are stopped (SIGSTOP) outside its windows: windows follow
-one another as if nothing lay between, and short ones are as true as long ones.
+Engines prepare batches ahead. A running engine would fill its queues during its neighbor's window and deliver finished
+batches in its own next window. So all processes of an engine are stopped (SIGSTOP) outside its windows. Its windows
+then join without a gap, and short windows give the same speed as long ones.
 """
 
 from __future__ import annotations
@@ -15,50 +15,48 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.harness.interleaved import Window
-from benchmarks.throughput.engines import Contender
+from benchmarks.harness.subprocesses import child_environment
+from benchmarks.throughput.engines import Engine
 from pipelines.spec import InputError
 
-_PATIENCE = 300.0  # seconds for one reply; a first batch that compiles kernels takes some dozens
-# Kills the contender's processes if this one dies without a word: they would stay stopped for ever.
+_TIMEOUT = 300.0  # seconds for one reply; a first batch that compiles kernels takes some dozens
+# Kills the engine's processes if this process is killed; else they would stay stopped forever.
 _GUARD = 'read -r nothing; kill -KILL -- "-$1" 2>/dev/null'
 
 
-class Remote:
-    """Drives one contender. Opening waits for its first batch.
+class EngineClient:
+    """Controls one engine. The constructor waits for its first batch.
 
     Attributes:
-        contender: which.
+        engine: which one.
         first_batch_seconds: from opening, package imports included, to the first batch.
-        memory_bytes_before: of the process before opening: Python, torch.
-        memory_bytes_peak: the most that `look_at_memory` saw.
+        memory_bytes_before: memory of the process before opening: Python and torch.
+        memory_bytes_peak: largest value that `sample_memory` saw.
     """
 
-    def __init__(self, contender: Contender, resolution: int) -> None:
-        self.contender = contender
+    def __init__(self, engine: Engine, resolution: int) -> None:
+        self.engine = engine
         ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         command = [sys.executable, "-m", "benchmarks.throughput.engine_worker", str(theirs.fileno())]
         self._process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # a process group of its own, and Ctrl-C reaches us alone
+            env=child_environment(),
+            start_new_session=True,  # a process group of its own, which Ctrl-C does not reach
         )
         theirs.close()
         self._guard = subprocess.Popen(
             ["sh", "-c", _GUARD, "guard", str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
         )
-        ours.settimeout(_PATIENCE)
+        ours.settimeout(_TIMEOUT)
         self._connection = ours.makefile("rw", encoding="utf-8")
         try:
-            self._send(asdict(contender) | {"path": str(contender.path)})
+            self._send(asdict(engine) | {"path": str(engine.path)})
             opened = self._ask("open", resolution=resolution)
         except BaseException:
             self.kill()
@@ -66,7 +64,7 @@ class Remote:
         self.first_batch_seconds: float = opened["first_batch_seconds"]
         self.memory_bytes_before: int = opened["memory_bytes_before"]
         self.memory_bytes_peak = 0
-        self.look_at_memory()
+        self.sample_memory()
 
     def set_resolution(self, resolution: int) -> None:
         """Begins an epoch at another output side in pixels."""
@@ -76,24 +74,24 @@ class Remote:
         """At least `seconds` of work."""
         return Window(**self._ask("window", seconds=seconds))
 
-    def look_at_memory(self) -> None:
-        """Not after each window: it takes milliseconds, in which the contender would work unseen."""
+    def sample_memory(self) -> None:
+        """Updates the peak. It takes milliseconds in which the engine works, so it is not done after each window."""
         self.memory_bytes_peak = max(self.memory_bytes_peak, self._ask("memory")["memory_bytes"])
 
     def epoch(self, seconds: float) -> Window:
         """An epoch from its start, at most about `seconds` of it."""
         return Window(**self._ask("epoch", seconds=seconds))
 
-    def rest(self) -> None:
-        """Ends the running epoch and frees the files' pages, so that they can be evicted; the loader stays open."""
-        self._ask("rest")
+    def release_files(self) -> None:
+        """Ends the running epoch and unmaps the files' pages, so that they can be evicted; the loader stays open."""
+        self._ask("release_files")
 
     def costs(self) -> dict[str, float | None]:
-        """See `contenders.Stream.costs`."""
+        """See `engines.Stream.costs`."""
         return self._ask("costs")
 
     def kill(self) -> None:
-        """Ends all its processes. Idempotent."""
+        """Kills all its processes. May be called twice."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -110,23 +108,21 @@ class Remote:
         self.kill()
 
     def _ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """One request while the process runs; it is frozen again afterwards."""
+        """Sends one request while the process runs; the process is stopped again afterwards."""
+        name = f"engine={self.engine.name!r}"
         self._signal(signal.SIGCONT)
         try:
             self._send({"do": do, **values})
             line = self._connection.readline()
         except TimeoutError:
-            raise InputError(
-                f"engine={self.contender.engine!r} gave no answer in {_PATIENCE:.0f} s; leave it out"
-            ) from None
+            raise InputError(f"{name} did not answer in {_TIMEOUT:.0f} s; leave it out") from None
         finally:
             self._signal(signal.SIGSTOP)
         if not line:
-            raise InputError(f"engine={self.contender.engine!r} died with its process; leave it out of --engines")
+            raise InputError(f"{name} died with its process; leave it out of --engines")
         reply = json.loads(line)
         if "error" in reply:
-            text = reply["error"] if reply["is_input"] else f"engine={self.contender.engine!r} failed: {reply['error']}"
-            raise InputError(text)
+            raise InputError(reply["error"] if reply["is_input"] else f"{name} failed: {reply['error']}")
         return reply
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -134,7 +130,7 @@ class Remote:
             self._connection.write(json.dumps(message) + "\n")
             self._connection.flush()
         except BrokenPipeError:
-            pass  # the reply will be missing
+            pass  # `_ask` reports the missing reply
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

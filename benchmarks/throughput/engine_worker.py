@@ -1,7 +1,7 @@
-"""The process of one engine: `python -m benchmarks.throughput.engine_worker FD`, driven by `engine_client`.
+"""The process of one engine: `python -m benchmarks.throughput.engine_worker FD`, started by `engine_client`.
 
-Requests and replies are lines of JSON on the socket with file descriptor FD. The process has nothing else to do, so
-its memory and CPU time are the contender's.
+Requests and replies are lines of JSON on the socket with file descriptor FD. The process does nothing else, so its
+memory and CPU time are the engine's.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch  # noqa: F401 (before the memory is looked at and the first batch timed: every engine's process has it)
+import torch  # imported here, so that every engine's process has it before memory and first batch are measured
 
 from benchmarks.harness.page_cache import release_pages
-from benchmarks.throughput.engines import Contender, Stream
+from benchmarks.throughput.engines import Engine, Stream
 from pipelines.spec import InputError
 
-_QUIET_LOOKS = 10  # of 0.02 s each
+_QUIET_CHECKS = 10  # of 0.02 s each
 
 
 class Server:
-    """Answers requests: each method named by `do` takes the request's other entries and returns the reply."""
+    """Answers requests: `do` names a method, which gets the request's other entries and returns the reply."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._contender = Contender(**spec | {"path": Path(spec["path"])})
+        self._engine = Engine(**spec | {"path": Path(spec["path"])})
         self._stream: Stream | None = None
-        self._family: list[psutil.Process] = []  # looked up once: it takes milliseconds, which work would use
+        self._family: list[psutil.Process] = []  # looked up once, because that takes milliseconds
 
     def open(self, resolution: int) -> dict[str, Any]:
-        """Opens the contender and waits for its first batch."""
+        """Opens the engine and waits for its first batch."""
         before, start = memory_bytes(), time.perf_counter()
-        self._stream = Stream(self._contender, resolution)
+        self._stream = Stream(self._engine, resolution)
         self._stream.next_batch()
         return {"first_batch_seconds": time.perf_counter() - start, "memory_bytes_before": before}
 
@@ -59,7 +59,7 @@ class Server:
         self._synchronize()
         elapsed = time.perf_counter() - start
         used = cpu_seconds(self._family) - cpu
-        self._family = self._family or family()  # only now, after the window that warms up, there are workers
+        self._family = self._family or family()  # the workers exist only after the window that warms up
         return {"num_images": num_images, "seconds": elapsed, "cpu_seconds": used}
 
     def epoch(self, seconds: float) -> dict[str, Any]:
@@ -79,28 +79,26 @@ class Server:
     def memory(self) -> dict[str, Any]:
         return {"memory_bytes": memory_bytes()}
 
-    def rest(self) -> dict[str, Any]:
-        """Ends the running epoch, and what was begun for it, and lets go of the files' pages; the loader stays open."""
-        self._stream.rest()
+    def release_files(self) -> dict[str, Any]:
+        """Ends the running epoch and all work for it, and unmaps the files' pages; the loader stays open."""
+        self._stream.end_epoch()
         wait_for_quiet(family())
-        release_pages(self._contender.path)
+        release_pages(self._engine.path)
         return {}
 
     def _synchronize(self) -> None:
-        if self._contender.device != "cpu":
-            import torch
-
-            torch.cuda.synchronize(self._contender.device)
+        if self._engine.device != "cpu":
+            torch.cuda.synchronize(self._engine.device)
 
 
-def wait_for_quiet(processes: list[psutil.Process], most_seconds: float = 20.0) -> None:
-    """Returns when no thread but the calling one has worked or waited for storage for a moment.
+def wait_for_quiet(processes: list[psutil.Process], max_seconds: float = 20.0) -> None:
+    """Returns when no thread but the calling one has worked or waited for storage for 0.2 s.
 
-    Workers finish what they were asked for: torch's up to 4 batches each, which nobody gets any more. That belongs
-    into no measurement that begins here.
+    Workers finish what they have begun: torch's workers up to 4 batches each, which nobody needs any more. That work
+    must not count in the next measurement.
     """
-    quiet, until = 0, time.monotonic() + most_seconds
-    while quiet < _QUIET_LOOKS and time.monotonic() < until:
+    quiet, until = 0, time.monotonic() + max_seconds
+    while quiet < _QUIET_CHECKS and time.monotonic() < until:
         time.sleep(0.02)
         quiet = 0 if any(_has_busy_thread(process.pid) for process in processes) else quiet + 1
 
@@ -109,7 +107,7 @@ def _has_busy_thread(pid: int) -> bool:
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             state = task.read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it ended
+        except OSError:  # it has ended
             continue
         if state in "RD" and task.parent.name != str(threading.get_native_id()):
             return True
@@ -117,7 +115,7 @@ def _has_busy_thread(pid: int) -> bool:
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
-    """User and system time of the processes and of their children that have ended."""
+    """User and system time of the processes and of their finished children."""
     total = 0.0
     for process in processes:
         try:
@@ -129,36 +127,36 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
 
 
 def memory_bytes() -> int:
-    """Memory of this process and its children beside the page cache: anonymous and shared pages, each counted once."""
+    """Memory of this process and its children without the page cache: anonymous and shared pages, each counted once."""
     return sum(_own_bytes(process.pid) for process in family())
 
 
 def family() -> list[psutil.Process]:
-    """This process and all that it started and that still live."""
+    """This process and all its living descendants."""
     me = psutil.Process()
     return [me, *me.children(recursive=True)]
 
 
 def _own_bytes(pid: int) -> int:
-    """Proportional, so that pages which forked workers share are not counted for each."""
+    """Proportional set size, so that pages shared by forked workers are counted once."""
     for file, names in (("smaps_rollup", ("Pss_Anon", "Pss_Shmem")), ("status", ("RssAnon", "RssShmem"))):
         try:
             lines = dict(
                 line.split(":", 1) for line in Path(f"/proc/{pid}/{file}").read_text().splitlines() if ":" in line
             )
             return sum(int(lines[name].split()[0]) * 1024 for name in names)
-        except (OSError, KeyError, ValueError):  # it ended, or the kernel is too old for these fields
+        except (OSError, KeyError, ValueError):  # it has ended, or the kernel is too old for these fields
             continue
     return 0
 
 
 def _last_line(error: Exception) -> str:
-    """Errors of workers carry their traceback in their text; its last line is the error."""
+    """The error itself: workers' errors contain a traceback, and its last line is the error."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[-1]}"
 
 
 def main() -> None:
-    """Serves until the socket closes."""
+    """Answers requests until the socket closes."""
     connection = socket.socket(fileno=int(sys.argv[1])).makefile("rw", encoding="utf-8")
     server = Server(json.loads(connection.readline()))
     for line in connection:
@@ -167,7 +165,7 @@ def main() -> None:
             reply = getattr(server, request.pop("do"))(**request)
         except InputError as error:
             reply = {"error": str(error), "is_input": True}
-        except Exception as error:  # a defect of the engine is the benchmark's result, not its end without a word
+        except Exception as error:  # the benchmark reports which engine failed
             traceback.print_exc()
             reply = {"error": _last_line(error), "is_input": False}
         connection.write(json.dumps(reply) + "\n")

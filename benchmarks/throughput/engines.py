@@ -1,18 +1,20 @@
-"""What the throughput benchmark compares: our engines, the rivals, and the floor."""
+"""The engines of the throughput benchmark: ours, third-party loaders, and the decode-only bound."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.options import names
 from pipelines.loaders import ENGINES, is_installed, open_loader
 from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 _SEED = 0
-FLOOR = "floor"
+DECODE_BOUND = "decode-only bound"
 KINDS = {
     "roc": "roc",
     "roc-dali": "roc",
@@ -26,55 +28,49 @@ KINDS = {
     "spdl": "folder",
     "webdataset": "shards",
 }
-"""What each engine reads, as `benchmarks.harness.datasets.BenchmarkFiles.path` calls it."""
+"""Which format of `benchmarks.harness.datasets.BenchmarkFiles` each engine reads."""
 _PACKAGES = {"spdl": "spdl", "webdataset": "webdataset"}
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One engine and how it is opened.
+class Engine:
+    """An engine and its settings.
 
     Attributes:
-        engine: of `KINDS`, or `FLOOR`.
+        name: of `KINDS`, or `DECODE_BOUND`.
         path: its data.
         batch_size: images.
         num_threads: threads or worker processes.
         device: where batches arrive.
     """
 
-    engine: str
+    name: str
     path: Path
     batch_size: int
     num_threads: int
     device: str
 
     def open(self) -> Any:
-        """Something with `set_epoch`, `set_resolution`, iteration over batches, `counters` (or None) and `close`."""
-        if self.engine == FLOOR:
-            from benchmarks.throughput.decode_only import Floor
+        """A loader with `set_epoch`, `set_resolution`, iteration over batches, `counters` (or None) and `close`."""
+        if self.name == DECODE_BOUND:
+            from benchmarks.throughput.decode_only import DecodeOnly
 
-            return Floor(self.path, self.num_threads)
+            return DecodeOnly(self.path, self.num_threads)
         options = {"shuffle": True, "drop_last": True, "seed": _SEED, "num_workers": self.num_threads}
         config = LoaderConfig(self.path, TrainCrop(), 128, self.batch_size, device=self.device, **options)
-        if self.engine in ENGINES or self.engine == "ffcv-raw":
-            return open_loader(self.engine.removesuffix("-raw"), config)
-        from benchmarks.throughput import third_party as rivals
+        if self.name in ENGINES or self.name == "ffcv-raw":
+            return open_loader(self.name.removesuffix("-raw"), config)
+        from benchmarks.throughput.third_party import LOADERS
 
-        classes = {
-            "torchvision": rivals.StockDataLoader,
-            "torchvision-gpu": rivals.BatchedDecodeLoader,
-            "webdataset": rivals.WebDatasetLoader,
-            "spdl": rivals.SPDLLoader,
-        }
-        return classes[self.engine](config)
+        return LOADERS[self.name](config)
 
 
 class Stream:
-    """An opened contender's batches, epoch after epoch without an end, and what they cost."""
+    """An opened engine's batches, epoch after epoch without an end, and their costs."""
 
-    def __init__(self, contender: Contender, resolution: int) -> None:
-        self._contender, self._epoch = contender, 0
-        self._loader = contender.open()
+    def __init__(self, engine: Engine, resolution: int) -> None:
+        self._engine, self._epoch = engine, 0
+        self._loader = engine.open()
         self._batches = self._endless()
         self.set_resolution(resolution)
 
@@ -86,38 +82,38 @@ class Stream:
         self._before = self._counted()
 
     def next_batch(self) -> int:
-        """Waits for a batch; returns how many images it has."""
+        """Waits for a batch; returns its number of images."""
         return len(self.batch()[1])
 
     def batch(self) -> Any:
-        """Waits for a batch: images and labels, and whatever else its loader gives."""
+        """Waits for a batch: images, labels, and whatever else its loader gives."""
         return next(self._batches)
 
     def close(self) -> None:
-        """Ends the loader."""
+        """Closes the loader."""
         self._batches.close()
         self._loader.close()
 
     def epoch(self) -> Iterator[int]:
         """Numbers of images of one epoch's batches."""
-        self.rest()
+        self.end_epoch()
         self._loader.set_epoch(self._epoch)
         self._epoch += 1
         for batch in self._loader:
             yield len(batch[1])
 
-    def rest(self) -> None:
+    def end_epoch(self) -> None:
         """Ends the running epoch."""
         self._batches.close()
         self._batches = self._endless()
 
     def costs(self) -> dict[str, float | None]:
-        """Encoded bytes and decoded pixels per image since the resolution was set; None where nobody counts."""
+        """Encoded bytes and decoded pixels per image since the resolution was set; None if they are not counted."""
         images, *rest = (None if b is None or a is None else a - b
                          for a, b in zip(self._counted(), self._before, strict=True))  # fmt: skip
         read, pixels = (None if part is None or not images else part / images for part in rest)
-        if self._contender.engine == "ffcv-raw":
-            pixels = 0.0  # nothing is decoded there
+        if self._engine.name == "ffcv-raw":
+            pixels = 0.0  # it reads pixels and decodes nothing
         return {"bytes_per_image": read, "pixels_decoded_per_image": pixels}
 
     def _endless(self) -> Iterator[Any]:
@@ -134,8 +130,16 @@ class Stream:
 
 
 def batches_ahead(num_workers: int) -> int:
-    """More batches than any engine makes ahead: a few, and for torch 4 for each worker."""
+    """An upper bound of the batches that an engine prepares ahead: a few, and for torch 4 for each worker."""
     return 6 + 4 * num_workers
+
+
+def engine_list(text: str) -> list[str]:
+    """A type for `--engines`: names with commas, all of them known and installed."""
+    try:
+        return check_engines(names(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_engines(engines: list[str]) -> list[str]:
@@ -150,7 +154,7 @@ def check_engines(engines: list[str]) -> list[str]:
 
 
 def can_run(engine: str) -> bool:
-    """Whether what an engine imports is installed."""
+    """Whether the engine's package is installed."""
     if engine in _PACKAGES:
         return importlib.util.find_spec(_PACKAGES[engine]) is not None
     name = engine.removesuffix("-raw")

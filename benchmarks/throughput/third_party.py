@@ -1,7 +1,7 @@
-"""Loaders that people would reach for, set up as their own documentation does, in the shape the benchmark drives.
+"""Third-party loaders, set up as in their own documentation, with the interface that the benchmark needs.
 
-Each gives batches of uint8 pictures after RandomResizedCrop of scale (0.08, 1) and flips, one epoch each time it is
-iterated. Workers live on from epoch to epoch where the rival can do that.
+Each delivers batches of uint8 images after RandomResizedCrop of scale (0.08, 1) and flips, one epoch for each
+iteration. Workers persist from epoch to epoch if the loader supports that.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from PIL import Image
 from torchvision import transforms
 
 from pipelines.formats.webdataset_reader import TABLE_NAME
-from pipelines.runtime.process_pool import main_module_hidden, safe_context
+from pipelines.runtime.fork_server import main_program_hidden, safe_context
 from pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
+_BOX = (0.08, 1), (3 / 4, 4 / 3)  # scale and ratio of RandomResizedCrop
 
 
-class Rival(ABC):
-    """What rivals share: a loader that is built anew for each resolution."""
+class ThirdPartyLoader(ABC):
+    """A loader that is built anew for each resolution."""
 
     counters = None
 
@@ -34,26 +35,19 @@ class Rival(ABC):
 
     @abstractmethod
     def _build(self, resolution: int) -> Any:
-        """The rival's own loader: iterating it gives (images, labels)."""
+        """The package's own loader; iterating it gives (images, labels)."""
 
     def _shuffled(self, data: torch.utils.data.Dataset, **more: Any) -> torch.utils.data.DataLoader:
         """torch's own loader over samples with random access."""
-        num_workers = self._config.num_workers
-        if num_workers:  # its default forks this process, where DALI may run
+        config = self._config
+        if config.num_workers:  # its default forks this process, where DALI may run
             more["multiprocessing_context"] = safe_context()
-        return torch.utils.data.DataLoader(
-            data,
-            self._config.batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            **more,
-        )
+        more |= {"num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
+        return torch.utils.data.DataLoader(data, config.batch_size, shuffle=True, drop_last=True, **more)
 
     def _batches(self) -> Iterator[Any]:
-        """An epoch of the rival's own loader."""
-        with main_module_hidden():  # from new workers, as in engine torch
+        """An epoch of the package's own loader."""
+        with main_program_hidden():  # from new workers, as in engine torch
             return iter(self._loader)
 
     def set_epoch(self, epoch: int) -> None:
@@ -80,8 +74,8 @@ class Rival(ABC):
         self.close()
 
 
-class StockDataLoader(Rival):
-    """torchvision's ImageFolder and transforms in torch's DataLoader, as its reference scripts put them together."""
+class StockDataLoader(ThirdPartyLoader):
+    """torchvision's ImageFolder and transforms in torch's DataLoader, as in its reference scripts."""
 
     def _build(self, resolution: int) -> Any:
         from torchvision import datasets
@@ -90,38 +84,38 @@ class StockDataLoader(Rival):
         return self._shuffled(data)
 
 
-class BatchedDecodeLoader(Rival):
-    """torchvision's decoding of a batch of JPEG files on the GPU (nvJPEG), then each crop resized and flipped there.
+class BatchedDecodeLoader(ThirdPartyLoader):
+    """torchvision decodes a batch of JPEG files on the GPU (nvJPEG); each crop is resized and flipped there.
 
-    Workers only read files; a batch of them travels as one tensor, for each tensor takes a file descriptor. On the CPU
-    the same calls decode one file after the other.
+    Workers only read files. They send a batch of files as one tensor, because each tensor takes a file descriptor. On
+    the CPU the same calls decode one file after another.
     """
 
     def _build(self, resolution: int) -> Any:  # noqa: ARG002 (crops are made outside the loader)
         from torchvision import datasets, io
 
         data = datasets.ImageFolder(str(self._config.path), loader=io.read_file)
-        return self._shuffled(data, collate_fn=_end_to_end)
+        return self._shuffled(data, collate_fn=_concatenated)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         from torchvision import io
 
         device = self._config.device
         for files, sizes, labels in self._batches():
-            pictures = io.decode_jpeg(list(files.split(sizes)), mode=io.ImageReadMode.RGB, device=device)
-            crops = torch.stack([self._crop(picture) for picture in pictures])
+            images = io.decode_jpeg(list(files.split(sizes)), mode=io.ImageReadMode.RGB, device=device)
+            crops = torch.stack([self._crop(image) for image in images])
             yield crops.permute(0, 2, 3, 1).contiguous(), torch.tensor(labels).to(device)
 
-    def _crop(self, picture: torch.Tensor) -> torch.Tensor:
+    def _crop(self, image: torch.Tensor) -> torch.Tensor:
         from torchvision.transforms.v2 import functional
 
-        y, x, h, w = transforms.RandomResizedCrop.get_params(picture, (0.08, 1), (3 / 4, 4 / 3))
-        crop = functional.resized_crop(picture, y, x, h, w, [self._resolution] * 2, antialias=True)
+        y, x, h, w = transforms.RandomResizedCrop.get_params(image, *_BOX)
+        crop = functional.resized_crop(image, y, x, h, w, [self._resolution] * 2, antialias=True)
         return functional.horizontal_flip(crop) if random.random() < 0.5 else crop
 
 
-class WebDatasetLoader(Rival):
-    """Package `webdataset` over tar shards: batches made in the workers of a DataLoader with batch_size=None."""
+class WebDatasetLoader(ThirdPartyLoader):
+    """Package `webdataset` on tar shards: the workers of a DataLoader with batch_size=None make the batches."""
 
     def _build(self, resolution: int) -> Any:
         import webdataset
@@ -132,11 +126,11 @@ class WebDatasetLoader(Rival):
             raise InputError(
                 f"{config.path} has {len(shards)} shards for {config.num_workers} workers; use fewer threads"
             )
-        # Else each worker's epoch would end with a batch that is decoded and, being short, dropped.
+        # Without this limit each worker's epoch ends with a short batch, which is decoded and then dropped.
         num_samples = json.loads((config.path / TABLE_NAME).read_text())["num_samples"]
         num_batches = max(1, num_samples // config.batch_size // max(1, config.num_workers))
         data = (
-            webdataset.WebDataset(shards, shardshuffle=len(shards), select_files=_is_picture_or_label)
+            webdataset.WebDataset(shards, shardshuffle=len(shards), select_files=_is_image_or_label)
             .shuffle(_SHUFFLE_BUFFER)
             .decode("pil")
             .to_tuple("jpg", "cls")
@@ -144,12 +138,12 @@ class WebDatasetLoader(Rival):
             .batched(config.batch_size, partial=False)
             .with_epoch(nbatches=num_batches)
         )
-        workers = config.num_workers
-        return torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        workers = {"num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
+        return torch.utils.data.DataLoader(data, batch_size=None, **workers)
 
 
-class SPDLLoader(Rival):
-    """Package `spdl`: FFmpeg decodes, cuts, scales and flips each file in threads, as a filter description says."""
+class SPDLLoader(ThirdPartyLoader):
+    """Package `spdl`: FFmpeg decodes, crops, scales and flips each file in threads with a filter description."""
 
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
@@ -163,7 +157,9 @@ class SPDLLoader(Rival):
             spdl.io.demux_image(str(files[0]))
         except RuntimeError as error:
             first = str(error).split(",")[0]
-            raise InputError(f"engine='spdl' finds no FFmpeg (version 4 or later): {first}; install ffmpeg") from None
+            raise InputError(
+                f"engine='spdl' did not find FFmpeg (version 4 or later): {first}; install ffmpeg"
+            ) from None
 
     def _build(self, resolution: int) -> Any:
         from spdl.dataloader import DataLoader
@@ -180,10 +176,8 @@ class SPDLLoader(Rival):
     def _decode(self, file: Path, side: int) -> Any:
         packets = self._io.demux_image(str(file))
         size = (packets.codec.height, packets.codec.width)
-        # get_params looks at the size only; an expanded scalar has it without the memory.
-        y, x, h, w = transforms.RandomResizedCrop.get_params(
-            torch.empty(()).expand(3, *size), (0.08, 1), (3 / 4, 4 / 3)
-        )
+        # get_params needs the size only; an expanded scalar has it without the memory.
+        y, x, h, w = transforms.RandomResizedCrop.get_params(torch.empty(()).expand(3, *size), *_BOX)
         flip = "hflip," if random.random() < 0.5 else ""
         description = f"crop={w}:{h}:{x}:{y}:exact=1,scale={side}:{side}:flags=bilinear,{flip}format=pix_fmts=rgb24"
         return self._io.decode_packets(packets, filter_desc=description)
@@ -194,9 +188,9 @@ class SPDLLoader(Rival):
 
 
 class _Shuffled:
-    """A source for SPDL, in another order each time it is iterated: as many as fill whole batches.
+    """A source for SPDL, in a new order for each iteration, with as many samples as fill whole batches.
 
-    SPDL drops a short last batch only when its pictures are decoded; other loaders never decode them.
+    SPDL drops a short last batch only after it has decoded the images; other loaders never decode them.
     """
 
     def __init__(self, samples: list[tuple[Path, int]], batch_size: int) -> None:
@@ -206,8 +200,8 @@ class _Shuffled:
         return iter(random.sample(self._samples, self._num))
 
 
-def _is_picture_or_label(name: str) -> bool:
-    # Our shards' third member, KEY.index, is eight bytes for DALI; webdataset's decoder takes it for decimal digits.
+def _is_image_or_label(name: str) -> bool:
+    # Our shards have a third member, KEY.index, of eight bytes; webdataset's decoder would read it as decimal digits.
     return not name.endswith(".index")
 
 
@@ -220,7 +214,16 @@ def to_bytes(image: Image.Image) -> torch.Tensor:
     return transforms.functional.pil_to_tensor(image.convert("RGB"))
 
 
-def _end_to_end(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, list[int], list[int]]:
-    """Files one behind the other, uint8 (n,), their sizes and labels; of different lengths, they cannot be stacked."""
+def _concatenated(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, list[int], list[int]]:
+    """Concatenated files, uint8 (n,), their sizes and labels; files of different lengths cannot be stacked."""
     files, labels = zip(*samples, strict=True)
     return torch.cat(files), [len(file) for file in files], list(labels)
+
+
+LOADERS: dict[str, type[ThirdPartyLoader]] = {
+    "torchvision": StockDataLoader,
+    "torchvision-gpu": BatchedDecodeLoader,
+    "webdataset": WebDatasetLoader,
+    "spdl": SPDLLoader,
+}
+"""By the names of engines."""

@@ -1,8 +1,7 @@
-"""One training in a process of its own, so that its peak memory is its own: what it is, and how it is driven.
+"""One training in a process of its own, so that its peak memory can be measured.
 
-`python -m benchmarks.training.isolated_run RECIPE.yaml` trains and adds process.json to the run folder. It ends,
-with all
-that it started, when its standard input is closed: a benchmark that is killed leaves nobody behind.
+`python -m benchmarks.training.isolated_run RECIPE.yaml` trains and adds process.json to the run folder. The process and
+all its children end when its standard input is closed, so a killed benchmark leaves no process behind.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.subprocesses import child_environment
 from fixres.config.parsing import parse_recipe, save_recipe
 from fixres.config.recipe import Recipe
 from pipelines.runtime.atomic_files import write_json
@@ -27,35 +27,34 @@ PROCESS = "process.json"
 
 
 def train_apart(recipe: Recipe) -> None:
-    """Trains `recipe` in a process of its own; what it says goes to FOLDER.log.
+    """Trains `recipe` in a process of its own, which writes its output to FOLDER.log.
 
     Raises:
-        InputError: it did not come to its end; with its last words.
+        InputError: the training failed; with the last line of its output.
     """
     folder = recipe.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     file, log = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
     save_recipe(recipe, file)
-    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.training.isolated_run", str(file)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C reaches us alone
+            env=child_environment(),
+            start_new_session=True,  # Ctrl-C does not reach it
         )
         try:
             code = process.wait()
         finally:
             _kill(process)
     if code:
-        raise InputError(f"the training of {folder} ended with code {code}: {_last_line(log)}; all it said is in {log}")
+        raise InputError(f"the training of {folder} ended with code {code}: {_last_line(log)}; its output is in {log}")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends it and all that it started; after its own end there is nobody left."""
+    """Kills the process and its children; a process that has ended left none."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -65,11 +64,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it wrote nothing"
 
 
 def peak_memory() -> dict[str, Any]:
-    """What this process needed at most: bytes resident in memory, and bytes of tensors on the GPU, None without one."""
+    """Peak of this process's resident memory in bytes, and of its tensors on the GPU (None without a GPU)."""
     import torch
 
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -79,14 +78,14 @@ def peak_memory() -> dict[str, Any]:
 
 def _end_with_parent() -> None:
     def wait() -> None:
-        os.read(0, 1)  # nothing is ever written
+        os.read(0, 1)  # blocks until the pipe is closed
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def main() -> None:
-    """Trains what the file describes."""
+    """Trains the recipe in the file that the command names."""
     from fixres.experiment.experiment import run_experiment
     from fixres.models.precision import choose_device
     from pipelines.datasets.prepared import PreparedData

@@ -1,3 +1,7 @@
+"""`python -m benchmarks.tricks`."""
+
+import sys
+
 from pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
@@ -7,4 +11,5 @@ from benchmarks.tricks.run import main
 from pipelines.runtime.exit_codes import run
 
 if __name__ == "__main__":
+    sys.argv[0] = "benchmarks.tricks"  # the name in messages and records, instead of __main__.py
     run(main)

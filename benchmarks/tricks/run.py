@@ -4,9 +4,9 @@ python -m benchmarks.tricks --data.path FOLDER --seeds 1,2,3                 # a
 python -m benchmarks.tricks --data.path FOLDER --variants stack --teacher FILE
 
 Trains the recipe tricks/ablation (or --config) with one trick after another added, in the paper's order, and with all
-but one. Any setting of tools/train_fast.py can be given, too (`--optim.lr 0.2`). Each training has a process of its
-own, for its peak memory. The run folder (runs/ablation, or --run_dir) gets VARIANT/seed-N/, tricks.json, tricks.html.
-The same command goes on where an earlier one was ended: what is finished is not trained again.
+tricks but one. Any setting of tools/train_fast.py is accepted, too (`--optim.lr 0.2`). Each training has a process of
+its own, so that its peak memory can be measured. The run folder (runs/ablation, or --run_dir) gets VARIANT/seed-N/,
+tricks.json and tricks.html. After an interruption the same command resumes; what is finished is not trained again.
 """
 
 from __future__ import annotations
@@ -14,81 +14,74 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness.conditions import conditions
+from benchmarks.harness.options import add_options, refuse_seed, seeds_of
 from benchmarks.harness.records import record
-from benchmarks.harness.resume import command_line, finished_report, seeds_of
+from benchmarks.harness.resume import Trainings, command_line, finished_report
 from benchmarks.training.isolated_run import PROCESS, train_apart
-from benchmarks.tricks.report import page
-from benchmarks.tricks.table import text
+from benchmarks.tricks.report import page, text
 from benchmarks.tricks.variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import Recipe
 from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.cli import Parser
 from pipelines.spec import InputError
 
 
-class Ablation:
-    """The trainings of one command, in one folder.
+class Ablation(Trainings):
+    """Variants of a recipe, each trained with every seed.
 
     Args:
         recipe: the baseline; its seed is not used.
-        trained: what is trained of it.
-        seeds: with which.
-        tricks: what the variants are made of, for the record.
-        options: target, note, settings and command of the record.
+        trained: its variants.
+        seeds: one training of each variant for each.
+        tricks: which the variants are made of, for the record.
+        options: settings, note and command of the record.
     """
 
     def __init__(
         self, recipe: Recipe, trained: Sequence[Variant], seeds: Sequence[int], tricks: Sequence[Trick], **options: Any
     ) -> None:
-        self.folder, self._recipe, self._tricks, self._options = recipe.folder, recipe, list(tricks), options
-        self._command = options.pop("command")
-        # All of a seed before the next one: after the first, there is a table.
-        self.planned = [(one, _recipe_of(one, seed, self.folder)) for seed in seeds for one in trained]
+        self._recipe, self._tricks, self._options = recipe, tricks, options
+        # All variants of a seed before the next seed: after the first seed there is a table.
+        planned = [(variant, seed) for seed in seeds for variant in trained]
+        self._variants = [variant for variant, _ in planned]
         place = Path(recipe.data.path)
         self._environment = conditions(place if place.exists() else None)
-        # Before any training, so that a folder of other settings ends in a line at once.
-        self.finished = {k: found for k in range(len(self.planned)) if (found := self._found(k)) is not None}
+        folder = recipe.folder
+        super().__init__("tricks", folder, [(f"{one.name}, seed {seed}", _recipe_of(one, seed, folder))
+                                            for one, seed in planned])  # fmt: skip
 
-    @property
-    def missing(self) -> list[int]:
-        """Places in `planned` of what is still to be trained."""
-        return [k for k in range(len(self.planned)) if k not in self.finished]
-
-    def train(self, k: int) -> dict[str, Any]:
-        """Trains one of the planned and adds it to record and page; returns what the record keeps of it."""
-        train_apart(self.planned[k][1])
-        self.finished[k] = self._found(k) or {}
-        self.write()
-        return self.finished[k]
-
-    def _found(self, k: int) -> dict[str, Any] | None:
-        variant, recipe = self.planned[k]
-        report = finished_report(recipe)
-        if report is None or not (recipe.folder / PROCESS).is_file():
+    def found(self, k: int) -> dict[str, Any] | None:
+        recipe = self.planned[k][1]
+        report, process = finished_report(recipe), recipe.folder / PROCESS
+        if report is None or not process.is_file():
             return None
-        return training_of(variant, report, json.loads((recipe.folder / PROCESS).read_text()))
+        return training_of(self._variants[k], report, json.loads(process.read_text()))
+
+    def train(self, k: int, data: Any) -> None:  # noqa: ARG002 (the process opens the data, which is converted by now)
+        train_apart(self.planned[k][1])
+
+    def result(self, k: int) -> str:
+        one = self.finished[k]
+        return f"top-1 {one['top1']:.1%} at {one['test_res']} px, {one['train_seconds']:.0f} s"
 
     def record(self) -> dict[str, Any]:
-        """Of what is finished, seed after seed."""
         first = finished_report(self.planned[min(self.finished)][1]) or {}
-        # The variants are told by their tricks; places of files are nobody else's concern.
-        environment = {**self._environment, "precision": first["environment"]["precision"]}
+        # Variants are described by their tricks; paths do not help on another machine.
         own = {key: value for key, value in first["recipe"].items() if key not in ("run_dir", "data", "distill")}
+        environment = {"precision": first["environment"]["precision"], "command": self._options["command"]}
         return record(
             "tricks",
-            **self._options,
-            environment=environment | {"command": self._command},
-            partial=bool(self.missing),
+            self._options["settings"],
+            self._environment | environment,
+            self._options["note"],
+            bool(self.missing),
             tricks=[{"name": one.name, "title": one.title, "source": one.source} for one in self._tricks],
             train_res=train_res(self._recipe),
             data={key: first["data"][key] for key in ("engine", "num_train", "num_val")},
@@ -96,30 +89,24 @@ class Ablation:
             trainings=[self.finished[k] for k in sorted(self.finished)],
         )
 
-    def write(self) -> dict[str, Any]:
-        """Writes tricks.json and tricks.html, each under its name only when complete; returns the record."""
-        content = self.record()
-        write_json(self.folder / "tricks.json", content)
-        page(content, self.folder / "tricks.html")
-        return content
+    def write_page(self, record: dict[str, Any], target: Path) -> None:
+        page(record, target)
 
 
 def training_of(variant: Variant, report: dict[str, Any], process: dict[str, Any]) -> dict[str, Any]:
     """What the record keeps of one report.json and process.json: seconds, bytes, fractions."""
-    (variant,) = report["variants"]
+    (trained,) = report["variants"]
     batch_size = report["recipe"]["optim"]["batch_size"]
+    kept = ("train_res_by_epoch", "test_res", "top1", "class_mean_top1", "top1_before_finetune", "train_seconds",
+            "finetune_seconds", "wall_seconds", "data_wait_share")  # fmt: skip
     return {
         "variant": variant.name,
         "tricks": list(variant.tricks),
         "seed": report["recipe"]["seed"],
-        **{
-            key: variant[key]
-            for key in ("train_res_by_epoch", "test_res", "top1", "class_mean_top1", "top1_before_finetune")
-        },
-        **{key: variant[key] for key in ("train_seconds", "finetune_seconds", "wall_seconds", "data_wait_share")},
-        "sweep": {str(one["test_res"]): one["top1"] for one in variant["sweep_before"]},
-        # Waiting for data is left out: it is the loader's, and differs with the machine's other work.
-        "seconds_per_step": batch_size * (1 - variant["data_wait_share"]) / variant["images_per_second"],
+        **{field: trained[field] for field in kept},
+        "sweep": {str(one["test_res"]): one["top1"] for one in trained["sweep_before"]},
+        # Waiting for data is left out: it depends on the loader and on other load of the machine.
+        "seconds_per_step": batch_size * (1 - trained["data_wait_share"]) / trained["images_per_second"],
         **process,
         "commit": report["environment"]["commit"],
         "written": report["written"],
@@ -130,43 +117,21 @@ def _recipe_of(variant: Variant, seed: int, folder: Path) -> Recipe:
     return replace(variant.recipe, seed=seed, run_dir=folder / variant.name / f"seed-{seed}")
 
 
-def _train_missing(ablation: Ablation, recipe: Recipe) -> None:
-    from fixres.models.precision import choose_device
-    from pipelines.datasets.prepared import PreparedData
-
-    if not ablation.missing:
-        return
-    data = PreparedData(recipe.data, str(choose_device(recipe.device)))  # converts, once for all
-    print(data.engine_why, file=sys.stderr)
-    num, start = len(ablation.missing), time.perf_counter()
-    with tqdm(total=len(ablation.planned), initial=len(ablation.finished), unit=" trainings", disable=None) as bar:
-        for done, k in enumerate(ablation.missing):
-            variant, own = ablation.planned[k]
-            bar.set_description_str(f"{variant.name}, seed {own.seed}")
-            found = ablation.train(k)
-            left = (time.perf_counter() - start) / (done + 1) * (num - done - 1) / 60
-            tqdm.write(
-                f"{done + 1} of {num}: {variant.name}, seed {own.seed}: top-1 {found['top1']:.1%} at "
-                f"{found['test_res']} px, {found['train_seconds']:.0f} s; about {left:.0f} min to go",
-                file=sys.stderr,
-            )
-            bar.update()
-
-
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
-    """The benchmark's own options, and the recipe that all others describe."""
+    """The benchmark's own options, and the recipe from all other options."""
     parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument("--seeds", default="1,2,3", help="numbers, each a training of every variant (%(default)s)")
-    parser.add_argument("--variants", default="all", help="all, stack, less, or names with commas: baseline, a trick's "
-                        "for the stack up to it, less-TRICK for all but it (%(default)s)")  # fmt: skip
-    parser.add_argument("--teacher", type=Path, help="weights of a trained network: distillation is stacked on all")
-    parser.add_argument("--json", type=output_file, help="write the record there, too: benchmarks/results/tricks.json")
-    parser.add_argument("--note", default="", help="what the data was and anything odd about the machine")
+    parser.add_argument(
+        "--seeds", type=seeds_of, default="1,2,3", help="all variants are trained with each (%(default)s)"
+    )
+    parser.add_argument("--variants", default="all", help="all, stack, leave-one-out, or names with commas: baseline, "
+                        "a trick's for the stack up to it, without-TRICK for all but it (%(default)s)")  # fmt: skip
+    parser.add_argument("--teacher", type=Path, help="weights of a trained network: adds distillation to all tricks")
+    add_options(parser, note="", json=None)
     options, rest = parser.parse_known_args(list(arguments))
-    options.seeds = seeds_of(options.seeds, rest)
+    refuse_seed(rest)
     if options.teacher is not None and not options.teacher.is_file():
         raise InputError(
-            f"--teacher {options.teacher}: no such file; give a checkpoint, such as runs/NAME/ARM/finetuned.pt"
+            f"--teacher {options.teacher}: no such file; use a checkpoint, such as runs/NAME/VARIANT/finetuned.pt"
         )
     return options, parse_recipe(rest, default="tricks/ablation")
 
@@ -176,22 +141,17 @@ def main() -> None:
     options, recipe = parse(sys.argv[1:])
     on_top = [] if options.teacher is None else [distillation(options.teacher)]
     trained = chosen(variants(recipe, TRICKS, on_top), options.variants)
-    settings = {
-        "seeds": options.seeds,
-        "variants": options.variants,
-        "teacher": options.teacher and options.teacher.name,
-    }
-    more = {"target": options.json, "note": options.note, "settings": settings}
-    more["command"] = command_line("benchmarks.tricks", sys.argv[1:])
-    ablation = Ablation(recipe, trained, options.seeds, [*TRICKS, *on_top], **more)
+    teacher = options.teacher and options.teacher.name
+    settings = {"seeds": options.seeds, "variants": options.variants, "teacher": teacher, "json": options.json}
+    record_options = {"settings": settings, "note": options.note}
+    record_options["command"] = command_line("benchmarks.tricks", sys.argv[1:])
+    ablation = Ablation(recipe, trained, options.seeds, [*TRICKS, *on_top], **record_options)
     try:
-        _train_missing(ablation, recipe)
+        ablation.train_missing()
         content = ablation.write()
     except KeyboardInterrupt:
-        kept = f"{len(ablation.finished)} of {len(ablation.planned)} trainings are measured"
-        where = f", {ablation.folder / 'tricks.html'}" if ablation.finished else ""
-        raise KeyboardInterrupt(f"interrupted; {kept}{where}; the same command goes on from there") from None
+        raise KeyboardInterrupt(f"interrupted; {ablation.kept()}; the same command resumes") from None
     if options.json:
         write_json(options.json, content)
     print(text(content))
-    print(f"page: {ablation.folder / 'tricks.html'}")
+    print(f"page: {ablation.page_file}")

@@ -1,7 +1,7 @@
-"""The tricks that benchmarks.tricks adds to a baseline, and the trainings that tell what each brings.
+"""The tricks that benchmarks.tricks adds to a baseline, and its variants.
 
-A stack adds one trick after another, in the order of arXiv 1812.01187; what is not in that paper follows. Leave-one-out
-has all but one: a trick that another makes superfluous shows it there.
+A stack adds one trick after another: those of arXiv 1812.01187 in its order, then others. Leave-one-out has all tricks
+but one, and shows a trick that another one makes unnecessary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Trick:
         name: in file names and on the command line.
         title: in tables.
         source: section of arXiv 1812.01187, or another paper.
-        on: a recipe with it, from one without it.
+        on: turns a recipe without it into one with it.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Variant:
 
     Attributes:
         name: of its folder.
-        tricks: names of those that are on.
-        recipe: what is trained, its seed and folder apart.
+        tricks: names of its tricks.
+        recipe: of the training, without its seed and folder.
     """
 
     name: str
@@ -80,10 +80,9 @@ def _progressive(recipe: Recipe) -> Recipe:
 
 
 def _finetuned(recipe: Recipe) -> Recipe:
-    """Fixed for half as large again, as the variant `small` of savings.yaml."""
-    return _schedule(
-        recipe, test_res=train_res(recipe) * 3 // 2, finetune=FinetuneConfig(epochs=4, lr=0.04, augmentation="test")
-    )
+    """Fine-tuned for 1.5 times the resolution, as the variant `small` of savings.yaml."""
+    finetune = FinetuneConfig(epochs=4, lr=0.04, augmentation="test")
+    return _schedule(recipe, test_res=train_res(recipe) * 3 // 2, finetune=finetune)
 
 
 TRICKS = (
@@ -94,7 +93,7 @@ TRICKS = (
     Trick("smoothing", "label smoothing", "section 5.2", _optim(label_smoothing=0.1)),
     Trick("mixup", "mixup", "section 5.4", _augment(mixup=0.2)),
     Trick("cutmix", "CutMix in half of the batches", "arXiv 1905.04899", _augment(cutmix=1.0)),
-    # Some hundred steps: a short memory.
+    # The run has some hundred steps, so the average is short.
     Trick("ema", "average of the weights", "docs/tricks.md", _optim(ema=0.98)),
     Trick("blurpool", "blur pooling", "arXiv 1904.11486", _network(aa_layer="blurpool")),
     Trick("progressive", "progressive resolution", "docs/fixres.md", _progressive),
@@ -103,7 +102,7 @@ TRICKS = (
 
 
 def distillation(teacher: Path) -> Trick:
-    """Learning from a trained network, too, stacked on all others."""
+    """Distillation from a trained network, added to all other tricks."""
     config = DistillConfig(str(teacher.resolve()))
     return Trick("distillation", "distillation", "section 5.3", lambda recipe: replace(recipe, distill=config))
 
@@ -112,30 +111,27 @@ def variant_of(recipe: Recipe) -> VariantConfig:
     """The one variant of the benchmark's recipe."""
     variants = recipe.variants
     if list(variants) != ["baseline"]:
-        raise InputError(
-            f"variants: {', '.join(variants)}; the benchmark of tricks trains one variant, called baseline"
-        )
+        raise InputError(f"variants: {', '.join(variants)}; benchmarks.tricks trains one variant, called baseline")
     return variants["baseline"]
 
 
 def train_res(recipe: Recipe) -> int:
-    """The resolution in pixels that the training ends with."""
+    """The training resolution at the end, in pixels."""
     return variant_of(recipe).resolution.points[-1][1]
 
 
 def variants(recipe: Recipe, tricks: Sequence[Trick] = TRICKS, on_top: Sequence[Trick] = ()) -> list[Variant]:
-    """The stack, then all less one; what has the same tricks as a stack is not trained again.
+    """The stack, then all tricks but one. All but the last trick is a part of the stack and is not trained again.
 
     Args:
         recipe: the baseline.
         tricks: in order.
-        on_top: stacked further, but not part of what leave-one-out calls all.
+        on_top: added at the end of the stack; leave-one-out does not use them.
     """
     stack = [*tricks, *on_top]
     found = [Variant("baseline", (), recipe)]
     found += [_variant(one.name, recipe, stack[: k + 1]) for k, one in enumerate(stack)]
-    # All less the last trick is the stack up to the one before it.
-    return found + [_variant(f"less-{one.name}", recipe, [t for t in tricks if t is not one]) for one in tricks[:-1]]
+    return found + [_variant(f"without-{one.name}", recipe, [t for t in tricks if t is not one]) for one in tricks[:-1]]
 
 
 def _variant(name: str, recipe: Recipe, tricks: Sequence[Trick]) -> Variant:
@@ -145,17 +141,14 @@ def _variant(name: str, recipe: Recipe, tricks: Sequence[Trick]) -> Variant:
 
 
 def chosen(found: Sequence[Variant], words: str) -> list[Variant]:
-    """Those that `--variants` names: all, stack, less, or names with commas."""
-    wanted = words.split(",")
-    groups = {"all": lambda _: True, "stack": lambda one: not one.startswith("less-")}
-    groups["less"] = lambda one: one.startswith("less-")
-    known = {one.name for one in found} | groups.keys()
-    if unknown := [word for word in wanted if word not in known]:
-        raise InputError(f"--variants: {unknown[0]} is unknown; there are {', '.join([*groups, *_names(found)])}")
-    return [
-        one for one in found if any(word == one.name or groups.get(word, lambda _: False)(one.name) for word in wanted)
-    ]
-
-
-def _names(found: Sequence[Variant]) -> list[str]:
-    return [one.name for one in found]
+    """The variants that `--variants` names: all, stack, leave-one-out, or names with commas."""
+    names = [one.name for one in found]
+    without = {name for name in names if name.startswith("without-")}
+    groups = {"all": set(names), "stack": set(names) - without, "leave-one-out": without}
+    groups |= {name: {name} for name in names}
+    wanted: set[str] = set()
+    for word in words.split(","):
+        if word not in groups:
+            raise InputError(f"--variants: {word} is unknown; there are {', '.join(groups)}")
+        wanted |= groups[word]
+    return [one for one in found if one.name in wanted]

@@ -31,10 +31,6 @@ class BetonParts:
         self.path = Path(path)
         files = check_complete(list(self.path.glob("*.beton")))
         self.parts = [BetonReader(file) for file in files]
-        try:
-            self._memory, starts = map_files(files)
-        except OSError as error:  # a process can map 65530 times
-            raise InputError(f"{error.filename} cannot be mapped ({error.strerror}); merge the parts instead") from None
         first = self.parts[0]
         for part in self.parts:
             if (part.classes, part.field_names) != (first.classes, first.field_names):
@@ -43,6 +39,7 @@ class BetonParts:
                 raise InputError(f"{part.path} was made from another source than {first.path}; convert all parts alike")
         self.classes, self.field_names = first.classes, first.field_names
         self.about = first.about
+        self._map, starts = map_files(files)
         self._starts = np.array(starts, np.int64)
         self._first = np.cumsum([0, *map(len, self.parts)])
         self.labels = np.concatenate([part.labels for part in self.parts])
@@ -101,4 +98,4 @@ class BetonParts:
     @property
     def data(self) -> np.ndarray:
         """uint8: all files, memory-mapped and read-only."""
-        return np.frombuffer(self._memory, np.uint8)
+        return np.frombuffer(self._map, np.uint8)

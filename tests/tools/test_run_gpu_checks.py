@@ -1,4 +1,4 @@
-"""The script for GPU machines, with a Python that notes what it is asked and fails where the test says."""
+"""The script for GPU machines, with a fake Python that logs its calls and fails where the test wants it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "run_gpu_checks.sh"
-PARTS = ["tests", "jpeg_backends", "fidelity", "throughput", "feeding", "train_step", "fed_step", "scaling"]
+PARTS = [
+    "tests",
+    "nvjpeg_backends",
+    "fidelity",
+    "throughput",
+    "dali_stages",
+    "train_step",
+    "end_to_end_step",
+    "scaling",
+]
 PARTS += ["fault_tolerance", "demo"]
 
 
 def start(
     tmp_path: Path, *parts: str, fails: str = "?", slow: str = "?", limit: int = 60
 ) -> tuple[int, list[str], str]:
-    """Exit code, the calls of Python, what was said on stderr. Calls with the words `fails` fail, `slow` take long."""
+    """Exit code, the calls of Python, stderr. Calls that contain `fails` fail; calls that contain `slow` take long."""
     python, calls = tmp_path / "python", tmp_path / "calls"
     cases = f'*"{slow}"*) exec sleep 60;; *"{fails}"*) exit 1;;'
     python.write_text(f'#!/bin/sh\necho "$*" >>"{calls}"\ncase "$*" in {cases} esac\n')
@@ -29,7 +38,7 @@ def start(
     return done.returncode, calls.read_text().splitlines() if calls.exists() else [], done.stderr
 
 
-def test_all_parts_run_and_each_benchmark_writes_where_it_was_told(tmp_path: Path) -> None:
+def test_all_parts_run_and_each_benchmark_writes_its_record(tmp_path: Path) -> None:
     code, calls, _ = start(tmp_path)
     assert code == 0 and len(calls) == 1 + len(PARTS) + 5  # is there a GPU?, and five engines that are tried
     records = [call.partition("--json ")[2] for call in calls if "--json" in call]
@@ -39,13 +48,13 @@ def test_all_parts_run_and_each_benchmark_writes_where_it_was_told(tmp_path: Pat
     assert sum(engines in call for call in calls) == 2
 
 
-def test_a_part_that_fails_is_told_and_the_others_run(tmp_path: Path) -> None:
+def test_after_a_failed_part_the_others_run(tmp_path: Path) -> None:
     code, calls, said = start(tmp_path, fails="-m benchmarks.training.train_step")
     assert code == 1 and len(calls) == 1 + len(PARTS) + 5 and "failed: train_step\n" in said
 
 
-def test_an_engine_that_does_not_work_is_told_and_the_others_are_measured(tmp_path: Path) -> None:
-    code, calls, said = start(tmp_path, "throughput", "fed_step", fails="--engines ffcv ")
+def test_without_a_failed_engine_the_others_are_measured(tmp_path: Path) -> None:
+    code, calls, said = start(tmp_path, "throughput", "end_to_end_step", fails="--engines ffcv ")
     assert code == 1 and "failed: engine-ffcv\n" in said
     assert sum("--engines roc-dali,dali,roc,torchvision-gpu " in call for call in calls[-2:]) == 2
 
@@ -53,17 +62,17 @@ def test_an_engine_that_does_not_work_is_told_and_the_others_are_measured(tmp_pa
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_run_alone(tmp_path: Path, part: str) -> None:
     code, calls, _ = start(tmp_path, part)
-    assert code == 0 and len(calls) == (7 if part in ("throughput", "fed_step") else 2)
+    assert code == 0 and len(calls) == (7 if part in ("throughput", "end_to_end_step") else 2)
 
 
-def test_a_part_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+def test_a_part_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
     code, calls, said = start(
         tmp_path, "train_step", "fault_tolerance", slow="-m benchmarks.training.train_step", limit=1
     )
-    assert code == 1 and "failed: train_step\n" in said and "survival_overhead" in calls[-1]
+    assert code == 1 and "failed: train_step\n" in said and "fault_tolerance_overhead" in calls[-1]
 
 
-@pytest.mark.parametrize(("words", "told"), [((), "give a folder"), (("photos", "speed"), "there is no part speed")])
+@pytest.mark.parametrize(("words", "told"), [((), "give a folder"), (("photos", "speed"), "part speed does not exist")])
 def test_mistakes_are_one_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
     (tmp_path / "photos").mkdir()
     done = subprocess.run([SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True)

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.docs.collect import collect, record_of
-from benchmarks.docs.render import RESULTS, documents, render, spread, training_table
+from benchmarks.docs.collect import collect
+from benchmarks.docs.render import documents, render
+from benchmarks.harness.records import RESULTS, VERSION
+from benchmarks.training.run_record import record_of
+from benchmarks.training.tables import training_table
 from pipelines.spec import InputError
 
 RECORDS = sorted(RESULTS.glob("*.json"))
@@ -36,7 +39,7 @@ def _report(seed: int, top1: float, seconds: float) -> dict[str, Any]:
     }
 
 
-def test_a_record_keeps_figures_and_conditions_but_no_paths() -> None:
+def test_a_record_keeps_numbers_and_conditions_but_no_paths() -> None:
     record = record_of(_report(1, 0.8, 100.0))
     assert record["variants"][1]["sweep_after"] == {"128": 0.8}
     assert record["environment"] == {"cpu": "x"}
@@ -55,28 +58,24 @@ def test_seeds_are_averaged_with_their_spread(tmp_path: Path) -> None:
     assert lines[3].endswith("| 30 ± 0 | 0.30 ± 0.00 |")
 
 
-def test_one_value_has_no_spread() -> None:
-    assert spread([0.5], 100, 1) == "50.0"
-
-
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no report"):
         collect("x", [tmp_path], "")
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
-def test_records_in_the_repository_carry_their_conditions(path: Path) -> None:
+def test_records_in_the_repository_have_their_conditions(path: Path) -> None:
     record = json.loads(path.read_text())
-    assert record["version"] in (1, 2) and record["name"] == path.stem
+    assert record["version"] == VERSION and record["name"] == path.stem
     for one in record.get("runs", [record]):
         assert {"cpu", "num_cores", "versions", "commit", "commit_clean", "gpu"} <= set(one["environment"])
         assert all(0 < variant["top1"] <= 1 for variant in one.get("variants", []))
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_documents_quote_the_records_as_they_are(document: Path) -> None:
+def test_documents_quote_the_records(document: Path) -> None:
     text = document.read_text()
-    assert render(text, root=documents()[document]) == text, "stale: run python tools/render_results.py"
+    assert render(text, root=documents()[document]) == text, "not up to date: run python tools/render_results.py"
 
 
 def test_readme_shows_the_records_of_throughput_and_training() -> None:
@@ -85,7 +84,7 @@ def test_readme_shows_the_records_of_throughput_and_training() -> None:
         assert f"<!-- {name}:begin -->" in readme
 
 
-def test_a_changed_record_makes_a_document_stale(tmp_path: Path) -> None:
+def test_a_changed_record_changes_a_document(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
     record = json.loads((RESULTS / "demo.json").read_text())
     record["runs"][0]["variants"][0]["top1"] += 0.01

@@ -1,4 +1,4 @@
-"""What fixing gives: the table on literal numbers, the command on a tiny network of its own."""
+"""The benchmark of fine-tuning: its table on literal numbers, the command on a tiny network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.finetuning import run as fix_gains
-from benchmarks.finetuning.table import finetune_table
+from benchmarks.finetuning import run as finetuning
+from benchmarks.finetuning.tables import finetuning_table
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import create_model
@@ -38,8 +38,8 @@ def network(shift: float) -> dict:
     }
 
 
-def test_means_spreads_and_gains_are_by_hand() -> None:
-    lines = finetune_table({"networks": [network(0.0), network(0.02)]}).splitlines()
+def test_means_spreads_and_gains_of_literal_numbers() -> None:
+    lines = finetuning_table({"networks": [network(0.0), network(0.02)]}).splitlines()
     assert "| 64 px | 61.0 ± 1.4 | 25.00 ± 0.00 | 0.0000 ± 0.0000 |" in lines
     assert "| 96 px | 71.0 ± 1.4 | 12.50 ± 0.00 | 0.5100 ± 0.0141 |" in lines
     assert "| none | 71.0 ± 1.4 | 0 |" in lines
@@ -51,7 +51,7 @@ def test_means_spreads_and_gains_are_by_hand() -> None:
 
 
 def test_one_network_has_no_spread() -> None:
-    lines = finetune_table({"networks": [network(0.0)]}).splitlines()
+    lines = finetuning_table({"networks": [network(0.0)]}).splitlines()
     assert "| classifier | 72.0 | +2.0 |" in lines and lines[-1].startswith("One network")
 
 
@@ -63,19 +63,19 @@ def test_the_command_measures_a_network(
     torch.manual_seed(0)
     net = create_model(ModelConfig("resnet10t", _SMALL), 2)
     classes = tuple(sorted(path.name for path in (tmp_path / "photos/val").iterdir()))
-    checkpoint, target = tmp_path / "seed-1/small/trained.pt", tmp_path / "fix.json"
+    checkpoint, target = tmp_path / "seed-1/small/trained.pt", tmp_path / "finetuning.json"
     checkpoint.parent.mkdir(parents=True)
     save_checkpoint(checkpoint, net, CheckpointInfo("resnet10t", _SMALL, classes, 32, 48, 0.875))
     command = ["--checkpoints", checkpoint, "--data", tmp_path / "photos", "--work-dir", tmp_path / "work"]
     command += ["--test-res", "64", "--sweep", "32,64", "--epochs", "2", "--batch-size", "4", "--json", target]
-    monkeypatch.setattr(sys, "argv", ["fix_gains", *map(str, command)])
-    fix_gains.main()
+    monkeypatch.setattr(sys, "argv", ["finetuning", *map(str, command)])
+    finetuning.main()
     content = json.loads(target.read_text())
     (found,) = content["networks"]
     assert found["checkpoint"] == "seed-1" and found["train_res"] == 32
-    assert [finetune["variant"] for finetune in found["finetunings"]] == list(fix_gains.VARIANTS)
+    assert [finetune["variant"] for finetune in found["finetunings"]] == list(finetuning.VARIANTS)
     assert [len(finetune["epoch_seconds"]) for finetune in found["finetunings"]] == [2, 2, 0, 0]
-    assert set(found["before"]) == {"32", "64"} and finetune_table(content) in capsys.readouterr().out
+    assert set(found["before"]) == {"32", "64"} and finetuning_table(content) in capsys.readouterr().out
     assert [one["test_res"] for one in found["activations"]] == [32, 64]
 
 
@@ -83,9 +83,9 @@ def test_mistakes_end_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "x.pt").write_bytes(b"")
     for more, words in (
         (["--checkpoints", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
-        (["--checkpoints", str(tmp_path / "x.pt"), "--test-res", "big"], "test_res='big' must be sides in pixels"),
-        (["--checkpoints", str(tmp_path / "x.pt"), "--epochs", "1"], "epochs must be at least 2"),
+        (["--checkpoints", str(tmp_path / "x.pt"), "--test-res", "big"], "--test-res: 'big' must be sides in pixels"),
+        (["--checkpoints", str(tmp_path / "x.pt"), "--epochs", "1"], "--epochs: 1 must be at least 2"),
     ):
-        monkeypatch.setattr(sys, "argv", ["fix_gains", "--data", str(tmp_path), *more])
+        monkeypatch.setattr(sys, "argv", ["finetuning", "--data", str(tmp_path), *more])
         with pytest.raises(InputError, match=words):
-            fix_gains.main()
+            finetuning.main()

@@ -1,4 +1,4 @@
-"""What is said about storage and page cache, against files whose state the tests bring about."""
+"""Storage, page cache and driver, checked with files whose state the tests set."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_storage_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     assert storage(Path("/dev/shm"), mounts)["device"] == "memory"
 
 
-def test_conditions_hold_what_a_record_must_say(tmp_path: Path) -> None:
+def test_conditions_have_the_fields_of_a_record(tmp_path: Path) -> None:
     found = conditions(tmp_path, "cold")
     assert {"cpu", "num_cores", "gpu", "gpu_driver", "load_average", "commit", "commit_clean", "versions"} <= set(found)
     assert found["page_cache"] == "cold" and set(found["storage"]) == {"file_system", "device"}
 
 
-def test_the_driver_is_read_from_the_file_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_is_read_from_the_file_or_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version, tool = tmp_path / "version", tmp_path / "nvidia-smi"
     version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build\nGCC 12.1\n")
     assert gpu_driver(version) == "580.159.04"

@@ -1,4 +1,4 @@
-"""Means, spreads and Student's intervals against figures from a textbook's tables."""
+"""Means, spreads and Student's intervals compared with values from a textbook's tables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from benchmarks.harness.stats import Spread, differences, ratios, spread_of
 def test_three_measurements_by_hand() -> None:
     spread = spread_of([10.0, 12.0, 14.0])
     assert (spread.num, spread.mean, spread.sd) == (3, 12.0, 2.0)
-    # t(2 degrees of freedom, 97.5 %) = 4.303; 4.303 * 2 / sqrt(3) = 4.9687
-    assert (spread.low, spread.high) == (pytest.approx(7.0313, abs=1e-4), pytest.approx(16.9687, abs=1e-4))
+    # t(2 degrees of freedom, 97.5 %) = 4.30265; 4.30265 * 2 / sqrt(3) = 4.96828
+    assert (spread.low, spread.high) == (pytest.approx(7.03172, abs=1e-5), pytest.approx(16.96828, abs=1e-5))
     assert spread.text(1, 1) == "12.0 ± 2.0" and spread.interval(1, 1) == "7.0 to 17.0"
 
 
@@ -41,12 +41,12 @@ def test_ratios_average_by_their_logarithms() -> None:
     assert ratios([6.0, 30.0], [2.0, 10.0]).interval(1, 2) == "3.00 to 3.00"
 
 
-def test_unequal_numbers_are_no_pairs() -> None:
+def test_lists_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         differences([1.0], [1.0, 2.0])
 
 
-def test_intervals_hold_the_truth_in_95_of_100_cases() -> None:
+def test_intervals_contain_the_mean_in_95_of_100_cases() -> None:
     draws = np.random.default_rng(0).normal(5.0, 2.0, (4000, 4))
     held = sum(spread.low < 5.0 < spread.high for spread in map(spread_of, draws.tolist()))  # type: ignore[operator]
     # Binomial: four standard errors are 1.4 points.

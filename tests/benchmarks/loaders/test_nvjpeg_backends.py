@@ -1,4 +1,4 @@
-"""Back ends of the JPEG decoder: what they are asked, what is told of those that refuse; the CPU's is asked indeed."""
+"""Back ends of the JPEG decoder: the calls, and the report of refusals; the back end of the CPU really runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
-from benchmarks.loaders import nvjpeg_backends as jpeg_backends
+from benchmarks.loaders import nvjpeg_backends
 from pipelines.conversion.converter import convert
 from pipelines.conversion.task import ConversionConfig
 from pipelines.images.codec import decode_rgb
@@ -30,8 +30,8 @@ def roc(coded_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_kinds_of_files_are_what_they_are_called(roc: Path) -> None:
-    files = jpeg_backends.made_files(roc, 12, 64)
+def test_the_kinds_of_files(roc: Path) -> None:
+    files = nvjpeg_backends.made_files(roc, 12, 64)
     assert [len(some) for some in files.values()] == [12] * 4
     restarts = {kind: sum(file.tobytes().count(b"\xff\xd0") for file in some) for kind, some in files.items()}
     assert restarts["plain"] == 0 and min(restarts["cut"], restarts["whole"]) >= 12
@@ -41,23 +41,23 @@ def test_the_kinds_of_files_are_what_they_are_called(roc: Path) -> None:
         assert np.array_equal(decode_rgb(one.data, "cut"), decode_rgb(other.data, "cut"))
 
 
-def test_the_cpus_back_end_takes_all_and_gives_pillows_pixels(
+def test_the_cpus_back_end_accepts_all_and_gives_pillows_pixels(
     roc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "jpeg_backends.json"
+    target = tmp_path / "nvjpeg_backends.json"
     words = ["--data", roc, "--json", target, "--device", "cpu", "--num-images", 12, "--rounds", 2, "--res", 64]
-    monkeypatch.setattr(sys, "argv", ["jpeg_backends", *map(str, words)])
-    jpeg_backends.main()
-    content = read_record(target, "jpeg_backends")
+    monkeypatch.setattr(sys, "argv", ["nvjpeg_backends", *map(str, words)])
+    nvjpeg_backends.main()
+    content = read_record(target, "nvjpeg_backends")
     assert [one["files"] for one in content["results"]] == ["cut", "cut, no zeros", "whole", "plain"]
     for one in content["results"]:
-        assert one["num_taken"] == 12 and one["images_per_second"] > 0
+        assert one["num_accepted"] == 12 and one["images_per_second"] > 0
         assert one["largest_difference"] <= 1  # both are libjpeg-turbo, of other versions
     assert "| CPU | cut | 12 of 12 | 0." in section(content)
 
 
-def _codec(taken: set[int], asked: list[Any]) -> SimpleNamespace:
-    """nvImageCodec with a decoder that takes files of certain numbers, and darkens them by 3 gray levels."""
+def _codec(accepted: set[int], asked: list[Any]) -> SimpleNamespace:
+    """nvImageCodec with a decoder that accepts some of the files, and darkens them by 3 gray levels."""
 
     class Decoder:
         def __init__(self, **options: Any) -> None:
@@ -66,7 +66,7 @@ def _codec(taken: set[int], asked: list[Any]) -> SimpleNamespace:
         def decode(self, files: list[np.ndarray], params: Any) -> list[Any]:
             assert params == {"apply_exif_orientation": False, "color_spec": "srgb", "sample_format": "rgb"}
             pixels = [decode_rgb(file.data, "x").astype(int) - 3 for file in files]
-            return [SimpleNamespace(cpu=lambda p=p: p) if k in taken else None for k, p in enumerate(pixels)]
+            return [SimpleNamespace(cpu=lambda p=p: p) if k in accepted else None for k, p in enumerate(pixels)]
 
     return SimpleNamespace(
         Decoder=Decoder,
@@ -79,25 +79,25 @@ def _codec(taken: set[int], asked: list[Any]) -> SimpleNamespace:
     )
 
 
-@pytest.mark.parametrize("taken", [{0, 2}, set()])
-def test_what_is_refused_is_counted(roc: Path, monkeypatch: pytest.MonkeyPatch, taken: set[int]) -> None:
+@pytest.mark.parametrize("accepted", [{0, 2}, set()])
+def test_refused_files_are_counted(roc: Path, monkeypatch: pytest.MonkeyPatch, accepted: set[int]) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("nvidia.nvimgcodec", _codec(taken, asked), raising=False)
+    monkeypatch.setattr("nvidia.nvimgcodec", _codec(accepted, asked), raising=False)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
-    monkeypatch.setattr(jpeg_backends, "_seconds", lambda *_: 0.5)
-    files = jpeg_backends.made_files(roc, 4, 64)["plain"]
-    answer = jpeg_backends.ask("kernels, Huffman on GPU", files, CUDA, 1)
+    monkeypatch.setattr(nvjpeg_backends, "_seconds", lambda *_: 0.5)
+    files = nvjpeg_backends.made_files(roc, 4, 64)["plain"]
+    answer = nvjpeg_backends.ask("kernels, Huffman on GPU", files, CUDA, 1)
     assert asked[0]["backends"] == ["kernels"] and asked[0]["device_id"] == 0
     assert asked[0]["options"] == ":fancy_upsampling=1 nvjpeg_cuda_decoder:hybrid_huffman_threshold=0"
-    assert answer["num_taken"] == len(taken)
-    if taken:
+    assert answer["num_accepted"] == len(accepted)
+    if accepted:
         assert answer["images_per_second"] == 4  # of those that were decoded
         assert answer["mean_difference"] == 3 and answer["largest_difference"] == 3
     else:
-        assert answer["reason"] == "refuses them all"
+        assert answer["reason"] == "refuses all"
 
 
-def test_a_back_end_that_is_not_there_is_told(roc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_back_end_is_reported(roc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = _codec(set(), [])
 
     def refuse(**_: Any) -> None:
@@ -105,9 +105,9 @@ def test_a_back_end_that_is_not_there_is_told(roc: Path, monkeypatch: pytest.Mon
 
     codec.Decoder = refuse
     monkeypatch.setattr("nvidia.nvimgcodec", codec, raising=False)
-    assert jpeg_backends.ask("JPEG engine", [], CUDA, 1) == {"num_taken": 0, "reason": "no engine here"}
+    assert nvjpeg_backends.ask("JPEG engine", [], CUDA, 1) == {"num_accepted": 0, "reason": "no engine here"}
 
 
-def test_more_images_than_there_are_is_one_line(roc: Path) -> None:
+def test_too_many_images_is_an_error_of_one_line(roc: Path) -> None:
     with pytest.raises(InputError, match="24 images, fewer than num-images=30; lower it"):
-        jpeg_backends.made_files(roc, 30, 64)
+        nvjpeg_backends.made_files(roc, 30, 64)

@@ -1,4 +1,4 @@
-"""The projection against sums done by hand, and its command line."""
+"""The projection compared with sums by hand, and its command line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.docs.render import train_step_table
 from benchmarks.projection.model import Machine, at_resolution, loaders_of, phases
+from benchmarks.training.tables import train_step_table
 from pipelines.spec import InputError
 from tools import estimate
 
@@ -19,10 +19,10 @@ LOADER = {128: 100.0, 224: 50.0}
 
 def test_by_hand() -> None:
     machine = Machine(2, 10, STEP, LOADER)
-    train, finetune = phases(machine, 6000, [(128, 3)], (224, 1))
+    train, finetune = phases(machine, 6000, ((128, 3),), (224, 1))
     assert (train.seconds, train.limit) == (3 * 6000 / 1000, "loader")  # 10 cores give 1000, 2 devices could take 2000
     assert (finetune.seconds, finetune.limit) == (6000 / 500, "loader")  # 500 against 3 * 600
-    (train,) = phases(Machine(1, 100, STEP, LOADER), 6000, [(224, 2)], (224, 0))
+    (train,) = phases(Machine(1, 100, STEP, LOADER), 6000, ((224, 2),), (224, 0))
     assert (train.seconds, train.limit) == (2 * 6000 / 300, "network")
 
 
@@ -45,14 +45,14 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(InputError, match="no measured speed"):
         at_resolution({}, 128, True)
     with pytest.raises(InputError, match="must be positive"):
-        phases(Machine(1, 1, STEP, LOADER), 10, [(128, 0)], (224, 1))
+        phases(Machine(1, 1, STEP, LOADER), 10, ((128, 0),), (224, 1))
     record = {"results": [{"engine": "roc", "res": 128, "images_per_second": 10.0}], "settings": {"threads": 2}}
     assert loaders_of(record, "roc") == {128: 5.0}
     with pytest.raises(InputError, match="engine='x' is not in the throughput record; it has roc"):
         loaders_of(record, "x")
 
 
-def test_feeding_table() -> None:
+def test_table_of_loader_cores() -> None:
     one = {"model": "m", "res": 128, "images_per_second": 50.0, "train_gflops_per_image": 1.0, "share_of_peak": 0.5}
     throughput = {
         "results": [{"engine": "roc", "res": 128, "images_per_second": 200.0}],
@@ -71,8 +71,8 @@ def _estimate(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 @pytest.mark.slow
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     _estimate(monkeypatch, "--gpus", "1", "--cores", "2")
-    told = capsys.readouterr().out
-    assert told.startswith("Projected, not measured") and told.count("projected") >= 5
+    output = capsys.readouterr().out
+    assert output.startswith("Projected, not measured") and output.count("projected") >= 5
 
 
 def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +80,6 @@ def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         _estimate(monkeypatch, "--small", "128x3")
     with pytest.raises(InputError, match="resolution=0 is impossible"):
         _estimate(monkeypatch, "--large", "0:5")
-    with pytest.raises(InputError, match="-2 epochs at 224 px; give at least 1"):
+    with pytest.raises(InputError, match="-2 epochs at 224 px; use at least 1"):
         _estimate(monkeypatch, "--large", "224:-2")
     assert "\n" not in str(caught.value)

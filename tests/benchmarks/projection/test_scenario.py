@@ -1,4 +1,4 @@
-"""Where a projection takes its speeds from, and its sums against a reckoning by hand."""
+"""The origin of a projection's speeds, and its sums compared with sums by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of records on a made machine without a GPU, where a quick measurement gives 1 image a second."""
     monkeypatch.setattr(scenario, "RESULTS", tmp_path)
     monkeypatch.setattr(scenario, "capture", lambda: dict(HERE))
-    monkeypatch.setattr(scenario, "quick_steps", lambda _: {224: 1.0})
+    quick = {"results": [{"model": name, "res": 224, "images_per_second": 1.0} for name in ("net", "other")]}
+    monkeypatch.setattr(scenario, "quick_record", lambda *_: quick)
     return tmp_path
 
 
@@ -61,26 +62,26 @@ def test_sums_by_hand(results: Path) -> None:
         steps,
     )
     # large: 2 devices give 200 images/s, 10 cores of dali as many, of roc 1000. small: 800 against 200 and 1000.
-    # The fix at 200 px: 3 * 200 against 200 and 1000.
+    # Fine-tuning at 200 px: 3 * 200 against 200 and 1000.
     assert {title: round(3600 * hours) for title, hours in found.hours().items()} == {
-        "large throughout, engine dali": 4 * 18,
-        "large throughout, engine roc": 4 * 18,
-        "small, then fixed, engine dali": 4 * 18 + 18,
-        "small, then fixed, engine roc": 18 + 6,
+        "large, engine dali": 4 * 18,
+        "large, engine roc": 4 * 18,
+        "small, then fine-tuned, engine dali": 4 * 18 + 18,
+        "small, then fine-tuned, engine roc": 18 + 6,
     }
     text = found.text()
     assert text.startswith("Projected, not measured: net, 3600 images, 2 devices, 10 cores.")
     assert "small with roc takes 0.33 of the time of large with dali (projected)" in text
-    assert found.plain()["projected"] is True and "epoch(r) = images / min(" in found.plain()["formula"]
+    assert found.as_json()["projected"] is True and "epoch(r) = images / min(" in found.as_json()["formula"]
 
 
-def test_without_loader_speeds_the_remedy_is_named(results: Path) -> None:
+def test_without_loader_speeds_the_error_names_the_remedy(results: Path) -> None:
     with pytest.raises(InputError, match=r"no throughput record .*python -m benchmarks\.throughput"):
         project(Scenario("net"), Speeds({224: 1.0}, "made"))
 
 
 @pytest.mark.parametrize("sides", [{"large": ((0, 4),)}, {"small": ((128, 4), (-1, 2))}, {"test_res": 0}])
-def test_sizes_that_no_loader_delivers_are_named(sides: dict[str, Any]) -> None:
+def test_impossible_resolutions_are_named(sides: dict[str, Any]) -> None:
     """Before anything is measured; a side of 0 would end in a division by it."""
     with pytest.raises(InputError, match=r"resolution=(0|-1) is impossible"):
         Scenario("net", **sides)

@@ -1,4 +1,4 @@
-"""The command: what is trained again after an interruption, what is kept, and one whole tiny run."""
+"""The command: what an interruption keeps, what is trained again, and one whole tiny run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class _FakeExperiment:
-    """Writes made reports instead of training; ends with Ctrl-C when it is asked for the seed `interrupt`."""
+    """Writes artificial reports instead of training; raises `end` at the seed `interrupt`."""
 
     def __init__(self) -> None:
         self.trained: list[int] = []
@@ -47,7 +47,7 @@ class _FakeExperiment:
 
 
 class _NoData:
-    engine_why = "no engine: made reports"
+    engine_why = "no engine: artificial reports"
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -62,7 +62,8 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> _FakeExperiment:
     fake = _FakeExperiment()
     monkeypatch.setattr("fixres.experiment.experiment.run_experiment", fake)
     monkeypatch.setattr("pipelines.datasets.prepared.PreparedData", _NoData)
-    monkeypatch.setattr(savings, "page", lambda record: f"page of {len(record['runs'])}")  # the real one takes a second
+    # The real page takes a second.
+    monkeypatch.setattr(savings, "page", lambda record, target: target.write_text(f"page of {len(record['runs'])}"))
     return fake
 
 
@@ -76,7 +77,9 @@ def test_finished_seeds_are_not_repeated(
     monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment.interrupt = 2
-    with pytest.raises(KeyboardInterrupt, match=r"interrupted; 1 of 3 seeds are measured, .*savings\.html; the same"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"interrupted; 1 of 3 trainings are finished, .*savings\.html; the same"
+    ):
         _call(monkeypatch, tmp_path, "--seeds", "1,2,3")
     kept = json.loads((tmp_path / "savings.json").read_text())
     assert [one["seed"] for one in kept["runs"]] == [1] and kept["partial"] is True
@@ -86,20 +89,20 @@ def test_finished_seeds_are_not_repeated(
     assert experiment.trained == [1, 2, 3]
     whole = json.loads((tmp_path / "made.json").read_text())
     assert [one["seed"] for one in whole["runs"]] == [1, 2, 3] and whole["partial"] is False
-    assert (whole["kind"], whole["name"], whole["version"]) == ("savings", "made", 1)
+    assert (whole["kind"], whole["name"], whole["version"]) == ("savings", "made", 3)
     assert "/somewhere" not in json.dumps(whole) and str(tmp_path) not in json.dumps(whole)
     out = capsys.readouterr().out
-    assert "small + FixRes" in out and "3.00 times less training time" in out
+    assert "small + FixRes" in out and "training speed-up 3.00" in out
     _call(monkeypatch, tmp_path, "--seeds", "4,2")
     assert experiment.trained == [1, 2, 3, 4]
     assert [one["seed"] for one in json.loads((tmp_path / "savings.json").read_text())["runs"]] == [4, 2]
 
 
-def test_nothing_is_claimed_before_the_first_seed(
+def test_before_the_first_seed_there_is_no_record(
     monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path
 ) -> None:
     experiment.interrupt = 1
-    with pytest.raises(KeyboardInterrupt, match="0 of 1 seeds are measured; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 trainings are finished; the same command resumes"):
         _call(monkeypatch, tmp_path, "--seeds", "1")
     assert not (tmp_path / "savings.html").exists() and not (tmp_path / "savings.json").exists()
 
@@ -108,7 +111,7 @@ def test_other_settings_are_refused_in_the_same_folder(
     monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path
 ) -> None:
     _call(monkeypatch, tmp_path, "--seeds", "1")
-    with pytest.raises(InputError, match=r"seed-1 was trained with optim.lr=0.8, now it is 0.5; give the same"):
+    with pytest.raises(InputError, match=r"seed-1 was trained with optim.lr=0.8, but now optim.lr=0.5; use the same"):
         _call(monkeypatch, tmp_path, "--seeds", "1", "--optim.lr", "0.5")
     (tmp_path / "seed-1" / "report.json").write_text("{")
     with pytest.raises(InputError, match="is damaged; remove its folder"):
@@ -119,8 +122,8 @@ def test_other_settings_are_refused_in_the_same_folder(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "1,x"], "--seeds 1,x must be numbers"),
-        (["--seed", "3"], "--seed has no meaning here"),
+        (["--seeds", "1,x"], "--seeds: 1,x must be numbers"),
+        (["--seed", "3"], "--seed has no effect here"),
         (["--target", "74"], "--target 74 must be a fraction"),
         (["--color", "red"], "unknown key color; see --help"),
         (["--variants.large", "null"], "a comparison needs large or baseline"),
@@ -144,7 +147,7 @@ def test_recipes_train_the_three_variants_at_equal_epochs(name: str) -> None:
     assert [variant.finetune is not None for variant in variants.values()] == [False, True, True]
 
 
-def test_the_command_is_told_without_paths(tmp_path: Path) -> None:
+def test_the_command_is_recorded_without_paths(tmp_path: Path) -> None:
     words = ["--config", f"{tmp_path}/own.yaml", "--data.path", str(tmp_path), f"--run_dir={tmp_path}", "--seeds=1,2"]
     assert command_line("benchmarks.savings", [*words, "--note", "a b", "--optim.lr", "0.2"]) == (
         "python -m benchmarks.savings --config own.yaml --data.path FOLDER --seeds 1,2 --optim.lr 0.2"
@@ -180,7 +183,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_in_a_page(
+def test_a_killed_run_is_resumed_and_ends_in_a_page(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder, words = tmp_path / "run", ["--project", "none", "--config", tiny, "--seeds", "1,2"]
@@ -193,12 +196,12 @@ def test_a_killed_run_goes_on_and_ends_in_a_page(
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     finally:
-        assert process.wait(10) == -signal.SIGKILL  # in the middle, not after the end
+        assert process.wait(10) == -signal.SIGKILL  # it was killed before its end
     first = (folder / "seed-1" / "report.json").read_bytes()
     assert not (folder / "seed-2" / "report.json").exists()
     _call(monkeypatch, folder, *words)
     out, err = capfd.readouterr()
-    assert "seed 1:" not in err and "seed 2: 0 of 1 trained" in err
+    assert "seed 1:" not in err and "1 of 1: seed 2: trained" in err
     assert (folder / "seed-1" / "report.json").read_bytes() == first
     record = json.loads((folder / "savings.json").read_text())
     assert [one["seed"] for one in record["runs"]] == [1, 2]
@@ -218,7 +221,7 @@ def _check_variants(kept: dict[str, Any], full: dict[str, Any]) -> None:
         assert (variant["finetune_seconds"] > 0) == (variant["name"] != "large") == bool(one["sweep_after"])
 
 
-def test_asked_to_stop_it_leaves_with_the_code_for_that_and_goes_on(
+def test_a_preempted_run_ends_with_its_exit_code_and_is_resumed(
     monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path
 ) -> None:
     experiment.interrupt, experiment.end = 2, Preempted("SIGUSR1")
@@ -227,8 +230,8 @@ def test_asked_to_stop_it_leaves_with_the_code_for_that_and_goes_on(
     with pytest.raises(SystemExit):
         _call(monkeypatch, tmp_path, "--seeds", "1,2")
     assert left[0][1] == EXIT_PREEMPTED
-    assert "ended by SIGUSR1; 1 of 2 seeds are measured" in left[0][0] and "--resume auto" in left[0][0]
+    assert "ended by SIGUSR1; 1 of 2 trainings are finished" in left[0][0] and "--resume auto" in left[0][0]
     experiment.interrupt = None
-    # How it is kept alive is no other training.
+    # Settings of fault tolerance do not make it another training.
     _call(monkeypatch, tmp_path, "--seeds", "1,2", "--resume", "auto", "--fault_tolerance.minutes", 9)
     assert experiment.trained == [1, 2]

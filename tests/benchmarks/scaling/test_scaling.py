@@ -1,4 +1,4 @@
-"""Scaling: the sums against hand-worked numbers, mistakes, what Ctrl-C leaves, and a whole run of two processes."""
+"""Scaling: metrics by hand, mistakes, the record after Ctrl-C, and a whole run of two processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
-from benchmarks.scaling import launcher as scaling_job
+from benchmarks.scaling import launcher
 from benchmarks.scaling import run as scaling
 from benchmarks.scaling.metrics import bus_bandwidth, interconnect, results
 from benchmarks.scaling.worker import Spec, _Stepper
@@ -34,31 +34,33 @@ def job(number: int, round_: int, **speeds: list[float]) -> dict[str, Any]:
 
 
 JOBS = [
-    job(1, 0, alone=[100, 100], fed=[50, 50]),
-    job(2, 0, alone=[200, 200], exchange=[150, 150], fed=[120, 120]),
-    job(1, 1, alone=[10, 10], fed=[8, 8]),  # a machine ten times as slow: within its round all is as before
-    job(2, 1, alone=[20, 20], exchange=[15, 15], fed=[12, 12]),
+    job(1, 0, no_sync=[100, 100], end_to_end=[50, 50]),
+    job(2, 0, no_sync=[200, 200], sync=[150, 150], end_to_end=[120, 120]),
+    job(
+        1, 1, no_sync=[10, 10], end_to_end=[8, 8]
+    ),  # a machine ten times as slow: the ratios within the round are the same
+    job(2, 1, no_sync=[20, 20], sync=[15, 15], end_to_end=[12, 12]),
 ]
 
 
-def test_shares_and_efficiencies_by_hand() -> None:
+def test_overheads_and_efficiencies_by_hand() -> None:
     one, two = results(JOBS, {"weak": {1: 16, 2: 32}})
-    assert (one["batch_of_each"], two["batch_of_each"]) == (16, 16)
-    assert one["lost_to_exchange"] is None and two["lost_to_exchange"]["value"] == pytest.approx(0.25)
-    assert two["lost_to_data"]["value"] == pytest.approx(0.2)  # 1 - 120 / 150
-    assert one["efficiency_exchange"]["value"] == pytest.approx(1)
-    assert two["efficiency_exchange"]["value"] == pytest.approx(0.75)  # 150 / (2 x 100), 15 / (2 x 10)
-    assert two["efficiency_fed"]["value"] == pytest.approx((120 / 100 * 12 / 16) ** 0.5)
-    assert two["exchange"]["rounds"] == [150, 150, 15, 15] and two["exchange"]["value"] == pytest.approx(82.5)
+    assert (one["batch_per_process"], two["batch_per_process"]) == (16, 16)
+    assert one["sync_overhead"] is None and two["sync_overhead"]["value"] == pytest.approx(0.25)
+    assert two["data_overhead"]["value"] == pytest.approx(0.2)  # 1 - 120 / 150
+    assert one["efficiency_sync"]["value"] == pytest.approx(1)
+    assert two["efficiency_sync"]["value"] == pytest.approx(0.75)  # 150 / (2 x 100), 15 / (2 x 10)
+    assert two["efficiency_end_to_end"]["value"] == pytest.approx((120 / 100 * 12 / 16) ** 0.5)
+    assert two["sync"]["rounds"] == [150, 150, 15, 15] and two["sync"]["value"] == pytest.approx(82.5)
 
 
-def test_a_round_without_its_partner_gives_no_efficiency() -> None:
+def test_without_a_common_round_there_is_no_efficiency() -> None:
     (two,) = results([JOBS[1], JOBS[2]], {"weak": {2: 32}})
-    assert two["efficiency_exchange"] is None and two["lost_to_exchange"]["value"] == pytest.approx(0.25)
+    assert two["efficiency_sync"] is None and two["sync_overhead"]["value"] == pytest.approx(0.25)
 
 
 def test_bus_bandwidth_is_that_of_nccl_tests() -> None:
-    """Their document: 2 (n - 1) / n of the algorithm's bandwidth."""
+    """In its document: 2 (n - 1) / n of the algorithm's bandwidth."""
     assert bus_bandwidth(1000, 2.0, 2) == 500
     assert bus_bandwidth(1000, 2.0, 8) == 875
     (link,) = interconnect(JOBS)
@@ -80,14 +82,14 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, target: Path, *words: ob
         (["--processes", "0"], "processes='0' must be numbers"),
         (["--processes", "3"], "batch-size=4 does not divide among 3 processes"),
         (["--model", "resnet19", "--processes", "1"], "'resnet19' is not a timm model"),
-        (["--engine", "floor"], "engine='floor' cannot train"),
+        (["--engine", "spdl"], "engine='spdl' cannot train"),
         (["--mode", "both"], "mode='both' must be of weak, strong"),
         (["--res", "32,64"], "must be one side"),
-        (["--num-images", "6"], "num-images=6 a batch of 8"),
+        (["--num-images", "6"], "num-images=6 is less than a batch of 8"),
         (["--data", "/nowhere"], "/nowhere does not exist"),
     ],
 )
-def test_mistakes_are_told_before_anything_starts(
+def test_mistakes_are_reported_before_a_job_starts(
     words: list[str], message: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scaling, "run_job", lambda *_: pytest.fail("a job was started"))
@@ -118,32 +120,34 @@ def test_ctrl_c_keeps_the_jobs_that_were_finished(
     target = tmp_path / "scaling.json"
     with pytest.raises(KeyboardInterrupt, match="marked partial"):
         call(monkeypatch, coded_folder, target, "--mode", "weak", "--rounds", 3)
-    # Every other round is reversed, so that nobody is always first.
+    # Every other round is reversed, so that no number of processes is always first.
     assert started == [(1, {"weak": 4}), (2, {"weak": 8}), (2, {"weak": 8}), (1, {"weak": 4})]
     content = read_record(target, "scaling")
-    assert content["partial"] is True and [len(one["alone"]["rounds"]) for one in content["results"]] == [2, 4]
+    assert content["partial"] is True and [len(one["no_sync"]["rounds"]) for one in content["results"]] == [2, 4]
     text = section(content)
-    assert "| weak | 2 | 4 | 200 | 150 | 120 | 25.0 (25.0 to 25.0) | 20.0" in text and "no scaling result" in text
+    assert (
+        "| weak | 2 | 4 | 200 | 150 | 120 | 25.0 (25.0 to 25.0) | 20.0" in text and "says nothing about scaling" in text
+    )
 
 
 def command(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Jobs are this Python program, which is called with the spec's path."""
-    monkeypatch.setattr(scaling_job, "_command", lambda _n, spec: [sys.executable, "-c", program, str(spec)])
+    monkeypatch.setattr(launcher, "_command", lambda _n, spec: [sys.executable, "-c", program, str(spec)])
 
 
 def spec() -> Spec:
     return Spec("resnet10t", {}, 32, {"weak": 4}, "x", "roc", 1, "cpu", "fp32", "no", 0.1, 1, [], "")
 
 
-def test_a_job_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_job_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     command(monkeypatch, "print('the disk is on fire'); raise SystemExit(5)")
     with pytest.raises(InputError, match="job of 2 processes ended with exit code 5"):
-        scaling_job.run_job(spec(), 2, 1)
+        launcher.run_job(spec(), 2, 1)
     assert "the disk is on fire" in capsys.readouterr().err
     write = "import json, sys; out = json.load(open(sys.argv[1]))['output']; open(out + '.mistake-1-1', 'w')"
     command(monkeypatch, f"{write}.write('lower it'); raise SystemExit(1)")
     with pytest.raises(InputError, match=r"^lower it$"):
-        scaling_job.run_job(spec(), 2, 1)
+        launcher.run_job(spec(), 2, 1)
 
 
 def test_an_interrupted_job_leaves_no_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -159,22 +163,22 @@ def test_an_interrupted_job_leaves_no_process(monkeypatch: pytest.MonkeyPatch, t
         f"    os.kill({os.getpid()}, signal.SIGINT)\n"
         "time.sleep(100)\n"
     )
-    launcher = scaling_job._command(2, tmp_path)[:-3]
-    monkeypatch.setattr(scaling_job, "_command", lambda *_: [*launcher, str(program)])
+    torchrun = launcher._command(2, tmp_path)[:-3]
+    monkeypatch.setattr(launcher, "_command", lambda *_: [*torchrun, str(program)])
     with pytest.raises(KeyboardInterrupt):
-        scaling_job.run_job(spec(), 2, 1)
+        launcher.run_job(spec(), 2, 1)
     ranks = [int(file.read_text()) for file in tmp_path.glob("rank?")]
     assert len(ranks) == 2 and not any(psutil.pid_exists(rank) for rank in ranks)
 
 
-def test_leaving_the_exchange_out_reaches_ddp(tmp_path: Path) -> None:
+def test_without_sync_reaches_ddp(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         net = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
         stepper = _Stepper(create_optimizer(net, OptimConfig()), choose_precision("fp32", choose_device("cpu")))
         with stepper.context(net):
             assert net.require_backward_grad_sync is True
-        stepper.exchanges = False
+        stepper.sync = False
         with stepper.context(net):
             assert net.require_backward_grad_sync is False
     finally:
@@ -188,14 +192,16 @@ def test_two_processes_are_measured(
     target = tmp_path / "scaling.json"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    words = ["--num-images", 24, "--rounds", 1, "--turns", 2, "--seconds", 0.02, "--mode", "strong"]
+    words = ["--num-images", 24, "--rounds", 1, "--windows", 2, "--seconds", 0.02, "--mode", "strong"]
     call(monkeypatch, coded_folder, target, *words, "--engine", "torch", "--threads", 0)
     content = read_record(target, "scaling")
-    assert {one["processes"]: one["batch_of_each"] for one in content["results"]} == {1: 4, 2: 2}
+    assert {one["processes"]: one["batch_per_process"] for one in content["results"]} == {1: 4, 2: 2}
     assert content["partial"] is False
     two = content["results"][1]
-    assert len(two["alone"]["rounds"]) == 2 and all(min(two[kind]["rounds"]) > 0 for kind in ("alone", "fed"))
-    assert two["lost_to_exchange"]["value"] < 1 and two["efficiency_fed"]["value"] > 0
+    assert len(two["no_sync"]["rounds"]) == 2 and all(
+        min(two[kind]["rounds"]) > 0 for kind in ("no_sync", "end_to_end")
+    )
+    assert two["sync_overhead"]["value"] < 1 and two["efficiency_end_to_end"]["value"] > 0
     assert content["gradient_bytes"] == content["interconnect"][-1]["bytes"] > 4e6
     assert "| strong | 2 | 2 |" in capsys.readouterr().out
     assert not list(tmp_path.glob("scaling-*"))

@@ -1,4 +1,4 @@
-"""The throughput benchmark as a user runs it: its record, Ctrl-C, processes left behind, a repeat."""
+"""The throughput benchmark as a user runs it: its record, Ctrl-C, remaining processes, a repeat."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benchmarks.docs.render import section
 from benchmarks.harness.datasets import BenchmarkFiles, RepeatedSource
 from benchmarks.harness.records import read_record
 from benchmarks.throughput import run as throughput
-from benchmarks.throughput.engine_client import Remote
-from benchmarks.throughput.engines import FLOOR, Contender, check_engines
+from benchmarks.throughput.engine_client import EngineClient
+from benchmarks.throughput.engines import DECODE_BOUND, Engine, check_engines
 from benchmarks.throughput.report import write_loader_report
-from benchmarks.throughput.summary import as_text
+from benchmarks.throughput.tables import as_text
 from benchmarks.throughput.third_party import _Shuffled
 from pipelines.conversion.converter import convert
 from pipelines.conversion.task import ConversionConfig
@@ -36,7 +36,7 @@ def start(data: Path, work_dir: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen([*command, *QUICK, *words], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
-def contenders_of(process: psutil.Process) -> list[psutil.Process]:
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children():
         with suppress(psutil.Error):  # it has ended meanwhile
@@ -46,18 +46,18 @@ def contenders_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_results_so_far_and_leaves_no_process(coded_folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "speeds.json"
     words = ("--engines", "torchvision,torch", "--rounds", "1000000", "--json", str(target))
     process = start(coded_folder, tmp_path / "work", *words)
     watched, until = psutil.Process(process.pid), time.monotonic() + 120
-    # Both have had their first batch, and take turns: each is seen stopped at some time.
+    # Both have had their first batch and are interleaved: each is seen stopped at some time.
     stopped: set[int] = set()
     while len(stopped) < 2 and time.monotonic() < until and process.poll() is None:
-        stopped |= {one.pid for one in contenders_of(watched) if one.status() == psutil.STATUS_STOPPED}
+        stopped |= {one.pid for one in workers_of(watched) if one.status() == psutil.STATUS_STOPPED}
         time.sleep(0.01)
     time.sleep(5)
-    contenders = contenders_of(watched)
+    workers = workers_of(watched)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -65,7 +65,7 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_no_process(coded_folder: Path
     content = read_record(target, "throughput")
     assert content["partial"] is True and {one["engine"] for one in content["results"]} == {"torchvision", "torch"}
     assert all(len(one["rounds"]) == len(content["results"][0]["rounds"]) > 0 for one in content["results"])
-    assert len(contenders) == 2 and not psutil.wait_procs(contenders, timeout=10)[1]
+    assert len(workers) == 2 and not psutil.wait_procs(workers, timeout=10)[1]
     assert "Interrupted" in section(content) and "torchvision" in as_text(content)
     write_loader_report(content, tmp_path / "report.html")
     assert "was interrupted" in (tmp_path / "report.html").read_text()
@@ -76,45 +76,47 @@ def _all_stopped(pids: list[int]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_frozen_contender_does_nothing_and_counts_what_it_did(coded_folder: Path) -> None:
-    with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 32) as remote:
-        remote.set_resolution(48)
-        remote.window(0.1)
-        family = [remote._process.pid, *(child.pid for child in psutil.Process(remote._process.pid).children(True))]
-        until = time.monotonic() + 10  # a signal takes effect when its process gets its turn
+def test_a_stopped_engine_does_nothing_and_counts_its_work(coded_folder: Path) -> None:
+    with EngineClient(Engine("torch", coded_folder, 4, 1, "cpu"), 32) as client:
+        client.set_resolution(48)
+        client.window(0.1)
+        family = [client._process.pid, *(child.pid for child in psutil.Process(client._process.pid).children(True))]
+        until = time.monotonic() + 10  # a signal takes effect when its process is scheduled
         while not _all_stopped(family) and time.monotonic() < until:
             time.sleep(0.01)
         assert _all_stopped(family)
         before = [psutil.Process(pid).cpu_times()[:2] for pid in family]
         time.sleep(0.3)
         assert [psutil.Process(pid).cpu_times()[:2] for pid in family] == before
-        window = remote.window(0.2)
+        window = client.window(0.2)
         assert window.seconds >= 0.2 and window.num_images % 4 == 0 and window.num_images > 0
         after = sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in family)
         assert window.cpu_seconds == pytest.approx(after - sum(map(sum, before)), abs=0.06)
-        costs = remote.costs()
+        costs = client.costs()
         sizes = [file.stat().st_size for file in coded_folder.rglob("*") if file.is_file()]
         assert min(sizes) < costs["bytes_per_image"] < max(sizes) and costs["pixels_decoded_per_image"] > 1000
-        assert remote.memory_bytes_peak > remote.memory_bytes_before > 5e7
+        assert client.memory_bytes_peak > client.memory_bytes_before > 5e7
         processes = [psutil.Process(pid) for pid in family]
     _, alive = psutil.wait_procs(processes, timeout=60)
-    assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)  # killed; their new parent has not looked yet
+    assert all(
+        one.status() == psutil.STATUS_ZOMBIE for one in alive
+    )  # killed; their new parent has not reaped them yet
 
 
-def test_an_engine_that_rests_has_nothing_left_to_do(coded_folder: Path) -> None:
-    """Workers go on with batches of an epoch that was left; a cold window would wait for them and not count them."""
-    with Remote(Contender("torch", coded_folder, 4, 1, "cpu"), 2048) as remote:
-        remote.window(0.01)
-        remote.rest()
-        family = [psutil.Process(remote._process.pid), *psutil.Process(remote._process.pid).children(recursive=True)]
+def test_after_the_release_of_its_files_an_engine_has_no_work_left(coded_folder: Path) -> None:
+    """Workers finish batches of an epoch that has ended; a window with a cold cache must not wait for them."""
+    with EngineClient(Engine("torch", coded_folder, 4, 1, "cpu"), 2048) as client:
+        client.window(0.01)
+        client.release_files()
+        family = [psutil.Process(client._process.pid), *psutil.Process(client._process.pid).children(recursive=True)]
         before = [sum(process.cpu_times()[:2]) for process in family]
-        remote._signal(signal.SIGCONT)
+        client._signal(signal.SIGCONT)
         time.sleep(0.5)
         assert sum(sum(process.cpu_times()[:2]) for process in family) - sum(before) < 0.1
-        assert remote.epoch(20.0).num_images == 24
+        assert client.epoch(20.0).num_images == 24
 
 
-def test_the_storage_of_a_record_is_that_of_what_engines_read(
+def test_the_storage_of_a_record_is_that_of_the_engines_files(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -125,7 +127,7 @@ def test_the_storage_of_a_record_is_that_of_what_engines_read(
     assert asked == [tmp_path / "work"] and list((tmp_path / "work").rglob("roc.beton"))
 
 
-def test_spdl_is_not_asked_for_pictures_that_nobody_counts() -> None:
+def test_spdl_decodes_no_image_of_a_short_last_batch() -> None:
     samples = [(Path(str(k)), 0) for k in range(23)]
     drawn = [list(_Shuffled(samples, 5)) for _ in range(2)]
     assert [len(set(one)) for one in drawn] == [20, 20] and drawn[0] != drawn[1]
@@ -134,7 +136,7 @@ def test_spdl_is_not_asked_for_pictures_that_nobody_counts() -> None:
 def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.beton").write_bytes(b"x" * 5000)
     with pytest.raises(InputError, match=r"broken\.beton"):
-        Remote(Contender("torch", tmp_path / "broken.beton", 4, 1, "cpu"), 32)
+        EngineClient(Engine("torch", tmp_path / "broken.beton", 4, 1, "cpu"), 32)
     with pytest.raises(InputError, match="engine='nothing' cannot be measured"):
         check_engines(["torch", "nothing"])
 
@@ -157,15 +159,17 @@ def test_any_stored_data_gives_the_same_pictures(coded_folder: Path, tmp_path: P
 @pytest.mark.slow
 def test_the_whole_benchmark(coded_folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "speeds.json"
-    words = ("--engines", "roc,torch", "--rounds", "3", "--cache", "both", "--cold-rounds", "1")
-    words += ("--cold-seconds", "0.3", "--json", str(target))
+    words = ("--engines", "roc,torch", "--rounds", "3", "--cache", "both", "--cold-cache-rounds", "1")
+    words += ("--cold-cache-seconds", "0.3", "--json", str(target))
     output, errors = start(coded_folder, tmp_path / "work", *words).communicate(timeout=200)
-    assert "floor" in output and "cold" in output, errors
+    assert "decode-only bound" in output and "cold page cache" in output, errors
     content = read_record(target, "throughput")
-    assert {one["engine"] for one in content["opening"]} == {"roc", "torch"} and FLOOR not in content["file_bytes"]
+    assert {one["engine"] for one in content["startup"]} == {"roc", "torch"} and DECODE_BOUND not in content[
+        "file_bytes"
+    ]
     assert all(one["cpu_seconds_per_image"] > 0 and one["bytes_per_image"] > 0 for one in content["results"])
-    assert all(one["first_batch_seconds"] > 0 and one["memory_bytes_peak"] > 1e8 for one in content["opening"])
+    assert all(one["first_batch_seconds"] > 0 and one["memory_bytes_peak"] > 1e8 for one in content["startup"])
     assert content["environment"]["page_cache"] == "both" and content["partial"] is False
-    assert all(one["is_cold"] == (one["resident_share"] <= 0.05) for one in content["cold"])
+    assert all(one["is_cold"] == (one["resident_share"] <= 0.05) for one in content["cold_cache"])
     (ratio,) = (one["ratio"] for one in content["ratios"] if one["engine"] == "roc")
     assert ratio > 0 and all(len(one["rounds"]) == 3 for one in content["results"])

@@ -1,4 +1,4 @@
-"""Steps fed by engines: the record and its table, Ctrl-C, and the batched decoder among the rivals."""
+"""Steps with batches of engines: record, table, Ctrl-C, and the third-party loader that decodes batches."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ import torch
 
 from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
-from benchmarks.throughput.engines import Contender
-from benchmarks.training import end_to_end_step as fed_step
+from benchmarks.throughput.engines import Engine
+from benchmarks.training import end_to_end_step
 from benchmarks.training.train_step import Steps
 from pipelines.loaders.pillow import _PREFETCH
 
 
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
     """The record that the command writes."""
-    target = tmp_path / "fed_step.json"
+    target = tmp_path / "end_to_end_step.json"
     words = ["--data", folder, "--work-dir", tmp_path / "work", "--json", target, "--engines", "torch,torchvision-gpu"]
     words += ["--model", "resnet10t", "--batch-size", 4, "--num-images", 24, "--threads", 0, "--seconds", 0.01]
-    monkeypatch.setattr(sys, "argv", ["fed_step", *map(str, words), "--device", "cpu", "--rounds", "2", *more])
+    monkeypatch.setattr(sys, "argv", ["end_to_end_step", *map(str, words), "--device", "cpu", "--rounds", "2", *more])
     try:
-        fed_step.main()
+        end_to_end_step.main()
     finally:
-        content = read_record(target, "fed_step")
+        content = read_record(target, "end_to_end_step")
     return content
 
 
-def test_every_engine_is_compared_with_the_ceiling(
+def test_every_engine_is_compared_with_data_on_the_device(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = start(monkeypatch, coded_folder, tmp_path, "--res", "32,64")
     found = {(one["res"], one["engine"]): one for one in content["results"]}
-    engines = (fed_step.CEILING, "torch", "torchvision-gpu")
+    engines = (end_to_end_step.ON_DEVICE, "torch", "torchvision-gpu")
     assert set(found) == {(side, name) for side in (32, 64) for name in engines}
-    assert all(found[side, fed_step.CEILING]["share"] == 1 for side in (32, 64))
-    assert all(one["share"] > 0 for one in found.values())
+    assert all(found[side, end_to_end_step.ON_DEVICE]["relative_speed"] == 1 for side in (32, 64))
+    assert all(one["relative_speed"] > 0 for one in found.values())
     assert "| 64 | torch |" in section(content)
 
 
-def test_what_workers_made_ahead_is_not_counted() -> None:
-    """While others have their turn an engine fills its queues."""
+def test_batches_prepared_ahead_are_not_counted() -> None:
+    """An engine fills its queues during other engines' windows."""
 
     class Counting:
         taken = 0
@@ -59,7 +59,7 @@ def test_what_workers_made_ahead_is_not_counted() -> None:
 
     for num_workers in (1, 2, 16):
         stream = Counting()
-        assert fed_step._fed(stream, stream, 1.0, num_workers) > _PREFETCH * num_workers
+        assert end_to_end_step._fed(stream, stream, 1.0, num_workers) > _PREFETCH * num_workers
 
 
 def test_ctrl_c_keeps_the_resolutions_that_are_finished(
@@ -75,13 +75,13 @@ def test_ctrl_c_keeps_the_resolutions_that_are_finished(
     monkeypatch.setattr(Steps, "window", window)
     with pytest.raises(KeyboardInterrupt, match="marked partial"):
         start(monkeypatch, coded_folder, tmp_path, "--res", "32,64")
-    content = read_record(tmp_path / "fed_step.json")
+    content = read_record(tmp_path / "end_to_end_step.json")
     assert content["partial"] is True and {one["res"] for one in content["results"]} == {32}
 
 
-def test_the_batched_decoder_gives_crops_of_the_pictures(coded_folder: Path) -> None:
-    """Coded pictures tell their place: red grows to the right, or to the left if flipped; green grows downwards."""
-    loader = Contender("torchvision-gpu", coded_folder, 6, 0, "cpu").open()
+def test_the_batched_decoder_gives_crops_of_the_images(coded_folder: Path) -> None:
+    """Coded images: red grows to the right, or to the left if flipped; green grows downwards."""
+    loader = Engine("torchvision-gpu", coded_folder, 6, 0, "cpu").open()
     loader.set_resolution(64)
     loader.set_epoch(0)
     images, labels = next(iter(loader))
@@ -101,7 +101,7 @@ def test_the_batched_decoders_workers_are_started_safely_and_send_one_tensor_a_b
     monkeypatch.delitem(sys.modules, "nvidia.dali", raising=False)
     if dali:  # forks of a process with DALI's threads hang now and then
         monkeypatch.setitem(sys.modules, "nvidia.dali", object())
-    loader = Contender("torchvision-gpu", coded_folder, 6, 1, "cpu").open()
+    loader = Engine("torchvision-gpu", coded_folder, 6, 1, "cpu").open()
     loader.set_resolution(64)
     assert loader._loader.multiprocessing_context.get_start_method() == method
     if dali:

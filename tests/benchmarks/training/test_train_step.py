@@ -1,4 +1,4 @@
-"""Step speeds: what Ctrl-C leaves, and that the record feeds the tables and the projection."""
+"""Step speeds: the record after Ctrl-C, its table, and its use in the projection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fixres.models.precision import Precision
 OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.0, "device": "cpu", "precision": "fp32", "compile": "no"}
 
 
-def test_ctrl_c_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(100))
 
     def window(_self: train_step.Steps, resolution: int, _seconds: float) -> Window:
@@ -55,7 +55,7 @@ def test_a_step_is_timed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_peak_is_that_of_the_format_at_a_size_that_hides_the_call(
     monkeypatch: pytest.MonkeyPatch, device: str, least: int
 ) -> None:
-    """With a device that notes what is asked of it, and a clock that goes a second a look."""
+    """With a device that logs its calls, and a clock that advances by a second with each call."""
     asked: list[tuple[int, torch.dtype, str]] = []
 
     def randn(*shape: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:

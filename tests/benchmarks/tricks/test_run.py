@@ -1,4 +1,4 @@
-"""The command: what is trained again after an interruption, what is kept, mistakes; a run killed in the middle."""
+"""The command: what an interruption keeps, what is trained again, mistakes; a killed run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class _FakeTraining:
-    """Writes made reports instead of training; ends with Ctrl-C before the training numbered `interrupt`."""
+    """Writes artificial reports instead of training; ends with Ctrl-C before the training numbered `interrupt`."""
 
     def __init__(self) -> None:
         self.trained: list[str] = []
@@ -46,7 +46,7 @@ class _FakeTraining:
 
 
 class _NoData:
-    engine_why = "no engine: made reports"
+    engine_why = "no engine: artificial reports"
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -68,22 +68,22 @@ def _call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> None
 def test_finished_trainings_are_not_repeated(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--seeds", "1,2", "--variants", "baseline,efficient,less-cosine"]
+    words = ["--seeds", "1,2", "--variants", "baseline,efficient,without-cosine"]
     training.interrupt = 4
-    with pytest.raises(KeyboardInterrupt, match=r"4 of 6 trainings are measured, .*tricks\.html; the same command"):
+    with pytest.raises(KeyboardInterrupt, match=r"4 of 6 trainings are finished, .*tricks\.html; the same command"):
         _call(monkeypatch, tmp_path, *words)
     kept = json.loads((tmp_path / "tricks.json").read_text())
     # All of a seed before the next one.
-    assert training.trained == ["baseline 1", "efficient 1", "less-cosine 1", "baseline 2"]
+    assert training.trained == ["baseline 1", "efficient 1", "without-cosine 1", "baseline 2"]
     assert kept["partial"] is True and (tmp_path / "tricks.html").read_text() == "4"
     training.interrupt = None
     (tmp_path / "efficient" / "seed-1" / "process.json").unlink()  # killed after the report, before its memory
     (tmp_path / "efficient" / "seed-1").rename(tmp_path / "aside")
     _call(monkeypatch, tmp_path, *words, "--json", tmp_path / "made.json")
-    assert training.trained[4:] == ["efficient 1", "efficient 2", "less-cosine 2"]
+    assert training.trained[4:] == ["efficient 1", "efficient 2", "without-cosine 2"]
     whole = json.loads((tmp_path / "made.json").read_text())
     assert [(one["variant"], one["seed"]) for one in whole["trainings"]] == [
-        (variant, seed) for seed in (1, 2) for variant in ("baseline", "efficient", "less-cosine")
+        (variant, seed) for seed in (1, 2) for variant in ("baseline", "efficient", "without-cosine")
     ]
     assert (whole["partial"], whole["kind"], whole["name"]) == (False, "tricks", "made")
     assert str(tmp_path) not in json.dumps(whole)
@@ -94,13 +94,13 @@ def test_finished_trainings_are_not_repeated(
     assert len(training.trained) == 7
 
 
-def test_a_training_without_its_memory_is_not_finished(
+def test_a_training_without_its_peak_memory_is_not_finished(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path
 ) -> None:
     _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
     (tmp_path / "baseline" / "seed-1" / "process.json").unlink()
     training.interrupt = 1
-    with pytest.raises(KeyboardInterrupt, match="0 of 1 trainings are measured; the same"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 trainings are finished; the same"):
         _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
 
 
@@ -108,7 +108,7 @@ def test_other_settings_are_refused_in_the_same_folder(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path
 ) -> None:
     _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
-    with pytest.raises(InputError, match=r"seed-1 was trained with optim.lr=0.4, now it is 0.5; give the same"):
+    with pytest.raises(InputError, match=r"seed-1 was trained with optim.lr=0.4, but now optim.lr=0.5; use the same"):
         _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline", "--optim.lr", "0.5")
     assert training.trained == ["baseline 1"]
 
@@ -116,8 +116,8 @@ def test_other_settings_are_refused_in_the_same_folder(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "1,x"], "--seeds 1,x must be numbers"),
-        (["--seed", "3"], "--seed has no meaning here"),
+        (["--seeds", "1,x"], "--seeds: 1,x must be numbers"),
+        (["--seed", "3"], "--seed has no effect here"),
         (["--variants", "tea"], "--variants: tea is unknown"),
         (["--teacher", "nowhere.pt"], "--teacher nowhere.pt: no such file"),
         (["--config", "savings"], "trains one variant, called baseline"),
@@ -152,7 +152,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_nobody_behind_and_goes_on(
+def test_a_killed_run_leaves_no_process_and_is_resumed(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -178,10 +178,10 @@ def test_a_killed_run_leaves_nobody_behind_and_goes_on(
 
 
 @pytest.mark.slow
-def test_what_ends_a_training_is_told(tmp_path: Path) -> None:
+def test_a_failed_training_is_reported(tmp_path: Path) -> None:
     recipe = replace(parse_recipe(["--config", "tricks/ablation"]), run_dir=tmp_path / "baseline" / "seed-1")
     with pytest.raises(
-        InputError, match=r"seed-1 ended with code 2: .*nowhere.*; all it said is in .*seed-1\.log"
-    ) as told:
+        InputError, match=r"seed-1 ended with code 2: .*nowhere.*; its output is in .*seed-1\.log"
+    ) as caught:
         train_apart(replace(recipe, data=DataConfig(path=str(tmp_path / "nowhere"))))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The tables and the page of tricks on a made record, by hand; what the variants switch on."""
+"""The tables and the page of tricks on an artificial record, by hand; the settings of the variants."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.docs.render import render
-from benchmarks.tricks.report import page
-from benchmarks.tricks.table import less_rows, stack_rows, text, tricks_table
+from benchmarks.tricks.report import leave_one_out_rows, page, stack_rows, text, tricks_table
 from benchmarks.tricks.variants import TRICKS, chosen, distillation, variant_of, variants
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.models.factory import create_model
@@ -37,7 +36,7 @@ def _record(*trainings: dict[str, Any]) -> dict[str, Any]:
     environment = {"cpu": "made", "num_cores": 2, "gpu": None, "commit": "abcdef0123", "versions": {"torch": "9.9"}}
     tricks = [{"name": name, "title": name.upper(), "source": "made"} for name in ("a", "b", "c")]
     return {
-        "version": 2, "kind": "tricks", "name": "tricks", "note": "Made <up>.", "partial": False, "tricks": tricks,
+        "version": 3, "kind": "tricks", "name": "tricks", "note": "Made <up>.", "partial": False, "tricks": tricks,
         "train_res": 64, "data": {"engine": "torch", "num_train": 200, "num_val": 100}, "settings": {},
         "recipe": {"model": {"name": "resnet14t"}, "optim": {"batch_size": 64}}, "environment": environment,
         "trainings": list(trainings),
@@ -66,19 +65,19 @@ def test_what_each_adds_to_those_before_it() -> None:
 
 
 def test_what_each_adds_to_all_others() -> None:
-    rows = {row[0]: row[1:] for row in less_rows(WHOLE)}
+    rows = {row[0]: row[1:] for row in leave_one_out_rows(WHOLE)}
     assert list(rows) == ["nothing", "A", "B", "C"]
     assert rows["A"] == ["65.0", "+5.0", "one seed, no interval", "1.50"]
     assert rows["B"][1] == "-2.0"  # better without it
     assert rows["C"][1] == "+10.0 ± 0.0"  # all but the last is the stack up to it
 
 
-def test_gaps_are_left_open() -> None:
+def test_groups_without_trainings_are_left_out() -> None:
     few = _record(
         _training(1, [], 0.5, 0.1), _training(1, ["a", "b"], 0.6, 0.1), _training(2, ["a", "b", "c"], 0.7, 0.1)
     )
     assert [(row[0], row[4]) for row in stack_rows(few)] == [("baseline", ""), ("+ B", ""), ("+ C", "")]
-    assert less_rows(_record(_training(1, [], 0.5, 0.1))) == []
+    assert leave_one_out_rows(_record(_training(1, [], 0.5, 0.1))) == []
     only = _record(_training(1, ["b", "c"], 0.5, 0.1))
     assert stack_rows(only) == [] and text(only).startswith("1 seed;")
 
@@ -91,7 +90,7 @@ def test_a_record_fills_the_block_of_the_document(tmp_path: Path) -> None:
     assert render(filled, tmp_path, "../") == filled
 
 
-def test_terminal_and_page_tell_the_same(tmp_path: Path) -> None:
+def test_terminal_and_page_show_the_same(tmp_path: Path) -> None:
     page(WHOLE, tmp_path / "tricks.html")
     html, terminal = (tmp_path / "tricks.html").read_text(), text(WHOLE)
     for words in ("+11.5 ± 0.7", "63.0 ± 1.4", "one seed, no interval", "batches of 64"):
@@ -114,7 +113,7 @@ def test_each_trick_changes_its_own_settings_and_all_of_them_are_off_in_the_base
     assert baseline.augment is None
 
 
-def test_the_steps_fall_where_the_papers_fall() -> None:
+def test_the_learning_rate_steps_are_those_of_the_paper() -> None:
     optim = parse_recipe(["--config", "tricks/ablation"]).optim
     for share, power in ((0.0, 0), (0.24, 0), (0.25, 1), (0.49, 1), (0.5, 2), (0.75, 3), (0.99, 3)):
         assert training_lr(8 * share, 8, optim) == pytest.approx(0.1 * 0.1**power)
@@ -142,11 +141,11 @@ def test_the_trainings_of_a_command(tmp_path: Path) -> None:
     tricks = {one.name: one.tricks for one in found}
     assert list(tricks)[:3] == ["baseline", "colors", "efficient"] and len(found) == len(set(tricks.values())) == 23
     assert tricks["distillation"] == (*NAMES, "distillation") and tricks["fixres"] == tuple(NAMES)
-    assert tricks["less-cosine"] == tuple(name for name in NAMES if name != "cosine")
-    assert "less-fixres" not in tricks and "distillation" not in tricks["less-efficient"]
-    assert [one.name for one in chosen(found, "less-cosine,baseline")] == ["baseline", "less-cosine"]
-    assert [len(chosen(found, word)) for word in ("all", "stack", "less")] == [23, 13, 10]
-    with pytest.raises(InputError, match="--variants: tea is unknown; there are all, stack, less, baseline"):
+    assert tricks["without-cosine"] == tuple(name for name in NAMES if name != "cosine")
+    assert "without-fixres" not in tricks and "distillation" not in tricks["without-efficient"]
+    assert [one.name for one in chosen(found, "without-cosine,baseline")] == ["baseline", "without-cosine"]
+    assert [len(chosen(found, word)) for word in ("all", "stack", "leave-one-out")] == [23, 13, 10]
+    with pytest.raises(InputError, match="--variants: tea is unknown; there are all, stack, leave-one-out, baseline"):
         chosen(found, "cosine,tea")
     with pytest.raises(InputError, match="trains one variant, called baseline"):
         variants(parse_recipe(["--config", "savings"]))

@@ -1,0 +1,77 @@
+"""The tables of records about single engines, for documents and terminal."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from benchmarks.harness.tables import markdown, number, with_interval
+from fixres.observability.console import aligned
+
+
+def conversion_table(record: dict[str, Any]) -> str:
+    """Markdown: writers by speed, compared with FFCV's own."""
+    rows = [["writer", "images/s", "speed-up over FFCV's writer", "MB"]]
+    for one in record["results"]:
+        speedup = with_interval(one["speedup_over_ffcv"], one["speedup_over_ffcv_interval"], 2)
+        rows.append([one["writer"], number(one["images_per_second"]), speedup, number(one["bytes"], 0, 1e-6)])
+    return markdown(rows)
+
+
+def fidelity_table(record: dict[str, Any]) -> str:
+    """Markdown of `fidelity_rows`."""
+    return markdown(fidelity_rows(record))
+
+
+def fidelity_rows(record: dict[str, Any]) -> list[list[str]]:
+    """A row for each resolution: how far crops of engine roc are from Pillow's."""
+    rows = [["px", "crops", "full level: mean difference, gray levels", "worst crop's mean", "from the half level, %",
+             "half level: mean PSNR, dB", "5th percentile", "worst"]]  # fmt: skip
+    for one in record["figures"]:
+        full = [number(one[key], 2) for key in ("full_level_mean_difference", "full_level_worst_mean_difference")]
+        coarse = ("coarse_mean_psnr", "coarse_psnr_5th_percentile", "coarse_worst_psnr")
+        share = number(one["coarse_share"], 0, 100)
+        rows.append([str(one["res"]), str(one["num_crops"]), *full, share, *(number(one[key], 1) for key in coarse)])
+    return rows
+
+
+def agreement_rows(record: dict[str, Any]) -> list[list[str]]:
+    """A row for each engine, kind of crops and resolution: differences from Pillow's pixels and labels."""
+    rows = [["engine", "crops", "px", "number", "mean difference", "worst crop's mean", "mean PSNR, dB",
+             "5th percentile", "worst", "labels agree"]]  # fmt: skip
+    for one in record["engines"]:
+        shown = [number(one[key], 2) for key in ("mean_difference", "worst_mean_difference")]
+        shown += [number(one[key], 1) for key in ("mean_psnr", "psnr_5th_percentile", "worst_psnr")]
+        labels = f"{100 * one['label_agreement']:.1f} %"
+        rows.append([one["engine"], one["crops"], str(one["res"]), str(one["num_crops"]), *shown, labels])
+    return rows
+
+
+def fidelity_text(record: dict[str, Any]) -> str:
+    """Both tables of a fidelity record for the terminal."""
+    text = "\n".join(aligned(agreement_rows(record)))
+    return f"{text}\n\n{fidelity_table(record)}" if record["figures"] else text
+
+
+def dali_stages_table(record: dict[str, Any]) -> str:
+    """Markdown: microseconds for each image of the steps from file to pixels, by resolution."""
+    names = list(record["results"][0]["microseconds"]) if record["results"] else []
+    rows = [["px", "KB a cut", *names]]
+    for one in record["results"]:
+        times = [number(statistics.median(one["microseconds"][name])) for name in names]
+        rows.append([str(one["res"]), number(one["bytes_per_image"], 0, 1e-3), *times])
+    return markdown(rows)
+
+
+def nvjpeg_backends_table(record: dict[str, Any]) -> str:
+    """Markdown: for each decoder and kind of files how many it accepts, differences from Pillow's pixels, speed."""
+    rows = [["decoder", "files", "accepted", "mean difference", "largest", "images/s"]]
+    for one in record["results"]:
+        cells = [one["backend"], one["files"], f"{one['num_accepted']} of {one['num']}"]
+        if one["num_accepted"]:
+            speed = number(one["images_per_second"])
+            cells += [number(one["mean_difference"], 2), str(one["largest_difference"]), speed]
+        else:
+            cells += [one["reason"], "-", "-"]
+        rows.append(cells)
+    return markdown(rows)

@@ -1,0 +1,93 @@
+"""The tables of a throughput record, for documents, terminal and page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.harness.tables import Rows, markdown, number, span, with_interval
+from fixres.observability.console import aligned
+
+
+def throughput_table(content: dict[str, Any]) -> str:
+    """Markdown: engines by resolution, images/s and the speed-up of `roc`."""
+    resolutions = content["settings"]["res"]
+    head = ["engine", "KB read"]
+    for side in resolutions:
+        head += [f"{side} px, images/s", "speed-up of roc"]
+    rows = [head]
+    for engine in content["settings"]["engines"]:
+        row = [result for result in content["results"] if result["engine"] == engine]
+        if not row:
+            continue  # interrupted before its first round, or measured with a cold page cache only
+        read = [result["bytes_per_image"] for result in row]
+        cells = [engine, "-" if None in read else " / ".join(number(value, 0, 1e-3) for value in read)]
+        for result in row:
+            cells += [number(result["images_per_second"]), _speedup(content, "roc", engine, result["res"], 1)]
+        rows.append(cells + ["-"] * (len(head) - len(cells)))
+    return markdown(rows)
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """All tables for the terminal."""
+    tables = (warm_rows(content), cold_rows(content), startup_rows(content))
+    return "\n\n".join("\n".join(aligned(rows)) for rows in tables if len(rows) > 1)
+
+
+def ratio_of(content: dict[str, Any], one: str, other: str, resolution: int) -> dict[str, Any] | None:
+    """The entry that says how many times as fast `one` is as `other`; None if the record has none."""
+    wanted = (one, other, resolution)
+    found = (entry for entry in content["ratios"] if (entry["engine"], entry["against"], entry["res"]) == wanted)
+    return next(found, None)
+
+
+def _speedup(content: dict[str, Any], one: str, other: str, resolution: int, digits: int) -> str:
+    entry = ratio_of(content, one, other, resolution)
+    return "1" if entry is None else with_interval(entry["ratio"], entry["interval"], digits)
+
+
+def warm_rows(content: dict[str, Any]) -> Rows:
+    """A row for each engine and resolution with a warm page cache."""
+    results = content["results"]
+    first = results[0]["engine"] if results else ""
+    head = ["engine", "px", "images/s", "95 % interval", f"speed-up of {first}", "share of decode-only bound",
+            "CPU ms/image", "KB/image", "pixels/image"]  # fmt: skip
+    return [head, *(_warm(content, first, one) for one in sorted(results, key=lambda one: one["res"]))]
+
+
+def _warm(content: dict[str, Any], first: str, one: dict[str, Any]) -> list[str]:
+    share = one["decode_bound_share"]
+    return [
+        one["engine"],
+        str(one["res"]),
+        number(one["images_per_second"]),
+        span(one["interval"]),
+        _speedup(content, first, one["engine"], one["res"], 2),
+        "-" if share is None else with_interval(share, one["decode_bound_share_interval"], 2),
+        number(one["cpu_seconds_per_image"], 3, 1e3),
+        number(one["bytes_per_image"], 1, 1e-3),
+        number(one["pixels_decoded_per_image"]),
+    ]
+
+
+def cold_rows(content: dict[str, Any]) -> Rows:
+    """A row for each engine and resolution with a cold page cache."""
+    first = content["cold_cache"][0]["against"] if content["cold_cache"] else ""
+    head = ["engine", "px, cold page cache", "images/s", "range", f"speed-up of {first}", "cached at start"]
+    return [head, *map(_cold, content["cold_cache"])]
+
+
+def _cold(one: dict[str, Any]) -> list[str]:
+    state = f"{100 * one['resident_share']:.1f} %" + ("" if one["is_cold"] else ", not cold")
+    ratio = "1" if one["engine"] == one["against"] else number(one["ratio"], 2)
+    speeds = [number(one["images_per_second"]), span(one["interval"])]
+    return [one["engine"], str(one["res"]), *speeds, ratio, state]
+
+
+def startup_rows(content: dict[str, Any]) -> Rows:
+    """A row for each engine: time to the first batch, memory, size of its files."""
+    rows = [["engine", "first batch, s", "peak memory, MB", "before opening, MB", "files, MB"]]
+    for one in content["startup"]:
+        memory = [number(one[key], 0, 1e-6) for key in ("memory_bytes_peak", "memory_bytes_before")]
+        size = number(content["file_bytes"].get(one["engine"]), 1, 1e-6)
+        rows.append([one["engine"], number(one["first_batch_seconds"], 2), *memory, size])
+    return rows
