@@ -33,10 +33,10 @@ from benchmarks.loaders.tables import dali_stages_table
 from pipelines.formats.beton_parts import open_beton
 from pipelines.loaders.base import check_device
 from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali import roc_graph
+from pipelines.loaders.dali import roc as roc_dali
 from pipelines.loaders.dali.cutter import Cutter
 from pipelines.loaders.dali.feed import Fed, Feed
-from pipelines.loaders.prefetch import Background
+from pipelines.loaders.prefetch import Prefetcher
 from pipelines.roc.places import BYTES, PIXELS, places_of
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
@@ -62,21 +62,21 @@ class Stage:
     def __init__(self, config: LoaderConfig, num_operators: int) -> None:
         self._feed, self._num_operators = Feed(), num_operators
         self._config = config
-        self._pipeline: Pipeline = dali.build(config, self._graph, prefetch=config.dali.prefetch)
+        self._pipeline: Pipeline = dali.build_pipeline(config, self._graph, prefetch=config.dali.prefetch)
 
     def _graph(self) -> tuple:
-        node, *numbers = roc_graph.sources(self._feed, inside=True)
+        node, *numbers = roc_dali.input_nodes(self._feed, inside=True)
         if self._num_operators == 0:
             return (node.shape(), *numbers)
-        node = roc_graph.decoded(node, self._config)
-        return (roc_graph.resized(node, numbers, inside=True),) if self._num_operators > 1 else (node, *numbers)
+        node = roc_dali.decoded_node(node, self._config)
+        return (roc_dali.resized_node(node, numbers, inside=True),) if self._num_operators > 1 else (node, *numbers)
 
     def seconds(self, jobs: list[_Prepared]) -> float:
         """Time for all jobs, which a thread puts into a queue."""
-        background = Background(jobs, _AHEAD)
+        background = Prefetcher(jobs, _AHEAD)
         start = time.perf_counter()
         self._feed.start(iter(background))
-        for _ in dali.runs(self._pipeline):
+        for _ in dali.run_to_end(self._pipeline):
             self._feed.in_flight.popleft()
         seconds = time.perf_counter() - start
         background.close()
@@ -127,7 +127,7 @@ class DaliStages:
         """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""
         all_cuts = [self._cutter.cut(self._places[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
         jobs = [
-            _Prepared(Fed(cuts.encoded, roc_graph.numbers_of(cuts, flips, resolution, True)))
+            _Prepared(Fed(cuts.encoded, roc_dali.graph_numbers(cuts, flips, resolution, True)))
             for cuts, (_, _, flips) in zip(all_cuts, drawn, strict=True)
         ]
         num_bytes, num_pixels = (sum(int(cuts.counts[:, k].sum()) for cuts in all_cuts) for k in (BYTES, PIXELS))

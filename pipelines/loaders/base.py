@@ -1,4 +1,4 @@
-"""What all engines share: epoch, position and resolution, the wait clock, the counters, saving and resuming."""
+"""Shared by all engines: epoch, position, resolution, counters, saving and resuming, replacing bad samples."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class BaseLoader(ABC):
-    """Implements `pipelines.spec.Loader` but for the way an engine makes its batches (`_deliveries`)."""
+    """Implements `pipelines.spec.Loader` except for making batches; an engine implements `_deliveries`."""
 
     shares_boxes = False
     decodes_on_host = False
-    """Whether `_deliveries` yields batches in host memory, which the base takes to the device."""
+    """Whether `_deliveries` yields batches in host memory, which this class copies to the device."""
 
     def __init__(self, config: LoaderConfig, classes: tuple[str, ...], num_samples: int) -> None:
         self.config = config
@@ -36,10 +36,9 @@ class BaseLoader(ABC):
         self.counters = Counters()
         self.epoch = 0
         self._num_batches = num_batches(config, num_samples)
-        self._position = 0  # samples over all ranks that this epoch has handed out
+        self._position = 0  # samples over all ranks that this epoch has delivered
         self._resume_at: int | None = None  # set by load_state_dict until the next iteration
-        # Weak, so that an iteration left early ends there. Its threads hold the loader: while they run, one that nobody
-        # closes lives on.
+        # A weak reference, so that an abandoned iteration is closed. Its threads keep the loader alive while they run.
         self._running: weakref.ref[Generator[Delivery, None, None]] | None = None
         self._closed, self._process = False, os.getpid()
         on_gpu = torch.device(config.device).type == "cuda"
@@ -47,13 +46,13 @@ class BaseLoader(ABC):
 
     @abstractmethod
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        """This rank's batches of `epoch` at `resolution`, from global position `start` on.
+        """Yields this rank's batches of `epoch` at `resolution`, from global position `start` on.
 
-        Closing the generator must leave the engine ready for another call.
+        After the generator is closed, the engine must be ready for another call.
         """
 
     def _release(self) -> None:  # noqa: B027 (engines without workers have nothing to release)
-        """Ends workers and frees buffers; called once."""
+        """Stops workers and frees buffers; called once."""
 
     def __len__(self) -> int:
         return self._num_batches
@@ -61,12 +60,12 @@ class BaseLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         if self._closed:
             raise RuntimeError("this loader is closed; open another one")
-        if os.getpid() != self._process:  # its threads are not here, and who hands them work waits for ever
+        if os.getpid() != self._process:  # its threads are not in this process, so a batch would never come
             raise RuntimeError("this loader was opened in another process, before a fork; open one here")
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start
-        # Told now: generators begin when they are first asked, and other settings may hold by then.
+        # The settings are passed now, because a generator starts at its first batch, when they may have changed.
         deliveries = self._on_device(self._deliveries(start, self.epoch, self.resolution))
         self._running = weakref.ref(deliveries)
         return self._count(deliveries, self._running, self.epoch)
@@ -87,11 +86,11 @@ class BaseLoader(ABC):
         mine: weakref.ref[Generator[Delivery, None, None]],
         epoch: int,
     ) -> Generator[Batch, None, None]:
-        """Hands batches out, keeps the position and the counters."""
+        """Yields batches and updates the position and the counters."""
         step = self.config.batch_size * self.config.world_size
         try:
             while True:
-                if self._closed:  # to end here would look like the end of the epoch
+                if self._closed:  # returning would look like the end of the epoch
                     raise RuntimeError("this loader was closed while its epoch ran")
                 if self._running is not mine:
                     raise RuntimeError("a later iteration or load_state_dict ended this one; open another loader")
@@ -100,7 +99,7 @@ class BaseLoader(ABC):
                 self.counters.wait_seconds += time.perf_counter() - began
                 if delivery is None:
                     return
-                if self.epoch == epoch:  # else the next epoch was chosen already, whose position is 0
+                if self.epoch == epoch:  # else set_epoch has reset the position for the next epoch
                     self._position = min(self._position + step, self.num_samples)
                 self._add(delivery)
                 yield delivery.batch
@@ -124,7 +123,7 @@ class BaseLoader(ABC):
         self._running = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch of the next iteration; naming the epoch that was just loaded keeps its position."""
+        """Chooses the epoch of the next iteration. The epoch of a loaded state keeps its position."""
         if not 0 <= epoch <= MAX_EPOCH:
             raise InputError(f"epoch={epoch} must be in [0, {MAX_EPOCH}]")
         if epoch != self.epoch:
@@ -134,7 +133,7 @@ class BaseLoader(ABC):
         self.resolution = check_resolution(resolution)
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and samples handed out in it, with what must be the same for them to mean anything."""
+        """The epoch, the samples delivered in it, and the settings that must be the same to resume."""
         return {"epoch": self.epoch, "position": self._position} | self._identity()
 
     def _identity(self) -> dict[str, Any]:
@@ -145,11 +144,11 @@ class BaseLoader(ABC):
             if state.get(name) != here:
                 raise InputError(
                     f"{self.config.path}: the saved data position has {name}={state.get(name)}, this loader {here}; "
-                    "resume with the same data and settings, or start afresh"
+                    "resume with the same data and settings, or start again"
                 )
         epoch, position = state.get("epoch"), state.get("position")
         if not (isinstance(epoch, int) and 0 <= epoch <= MAX_EPOCH):
-            raise InputError(f"the saved data position has epoch={epoch!r}; it must be an integer from 0 on")
+            raise InputError(f"the saved data position has epoch={epoch!r}; it must be an integer >= 0")
         if not (isinstance(position, int) and 0 <= position <= self.num_samples):
             raise InputError(f"the saved data position={position!r} is not in [0, {self.num_samples}]")
         self._stop_running()
@@ -169,7 +168,7 @@ class BaseLoader(ABC):
 
 
 def check_device(config: LoaderConfig) -> None:
-    """Raises InputError unless the config's device is there."""
+    """Raises InputError unless the config's device exists."""
     try:
         device = torch.device(config.device)
     except RuntimeError:
@@ -187,24 +186,24 @@ def _sum(total: int | None, more: int | None) -> int | None:
 
 
 def empty_batch(resolution: int, device: str) -> Batch:
-    """The batch of a rank that gets nothing of a short last step."""
+    """The batch of a rank that gets no sample of a short last step."""
     images = torch.empty((0, resolution, resolution, 3), dtype=torch.uint8, device=device)
     numbers = torch.empty(0, dtype=torch.int64, device=device)
     return Batch(images, numbers, numbers.clone())
 
 
-MAX_BAD_IN_A_ROW = 100  # as many neighbors that cannot be decoded mean that the data set is broken, not a sample
+MAX_BAD_IN_A_ROW = 100  # after so many bad samples in a row the data set is considered damaged
 
 
 def retry_next(make: Callable[[int], T], index: int, num_samples: int, on_bad: str, bad_samples: list[str]) -> T:
-    """`make(index)`, or by the policy `on_bad` that of the next index that can be made.
+    """Returns `make(index)`; if that sample is bad and `on_bad` is "replace", the result of the next good one.
 
     Args:
-        make: raises BadSampleError for an index that cannot be used.
+        make: raises BadSampleError for a bad sample.
         index: the wanted sample.
-        num_samples: samples of the data set; after the last comes the first.
+        num_samples: samples of the data set; the first follows the last.
         on_bad: "stop" or "replace".
-        bad_samples: gets a line for each sample that was passed over.
+        bad_samples: gets a line for each skipped sample.
     """
     tries = min(num_samples, MAX_BAD_IN_A_ROW)
     for candidate in ((index + step) % num_samples for step in range(tries)):
@@ -215,4 +214,4 @@ def retry_next(make: Callable[[int], T], index: int, num_samples: int, on_bad: s
                 raise
             bad_samples.append(str(error))
             last = error
-    raise BadSampleError(f"{tries} samples in a row are bad, so none can stand in; the last: {last}", index)
+    raise BadSampleError(f"{tries} samples in a row are bad, so none can replace them; the last: {last}", index)

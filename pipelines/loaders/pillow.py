@@ -1,8 +1,8 @@
 """Engine `torch`: any source, decoded by Pillow in the worker processes of a torch DataLoader.
 
-The reference for pixels: every other engine is tested against it. Training crops are cut out first and resized then,
-as torchvision's `resized_crop` does, so that no pixel outside the box counts; evaluation crops are resized from a
-fractional box, which gives the grid and the weights of `Resize` followed by `CenterCrop`.
+Its pixels are the reference for all other engines. Training crops are cut out and then resized, as in torchvision's
+`resized_crop`, so pixels outside the box are not used. Evaluation crops are resized from a fractional box, which gives
+the sampling grid and the weights of `Resize` followed by `CenterCrop`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pipelines.sampling.order import batches
 from pipelines.sources import open_stored
 from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
 
-_PREFETCH = 4  # batches a worker prepares ahead: at 128 px and 128 images 6 MB each
-# Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and 10 MB instead of a batch.
+_PREFETCH = 4  # batches that a worker prepares ahead; 128 images of 128 px take 6 MB
+# Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and only 10 MB of pixels.
 _CHUNK = 32
 
 
 class _Job(NamedTuple):
-    """All that a batch depends on, so that workers hold no state: epoch and resolution change without a rebuild."""
+    """Everything that a batch depends on. Workers have no state, so epoch and resolution change without a rebuild."""
 
     epoch: int
     resolution: int
     indices: np.ndarray
 
 
-class _Made(NamedTuple):
-    """What a worker sends back. Errors travel as values: a raised one would arrive as text with its traceback."""
+class _Result(NamedTuple):
+    """A worker's result. Errors are values, because a raised error would arrive as text with its traceback."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -56,26 +56,26 @@ class _Decoded(NamedTuple):
 
 
 class _Batches(Dataset):
-    """Makes batches: a pure function of a job."""
+    """Makes a batch, a pure function of a job."""
 
     def __init__(self, source: Source, config: LoaderConfig) -> None:
         self._source = source
         self._config = config
 
-    def __getitem__(self, job: _Job) -> _Made:
+    def __getitem__(self, job: _Job) -> _Result:
         num, r = len(job.indices), job.resolution
         images = torch.empty((num, r, r, 3), dtype=torch.uint8)
         used = np.empty(num, np.int64)
-        made = _Made(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
+        result = _Result(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
         try:
-            num_bytes, num_pixels = self._fill(job, images.numpy(), used, made.bad_samples)
+            num_bytes, num_pixels = self._fill(job, images.numpy(), used, result.bad_samples)
         except (InputError, OSError) as error:
-            return made._replace(error=error)
+            return result._replace(error=error)
         labels = torch.from_numpy(np.asarray(self._source.labels)[used].astype(np.int64))
-        return made._replace(labels=labels, bytes_read=num_bytes, pixels_decoded=num_pixels)
+        return result._replace(labels=labels, bytes_read=num_bytes, pixels_decoded=num_pixels)
 
     def _fill(self, job: _Job, images: np.ndarray, used: np.ndarray, bad_samples: list[str]) -> tuple[int, int]:
-        """Writes crops and the indices they came from; returns encoded bytes and decoded pixels."""
+        """Fills in crops and their samples' indices; returns encoded bytes and decoded pixels."""
         num_bytes = num_pixels = 0
         for first in range(0, len(job.indices), _CHUNK):
             wanted = job.indices[first : first + _CHUNK]
@@ -103,7 +103,7 @@ class _Batches(Dataset):
 
 
 def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
-    """Cuts the box out, then resizes it: nothing outside the box is seen.
+    """Cuts the box out, then resizes it. Pixels outside the box are not used.
 
     Args:
         pixels: uint8 (h, w, 3).
@@ -119,7 +119,7 @@ def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndar
 
 
 def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
-    """Resizes a fractional box; the filter reaches over the box's border, as it does when the whole image is resized.
+    """Resizes a fractional box. The filter uses pixels outside the box, as when the whole image is resized.
 
     Args:
         pixels: uint8 (h, w, 3).
@@ -138,7 +138,7 @@ def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarr
 
 
 class _Jobs(Sampler):
-    """The jobs of the iteration that begins next; read in the parent process."""
+    """The jobs of the next iteration; read in the parent process."""
 
     def __init__(self, loader: TorchLoader) -> None:
         self._loader = loader
@@ -154,12 +154,12 @@ class _Jobs(Sampler):
 
 
 class TorchLoader(BaseLoader):
-    """Pillow in worker processes, each of one thread.
+    """Pillow in worker processes of one thread each.
 
-    Workers come from a fork server. Forked from this process they would start in 0.15 s, but with the memory of other
-    engines and without their threads, and after DALI was used such workers hung or crashed in tests and within 60
-    starts of a stress script; 60 of 60 starts from a fork server were clean. The server costs one import of torch per
-    process (3 to 7 s on 2 cores), and workers 0.1 s then.
+    Workers come from a fork server. Forked from this process they would start in 0.15 s, but with other engines' memory
+    and without their threads: after DALI was used, such workers hung or crashed in tests and within 60 starts of a
+    stress script. 60 of 60 starts from a fork server succeeded. The server imports torch once per process (3 to 7 s on
+    2 cores); then a worker starts in 0.1 s.
     """
 
     shares_boxes = True
@@ -178,32 +178,32 @@ class TorchLoader(BaseLoader):
             _Batches(source, config),
             sampler=self._jobs,
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=config.num_workers,
-            generator=torch.Generator(),  # of numbers that nobody uses; by default torch's own is drawn from
+            generator=torch.Generator(),  # unused, but without it DataLoader draws from torch's global generator
             pin_memory=torch.device(config.device).type == "cuda",
             **(workers if config.num_workers else {}),
         )
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         self._jobs.start, self._jobs.epoch, self._jobs.resolution = start, epoch, resolution
-        for made in self._received():
-            if made.error is not None:
-                raise made.error
-            batch = Batch(made.images, made.labels, made.indices)
-            yield Delivery(batch, made.bytes_read, made.pixels_decoded, made.bad_samples)
+        for result in self._received():
+            if result.error is not None:
+                raise result.error
+            batch = Batch(result.images, result.labels, result.indices)
+            yield Delivery(batch, result.bytes_read, result.pixels_decoded, result.bad_samples)
 
-    def _received(self) -> Iterator[_Made]:
+    def _received(self) -> Iterator[_Result]:
         try:
             with main_program_hidden():
                 iterator = iter(self._engine)
             yield from iterator
-        # Errors in workers arrive as values. These mean that a worker vanished, perhaps with a batch half sent.
+        # Errors in workers arrive as values. These errors mean that a worker died, perhaps while sending a batch.
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-                raise  # "Caught RuntimeError in DataLoader worker process 0" is one of ours
+                raise  # "Caught RuntimeError in DataLoader worker process 0" is an error of our code
             raise InputError(
-                f"{self.config.path}: a worker process died, most often for lack of memory; "
+                f"{self.config.path}: a worker process died, most often because memory ran out; "
                 "lower num_workers or batch_size"
             ) from error
 
@@ -213,5 +213,5 @@ class TorchLoader(BaseLoader):
             iterator._shutdown_workers()
 
 
-def _as_it_is(made: _Made) -> _Made:
-    return made
+def _unchanged(result: _Result) -> _Result:
+    return result

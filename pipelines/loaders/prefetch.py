@@ -1,4 +1,4 @@
-"""A thread that works ahead."""
+"""Prepares batches in a background thread."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 _END = object()
 
 
-class Background(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates over `items` in a thread, at most `depth` items ahead of the consumer.
 
-    An exception of `items` reaches the consumer after the items that came before it.
+    If `items` raises an exception, the consumer gets it after the items before it.
     """
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
@@ -29,7 +29,7 @@ class Background(Generic[T]):
                 if not self._put((item, None)):
                     return
             self._put((_END, None))
-        except Exception as error:  # whatever it is, the consumer must hear of it instead of waiting for ever
+        except Exception as error:  # any error must reach the consumer, else it would wait forever
             self._put((_END, error))
 
     def _put(self, entry: tuple[object, Exception | None]) -> bool:
@@ -53,5 +53,5 @@ class Background(Generic[T]):
     def close(self) -> None:
         """Stops the thread. Idempotent."""
         self._stop.set()
-        if self._thread is not threading.current_thread():  # where a garbage collection may find the last reference
+        if self._thread is not threading.current_thread():  # a garbage collection in the thread may close it
             self._thread.join()

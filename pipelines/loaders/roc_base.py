@@ -1,4 +1,4 @@
-"""What the engines that read RoC files share: the file, boxes drawn ahead, the pool of threads, the counters."""
+"""Shared by the engines that read RoC files: the file, boxes drawn ahead, the thread pool, the counters."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pipelines.roc.read_ahead import ReadAhead
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, Counters, LoaderConfig
 
-_DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together: 1 us each instead of 6
+_DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together; 1 us each instead of 6
 
 
 @dataclass
 class RocCounters(Counters):
-    """Counters that also tell what was saved."""
+    """Adds counters of the pixels that did not have to be decoded."""
 
     pixels_stored: int = 0
-    """Pixels of the samples' images at full size: what an engine that decodes whole images decodes."""
+    """Pixels of the samples' images at full size, which an engine without RoC would decode."""
     num_by_shift: list[int] = field(default_factory=lambda: [0] * (MAX_SHIFT + 1))
-    """How many samples came from the level with 2**shift times fewer pixels a side."""
+    """Number of samples by the level that was decoded; its sides are 2**shift times smaller."""
 
 
 class RocBase(BaseLoader):
-    """A loader of a .beton file, or of a folder of its parts, that takes its boxes from `pipelines.sampling.crops`."""
+    """A loader of a .beton file, or of a folder of its parts, with boxes of `pipelines.sampling.crops`."""
 
     shares_boxes = True
 
@@ -40,8 +40,8 @@ class RocBase(BaseLoader):
         super().__init__(config, self._reader.classes, len(self._reader))
         self.counters: RocCounters = RocCounters()
         self.last_shifts = np.empty(0, np.int64)
-        """int64 (B,): for each sample of the last batch, log2 of how much coarser than the image its level was. On a
-        GPU that is the batch to come, which is on its way already."""
+        """int64 (B,): the shift of the decoded level of each sample of the last batch. On a GPU it is the next batch,
+        whose copy to the device has started."""
         self._places = places_of(self._reader)
         self._read_ahead = ReadAhead(self._reader.data)
         self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
@@ -49,7 +49,7 @@ class RocBase(BaseLoader):
     def _draw(
         self, wanted: Iterator[np.ndarray], epoch: int, resolution: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Indices, boxes and flips of each batch, drawn for several batches at once."""
+        """Yields indices, boxes and flips of each batch; they are drawn for several batches at once."""
         at_once = max(1, _DRAWN_AT_ONCE // self.config.batch_size)
         while group := list(islice(wanted, at_once)):
             yxhw, flips = self._boxes(np.concatenate(group), epoch, resolution)
@@ -64,7 +64,7 @@ class RocBase(BaseLoader):
         return chosen.yxhw.astype(np.float64), chosen.flip
 
     def _note(self, indices: np.ndarray, counts: np.ndarray) -> tuple[int, int]:
-        """Counts what a batch saved; returns its bytes and pixels from `counts`, int64 (B, 3)."""
+        """Updates the counters of a batch; returns its bytes and pixels from `counts`, int64 (B, 3)."""
         self.last_shifts = counts[:, LEVEL_SHIFT]
         self.counters.pixels_stored += int(self._reader.sizes[indices].prod(axis=1).sum())
         for shift, num in enumerate(np.bincount(self.last_shifts)):

@@ -1,4 +1,4 @@
-"""What the two DALI engines share: building and running pipelines, tensors, finding the image that DALI choked on."""
+"""Shared by the DALI engines: building and running pipelines, tensors, finding bad images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from pipelines.spec import BadSampleError, InputError, LoaderConfig, Source
 PREFETCH = 2  # batches in flight inside DALI
 
 
-def build(
+def build_pipeline(
     config: LoaderConfig,
     graph: Callable[[], Sequence[Any]],
     seed: int = 0,
     batch_size: int = 0,
     prefetch: int = PREFETCH,
 ) -> Pipeline:
-    """A pipeline whose outputs `graph` gives, on the CPU or the GPU as the config says.
+    """Builds a pipeline on the config's device.
 
-    The dynamic executor counts references to its buffers, so tensors handed out without a copy stay valid.
+    The dynamic executor counts references to its buffers, so tensors that share them stay valid.
+
+    Args:
+        config: device and number of threads.
+        graph: creates the nodes of the outputs.
+        seed: of DALI's random operators.
+        batch_size: instead of the config's.
+        prefetch: batches inside DALI.
     """
     pipeline = Pipeline(
         batch_size=batch_size or config.batch_size,
@@ -49,16 +56,16 @@ def device_id(config: LoaderConfig) -> int | None:
 
 
 def decoder_arguments(config: LoaderConfig, part: bool = False) -> dict[str, Any]:
-    """Arguments of all decoders: GPU if there is one, pixels as Pillow and libjpeg-turbo give them.
+    """Arguments of all decoders, for pixels like those of Pillow and libjpeg-turbo.
 
     Args:
         config: the device.
-        part: whether the decoder gives a part of each image. On a GPU its chroma then is DALI's own default: nvJPEG
-            before 13.2 is wrong by a pixel at the edges of parts in the other way of upsampling, so nvImageCodec has
-            the CPU decode them, without a word.
+        part: whether the decoder decodes a part of each image. On a GPU the chroma upsampling is DALI's default then:
+            with fancy upsampling nvJPEG before 13.2 is wrong by a pixel at the edges of parts, so nvImageCodec would
+            silently decode them on the CPU.
     """
     device = "cpu" if device_id(config) is None else "mixed"
-    # Pillow and torchvision leave EXIF orientation alone; fancy upsampling is what libjpeg-turbo does with chroma.
+    # Pillow and torchvision ignore the EXIF orientation; libjpeg-turbo upsamples chroma in the fancy way.
     return {
         "device": device,
         "output_type": types.RGB,
@@ -68,7 +75,7 @@ def decoder_arguments(config: LoaderConfig, part: bool = False) -> dict[str, Any
 
 
 def gpu_arguments(config: LoaderConfig) -> dict[str, Any]:
-    """Arguments that a decoder on the GPU takes beside `decoder_arguments`; none on the CPU."""
+    """Additional arguments of a decoder on the GPU; none on the CPU."""
     if device_id(config) is None:
         return {}
     options = config.dali
@@ -81,8 +88,8 @@ def gpu_arguments(config: LoaderConfig) -> dict[str, Any]:
     }
 
 
-def runs(pipeline: Pipeline) -> Iterator[tuple]:
-    """Outputs of `pipeline` until its external source raises StopIteration; afterwards it can be run again."""
+def run_to_end(pipeline: Pipeline) -> Iterator[tuple]:
+    """Yields the outputs until the external source raises StopIteration; then the pipeline can be run again."""
     pipeline.reset()
     try:
         while True:
@@ -97,44 +104,44 @@ def to_torch(outputs: Any, config: LoaderConfig) -> torch.Tensor:
     return tensor if device_id(config) is None else tensor.to(config.device)
 
 
-def numbers(outputs: Any) -> np.ndarray:
-    """One small output that lives on the CPU, as an array (B, ...)."""
+def to_numpy(outputs: Any) -> np.ndarray:
+    """One small output on the CPU as an array (B, ...)."""
     return np.array(outputs.as_tensor())
 
 
-def reason(error: RuntimeError) -> str:
-    """The line of DALI's long message that says what happened."""
+def error_reason(error: RuntimeError) -> str:
+    """The line of DALI's long error message with the reason."""
     lines = [line.strip() for line in str(error).splitlines()]
     after = lines[lines.index("encountered:") + 1 :] if "encountered:" in lines else lines
     return next((line for line in after if line), "no reason given")
 
 
 def find_bad(source: Source, indices: Iterable[int], config: LoaderConfig, error: RuntimeError) -> dict[int, str]:
-    """Which of the samples that were in flight when DALI failed cannot be decoded, and why.
+    """Finds the samples that cannot be decoded among those that were in flight when DALI failed.
 
-    DALI names neither sample nor file for most kinds of damage. Pillow is asked first; what only DALI cannot
-    decode is found by giving it one image at a time.
+    For most kinds of damage DALI names neither sample nor file. Pillow is tried first, then DALI with one image at a
+    time.
 
     Returns:
-        index: line that names the file.
+        A line that names the file, by index.
 
     Raises:
-        InputError: none of them; DALI failed for another reason.
+        InputError: all can be decoded; DALI failed for another reason.
     """
     indices = sorted({int(index) for index in indices})
-    found = {index: line for index in indices if (line := _pillow_says(source, index))}
-    found = found or {index: line for index in indices if (line := _dali_says(source, index, config))}
+    found = {index: line for index in indices if (line := _pillow_error(source, index))}
+    found = found or {index: line for index in indices if (line := _dali_error(source, index, config))}
     if not found:
-        raise InputError(f"{config.path}: DALI failed, and not for a bad image: {reason(error)}") from error
+        raise InputError(f"{config.path}: DALI failed, but no image is bad: {error_reason(error)}") from error
     return found
 
 
 def is_good(source: Source, index: int) -> bool:
     """Whether Pillow can decode the sample."""
-    return _pillow_says(source, index) is None
+    return _pillow_error(source, index) is None
 
 
-def _pillow_says(source: Source, index: int) -> str | None:
+def _pillow_error(source: Source, index: int) -> str | None:
     try:
         decode_rgb(source.read(index), source.name(index), index)
     except BadSampleError as error:
@@ -142,28 +149,28 @@ def _pillow_says(source: Source, index: int) -> str | None:
     return None
 
 
-def _dali_says(source: Source, index: int, config: LoaderConfig) -> str | None:
-    refused = refusal(np.frombuffer(source.read(index), np.uint8), config)
+def _dali_error(source: Source, index: int, config: LoaderConfig) -> str | None:
+    refused = decoding_error(np.frombuffer(source.read(index), np.uint8), config)
     if refused is None:
         return None
     return f"{source.name(index)}: DALI cannot decode it ({refused}), Pillow can; replace it or re-encode it"
 
 
-def refusal(encoded: np.ndarray, config: LoaderConfig) -> str | None:
-    """Why DALI does not decode an image file, uint8 (n,); None if it does."""
+def decoding_error(encoded: np.ndarray, config: LoaderConfig) -> str | None:
+    """Why DALI cannot decode an image file, uint8 (n,); None if it can."""
 
     def graph() -> tuple:
         node = fn.external_source(source=lambda: [encoded], batch=True, dtype=types.UINT8, ndim=1)
         return (fn.decoders.image(node, **decoder_arguments(config)),)
 
     try:
-        build(config, graph, batch_size=1).run()
+        build_pipeline(config, graph, batch_size=1).run()
     except RuntimeError as error:
-        return reason(error)
+        return error_reason(error)
     return None
 
 
 def raise_bad(found: dict[int, str]) -> None:
-    """Stops the run at the first of the bad samples."""
+    """Raises BadSampleError for the first of the bad samples."""
     index, line = next(iter(found.items()))
     raise BadSampleError(line, index) from None

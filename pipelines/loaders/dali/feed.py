@@ -1,20 +1,30 @@
-"""What DALI's two external sources take from a queue: encoded images without a copy, and numbers that are copied."""
+"""Engines that feed DALI: encoded images go in through a queue, finished batches come out."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from nvidia.dali import fn, types
+import torch
+from nvidia.dali import Pipeline, fn, types
+
+from pipelines.loaders.base import BaseLoader, empty_batch
+from pipelines.loaders.dali import common as dali
+from pipelines.loaders.delivery import Delivery, to_device
+from pipelines.loaders.prefetch import Prefetcher
+from pipelines.sampling.order import batches
+from pipelines.spec import BadSampleError, Batch
 
 
 class Fed(NamedTuple):
-    """What DALI gets of one batch.
+    """DALI's inputs for one batch.
 
     Attributes:
-        encoded: uint8 (B, m) or a list of B uint8 arrays; must stay as they are until the batch has come out.
+        encoded: uint8 (B, m) or a list of B uint8 arrays; must not change until the batch has come out.
         numbers: small arrays of B rows each.
     """
 
@@ -22,18 +32,32 @@ class Fed(NamedTuple):
     numbers: tuple[np.ndarray, ...]
 
 
-class Job(Protocol):
-    """A batch before decoding."""
+@dataclass
+class Job:
+    """A batch before decoding. All jobs inside DALI have the same epoch and resolution.
 
+    Attributes:
+        indices: int64 (B,), the samples that are delivered, replacements included.
+        wanted: int64 (B,), the samples of the order.
+        epoch, resolution: of the iteration that it belongs to.
+        feed: DALI's inputs.
+        bad_samples: one line for each sample that was replaced.
+    """
+
+    indices: np.ndarray
+    wanted: np.ndarray
+    epoch: int
+    resolution: int
     feed: Fed
+    bad_samples: list[str]
 
 
 class Feed:
-    """Hands jobs to DALI, whose callbacks come in pairs, in any order, from the thread that runs the pipeline.
+    """Hands jobs to DALI. Its two callbacks are called in any order by the thread that runs the pipeline.
 
     Attributes:
-        in_flight: jobs that DALI has and that have not come out yet, oldest first.
-        error: what ended the jobs early; DALI was told that they were at their end, so that all before come out first.
+        in_flight: jobs inside DALI, oldest first.
+        error: the error that ended the jobs early. DALI sees the end of the jobs, so all batches before come out first.
     """
 
     def __init__(self) -> None:
@@ -43,22 +67,22 @@ class Feed:
         self._waiting: tuple[deque, deque] = deque(), deque()
 
     def start(self, jobs: Iterator[Any]) -> None:
-        """A new iteration takes jobs from here."""
+        """Starts a new iteration over `jobs`, which have an attribute `feed`."""
         self.error = None
-        self.go_on(jobs)
+        self.resume(jobs)
 
-    def go_on(self, jobs: Iterator[Any]) -> None:
-        """After a failure, the same iteration takes jobs from here; an `error` that was met stays to be raised."""
+    def resume(self, jobs: Iterator[Any]) -> None:
+        """Continues the same iteration with `jobs` after a failure; keeps `error`."""
         self._jobs = jobs
         for waiting in self._waiting:
             waiting.clear()
 
     def encoded(self) -> tuple:
-        """The first callback."""
+        """The callback for encoded images."""
         return (self._next(0).encoded,)
 
     def numbers(self) -> tuple:
-        """The second one."""
+        """The callback for the small arrays."""
         return self._next(1).numbers
 
     def _next(self, which: int) -> Fed:
@@ -68,7 +92,7 @@ class Feed:
                 waiting.append(job.feed)
         return self._waiting[which].popleft()
 
-    def _take(self) -> Job:
+    def _take(self) -> Any:
         try:
             job = next(self._jobs)
         except StopIteration:
@@ -80,13 +104,139 @@ class Feed:
         return job
 
 
-def external_sources(feed: Feed, numbers: list[Any]) -> list[Any]:
-    """Graph nodes of the encoded images and of the numbers, whose DALI types are given.
+def external_sources(feed: Feed, dtypes: Sequence[Any], ndims: Sequence[int] = ()) -> list[Any]:
+    """Graph nodes of the encoded images and of the small arrays.
 
-    The images are not copied, which would take longer than cutting them; copying is faster for the small arrays.
+    The images are not copied, because that would take longer than cutting them. Small arrays are faster to copy.
+
+    Args:
+        feed: supplies the inputs.
+        dtypes: DALI types of the small arrays.
+        ndims: dimensions of one sample of each small array; 1 by default.
     """
     options = {"batch": True, "no_copy": True}
     images = fn.external_source(source=feed.encoded, num_outputs=1, dtype=[types.UINT8], ndim=[1], **options)
-    count = len(numbers)
-    small = fn.external_source(source=feed.numbers, num_outputs=count, batch=True, dtype=numbers, ndim=[1] * count)
+    ndims = list(ndims) or [1] * len(dtypes)
+    small = fn.external_source(source=feed.numbers, num_outputs=len(dtypes), batch=True, dtype=list(dtypes), ndim=ndims)
     return [*images, *small]
+
+
+class FedLoader(BaseLoader):
+    """A loader that feeds DALI with jobs. It finds bad samples after DALI's errors, and replaces them or stops.
+
+    DALI has no state that must be saved, because a sample's position is a pure function of seed, epoch and index.
+    """
+
+    shares_boxes = True
+
+    def _start_pipeline(self, prefetch: int, ahead: int) -> None:
+        """Builds the pipeline; called at the end of a subclass's __init__.
+
+        Args:
+            prefetch: batches inside DALI.
+            ahead: batches that a thread prepares in addition; 0 prepares them in the calling thread.
+        """
+        self._prefetch, self._ahead = prefetch, ahead
+        self._known_bad: dict[tuple[int, int, int], str] = {}  # by epoch, resolution and index: found only by decoding
+        self._failed: list[Any] = []  # jobs that a failed pipeline's threads may still be reading
+        self._feed = Feed()
+        self._pipeline: Pipeline | None = self._build()
+
+    def _build(self) -> Pipeline:
+        return dali.build_pipeline(self.config, self._graph, prefetch=self._prefetch)
+
+    @abstractmethod
+    def _graph(self) -> tuple:
+        """Nodes of DALI's outputs; the first one is the images."""
+
+    @abstractmethod
+    def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[Any]:
+        """Prepares the jobs of batches that are not empty."""
+
+    @abstractmethod
+    def _costs(self, job: Any, outputs: tuple) -> tuple[int, int]:
+        """Encoded bytes and decoded pixels of a job that has come out of DALI."""
+
+    @abstractmethod
+    def _find_bad(self, failed: list[Any], error: RuntimeError) -> dict[int, str]:
+        """Lines for the bad samples among failed jobs, by index. Raises InputError if there is none."""
+
+    @property
+    @abstractmethod
+    def _labels(self) -> np.ndarray:
+        """int64 (N,): labels of the data set."""
+
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        wanted = list(batches(self.config, self.num_samples, epoch, start))
+        jobs = self._jobs([indices for indices in wanted if len(indices)], epoch, resolution)
+        background = Prefetcher(jobs, self._ahead) if self._ahead else None
+        jobs = iter(background) if background else jobs
+        self._feed.start(jobs)
+        try:
+            while True:
+                try:
+                    yield from self._run_pipeline()
+                    break
+                except RuntimeError as error:
+                    jobs = self._after_failure(error, jobs)
+                    self._feed.resume(jobs)
+            if self._feed.error is not None:
+                raise self._feed.error
+            if wanted and not len(wanted[-1]):
+                yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
+        finally:
+            self._drain()
+            if background:
+                background.close()
+
+    def _run_pipeline(self) -> Iterator[Delivery]:
+        for outputs in dali.run_to_end(self._pipeline):
+            job = self._feed.in_flight.popleft()
+            num_bytes, num_pixels = self._costs(job, outputs)
+            device = self.config.device
+            labels = to_device(torch.from_numpy(self._labels[job.indices]), device)
+            indices = to_device(torch.from_numpy(job.indices), device)
+            batch = Batch(dali.to_torch(outputs[0], self.config), labels, indices)
+            yield Delivery(batch, num_bytes, num_pixels, job.bad_samples)
+
+    def _after_failure(self, error: RuntimeError, rest: Iterator[Any]) -> Iterator[Any]:
+        """Finds the bad samples among the jobs in flight. Depending on `on_bad` it stops or returns the jobs to do."""
+        # A pipeline cannot be used after an error. Its threads may run for a while, and they read the jobs' arrays.
+        self._failed = failed = list(self._feed.in_flight)
+        self._feed.in_flight.clear()
+        self._pipeline = self._build()
+        found = self._find_bad(failed, error)
+        if self.config.on_bad == "stop":
+            dali.raise_bad(found)
+        for index, line in found.items():
+            self._known_bad[self._bad_key(index, failed[0].epoch, failed[0].resolution)] = line
+        return self._repeat(failed, rest)
+
+    def _repeat(self, failed: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
+        for job in failed:
+            yield from self._jobs([job.wanted], job.epoch, job.resolution)
+        yield from rest
+
+    def _bad_key(self, index: int, epoch: int, resolution: int) -> tuple[int, int, int]:
+        return epoch, resolution, index
+
+    def _check_known_bad(self, index: int, epoch: int, resolution: int) -> None:
+        """Raises BadSampleError if DALI failed at this sample before."""
+        if line := self._known_bad.get(self._bad_key(index, epoch, resolution)):
+            raise BadSampleError(line, index)
+
+    def _drain(self) -> None:
+        """Takes the remaining batches out of DALI, so that the next iteration finds the pipeline empty."""
+        self._feed.start(iter(()))
+        if self._feed.in_flight:
+            try:
+                for _ in dali.run_to_end(self._pipeline):
+                    pass
+            except RuntimeError:
+                self._failed = list(self._feed.in_flight)
+                self._pipeline = self._build()
+            self._feed.in_flight.clear()
+
+    def _release(self) -> None:
+        super()._release()
+        self._pipeline, self._failed = None, []  # ends DALI's threads and frees its memory on the device

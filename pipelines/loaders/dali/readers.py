@@ -1,4 +1,4 @@
-"""DALI's two readers under one roof: which samples a pipeline of engine `dali` delivers, in which order."""
+"""The two readers of engine `dali`: which samples a pipeline delivers, in which order."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SHUFFLE_BUFFER = 4096  # samples; DALI's default is 1024. At 110 KB each 450 MB
 
 
 class Reading(ABC):
-    """What one rank reads in the rest of an epoch.
+    """The rest of an epoch on one rank.
 
     Attributes:
         num_runs: runs of the pipeline.
-        num_skipped: of these, the first ones, which were handed out before and are only run through.
-        num_empty: batches without samples after them, of a rank that gets nothing of a short last step.
+        num_skipped: number of first runs whose batches were delivered before and are skipped.
+        num_empty: empty batches at the end, if this rank gets no sample of a short last step.
     """
 
     num_runs: int
@@ -36,29 +36,29 @@ class Reading(ABC):
 
     @abstractmethod
     def nodes(self) -> tuple[Any, Any]:
-        """Graph nodes of the encoded images and of the number that `indices` translates."""
+        """Graph nodes of the encoded images and of the numbers that `indices` translates."""
 
     @abstractmethod
     def indices(self, numbers: np.ndarray, run: int) -> np.ndarray:
-        """int64: positions in the data set of what run `run` delivers; padding is left out, so perhaps empty."""
+        """int64: positions in the data set of the samples of run `run`, without padding; may be empty."""
 
     @abstractmethod
     def suspects(self, run: int) -> np.ndarray:
-        """int64: positions in the data set of what run `run` and those in flight behind it read."""
+        """int64: positions in the data set of the samples that run `run` and the runs in flight after it read."""
 
 
 class FileReading(Reading):
-    """`fn.readers.file` over the list of files that `pipelines.sampling.order` gives this rank.
+    """`fn.readers.file` over this rank's files in the order of `pipelines.sampling.order`.
 
-    DALI's own shuffling permutes the list once and then within a buffer; giving it a new list each epoch is as cheap
-    (3 s for 1.28 million files) and shuffles everything. It also lets an epoch begin anywhere.
+    DALI's own shuffling permutes the list once and then within a buffer. A new list for each epoch takes about as long
+    (3 s for 1.28 million files), shuffles everything, and can begin anywhere.
     """
 
-    def __init__(self, source: FolderSource, config: LoaderConfig, epoch: int, start: int, stand_ins: dict) -> None:
+    def __init__(self, source: FolderSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> None:
         self._source = source
         self._batches = list(batches(config, len(source), epoch, start))
         order = np.concatenate([*self._batches, np.empty(0, np.int64)])
-        self._order = np.array([stand_ins.get(int(i), int(i)) for i in order], np.int64) if stand_ins else order
+        self._order = np.array([replacements.get(int(i), int(i)) for i in order], np.int64) if replacements else order
         self._batch_size = config.batch_size
         self.num_runs = sum(1 for part in self._batches if len(part))
         self.num_empty = len(self._batches) - self.num_runs
@@ -78,23 +78,23 @@ class FileReading(Reading):
 class ShardReading(Reading):
     """`fn.readers.webdataset` over shards in an order that changes each epoch, with DALI's shuffle buffer.
 
-    Each rank reads one contiguous part of that order. DALI cannot seek in it, so what was handed out before an
-    interruption is run through again.
+    Each rank reads one contiguous part of that order. DALI cannot seek, so a resumed epoch reads and skips the batches
+    that were delivered before.
     """
 
-    def __init__(self, source: TarSource, config: LoaderConfig, epoch: int, start: int, stand_ins: dict) -> None:
+    def __init__(self, source: TarSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> None:
         self._source, self._config = source, config
         first, end = (len(source) * k // config.world_size for k in (config.rank, config.rank + 1))
-        self._share = end - first  # DALI cuts the shards' samples into ranks there
+        self._share = end - first  # as DALI divides the shards' samples among ranks
         self.num_runs = num_batches(config, len(source))
         step = config.batch_size * config.world_size
         self.num_skipped = min(-(-start // step), self.num_runs)
         shards = [source.shards[i] for i in epoch_order(len(source.shards), config.seed, epoch, config.shuffle)]
         self._paths = [str(shard) for shard in shards]
         self._indexes = [_checked_index(shard) for shard in shards]
-        self._folder = tempfile.TemporaryDirectory(prefix="stand-ins-") if stand_ins else None
+        self._folder = tempfile.TemporaryDirectory(prefix="replacements-") if replacements else None
         if self._folder:
-            self._indexes = [_redirect(path, source, stand_ins, Path(self._folder.name)) for path in self._indexes]
+            self._indexes = [_redirect(path, source, replacements, Path(self._folder.name)) for path in self._indexes]
         self._seed = _seed(config, epoch)
 
     def nodes(self) -> tuple[Any, Any]:
@@ -119,20 +119,20 @@ class ShardReading(Reading):
         return self._source.positions(numbers.ravel()[:valid])
 
     def suspects(self, run: int) -> np.ndarray:
-        """What a second reader with the same seed delivers there, for DALI shuffles by itself."""
-        pipeline = dali.build(self._config, lambda: (self.nodes()[1],), self._seed)
-        delivered = [dali.numbers(pipeline.run()[0]) for _ in range(min(run + dali.PREFETCH + 2, self.num_runs))]
+        """The samples that a second reader with the same seed delivers, because DALI shuffles by itself."""
+        pipeline = dali.build_pipeline(self._config, lambda: (self.nodes()[1],), self._seed)
+        delivered = [dali.to_numpy(pipeline.run()[0]) for _ in range(min(run + dali.PREFETCH + 2, self.num_runs))]
         return self._source.positions(np.concatenate([part.ravel() for part in delivered[run:]]))
 
 
-def plan(source: FolderSource | TarSource, config: LoaderConfig, epoch: int, start: int, stand_ins: dict) -> Reading:
-    """What to read from global position `start` of `epoch` on, with `stand_ins` in place of bad samples."""
+def plan(source: FolderSource | TarSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> Reading:
+    """The rest of `epoch` from global position `start` on, with `replacements` (index by bad index)."""
     kind = ShardReading if isinstance(source, TarSource) else FileReading
-    return kind(source, config, epoch, start, stand_ins)
+    return kind(source, config, epoch, start, replacements)
 
 
 def neighbors(source: FolderSource | TarSource, index: int) -> list[int]:
-    """Samples that may stand in for `index`, nearest first; in shards, those of the same shard."""
+    """Samples that may replace `index`, nearest first; in shards, those of the same shard."""
     others = [(index + step) % len(source) for step in range(1, len(source))]
     if isinstance(source, TarSource):
         others = [i for i in others if _shard_of(source, i) == _shard_of(source, index)]
@@ -149,7 +149,7 @@ def _seed(config: LoaderConfig, epoch: int) -> int:
 
 
 def _checked_index(shard: Path) -> str:
-    """The path of the shard's index file, which must list the members that DALI hands out as numbers."""
+    """The path of the shard's index file. It must list the .index members, which DALI delivers as numbers."""
     index = shard.with_suffix(".idx")
     remedy = "write the shards with: python tools/convert_imagenet.py SOURCE DEST --format webdataset"
     if not index.exists():
@@ -163,12 +163,12 @@ def _checked_index(shard: Path) -> str:
     return str(index)
 
 
-def _redirect(path: str, source: TarSource, stand_ins: dict[int, int], folder: Path) -> str:
-    """A copy of an index file in which the lines of bad samples are those of their stand-ins."""
+def _redirect(path: str, source: TarSource, replacements: dict[int, int], folder: Path) -> str:
+    """A copy of an index file in which bad samples have the lines of their replacements."""
     lines = Path(path).read_text().splitlines()
     place = {line.split(" ")[3].partition(".")[0]: k for k, line in enumerate(lines) if k}
     changed = list(lines)
-    for bad, good in stand_ins.items():
+    for bad, good in replacements.items():
         if source.keys[bad] in place and source.keys[good] in place:
             changed[place[source.keys[bad]]] = lines[place[source.keys[good]]]
     if changed == lines:

@@ -42,11 +42,11 @@ class DALILoader(BaseLoader):
     def __init__(self, config: LoaderConfig) -> None:
         self._source = open_stored(config.path)
         super().__init__(config, self._source.classes, len(self._source))
-        self._stand_ins: dict[int, int] = {}
+        self._replacements: dict[int, int] = {}
         self._runs_left = 0  # runs that DALI may still start in this epoch
         self._running_resolution = config.resolution
-        self._kept: Pipeline | None = None  # at the start of an epoch in stored order
-        plan(self._source, config, 0, 0, {})  # shards of a wrong kind are told now
+        self._kept: Pipeline | None = None  # at the start of an epoch in stored order, for the next epoch
+        plan(self._source, config, 0, 0, {})  # reports unusable shards now
 
     def _graph(self, reading: Reading) -> tuple:
         crop = self.config.crop
@@ -103,7 +103,7 @@ class DALILoader(BaseLoader):
         self._running_resolution = resolution
         handed_out, bad_samples = 0, []
         while True:
-            reading = plan(self._source, self.config, epoch, start, self._stand_ins)
+            reading = plan(self._source, self.config, epoch, start, self._replacements)
             run, first = 0, max(handed_out, reading.num_skipped)
             try:
                 for outputs in self._outputs(reading, start, epoch) if first < reading.num_runs else ():
@@ -124,38 +124,38 @@ class DALILoader(BaseLoader):
         kept, self._kept = self._kept, None
         if not (kept and same_again):
             seed = random_words(self.config.seed, STREAM_DALI_PIPELINE, epoch, np.array([self.config.rank]), 1)
-            kept = dali.build(self.config, lambda: self._graph(reading), int(seed[0, 0]) & 0x7FFFFFFF)
+            kept = dali.build_pipeline(self.config, lambda: self._graph(reading), int(seed[0, 0]) & 0x7FFFFFFF)
         self._runs_left = reading.num_runs
-        yield from dali.runs(kept)
+        yield from dali.run_to_end(kept)
         self._kept = kept if same_again else None
 
     def _delivery(self, outputs: tuple, reading: Reading, run: int, bad_samples: list[str]) -> Delivery:
         images, number, shapes, encoded_shapes = outputs
-        indices = reading.indices(dali.numbers(number), run)
+        indices = reading.indices(dali.to_numpy(number), run)
         num, device = len(indices), self.config.device
         labels = torch.from_numpy(np.asarray(self._source.labels)[indices].astype(np.int64))
         numbers = (to_device(part, device) for part in (labels, torch.from_numpy(indices)))
         batch = Batch(dali.to_torch(images, self.config)[:num], *numbers)
-        pixels = int(dali.numbers(shapes)[:num, :2].prod(axis=1).sum())
-        return Delivery(batch, int(dali.numbers(encoded_shapes)[:num].sum()), pixels, bad_samples)
+        pixels = int(dali.to_numpy(shapes)[:num, :2].prod(axis=1).sum())
+        return Delivery(batch, int(dali.to_numpy(encoded_shapes)[:num].sum()), pixels, bad_samples)
 
     def _after_failure(self, error: RuntimeError, suspects: np.ndarray) -> list[str]:
-        """Finds the bad samples; by the policy stops, or notes stand-ins and returns a line for each."""
+        """Finds the bad samples. Depending on `on_bad` it stops, or chooses replacements; returns a line for each."""
         self._kept = None
         found = dali.find_bad(self._source, suspects, self.config, error)
         if self.config.on_bad == "stop":
             dali.raise_bad(found)
-        self._stand_ins |= {index: self._stand_in(index, found) for index in found}
+        self._replacements |= {index: self._replacement(index, found) for index in found}
         return list(found.values())
 
-    def _stand_in(self, index: int, found: dict[int, str]) -> int:
+    def _replacement(self, index: int, found: dict[int, str]) -> int:
         for candidate in neighbors(self._source, index):
-            if candidate not in found and candidate not in self._stand_ins and dali.is_good(self._source, candidate):
+            if candidate not in found and candidate not in self._replacements and dali.is_good(self._source, candidate):
                 return candidate
-        raise BadSampleError(f"{found[index]}; no sample near it can stand in", index)
+        raise BadSampleError(f"{found[index]}; no sample near it can replace it", index)
 
     def _release(self) -> None:
-        self._kept = None  # with its threads and its memory on the device
+        self._kept = None  # ends DALI's threads and frees its memory on the device
 
     def _identity(self) -> dict[str, Any]:
         identity = super()._identity()

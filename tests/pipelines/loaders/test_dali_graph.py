@@ -11,7 +11,7 @@ pytest.importorskip("nvidia.dali")
 
 from nvidia.dali import Pipeline, fn
 
-from pipelines.loaders.dali import roc_graph
+from pipelines.loaders.dali import roc
 from pipelines.loaders.dali.feed import Feed
 from pipelines.loaders.dali.slice import DALISliceLoader
 from pipelines.loaders.dali.stock import DALILoader
@@ -30,11 +30,11 @@ class Folder:
 def drawn(engine: str, config: LoaderConfig) -> tuple:
     """Nodes of an engine's outputs."""
     if engine == "roc-dali":
-        encoded, *numbers = roc_graph.sources(Feed(), isinstance(config.crop, TrainCrop))
-        pixels = roc_graph.decoded(encoded, config)
-        return (roc_graph.resized(pixels, numbers, isinstance(config.crop, TrainCrop)),)
+        encoded, *numbers = roc.input_nodes(Feed(), isinstance(config.crop, TrainCrop))
+        pixels = roc.decoded_node(encoded, config)
+        return (roc.resized_node(pixels, numbers, isinstance(config.crop, TrainCrop)),)
     loader = LOADERS[engine].__new__(LOADERS[engine])
-    loader.config = config
+    loader.config, loader._feed = config, Feed()
     return loader._graph(Folder()) if engine == "dali" else loader._graph()
 
 

@@ -20,7 +20,7 @@ from tests.pipelines.roc.conftest import photo
 
 pytest.importorskip("nvidia.dali")
 
-from pipelines.loaders.dali import roc_graph
+from pipelines.loaders.dali import roc
 
 SIZES = [(180 + 9 * k, 260 - 7 * k) for k in range(24)]
 INF = float("inf")
@@ -172,21 +172,21 @@ def test_what_dali_alone_refuses_is_named_too(photos, tmp_path, monkeypatch):
     """As if our decoder took what DALI does not."""
     path = damaged(photos, tmp_path / "bad.beton", 17, "tables")
     with open_loader("roc-dali", config(path, crop=EvalCrop(), min_zoom=INF)) as loader:
-        monkeypatch.setattr(loader, "_ours_says", lambda _: {})
+        monkeypatch.setattr(loader, "_not_decoded_by_us", lambda _: {})
         with pytest.raises(BadSampleError, match=r"sample 17: DALI cannot decode it \(.*\), our decoder can"):
             list(loader)
 
 
 def test_when_nothing_is_bad_the_failure_is_dalis_own(photos, monkeypatch):
     with open_loader("roc-dali", config(photos)) as loader:
-        numbers_of = roc_graph.numbers_of
+        numbers_of = roc.graph_numbers
 
         def outside(*arguments):
             start, *rest = numbers_of(*arguments)
             return (start + 10_000, *rest)
 
-        monkeypatch.setattr(roc_graph, "numbers_of", outside)
-        with pytest.raises(InputError, match="DALI failed, and not for a bad image: ") as caught:
+        monkeypatch.setattr(roc, "graph_numbers", outside)
+        with pytest.raises(InputError, match="DALI failed, but no image is bad: ") as caught:
             list(loader)
         assert not isinstance(caught.value, BadSampleError)
 

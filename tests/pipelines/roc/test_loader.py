@@ -14,8 +14,8 @@ from pipelines.conversion.converter import convert
 from pipelines.conversion.task import ConversionConfig
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders import open_loader
+from pipelines.loaders.delivery import HostBuffers
 from pipelines.loaders.roc import RocLoader
-from pipelines.loaders.staging import Staging
 from pipelines.roc import encoder
 from pipelines.roc.read_ahead import ReadAhead
 from pipelines.sampling.crops import crop_boxes
@@ -189,7 +189,7 @@ def test_batches_that_are_kept_stay_as_they_are(roc_file):
 
 
 def test_buffers_come_back_when_the_batch_is_gone():
-    staging = Staging("cpu")
+    staging = HostBuffers("cpu")
     first = staging.take(4, 32)
     address = first.data_ptr()
     part = first[1:]

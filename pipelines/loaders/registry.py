@@ -1,0 +1,125 @@
+"""The engines by name: which module, package and data each one needs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
+
+
+class _Engine(NamedTuple):
+    """What an engine needs.
+
+    Attributes:
+        module: imported when the engine is opened, because FFCV takes 6 s and DALI 2 s to import.
+        loader: name of the class.
+        package: the package that must be installed, or None.
+        extra: the extra of roc-fixres that installs it.
+        kinds: kinds of paths that it reads: "folder", "beton", "parts", "shards".
+    """
+
+    module: str
+    loader: str
+    package: str | None
+    extra: str | None
+    kinds: tuple[str, ...]
+
+
+_ANY = ("folder", "beton", "shards")
+_ENGINES = {
+    "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "roc-dali": _Engine("pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")),
+    "torch": _Engine("pipelines.loaders.pillow", "TorchLoader", None, None, ("parts", *_ANY)),
+    "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
+    "dali": _Engine("pipelines.loaders.dali.stock", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
+    "dali-slice": _Engine("pipelines.loaders.dali.slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
+}
+ENGINES = tuple(_ENGINES)
+"""Names that `open_loader` takes."""
+
+_FORMATS = {"beton": "ffcv", "shards": "webdataset"}
+_KINDS = {
+    "folder": "an image folder",
+    "beton": "a .beton file",
+    "parts": "a folder of .beton parts",
+    "shards": "a folder of .tar shards",
+}
+
+
+def open_loader(engine: str, config: LoaderConfig) -> Loader:
+    """Opens an engine.
+
+    Args:
+        engine: one of `ENGINES`.
+        config: data, crop, resolution, batch size, sharding.
+
+    Raises:
+        InputError: unknown engine, missing package, or a path that the engine cannot read.
+    """
+    from pipelines.loaders.base import check_device  # imports torch, which takes seconds
+
+    if engine not in _ENGINES:
+        raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(ENGINES)}")
+    entry = _ENGINES[engine]
+    _check_package(engine, entry)
+    _check_path(engine, entry, config)
+    check_device(config)
+    loader_class = getattr(importlib.import_module(entry.module), entry.loader)
+    _check_crop(engine, loader_class, config)
+    loader: Loader = loader_class(config)
+    return loader
+
+
+def _check_crop(engine: str, loader_class: type, config: LoaderConfig) -> None:
+    """Engines that draw their own crops cannot shift them and would deliver the center crop."""
+    if isinstance(config.crop, ShiftCrop) and not loader_class.shares_boxes:
+        raise InputError(
+            f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "
+            "choose engine roc, torch, roc-dali or dali-slice, or augmentation test_flip"
+        )
+
+
+def is_installed(engine: str) -> bool:
+    """Whether the package that an engine needs is installed."""
+    package = _ENGINES[engine].package
+    try:
+        return package is None or importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        return False
+
+
+def _check_package(engine: str, entry: _Engine) -> None:
+    if not is_installed(engine):
+        raise InputError(
+            f"engine={engine!r} needs the package {entry.package}; "
+            f"install it with: pip install 'roc-fixres[{entry.extra}]', or choose --engine torch"
+        )
+
+
+def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
+    path = config.path
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give {' or '.join(_KINDS[kind] for kind in entry.kinds)}")
+    kind = _kind_of(path)
+    if kind in entry.kinds:
+        return
+    if kind == "parts":
+        raise InputError(
+            f"{path} holds .beton parts, which engine={engine!r} cannot read; join them: tools/merge_parts.py"
+        )
+    wanted = next(kind for kind in reversed(entry.kinds) if kind in _FORMATS)
+    format = "roc" if engine.startswith("roc") else _FORMATS[wanted]
+    raise InputError(
+        f"{path} is {_KINDS[kind]}, and engine={engine!r} reads "
+        f"{' or '.join(_KINDS[kind] for kind in entry.kinds)}; create one with: "
+        f"python tools/convert_imagenet.py SOURCE DEST --format {format}"
+    )
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_file():
+        return "beton"
+    return "parts" if any(path.glob("*.beton")) else "shards" if any(path.glob("*.tar")) else "folder"
