@@ -1,6 +1,6 @@
-"""Single images: decoding as the reference does it, and re-encoding for storage.
+"""Decodes images, and fits them to a maximum size for storage.
 
-What the reference is, and what becomes of odd files, stands in `pipelines.images.input_formats`.
+`pipelines.images.input_formats` defines the reference pixels and the treatment of odd files.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from pipelines.images.input_formats import ExifOption, named_errors, open_image, orientation, to_rgb, turned
+from pipelines.images.input_formats import ExifOption, named_errors, open_image, orientation, rotate_upright, to_rgb
 from pipelines.spec import InputError
 
 MIN_STORED_SIDE = 8
 MAX_STORED_SIDE = 65500  # libjpeg's limit
 _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
-# libjpeg decodes at 1/2, 1/4 or 1/8 of the size with less time and memory. Over 40 photographs stored at 0.12 of their
-# size and quality 90, the stored files come within 32.98 dB of what a full decode and Lanczos give if that is what they
-# are made of, 32.97 dB if at least 3 times the wanted pixels a side are decoded (in half of the time), 32.80 with 2
-# times, and 30.96 if libjpeg may go down to the wanted size.
+# libjpeg can decode at 1/2, 1/4 or 1/8 of the size with less time and memory. Measured over 40 photographs stored at
+# 0.12 of their size with quality 90, against a full decode and Lanczos without JPEG compression: PSNR is 32.98 dB with
+# a full decode, 32.97 dB if at least 3 times the wanted pixels a side are decoded (in half of the time), 32.80 dB with
+# 2 times, and 30.96 dB if libjpeg may decode at the wanted size.
 _DRAFT_MARGIN = 3
 
 
 def decode_rgb(data: bytes | memoryview, name: str, index: int = -1, *, exif: ExifOption = "ignore") -> np.ndarray:
-    """Pixels of an encoded image, as torchvision's default loader gives them (see `pipelines.images.input_formats`).
+    """Pixels of an encoded image, like those of torchvision's default loader (see `pipelines.images.input_formats`).
 
     Args:
         data: a whole image file.
-        name: what a person needs to find the sample; used in errors.
-        index: the sample's index, carried by the error.
-        exif: "apply" turns the image upright.
+        name: the sample's file and position, for errors.
+        index: the sample's index, for errors.
+        exif: "apply" rotates the image upright.
 
     Returns:
         uint8 HWC RGB in [0, 255], contiguous.
 
     Raises:
-        BadSampleError: the image is damaged, truncated, too large or no image.
+        BadSampleError: the image is damaged, truncated or too large, or the data is not an image.
     """
     with open_image(data, name, index) as image, named_errors(name, index):
         rgb = to_rgb(image)
-        return np.asarray(turned(rgb, orientation(image)) if exif == "apply" else rgb)
+        return np.asarray(rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb)
 
 
 def image_size(data: bytes | memoryview, name: str, index: int = -1) -> tuple[int, int]:
@@ -55,17 +55,17 @@ def fit_jpeg(
 ) -> tuple[bytes, int, int]:
     """The image as a JPEG file whose long side is at most `max_side`.
 
-    A baseline or progressive JPEG (RGB or gray) that fits is passed through, byte for byte, unless it has to be
-    turned; it is decoded all the same, so that a truncated one is found now and not in the middle of a training run.
-    Everything else is decoded, downscaled and encoded with 4:2:0 chroma.
+    A baseline or progressive JPEG (RGB or gray) that fits is stored unchanged, unless it must be rotated. It is still
+    decoded, so that a truncated file is found before training. Other images are decoded, downscaled and encoded with
+    4:2:0 chroma.
 
     Args:
         data: a whole image file.
-        name: what a person needs to find the sample.
-        index: the sample's index, carried by errors.
+        name: the sample's file and position, for errors.
+        index: the sample's index, for errors.
         max_side: pixels.
         quality: libjpeg's scale, 1 to 100; used for images that are encoded again.
-        exif: "apply" stores the image upright, "ignore" as its pixels are coded.
+        exif: "apply" stores the image upright, "ignore" leaves the pixels as they are.
 
     Returns:
         JPEG bytes, height, width.
@@ -84,11 +84,11 @@ def fit_rgb(data: bytes, name: str, index: int, max_side: int, *, exif: ExifOpti
 
 
 def check_fit(max_side: int, quality: int, *, exif: str = "ignore") -> None:
-    """Raises InputError unless `fit_jpeg` can work with these."""
+    """Raises InputError unless these are valid settings of `fit_jpeg`."""
     if not MIN_STORED_SIDE <= max_side <= MAX_STORED_SIDE:
-        raise InputError(f"max_side={max_side} must be {MIN_STORED_SIDE} to {MAX_STORED_SIDE} pixels; 500 is customary")
+        raise InputError(f"max_side={max_side} must be {MIN_STORED_SIDE} to {MAX_STORED_SIDE} pixels; 500 is usual")
     if not 1 <= quality <= 100:
-        raise InputError(f"quality={quality} must be 1 to 100; 90 is customary")
+        raise InputError(f"quality={quality} must be 1 to 100; 90 is usual")
     if exif not in get_args(ExifOption):
         raise InputError(f"exif={exif!r} must be one of {', '.join(get_args(ExifOption))}")
 
@@ -96,10 +96,10 @@ def check_fit(max_side: int, quality: int, *, exif: str = "ignore") -> None:
 def shrink(image: Image.Image, max_side: int) -> Image.Image:
     """`image` downscaled so that its long side is `max_side` pixels, or unchanged if it already fits.
 
-    With Lanczos, because it keeps most of what a later crop and resize would have seen in the original: over 50
-    ImageNet photographs stored at 0.5 and 0.8 of their size, the 112 and 128 pixel crops came within a mean PSNR of
-    38.7 dB; 38.6 with bicubic, 37.5 Hamming, 37.4 bilinear, 35.5 box, which is what ffcv's writer (OpenCV's
-    INTER_AREA) does. It takes 9 ms instead of 3.
+    It uses Lanczos, because later crops are then closest to the original. Measured over 50 photographs of ImageNet
+    stored at 0.5 and 0.8 of their size, the mean PSNR of crops of 112 and 128 pixels is 38.7 dB; 38.6 with bicubic,
+    37.5 Hamming, 37.4 bilinear, and 35.5 with the box filter of ffcv's writer (OpenCV's INTER_AREA). Lanczos takes 9 ms
+    instead of 3.
     """
     if max(image.size) <= max_side:
         return image
@@ -120,7 +120,7 @@ def encode_jpeg(image: Image.Image | np.ndarray, quality: int) -> bytes:
 
 
 def _fit(image: Image.Image, name: str, index: int, max_side: int, exif: ExifOption) -> Image.Image:
-    """What `shrink` makes of all pixels, but without decoding so many that some make no difference."""
+    """Like `shrink`, but large JPEG files are decoded at a reduced size if that makes no difference."""
     with named_errors(name, index):
         size, box = _fitting(image.size, max_side), None
         if size != image.size and image.format in ("JPEG", "MPO"):
@@ -128,7 +128,7 @@ def _fit(image: Image.Image, name: str, index: int, max_side: int, exif: ExifOpt
         rgb = to_rgb(image)
         if size != rgb.size:
             rgb = rgb.resize(size, Image.Resampling.LANCZOS, box)
-        return turned(rgb, orientation(image)) if exif == "apply" else rgb
+        return rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb
 
 
 def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -140,22 +140,22 @@ def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def _passes(image: Image.Image, data: bytes) -> bool:
-    """Whether every JPEG decoder we feed (libjpeg-turbo, nvJPEG) gives RGB for these bytes.
+    """Whether libjpeg-turbo and nvJPEG decode these bytes to RGB.
 
-    They do not for CMYK; nvJPEG knows no arithmetic coding.
+    Neither does for CMYK, and nvJPEG does not decode arithmetic coding.
     """
     plain = image.format == "JPEG" and image.mode in ("RGB", "L")
     return plain and _frame_marker(data) in (_BASELINE, _PROGRESSIVE)
 
 
 def _frame_marker(data: bytes) -> int | None:
-    """The JPEG frame's marker (0xC0 baseline, 0xC2 progressive, ...), or None if there is none before the scan."""
+    """The JPEG frame's marker (0xC0 baseline, 0xC2 progressive, ...), or None if there is none."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # DHT, JPG and DAC are no frames
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # DHT, JPG and DAC are not frames
             return marker
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

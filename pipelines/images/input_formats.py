@@ -1,13 +1,12 @@
-"""Image files from anywhere: which are opened, which are refused, and how their pixels become 8-bit RGB.
+"""Opens untrusted image files and converts their pixels to 8-bit RGB.
 
-The reference is torchvision's default loader, `Image.open(file).convert("RGB")`: alpha and transparent colors lose
-their transparency, color profiles are ignored, of an animation the first picture counts, EXIF orientation is not
-applied unless asked for. Pixels differ from the reference's in one case, where `convert` clips: numbers of more than
-8 bits keep their high byte here, as Pillow itself does it for 16-bit RGB and for 16-bit gray with alpha, while 16-bit
-gray becomes white there wherever it is above 255.
+The reference is torchvision's default loader, `Image.open(file).convert("RGB")`: transparency is dropped, color
+profiles are ignored, the first frame of an animation is used, and the EXIF orientation is only applied on request.
+Pixels differ from the reference's in one case. Values of more than 8 bits keep their high byte here, as Pillow does it
+for 16-bit RGB and for 16-bit gray with alpha; in the reference, `convert` clips 16-bit gray above 255 to white.
 
-Files may be made to harm: only formats of photographs are tried (Pillow would hand PostScript named x.jpg to
-Ghostscript), and the size is looked at before memory is taken.
+Files may be malicious: only formats of photographs are tried (Pillow would pass PostScript named x.jpg to Ghostscript),
+and the size is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from pipelines.spec import BadSampleError
 
 ExifOption = Literal["ignore", "apply"]
-"""What is done with the EXIF orientation: nothing, as torchvision's default loader, or pixels are turned upright."""
+"""Whether to ignore the EXIF orientation, as torchvision's default loader does, or to rotate the pixels upright."""
 
-# Half a gigabyte as Pillow holds RGB. Pillow's own limit is somewhat higher and one for the whole process: setting it
-# from here would disturb the other threads.
+# 512 MB as RGB in Pillow. Pillow's own limit is somewhat higher and global, so changing it would affect other threads.
 MAX_PIXELS = 1 << 27
-MAX_SCANS = 500  # of a progressive JPEG; cameras and encoders make about ten, each costs a pass over all pixels
+MAX_SCANS = 500  # of a progressive JPEG; encoders write about ten, and each needs a pass over all pixels
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,28 +39,28 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of large images and of odd metadata. What matters of it is an error here; the rest would only fill the
-# user's screen. For the whole process, because warnings.catch_warnings disturbs other threads.
+# Pillow warns of large images and odd metadata. Important cases are errors here. The filter is global, because
+# warnings.catch_warnings affects other threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(data: bytes | memoryview, name: str, index: int = -1) -> Image.Image:
-    """Opens an image file that may be of a stranger; reads its header only.
+    """Opens an untrusted image file; reads its header only.
 
     Args:
         data: the whole file.
-        name: what a person needs to find the sample; used in errors.
+        name: the sample's file and position, for errors.
         index: the sample's index, carried by errors.
 
     Raises:
-        BadSampleError: it is no image, or one that should not be decoded.
+        BadSampleError: it is not an image, or one that must not be decoded.
     """
     if len(data) == 0:
         raise BadSampleError(f"{name}: the file is empty; replace or remove it", index)
     with named_errors(name, index):
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        except UnidentifiedImageError:  # its own text prints the address of a buffer
+        except UnidentifiedImageError:  # its message contains the address of a buffer
             raise _cannot(name, index, _guess(data)) from None
         except Image.DecompressionBombError:
             raise _too_large(name, index, f"more than {MAX_PIXELS}") from None
@@ -71,14 +69,14 @@ def open_image(data: bytes | memoryview, name: str, index: int = -1) -> Image.Im
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name, index, f"{image.width} x {image.height}")
     if image.info.get("progressive") and bytes(data).count(b"\xff\xda") > MAX_SCANS:
-        raise BadSampleError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew or remove it", index)
+        raise BadSampleError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it again or remove it", index)
     return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an opened image as 8-bit RGB. Call it within `named_errors`, for Pillow raises all kinds.
+    """The pixels of an opened image as 8-bit RGB, without profile, EXIF data or comments.
 
-    The result carries none of the file's metadata: no profile, EXIF or comment gets into what is made of it.
+    Call it within `named_errors`, because Pillow raises errors of many types.
     """
     image.load()
     rgb = _eight_bits(image).convert("RGB")
@@ -86,30 +84,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as it is meant to be seen, given its EXIF orientation."""
+def rotate_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image rotated upright, given its EXIF orientation."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation of an opened image, 1 (upright) to 8; like viewers, 1 if there is none that can be read.
+    """EXIF orientation of an opened image, 1 (upright) to 8. It is 1 if it is missing or invalid, as in viewers.
 
-    Pillow itself turns TIFF files while loading them, so that 1 is left.
+    Pillow rotates TIFF files itself while it loads them, and gives 1.
     """
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF data: Pillow raises whatever it stumbles over
+    except Exception:  # for damaged EXIF data Pillow raises errors of many types
         return 1
     return value if value in _TURNS else 1
 
 
 @contextmanager
 def named_errors(name: str, index: int) -> Iterator[None]:
-    """Turns whatever Pillow raises on a damaged file into a BadSampleError that names it.
+    """Converts Pillow's errors on a damaged file to a BadSampleError with its name.
 
-    Its format plugins raise what they stumble over: OSError, SyntaxError, struct.error, KeyError and more.
+    Pillow's format plugins raise OSError, SyntaxError, struct.error, KeyError and more.
     """
     try:
         yield
@@ -123,14 +121,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Gray of 9 to 16 bits as 8-bit gray; other images as they are.
 
     Raises:
-        ValueError: numbers of which nobody knows which one is white.
+        ValueError: the format does not define which value is white.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
         # Pillow scales 9 to 15 bits to 16, except in TIFF files.
         num_bits = image.tag_v2[ExifTags.Base.BitsPerSample][0] if image.format == "TIFF" else 16
         return Image.fromarray((np.asarray(image) >> (num_bits - 8)).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit or signed pixels, of which the file does not say what is white; save it with 8 bits")
+        raise ValueError("32-bit or signed pixels, whose white is not defined; save it with 8 bits")
     return image
 
 

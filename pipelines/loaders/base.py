@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from pipelines.loaders.delivery import Delivery, SideStream, held, sent_ahead
+from pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead
 from pipelines.sampling.order import batches, num_batches
 from pipelines.sampling.philox import MAX_EPOCH
 from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
@@ -72,9 +72,9 @@ class BaseLoader(ABC):
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
         if self._sender is not None:
-            return sent_ahead(deliveries, self._sender)
+            return send_ahead(deliveries, self._sender)
         if torch.device(self.config.device).type == "cuda":
-            return held(deliveries, lambda: torch.cuda.current_stream(self.config.device).record_event())
+            return hold_until_used(deliveries, lambda: torch.cuda.current_stream(self.config.device).record_event())
         return deliveries
 
     def index_batches(self) -> Iterator[np.ndarray]:

@@ -105,7 +105,7 @@ class SideStream:
             part.record_stream(current)
 
 
-def sent_ahead(deliveries: Generator[Delivery, None, None], sender: Sender) -> Generator[Delivery, None, None]:
+def send_ahead(deliveries: Generator[Delivery, None, None], sender: Sender) -> Generator[Delivery, None, None]:
     """Copies host batches to the device, one batch ahead of the consumer.
 
     If the engine raises an error, the consumer gets it after the batches before it.
@@ -133,7 +133,7 @@ def sent_ahead(deliveries: Generator[Delivery, None, None], sender: Sender) -> G
         deliveries.close()
 
 
-def held(
+def hold_until_used(
     deliveries: Generator[Delivery, None, None], mark: Callable[[], torch.cuda.Event]
 ) -> Generator[Delivery, None, None]:
     """Keeps batches in an engine's device memory until the device has used them.

@@ -1,13 +1,13 @@
 """Engine `ffcv`: FFCV's own loader over a .beton file, in our order.
 
-What FFCV decides: crops and flips. Its operators draw them from random states of its threads that no seed reaches, so
-a run repeats in order but not in crops. Its center crop cuts round-down(crop_pct * short side) pixels about the center
-and averages areas (OpenCV's INTER_AREA), which differs from Resize and CenterCrop by a pixel or so at the borders.
+FFCV draws crops and flips itself, from random states of its threads that cannot be seeded. So a run repeats in order
+but not in crops. Its center crop cuts round-down(crop_pct * short side) pixels about the center and averages areas
+(OpenCV's INTER_AREA), which differs from Resize and CenterCrop by about a pixel at the borders.
 
-What FFCV cannot tell: whether an image could be decoded. A record that its decoder refuses comes back as whatever the
-buffer held before: zeros at first, later a part of another image. So each record that is handed out must begin and end
-as a JPEG file does, and a black image is decoded again by Pillow. Damage in the middle of a record that FFCV's decoder
-refuses and that leaves both ends alone is not noticed; `tools/convert_imagenet.py` never writes such records.
+FFCV does not report images that it cannot decode. Its buffer then keeps its old content: zeros at first, later a part
+of another image. So this engine checks that each record begins and ends like a JPEG file, and decodes black images
+again with Pillow. Damage in the middle of a record is not noticed; `tools/convert_imagenet.py` never writes such
+records.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ffcv.loader.epoch_iterator import EpochIterator
 
 _BATCHES_AHEAD = 3  # FFCV's own default; it keeps two more buffers
-_POLL_SECONDS = 1.0  # how often the consumer looks whether FFCV's thread still lives
-_LOOK_EVERY = 8  # pixels between those that are looked at to see whether an image is black
+_POLL_SECONDS = 1.0  # how often the consumer checks that FFCV's thread is alive
+_BLACK_STEP = 8  # every 8th row and column is checked to find black images
 
 
 class FFCVLoader(BaseLoader):
@@ -46,18 +46,18 @@ class FFCVLoader(BaseLoader):
         super().__init__(config, self._reader.classes, len(self._reader))
         self._check_memory()
         self._buffers = HostBuffers(config.device)
-        with _torch_threads_kept():
+        with _keep_torch_threads():
             self._decoder, self._engine = self._open()
 
     def _check_memory(self) -> None:
-        """FFCV allocates for each image of each buffer as many pixels as the largest image of the file has."""
+        """Checks the memory: FFCV allocates the size of the largest image for each image of each buffer."""
         height, width = (int(side) for side in self._reader.sizes.max(axis=0))
         slots = self.config.batch_size * (_BATCHES_AHEAD + 2)
         needed, available = 3 * height * width * slots, psutil.virtual_memory().available
         if needed > 0.8 * available:
             raise InputError(
-                f"{self.config.path}: FFCV would allocate {needed / 2**30:.0f} GiB, for its buffers fit images of "
-                f"{height} x {width}, and {available / 2**30:.0f} GiB are free; convert with a smaller --max-side or "
+                f"{self.config.path}: FFCV would allocate {needed / 2**30:.0f} GiB, because its buffers fit images of "
+                f"{height} x {width}, but {available / 2**30:.0f} GiB are free; convert with a smaller --max-side or "
                 "lower batch_size"
             )
 
@@ -68,7 +68,7 @@ class FFCVLoader(BaseLoader):
         from ffcv.reader import Reader
         from ffcv.transforms import RandomHorizontalFlip
 
-        _leave_numbas_types_alone()
+        _keep_numba_types_mutable()
         crop, config, side = self.config.crop, self.config, (self.resolution, self.resolution)
         if isinstance(crop, TrainCrop):
             decoder = RandomResizedCropRGBImageDecoder(side, scale=crop.scale, ratio=crop.ratio)
@@ -98,9 +98,9 @@ class FFCVLoader(BaseLoader):
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = list(batches(self.config, self.num_samples, epoch, start))
-        # FFCV cuts the order into batches itself; only the last of ours can be short, so the cuts are the same.
+        # FFCV divides the order into batches itself. Only our last batch can be short, so its batches are the same.
         order = np.concatenate([*wanted, np.empty(0, np.int64)])
-        # Read when an epoch begins: buffers are allocated anew then, and the compiled code takes any size.
+        # FFCV reads it when an epoch begins and allocates new buffers; the compiled code works for any size.
         self._decoder.output_size = (resolution, resolution)
         with _Epoch(self._engine, order) as buffers:
             for indices in wanted:
@@ -110,7 +110,7 @@ class FFCVLoader(BaseLoader):
                     yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
 
     def _delivery(self, indices: np.ndarray, buffer: np.ndarray, epoch: int) -> Delivery:
-        # A copy, since FFCV writes into its buffers again while the consumer may still hold the batch.
+        # A copy, because FFCV reuses its buffers while the consumer may still hold the batch.
         images = self._buffers.take(len(buffer), buffer.shape[1]).numpy()
         images[:] = buffer
         used, bad_samples = self._replace_bad(indices, images, epoch)
@@ -121,19 +121,19 @@ class FFCVLoader(BaseLoader):
         return Delivery(batch, num_bytes, pixels, bad_samples)
 
     def _replace_bad(self, indices: np.ndarray, images: np.ndarray, epoch: int) -> tuple[np.ndarray, list[str]]:
-        """Finds images that FFCV could not decode; by the policy stops, or puts stand-ins into `images`."""
+        """Finds images that FFCV could not decode. Depending on `on_bad` it stops, or replaces them in `images`."""
         used, bad_samples = indices.copy(), []
-        black = ~images[:, ::_LOOK_EVERY, ::_LOOK_EVERY].any(axis=(1, 2, 3))
+        black = ~images[:, ::_BLACK_STEP, ::_BLACK_STEP].any(axis=(1, 2, 3))
         for slot in np.flatnonzero(black | ~self._ends_well(indices)):
-            stand_in, pixels = retry_next(
+            replacement, pixels = retry_next(
                 self._decode, int(indices[slot]), self.num_samples, self.config.on_bad, bad_samples
             )
-            if stand_in != indices[slot]:
-                used[slot], images[slot] = stand_in, self._crop(stand_in, pixels, images.shape[1], epoch)
+            if replacement != indices[slot]:
+                used[slot], images[slot] = replacement, self._crop(replacement, pixels, images.shape[1], epoch)
         return used, bad_samples
 
     def _ends_well(self, indices: np.ndarray) -> np.ndarray:
-        """bool (B,): the record is raw pixels, or begins and ends as a JPEG file does."""
+        """bool (B,): whether the record is raw pixels, or begins and ends like a JPEG file."""
 
         def whole(index: int) -> bool:
             data = self._reader.image_bytes(index)
@@ -144,29 +144,27 @@ class FFCVLoader(BaseLoader):
 
     def _decode(self, index: int) -> tuple[int, np.ndarray]:
         if not self._ends_well(np.array([index]))[0]:
-            raise BadSampleError(f"{self._reader.name(index)}: the JPEG is cut off; convert the data again", index)
+            raise BadSampleError(f"{self._reader.name(index)}: the JPEG is truncated; convert the data again", index)
         return index, self._reader.pixels(index)
 
     def _crop(self, index: int, pixels: np.ndarray, resolution: int, epoch: int) -> np.ndarray:
-        """A stand-in's crop: FFCV cannot be asked for a single image, so it is the reference engine's."""
-        from pipelines.loaders.pillow import eval_crop, train_crop
+        """The crop of a replacement, made as in engine torch, because FFCV cannot load a single image."""
+        from pipelines.loaders.pillow import resized_crop
         from pipelines.sampling.crops import crop_boxes
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
         chosen = crop_boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)
-        cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
-        image = cut(pixels, chosen.yxhw[0], resolution)
-        return image[:, ::-1] if chosen.flip[0] else image
+        return resized_crop(crop, pixels, chosen.yxhw[0], chosen.flip[0], resolution)
 
     def _release(self) -> None:
         del self._engine, self._decoder
 
 
-def _leave_numbas_types_alone() -> None:
-    """Has FFCV say by a type of its own that file memory is read-only.
+def _keep_numba_types_mutable() -> None:
+    """Makes FFCV use a separate read-only type for file memory.
 
-    It sets `mutable` of numba's one type for uint8 arrays instead, and from then on kernels of this process that write
-    to such arrays may fail to compile ("Cannot modify readonly array").
+    FFCV itself sets `mutable` of numba's only type for uint8 arrays. Then kernels of this process that write to such
+    arrays may fail to compile ("Cannot modify readonly array").
     """
     from ffcv.memory_managers import OSCacheManager
     from ffcv.pipeline.compiler import Compiler
@@ -186,8 +184,8 @@ def _leave_numbas_types_alone() -> None:
 
 
 @contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """FFCV sets torch's thread count to its own, which would slow training down; this puts it back."""
+def _keep_torch_threads() -> Iterator[None]:
+    """Restores torch's number of threads, which FFCV sets to its own; that would slow training down."""
     num_threads = torch.get_num_threads()
     try:
         yield
@@ -196,19 +194,19 @@ def _torch_threads_kept() -> Iterator[None]:
 
 
 class _Epoch:
-    """FFCV's iterator over one epoch, which ends its thread when left early and notices when the thread died."""
+    """FFCV's iterator over one epoch. It stops its thread on exit and notices if the thread has died."""
 
     def __init__(self, engine: Any, order: np.ndarray) -> None:
         from ffcv.loader.epoch_iterator import EpochIterator
         from ffcv.pipeline.compiler import Compiler
 
-        with _torch_threads_kept():
+        with _keep_torch_threads():
             Compiler.set_num_threads(engine.num_workers)
             self._iterator: EpochIterator = EpochIterator(engine, order)
 
     def __next__(self) -> np.ndarray:
-        """uint8 (B, r, r, 3), valid until FFCV comes round to this buffer again."""
-        # EpochIterator.__next__ waits for ever if its thread died, for example for lack of memory.
+        """uint8 (B, r, r, 3), valid until FFCV reuses this buffer."""
+        # EpochIterator.__next__ would wait forever if its thread has died, for example because memory ran out.
         while True:
             try:
                 _, (images,) = self._iterator.output_queue.get(timeout=_POLL_SECONDS)
@@ -225,7 +223,7 @@ class _Epoch:
     def __exit__(self, *_: object) -> None:
         iterator = self._iterator
         iterator.close()
-        while iterator.is_alive():  # its last put has no timeout, so room must be made for it
+        while iterator.is_alive():  # its last put has no timeout, so the queue must be emptied
             try:
                 iterator.output_queue.get(timeout=0.05)
             except queue.Empty:

@@ -22,7 +22,7 @@ from pipelines.runtime.fork_server import fork_server, main_program_hidden
 from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
 from pipelines.sources import open_stored
-from pipelines.spec import Batch, InputError, LoaderConfig, Source, TrainCrop
+from pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source, TrainCrop
 
 _PREFETCH = 4  # batches that a worker prepares ahead; 128 images of 128 px take 6 MB
 # Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and only 10 MB of pixels.
@@ -87,9 +87,8 @@ class _Batches(Dataset):
                 config.crop, config.seed, job.epoch, used[first : first + _CHUNK], sizes, job.resolution
             )
             for slot, one in enumerate(decoded):
-                cut = train_crop if isinstance(config.crop, TrainCrop) else eval_crop
-                crop = cut(one.pixels, chosen.yxhw[slot], job.resolution)
-                images[first + slot] = crop[:, ::-1] if chosen.flip[slot] else crop
+                box, flip = chosen.yxhw[slot], chosen.flip[slot]
+                images[first + slot] = resized_crop(config.crop, one.pixels, box, flip, job.resolution)
             num_bytes += sum(one.num_bytes for one in decoded)
             num_pixels += int(sizes.prod(axis=1).sum())
         return num_bytes, num_pixels
@@ -100,6 +99,13 @@ class _Batches(Dataset):
             return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(candidate), candidate))
 
         return retry_next(make, index, len(self._source), self._config.on_bad, bad_samples)
+
+
+def resized_crop(crop: Crop, pixels: np.ndarray, yxhw: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
+    """uint8 (r, r, 3): `train_crop` or `eval_crop`, then the flip."""
+    cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
+    image = cut(pixels, yxhw, resolution)
+    return image[:, ::-1] if flip else image
 
 
 def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:

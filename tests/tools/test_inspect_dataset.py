@@ -276,12 +276,12 @@ def test_class_names_that_are_not_text(tmp_path: Path, monkeypatch: pytest.Monke
     assert as_json(monkeypatch, tmp_path)["classes"]["names"] == [folder.name]
 
 
-def test_no_class_may_be_missing() -> None:
+def test_empty_classes_are_counted() -> None:
     facts = class_facts(("a", "b", "c"), np.array([1, 1]))
     assert facts.counts == (0, 2, 0) and facts.empty == ("a", "c") and facts.median_count == 0
 
 
-def test_a_foreign_file_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
+def test_an_invalid_file_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     (tmp_path / "x\n.beton").write_bytes(b"no data set" * 100)
     command = [sys.executable, str(ROOT / "tools" / "inspect_dataset.py"), str(tmp_path / "x\n.beton")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

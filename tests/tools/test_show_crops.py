@@ -55,7 +55,7 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "x.png").exists() and not (tmp_path / "x.jpg").exists()
 
 
-def test_more_samples_than_there_are(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_samples_than_the_data_has(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All samples are drawn in rows, and the picture is not wider than they need."""
     num = len(list(coded_folder.rglob("*.jpg")))
     call(monkeypatch, coded_folder, tmp_path / "x.png", "--num", 10**12, "--epochs", 0, "--resolution", 32)

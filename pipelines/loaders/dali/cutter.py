@@ -1,4 +1,4 @@
-"""Batches of cut JPEG files, made by threads, in the one array that DALI takes fastest."""
+"""Threads cut batches of JPEG files into one array, which is the fastest input of DALI."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.places import BYTES, NUM_COUNTS
 
-_CHUNK = 64  # samples a thread takes at a time: at 128 px 0.3 ms of work, against 0.05 ms for handing it out
-_MAX_PADDING = 8  # how many times the cuts' bytes their array may have; one huge cut must not make 255 huge rows
-_ALIGNMENT = 4096  # rows of nearly the same width share buffers
+_CHUNK = 64  # samples a thread takes at a time: 0.3 ms of work at 128 px; submitting it takes 0.05 ms
+_MAX_PADDING = 8  # largest ratio of the array's bytes to the cuts' bytes; else one huge cut would make 255 huge rows
+_ALIGNMENT = 4096  # bytes; rows of nearly the same width share buffers
 
 
 class Cuts(NamedTuple):
     """The cuts of a batch.
 
     Attributes:
-        encoded: uint8 (B, m), a JPEG file in each row and zeros behind it; or, if that would be mostly zeros, a list of
-            B uint8 arrays. Rows of samples whose code is not OK hold none.
+        encoded: uint8 (B, m), a JPEG file in each row, padded with zeros; or, if that would be mostly zeros, a list of
+            B uint8 arrays. Rows of samples whose code is not OK are undefined.
         used: int64 (B, 4), the pixels of each cut that may be used: y, x, h, w.
         boxes: float64 (B, 4), the box in pixels of the cut: y, x, h, w.
         codes: int64 (B,), error codes.
@@ -37,7 +37,7 @@ class Cuts(NamedTuple):
 
 
 class Cutter:
-    """Cuts crops of one file; its buffers are used again once they are given back.
+    """Cuts crops of one file. Buffers are reused after `give_back`.
 
     Args:
         data: uint8, the whole file.
@@ -61,7 +61,7 @@ class Cutter:
             plan_cuts(self._data, places[part], boxes[part], resolution, self._inside, self._min_zoom, *filled)
 
         self._share(plan, num, _CHUNK)
-        encoded = self._room(counts[:, BYTES])
+        encoded = self._allocate(counts[:, BYTES])
         chunk = _CHUNK if isinstance(encoded, np.ndarray) else 1
 
         def write(part: slice) -> None:
@@ -79,8 +79,8 @@ class Cutter:
         else:
             list(self._pool.map(work, parts))
 
-    def _room(self, sizes: np.ndarray) -> np.ndarray | list[np.ndarray]:
-        """Where the cuts go; contents undefined."""
+    def _allocate(self, sizes: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """Memory for the cuts, contents undefined."""
         width = max(1, math.ceil(int(sizes.max(initial=1)) / _ALIGNMENT)) * _ALIGNMENT
         if width * len(sizes) > _MAX_PADDING * (int(sizes.sum()) + len(sizes) * _ALIGNMENT):
             return [np.empty(max(int(size), 1), np.uint8) for size in sizes]
@@ -91,13 +91,13 @@ class Cutter:
         while self._free:
             try:
                 base = self._free.pop()
-            except IndexError:  # another thread was faster
+            except IndexError:  # another thread has taken it
                 break
             if num_bytes <= base.size <= 4 * num_bytes + _ALIGNMENT:
-                return base  # others, from before a change of resolution, are let go
+                return base  # buffers of another resolution are dropped
         return np.empty(num_bytes + num_bytes // 4, np.uint8)
 
     def give_back(self, cuts: Cuts) -> None:
-        """The caller no longer reads `cuts.encoded`."""
+        """Returns the buffer; the caller no longer reads `cuts.encoded`."""
         if isinstance(cuts.encoded, np.ndarray):
             self._free.append(cuts.encoded.base)

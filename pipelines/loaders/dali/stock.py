@@ -1,12 +1,11 @@
 """Engine `dali`: the pipeline of NVIDIA's ImageNet examples, over image folders or webdataset shards.
 
-Training: reader, fused decode-and-random-crop, resize, mirror. Testing: decode, short side, center crop. Crops and
-flips are DALI's: a run repeats exactly, but its crops are not those of `pipelines.sampling.crops`.
+Training crops: reader, fused decode and random crop, resize, flip. Test crops: decode, resize the short side, center
+crop. DALI draws crops and flips: a run repeats exactly, but its crops are not those of `pipelines.sampling.crops`.
 
-Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch goes on with the samples that were
-left, in new
-crops. Over shards the order is DALI's (shards in an order of ours, samples through its buffer), and a resumed epoch
-runs through what was handed out before, so it gives exactly the rest.
+Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch continues with the remaining samples
+in other crops. Over shards the order is DALI's (shards in our order, samples through its buffer), and a resumed epoch
+reads and skips the batches that were delivered before, so its batches are exactly the remaining ones.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ _NUM_ATTEMPTS = 100  # as in NVIDIA's examples; torchvision tries 10 boxes
 class DALILoader(BaseLoader):
     """DALI's readers and operators, fused decode-and-crop for training.
 
-    DALI's readers cannot seek or change their order, so each epoch that is shuffled or entered midway gets a pipeline
-    of its own: 0.05 s, and 3 s for 1.28 million files. The resolution is an input of each run and rebuilds nothing.
+    DALI's readers cannot seek or change their order, so each epoch that is shuffled or resumed needs a new pipeline.
+    That takes 0.05 s, and 3 s for 1.28 million files. The resolution is an input of each run and needs no rebuild.
     """
 
     def __init__(self, config: LoaderConfig) -> None:
@@ -72,9 +71,9 @@ class DALILoader(BaseLoader):
     def _test(self, encoded: Any) -> tuple[Any, Any]:
         """Nodes of the decoded image and of its center.
 
-        `resize_shorter` rounds the long side where torchvision cuts it, and `fn.crop` rounds halves up where
-        torchvision rounds them to even; either shifts the image by a pixel or a half (12 gray levels in the mean at
-        96 px), so both are computed here as `pipelines.sampling.crops.center_boxes` does.
+        `resize_shorter` rounds the long side, but torchvision rounds it down; `fn.crop` rounds halves up, but
+        torchvision rounds them to even. Either shifts the image by a pixel or a half (12 gray levels in the mean at
+        96 px). So both are computed here as in `pipelines.sampling.crops.center_boxes`.
         """
         side, short = fn.external_source(source=self._next_sides, num_outputs=2, batch=True, dtype=types.INT64, ndim=0)
         pixels = fn.decoders.image(encoded, **dali.decoder_arguments(self.config))
@@ -89,7 +88,7 @@ class DALILoader(BaseLoader):
         return pixels, fn.slice(resized, start=start, shape=shape, axis_names="HW")
 
     def _next_sides(self) -> tuple[np.ndarray, ...]:
-        """For one run: int64 (B,) output side and, in evaluation, int64 (B,) short side before the center crop."""
+        """Inputs of one run: int64 (B,) output side and, for test crops, int64 (B,) short side before cropping."""
         if self._runs_left == 0:
             raise StopIteration
         self._runs_left -= 1
@@ -119,7 +118,7 @@ class DALILoader(BaseLoader):
             yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
 
     def _outputs(self, reading: Reading, start: int, epoch: int) -> Iterator[tuple]:
-        """The runs of an epoch; keeps the pipeline for the next one if the order will be the same."""
+        """Runs an epoch; keeps the pipeline for the next epoch if its order is the same."""
         same_again = start == 0 and not self.config.shuffle
         kept, self._kept = self._kept, None
         if not (kept and same_again):

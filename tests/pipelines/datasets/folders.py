@@ -1,4 +1,4 @@
-"""Image folders for tests of what finds, splits and stores them."""
+"""Image folders for the tests of datasets."""
 
 from __future__ import annotations
 

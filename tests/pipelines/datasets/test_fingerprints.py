@@ -1,4 +1,4 @@
-"""What a fingerprint depends on, and what it does not; what counts as a change while a run reads a file."""
+"""Fingerprints: what they depend on, and which changes of a file are noticed during a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_names_of_a_folder_count_its_place_and_times_do_not(photos: Path, tmp_path: Path) -> None:
+def test_a_folders_names_matter_but_not_its_path_and_times(photos: Path, tmp_path: Path) -> None:
     seen = fingerprint([photos])
     copy = Path(shutil.copytree(photos, tmp_path / "elsewhere" / "copy"))
     os.utime(copy / "a" / "1.jpg", (1, 1))
@@ -56,13 +56,13 @@ def _a_class(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_add, _remove, _rename, _to_another_class, _a_class])
-def test_other_names_are_other_data(photos: Path, change: Callable[[Path], None]) -> None:
+def test_other_names_give_another_fingerprint(photos: Path, change: Callable[[Path], None]) -> None:
     seen = fingerprint([photos])
     change(photos)
     assert fingerprint([photos]) != seen
 
 
-def test_the_order_of_the_splits_counts(photos: Path) -> None:
+def test_the_order_of_the_splits_matters(photos: Path) -> None:
     assert fingerprint([photos / "a", photos / "b"]) != fingerprint([photos / "b", photos / "a"])
 
 
@@ -71,7 +71,7 @@ def test_the_order_of_the_splits_counts(photos: Path) -> None:
 def test_a_bit_at_the_ends_of_a_file_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, size: int, place: float, bit: int
 ) -> None:
-    """In the first and last 64 KiB any bit; between them none, as documented."""
+    """Any bit in the first and last 64 KiB changes it; a bit between them does not, as documented."""
     path = tmp_path_factory.mktemp("bits") / "train.beton"
     content = bytearray(os.urandom(size))
     path.write_bytes(content)
@@ -85,7 +85,7 @@ def test_a_bit_at_the_ends_of_a_file_is_noticed(
     assert fingerprint([path]) == seen
 
 
-def test_the_size_of_a_file_counts(tmp_path: Path) -> None:
+def test_the_size_of_a_file_matters(tmp_path: Path) -> None:
     path = tmp_path / "train.beton"
     path.write_bytes(bytes(4 * _EDGE))
     seen = fingerprint([path])
@@ -94,14 +94,14 @@ def test_the_size_of_a_file_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train-000001.tar", "part-1.beton"])
-def test_shards_in_a_folder_are_looked_into(tmp_path: Path, name: str) -> None:
+def test_the_content_of_shards_in_a_folder_matters(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"one")
     seen = fingerprint([tmp_path])
     (tmp_path / name).write_bytes(b"two")
     assert fingerprint([tmp_path]) != seen
 
 
-def test_files_and_contents_do_not_run_into_each_other(tmp_path: Path) -> None:
+def test_a_byte_moved_to_the_next_file_is_noticed(tmp_path: Path) -> None:
     """A byte that moves from one file's end to the next one's start is a change."""
     first, second = tmp_path / "1.beton", tmp_path / "2.beton"
     first.write_bytes(b"ab")
@@ -122,7 +122,7 @@ def _append(path: Path) -> None:
 
 
 def _replace(path: Path) -> None:
-    """By a file of the same content, size and time: the run still maps the old one, another start would not."""
+    """Replaced by a file of the same content, size and time: the run still maps the old one."""
     shutil.copy2(path, path.with_name("new"))
     os.replace(path.with_name("new"), path)
 
@@ -141,7 +141,7 @@ def test_a_file_that_changes_is_reported(tmp_path: Path, change: Callable[[Path]
         unchanged.check()
 
 
-def test_files_in_a_folder_may_be_mended_the_folder_not_replaced(photos: Path) -> None:
+def test_files_in_a_folder_may_change_but_not_the_folder(photos: Path) -> None:
     unchanged = Unchanged([photos])
     (photos / "a" / "1.jpg").write_bytes(b"mended")
     unchanged.check()

@@ -70,7 +70,7 @@ def test_work_inside_the_data_is_refused(tmp_path: Path) -> None:
     assert not (root / "work").exists()
 
 
-def test_class_called_train_is_a_class(tmp_path: Path) -> None:
+def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
     root = photos(tmp_path / "vehicles", {"bus": 5, "train": 5})
     assert resolve_data(str(root), tmp_path / "work").classes == ("bus", "train")
 

@@ -54,7 +54,7 @@ def test_engines_read_the_files_as_they_are(engine: str, format: str, tmp_path: 
     assert not (tmp_path / "work").exists()
 
 
-def test_a_shifted_label_is_refused_and_mended_by_the_class_list(tmp_path: Path) -> None:
+def test_a_shifted_label_is_refused_and_classes_from_corrects_it(tmp_path: Path) -> None:
     root = converted(tmp_path / "bad", "abc", "ac")
     with pytest.raises(
         InputError, match=r"label 1 is b in .*train\.beton but c in .*\(3 and 2 classes\).*--classes-from"

@@ -1,4 +1,4 @@
-"""A split of our own: stratified, the same each time, and never made anew behind anybody's back."""
+"""The generated split: stratified, deterministic, and never silently changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.spec import InputError
 from tests.pipelines.datasets.folders import listing, photos
 
 
-def test_split_is_stratified_complete_recorded_and_leaves_the_source_alone(tmp_path: Path) -> None:
+def test_split_is_stratified_complete_and_recorded(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 10, "bee": 2, "cow": 31})
     before = listing(root)
     found = resolve_data(str(root), tmp_path / "work", seed=3)
@@ -41,7 +41,7 @@ def sides_of(folder: Path) -> tuple[list[str], list[str]]:
     return record["train"], record["val"]
 
 
-def test_split_depends_on_the_seed_only_and_is_found_again(tmp_path: Path) -> None:
+def test_split_depends_on_the_seed_only_and_is_reused(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 20, "bee": 20})
     first = split_folder(root, tmp_path / "work", 0)
     made = listing(first)
@@ -55,12 +55,12 @@ def test_split_depends_on_the_seed_only_and_is_found_again(tmp_path: Path) -> No
 
 
 def test_pinned_split(tmp_path: Path) -> None:
-    """A change here silently changes everybody's test set: it needs a line in the change log."""
+    """If these literals change, every user's test set changes silently: the change log must say so."""
     folder = split_folder(photos(tmp_path / "data", {"ant": 10, "bee": 5}), tmp_path / "work", 0)
     assert sides_of(folder)[1] == ["ant/001.jpg", "ant/006.jpg", "bee/003.jpg"]
 
 
-def test_changed_source_is_not_split_behind_the_back(tmp_path: Path) -> None:
+def test_a_changed_source_is_not_silently_split_again(tmp_path: Path) -> None:
     root = photos(tmp_path / "data", {"ant": 5, "bee": 5})
     folder = split_folder(root, tmp_path / "work", 0)
     shutil.copy(root / "ant" / "000.jpg", root / "ant" / "new.jpg")

@@ -1,4 +1,4 @@
-"""What the tests of odd image files share: files made by hand, and the ways in which they are read."""
+"""Shared by the tests of odd image files: handmade files, and all ways to read them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
-    """A PNG file by hand, for what Pillow does not write: `rows` are those of the image, each with its filter byte."""
+    """A handmade PNG file that Pillow cannot write. `rows` are the image's, each with its filter byte."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -53,7 +53,7 @@ def by_torchvision(data: bytes, folder: Path) -> np.ndarray:
 
 
 def bad(data: bytes, name: str = "x") -> str:
-    """The message with which all entries refuse the data."""
+    """The error message, which is the same for all ways to read the data."""
     messages = set()
     for call in (decode_rgb, lambda *a: fit_jpeg(*a, 500, 90), lambda *a: fit_roc(*a, 500, 90)):
         with pytest.raises(BadSampleError) as caught:

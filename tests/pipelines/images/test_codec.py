@@ -74,7 +74,7 @@ def test_decodes_as_torchvision(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FITTING)
-def test_jpeg_that_fits_passes_untouched(kind: str) -> None:
+def test_a_jpeg_that_fits_is_stored_unchanged(kind: str) -> None:
     assert fit_jpeg(FITTING[kind], "x", 0, WIDTH, 90) == (FITTING[kind], HEIGHT, WIDTH)
 
 
@@ -117,7 +117,7 @@ def test_quality_is_libjpegs() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "png"])
 def test_truncated_image_is_reported(kind: str, share: float) -> None:
-    # Noise, because a coded image's PNG is so small that a tenth of it is headers that Pillow can do without.
+    # Noise, because a tenth of a coded image's small PNG is headers, which Pillow does not need.
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     data = {"png": encoded(noise, "PNG")}.get(kind) or FITTING[kind]
     for call in (lambda cut: decode_rgb(cut, "folder/x.jpg", 7), lambda cut: fit_jpeg(cut, "folder/x.jpg", 7, 500, 90)):

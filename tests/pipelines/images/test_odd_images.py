@@ -1,4 +1,4 @@
-"""Odd kinds and sizes of image files, and files that are none, against Pillow and torchvision."""
+"""Odd image files, and files that are not images, against Pillow and torchvision."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def arithmetic() -> bytes:
     return data
 
 
-def test_arithmetic_coded_jpeg_is_coded_anew() -> None:
+def test_an_arithmetic_coded_jpeg_is_encoded_again() -> None:
     data = arithmetic()
     stored, *size = fit_jpeg(data, "x", 0, 500, 95)
     assert stored.count(b"\xff\xc0") == 1 and b"\xff\xc9" not in stored and size == [HEIGHT, WIDTH]
@@ -77,14 +77,14 @@ def test_progressive_jpeg_passes_and_is_baseline_in_roc() -> None:
         assert "progressive" not in image.info
 
 
-def test_endless_scans_are_refused() -> None:
+def test_too_many_scans_are_refused() -> None:
     data = encoded(CODED, "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert decode_rgb(data[:-2] + data[last:-2] * 400 + data[-2:], "x").shape == (HEIGHT, WIDTH, 3)
     assert "more than 500 scans" in bad(data[:-2] + data[last:-2] * 600 + data[-2:])
 
 
-def test_what_follows_the_picture_does_not_matter() -> None:
+def test_bytes_after_the_image_are_ignored() -> None:
     data, other = jpeg(np.asarray(CODED)), jpeg(coded_image(90, 30, 5))
     for rest in (b"\0" * 100, b"\xff", other, other[:50]):
         assert np.array_equal(decode_rgb(data + rest, "x"), decode_rgb(data, "x"))
@@ -123,7 +123,7 @@ def photograph(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("max_side", [60, 120, 200, 300])
-def test_decoding_fewer_pixels_is_as_good(max_side: int) -> None:
+def test_reduced_decoding_is_as_good(max_side: int) -> None:
     data = encoded(photograph(641, 963), "JPEG", quality=92)
     with Image.open(io.BytesIO(data)) as image:
         size = (max_side, round(641 * max_side / 963))
@@ -135,7 +135,7 @@ def test_decoding_fewer_pixels_is_as_good(max_side: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(8, 80))
-def test_never_fewer_pixels_than_are_kept(height: int, width: int, max_side: int) -> None:
+def test_decodes_at_least_the_pixels_that_are_kept(height: int, width: int, max_side: int) -> None:
     decoded = []
 
     class Spy(JpegImagePlugin.JpegImageFile):
@@ -152,7 +152,9 @@ def test_never_fewer_pixels_than_are_kept(height: int, width: int, max_side: int
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (12_000, 12_000), (2**31 - 1, 1), (65_500, 65_500)])
-def test_bombs_are_refused_before_memory_is_taken(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bombs_are_refused_before_memory_is_allocated(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert size[0] * size[1] > MAX_PIXELS
     files = [png(*size, 1, 0, bytes(1000))]
     if size[0] == 65_500:
@@ -167,7 +169,7 @@ def test_bombs_are_refused_before_memory_is_taken(size: tuple[int, int], monkeyp
             image_size(data, "x")
 
 
-def test_no_warnings_of_pillow_reach_the_user() -> None:
+def test_pillows_warnings_are_hidden() -> None:
     """12000 x 10000 pixels are fewer than our limit and more than Pillow warns of; likewise alpha in palettes."""
     script = """
 import sys
@@ -186,7 +188,7 @@ print(image_size(large, "x"), decode_rgb(palette, "x").shape)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_the_first_picture_of_an_animation_counts(kind: str, tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str, tmp_path: Path) -> None:
     pictures = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(pictures[0], kind, save_all=True, append_images=pictures[1:], duration=50, **options)
@@ -198,7 +200,7 @@ def test_the_first_picture_of_an_animation_counts(kind: str, tmp_path: Path) -> 
     assert fit_jpeg(data, "x", 0, 500, 90)[1:] == (HEIGHT, WIDTH)
 
 
-def test_what_is_no_image_is_reported() -> None:
+def test_files_that_are_not_images_are_reported() -> None:
     assert bad(b"") == "x: the file is empty; replace or remove it"
     assert "a web page (HTML)" in bad(b"\xef\xbb\xbf\n <!DOCTYPE html><html><body>404</body></html>")
     assert "a web page (HTML)" in bad(b"<HTML>\n")
@@ -206,8 +208,8 @@ def test_what_is_no_image_is_reported() -> None:
     assert "cannot be decoded" in bad(b"P6\n0 5\n255\n")
 
 
-def test_programs_in_pictures_clothing_are_not_run() -> None:
-    """Pillow knows PostScript, and would start Ghostscript for it."""
+def test_programs_named_like_images_are_not_run() -> None:
+    """Pillow reads PostScript and would start Ghostscript for it."""
     data = encoded(CODED, "EPS")
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "EPS"
@@ -239,7 +241,7 @@ def test_messages_stay_one_printable_line(name: str, tmp_path: Path) -> None:
     assert str(caught.value).isprintable()
 
 
-def test_names_that_are_no_text_can_be_written_back() -> None:
+def test_names_that_are_not_utf8_can_be_written_back() -> None:
     name = os.fsdecode(b"caf\xe9\n.jpg")
     assert str(InputError(name)).encode(errors="surrogateescape") == b"caf\xe9\\n.jpg"
 

@@ -1,4 +1,4 @@
-"""Odd colors, depths and orientations: pixels are known from how they are made here, or from torchvision."""
+"""Odd colors, depths and orientations; the expected pixels are known, or torchvision's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")  # pytest undoes the 
 
 
 def inks(*cmyk: int) -> np.ndarray:
-    """What the inks (0 to 255) leave of the light: RGB."""
+    """RGB of a color given by its inks (0 to 255)."""
     return np.rint([(255 - ink) * (255 - cmyk[3]) / 255 for ink in cmyk[:3]])
 
 
@@ -92,10 +92,10 @@ def test_other_files_of_more_than_8_bits() -> None:
     assert decode_rgb(twelve, "x")[0, :, 0].tolist() == [0, 0x12, 0xAB, 0xFF]
 
 
-def test_numbers_without_a_white_are_refused() -> None:
-    assert "what is white" in bad(tiff([0] * 4, 32, struct.pack("<4I", 0, 1, 2, 3)))
-    assert "what is white" in bad(tiff([0] * 4, 16, struct.pack("<4h", 0, 100, -5, 300), t339=2))
-    assert "what is white" in bad(encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
+def test_pixels_without_a_defined_white_are_refused() -> None:
+    assert "whose white is not defined" in bad(tiff([0] * 4, 32, struct.pack("<4I", 0, 1, 2, 3)))
+    assert "whose white is not defined" in bad(tiff([0] * 4, 16, struct.pack("<4h", 0, 100, -5, 300), t339=2))
+    assert "whose white is not defined" in bad(encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
 
 
 @pytest.mark.parametrize("kind", see_through())
@@ -126,7 +126,7 @@ def test_gray_and_two_colors() -> None:
     assert np.array_equal(gray, np.repeat(np.asarray(CODED.convert("L"))[..., None], 3, axis=2))
 
 
-def test_color_profiles_are_ignored_and_not_handed_on(tmp_path: Path) -> None:
+def test_color_profiles_are_ignored_and_removed(tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     plain, tagged = jpeg(np.asarray(CODED)), encoded(CODED, "JPEG", quality=95, subsampling=0, icc_profile=profile)
     assert np.array_equal(decode_rgb(tagged, "x"), decode_rgb(plain, "x"))
@@ -136,7 +136,7 @@ def test_color_profiles_are_ignored_and_not_handed_on(tmp_path: Path) -> None:
             assert "icc_profile" not in stored.info and b"ICC_PROFILE" not in image
 
 
-def test_texts_in_the_file_are_not_handed_on() -> None:
+def test_texts_in_the_file_are_removed() -> None:
     text = PngInfo()
     text.add_text("comment", "private")
     stored, *_ = fit_jpeg(encoded(CODED, "PNG", pnginfo=text, exif=exif(6)), "x", 0, 500, 90)
@@ -199,7 +199,7 @@ def test_orientation_of_tiff_is_pillows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "body", [b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0rubbish", exif(0), exif(9), exif(77)]
 )
-def test_exif_without_sense_is_upright(body: bytes) -> None:
+def test_invalid_exif_means_upright(body: bytes) -> None:
     data = encoded(CODED, "JPEG", exif=body)
     assert fit_jpeg(data, "x", 0, 500, 90, exif="apply")[0] is data
 

@@ -1,4 +1,4 @@
-"""The resampler against Pillow and torchvision, and against images that tell their own geometry."""
+"""The resampler against Pillow and torchvision, and against images that encode their geometry."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_coded_image_tells_its_box(box, flip):
     assert np.allclose((y, x, h, w), box, atol=1.1)  # the filter is cut at the image border
 
 
-def test_nothing_outside_an_inside_box_matters():
+def test_pixels_outside_an_inside_box_are_not_used():
     image = noise(60, 60)
     changed = noise(61, 61)[:60, :60]
     changed[11:40, 13:37] = image[11:40, 13:37]

@@ -1,4 +1,4 @@
-"""What the loaders' tests share: data in all kinds, and one loop that collects an epoch."""
+"""Shared by the loaders' tests: data of all kinds, and a loop that collects an epoch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(batch: Batch, resolution: int) -> None:
 
 
 def collect(loader: Loader) -> Seen:
-    """A whole epoch. Batches are kept as they come, so that buffers that are used twice would show."""
+    """A whole epoch. Batches are kept without a copy, so reused buffers would be noticed."""
     batches = list(loader)
     for batch in batches:
         check(batch, loader.resolution)
@@ -84,7 +84,7 @@ def write_coded_shards(folder: Path, sizes: list[tuple[int, int]]) -> Path:
 
 
 def check_codes(seen: Seen, codes: np.ndarray, labels: np.ndarray) -> None:
-    """Blue tells which image it is, so image, index and label must belong together; swapped channels would show."""
+    """Blue encodes the image's code, so image, index and label must match; swapped channels would be noticed."""
     blue = seen.images[..., 2].reshape(len(seen.images), -1).mean(axis=1)
     assert np.rint((blue - 16) / 32).astype(int).tolist() == (codes[seen.indices] % NUM_CODES).tolist()
     assert seen.labels.tolist() == labels[seen.indices].tolist()

@@ -1,4 +1,4 @@
-"""Damaged images: named, and by the policy the end of the run or replaced; never a black image, never silence."""
+"""Damaged images are reported, and stop the run or are replaced, depending on `on_bad`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_stopping(engine: str, num_workers: int, damaged: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("crop", ["train", "eval"])
 def test_replacing(engine: str, crop: str, damaged: Path) -> None:
-    """Sample 10 stands in for 9; everything else is as without damage, and the next epoch works."""
+    """Sample 10 replaces 9; everything else is as without damage, and the next epoch works."""
     if engine != "torch":
         pytest.importorskip("nvidia.dali")
     changes = {"crop": TRAIN, "shuffle": True} if crop == "train" else {}
@@ -100,7 +100,7 @@ def test_all_bad(tmp_path: Path) -> None:
 
 
 class Odd:
-    """A source with a defect."""
+    """A source that raises an error."""
 
     def __init__(self, source: Source) -> None:
         self.labels, self.name = source.labels, source.name
@@ -109,19 +109,19 @@ class Odd:
         return len(self.labels)
 
     def read(self, _: int) -> bytes:
-        raise RuntimeError("a defect of ours")
+        raise RuntimeError("an error of our code")
 
 
-def test_a_defect_in_a_worker_is_not_taken_for_its_death(tmp_path: Path) -> None:
+def test_an_error_of_our_code_in_a_worker_is_raised(tmp_path: Path) -> None:
     folder = write_coded_folder(tmp_path / "coded", SIZES)
     with open_loader("torch", config(folder, num_workers=1)) as loader:
         loader._engine.dataset._source = Odd(loader._engine.dataset._source)
-        with pytest.raises(RuntimeError, match="a defect of ours"):
+        with pytest.raises(RuntimeError, match="an error of our code"):
             next(iter(loader))
 
 
 def test_a_dead_worker(tmp_path: Path) -> None:
-    """A worker that the system kills ends in one line instead of a hanging run."""
+    """A worker that the system kills ends the run with one line."""
     import os
     import signal
 

@@ -1,4 +1,4 @@
-"""The graphs of the DALI engines as they are drawn for a GPU, which needs none: what is asked of which device."""
+"""The graphs of the DALI engines for a GPU, built without one: which device each operator uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOADERS = {"dali": DALILoader, "dali-slice": DALISliceLoader}
 
 
 class Folder:
-    """Instead of an epoch's plan."""
+    """Replaces the plan of an epoch."""
 
     def nodes(self) -> tuple:
         return fn.readers.file(files=["a.jpg"], labels=[0], name="reader")
@@ -60,6 +60,6 @@ def test_on_a_gpu_images_stay_there_and_numbers_come_to_the_host(
     assert images.device == ("gpu" if on_gpu else "cpu") and {node.device for node in numbers} <= {"cpu"}
     ((name, arguments),) = asked.items()
     assert arguments["device"] == ("mixed" if on_gpu else "cpu")
-    # Parts of images with the CPU's way of upsampling are refused by nvJPEG before 13.2, and then decoded by the CPU.
+    # nvJPEG before 13.2 refuses parts of images with fancy upsampling; the CPU would decode them.
     assert arguments["jpeg_fancy_upsampling"] == (not on_gpu or name == "image")
     assert ("hw_decoder_load" in arguments) == (on_gpu and engine == "roc-dali")

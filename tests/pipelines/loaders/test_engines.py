@@ -1,4 +1,4 @@
-"""What every engine owes, on coded images: see tests/coded.py."""
+"""The requirements of every engine, on coded images (tests/coded.py)."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_resuming_gives_exactly_the_rest(way, opened, stored) -> None:
         assert (rest.images == whole.images[10:]).all()
     assert fresh.state_dict()["position"] == 24
     assert sorted(collect(fresh).indices.tolist()) == list(range(24))  # the next epoch is whole again
-    # The loader that was left in the middle starts afresh, too, at a new resolution.
+    # A loader that was abandoned in the middle starts again, too, at a new resolution.
     loader.set_resolution(40)
     again = collect(loader)
     assert again.indices.tolist() == whole.indices.tolist() and again.images.shape[1] == 40
@@ -292,7 +292,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, stored
             open_loader(engine, config(stored[path]))
 
 
-def test_a_device_that_is_not_there(stored) -> None:
+def test_a_device_that_does_not_exist(stored) -> None:
     import torch
 
     if torch.cuda.is_available():

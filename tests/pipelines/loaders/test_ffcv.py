@@ -1,4 +1,4 @@
-"""Stock FFCV behind our protocol. It compiles for 10 to 20 s per loader, so two loaders serve all tests."""
+"""FFCV as an engine. It compiles for 10 to 20 s per loader, so all tests share two loaders."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def testing(damaged: Path) -> Iterator[Loader]:
 
 @pytest.mark.slow
 def test_training(training: Loader, sizes: list) -> None:
-    """Our order, FFCV's crops within the image, a coin for each flip, and resolutions that change without a rebuild."""
+    """Our order, FFCV's crops within the image, random flips, and resolutions that change without a rebuild."""
     assert not training.shares_boxes and len(training) == 4 and training.classes == loading.CLASSES
     num_threads, flips, crops = torch.get_num_threads(), [], []
     for epoch, resolution in enumerate((64, 40, 72, 64)):
@@ -150,7 +150,7 @@ def test_a_truncated_file_is_one_line(whole: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_buffers_that_do_not_fit_are_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_larger_than_memory_are_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))

@@ -1,4 +1,4 @@
-"""Engines that bring batches to a GPU: the batches are those of the CPU, at two resolutions one after the other."""
+"""Batches on a GPU are those on the CPU, at two resolutions one after the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory, coded_folder: Path, coded_s
 
 
 def epochs(engine: str, path: Path, **settings: object) -> list[np.ndarray]:
-    """Images, labels and indices of each batch; on a GPU something is queued behind each, as a training step would."""
+    """Images, labels and indices of each batch; on a GPU a kernel is queued after each, as in training."""
     found = []
     with open_loader(engine, config(path, **settings)) as loader:
         for epoch, resolution in enumerate((48, 64)):

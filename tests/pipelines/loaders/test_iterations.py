@@ -1,4 +1,4 @@
-"""Iterations that are left, forgotten, overtaken, or changed while they run."""
+"""Iterations that are abandoned, replaced by another one, or changed while they run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-def test_an_iteration_that_is_left_ends_its_thread(stored: Path) -> None:
+def test_an_abandoned_iteration_ends_its_thread(stored: Path) -> None:
     with open_loader("roc", config(stored)) as loader:
         for _ in loader:
             assert len(threads()) == 1
@@ -41,7 +41,7 @@ def test_an_iteration_that_is_left_ends_its_thread(stored: Path) -> None:
         assert loader.state_dict()["position"] == 5  # of what was handed out
 
 
-def test_a_loader_that_nobody_closes_goes_with_its_last_reference(stored: Path) -> None:
+def test_an_unclosed_loader_is_freed_with_its_last_reference(stored: Path) -> None:
     loader = open_loader("roc", config(stored))
     next(iter(loader))
     gone = weakref.ref(loader)
@@ -52,7 +52,7 @@ def test_a_loader_that_nobody_closes_goes_with_its_last_reference(stored: Path) 
 
 @pytest.mark.parametrize(("engine", "num_workers"), [("roc", 1), ("torch", 0)])
 def test_two_iterations_at_once_are_refused(engine: str, num_workers: int, stored: Path) -> None:
-    """The first one must not look as if its epoch had come to its end."""
+    """The first one must not look like a complete epoch."""
     with open_loader(engine, config(stored, num_workers=num_workers)) as loader:
         first = iter(loader)
         next(first)
@@ -71,10 +71,8 @@ def test_two_iterations_at_once_are_refused(engine: str, num_workers: int, store
 
 
 @pytest.mark.parametrize(("engine", "num_workers"), [("roc", 1), ("roc", 0), ("torch", 1), ("torch", 0)])
-def test_what_is_set_in_the_middle_holds_from_the_next_iteration_on(
-    engine: str, num_workers: int, stored: Path
-) -> None:
-    """Of 8 batches 4 at most are on their way when the settings change."""
+def test_settings_during_an_iteration_apply_to_the_next_one(engine: str, num_workers: int, stored: Path) -> None:
+    """At most 4 of 8 batches are prepared when the settings change."""
     with open_loader(engine, config(stored, crop=TRAIN, shuffle=True, num_workers=num_workers)) as loader:
         whole, seen = collect(loader), []
         for batch in loader:
@@ -94,15 +92,15 @@ def needs(engine: str) -> object:
 
 @pytest.fixture(scope="module")
 def stored_for(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> dict[str, Path]:
-    """What each engine reads."""
+    """The data that each engine reads."""
     root, sizes = tmp_path_factory.mktemp("others"), [(60, 80)] * NUM
     roc, folder = write_coded_roc(root / "roc.beton", sizes), write_coded_folder(root / "folder", sizes)
     return dict.fromkeys(("torch", "ffcv", "dali-slice"), stored) | {"roc": roc, "roc-dali": roc, "dali": folder}
 
 
 @pytest.mark.parametrize("engine", ["roc", "torch", *map(needs, ("roc-dali", "dali-slice", "dali", "ffcv"))])
-def test_an_iteration_is_that_of_its_beginning(engine: str, stored_for: dict[str, Path]) -> None:
-    """Settings made after iter() and before the first batch are for the next iteration as well."""
+def test_an_iteration_keeps_the_settings_of_its_start(engine: str, stored_for: dict[str, Path]) -> None:
+    """Settings between iter() and the first batch apply to the next iteration, too."""
     settings = {"crop": TRAIN, "shuffle": True, "num_workers": int(engine != "torch"), "resolution": 32}
     with open_loader(engine, config(stored_for[engine], **settings)) as loader:
         wanted = [indices.tolist() for indices in loader.index_batches()]
@@ -118,8 +116,8 @@ def test_an_iteration_is_that_of_its_beginning(engine: str, stored_for: dict[str
 
 
 @pytest.mark.parametrize("engine", ["torch", *map(needs, ("dali", "ffcv"))])
-def test_stand_ins_are_those_of_the_epoch_that_runs(engine: str, tmp_path: Path) -> None:
-    """A sample that turns out bad after the next epoch was chosen changes neither order nor crops of this one."""
+def test_replacements_are_those_of_the_running_epoch(engine: str, tmp_path: Path) -> None:
+    """A bad sample that is found after set_epoch changes neither order nor crops of the running epoch."""
     folder = write_coded_folder(tmp_path / "coded", [(60, 80)] * NUM)
     path = folder if engine != "ffcv" else write_coded_beton(tmp_path / "x.beton", [(60, 80)] * NUM)
     settings = {"crop": TRAIN, "shuffle": True, "on_bad": "replace", "num_workers": 0, "batch_size": 4}
@@ -141,7 +139,7 @@ def test_stand_ins_are_those_of_the_epoch_that_runs(engine: str, tmp_path: Path)
 
 
 def damage(path: Path, index: int) -> None:
-    """Cuts off the image of a sample, in a folder or in a .beton file."""
+    """Truncates the image of a sample, in a folder or in a .beton file."""
     from pipelines.sources import open_stored
 
     source = open_stored(path)
@@ -155,9 +153,7 @@ def damage(path: Path, index: int) -> None:
 
 
 @pytest.mark.parametrize(("engine", "num_workers"), [("roc", 1), ("roc", 0), ("torch", 0)])
-def test_a_loader_closed_in_an_epoch_does_not_look_like_the_epochs_end(
-    engine: str, num_workers: int, stored: Path
-) -> None:
+def test_a_loader_closed_during_an_epoch_raises_an_error(engine: str, num_workers: int, stored: Path) -> None:
     loader = open_loader(engine, config(stored, num_workers=num_workers))
     batches = iter(loader)
     next(batches)
@@ -166,7 +162,7 @@ def test_a_loader_closed_in_an_epoch_does_not_look_like_the_epochs_end(
         next(batches)
 
 
-def test_a_loader_that_another_thread_waits_for_is_neither_closed_nor_begun_anew(stored: Path) -> None:
+def test_a_loader_that_another_thread_waits_for_is_not_closed_or_restarted(stored: Path) -> None:
     loader, seen = open_loader("roc", config(stored, num_workers=0)), []
     reached, go_on, decode = threading.Event(), threading.Event(), loader._decode
 
@@ -191,7 +187,7 @@ def test_a_loader_that_another_thread_waits_for_is_neither_closed_nor_begun_anew
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("engine", ["roc", *map(needs, ("roc-dali", "dali-slice", "dali"))])
 def test_closing_ends_all_threads(engine: str, early: bool, stored_for: dict[str, Path]) -> None:
-    """At once, and with the threads an engine's memory, not when garbage happens to be collected."""
+    """Threads and the engine's memory are freed at once, not at the next garbage collection."""
 
     def num_threads() -> int:
         return len(os.listdir("/proc/self/task"))
@@ -219,8 +215,8 @@ def test_closing_ends_all_threads(engine: str, early: bool, stored_for: dict[str
 
 
 @pytest.mark.parametrize("engine", ["roc", "torch"])
-def test_a_forked_process_does_not_wait_for_workers_that_it_has_not(engine: str, stored: Path) -> None:
-    """Threads do not come along in a fork: whoever hands them work waits for ever."""
+def test_a_forked_process_does_not_wait_for_missing_workers(engine: str, stored: Path) -> None:
+    """A fork does not copy threads; waiting for their work would never end."""
 
     def use(loader: Loader, pipe: Connection) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Shifted crops: the same boxes in every engine that takes ours, a refusal from the others; orders without reading."""
+"""Shifted crops: the same boxes in every engine with our boxes; the other engines refuse them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_engines_show_the_shifted_boxes(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["ffcv", "dali"])
-def test_engines_with_crops_of_their_own_refuse(engine: str, tmp_path: Path) -> None:
+def test_engines_with_their_own_crops_refuse(engine: str, tmp_path: Path) -> None:
     if not is_installed(engine):
         pytest.skip(f"{engine} is not installed")
     path = write_coded_beton(tmp_path / "x.beton", SIZES) if engine == "ffcv" else write_coded_folder(tmp_path, SIZES)

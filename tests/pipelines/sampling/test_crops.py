@@ -90,7 +90,7 @@ def test_boxes_lie_within_the_image(height: int, width: int, low: float, seed: i
 
 
 @pytest.mark.parametrize("size", [(100, 900), (900, 100), (10, 300)])
-def test_fall_back_is_torchvisions(size: tuple[int, int]) -> None:
+def test_the_fallback_is_torchvisions(size: tuple[int, int]) -> None:
     """At scale (1, 1) no box of the allowed ratio fits into a strip, so the centered fall-back is certain."""
     crop = TrainCrop(scale=(1, 1))
     assert (ours(crop, size, 5) == torchvisions(crop, size, 5)).all()

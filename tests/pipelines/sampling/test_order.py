@@ -64,7 +64,7 @@ def test_ranks_share_an_epoch(num: int, batch_size: int, world_size: int, shuffl
 
 
 @given(num=st.integers(1, 90), batch_size=st.integers(1, 7), steps=st.integers(0, 12))
-def test_going_on_gives_exactly_the_rest(num: int, batch_size: int, steps: int) -> None:
+def test_resuming_gives_exactly_the_rest(num: int, batch_size: int, steps: int) -> None:
     settings = config(batch_size=batch_size, shuffle=True)
     whole = [part.tolist() for part in batches(settings, num, epoch=1)]
     rest = [part.tolist() for part in batches(settings, num, epoch=1, start=min(steps * batch_size, num))]
