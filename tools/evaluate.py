@@ -1,4 +1,4 @@
-"""Tests a network, or scores extracted probabilities: accuracies with their confidence, and what a resolution costs.
+"""Tests a network, or scores extracted probabilities: accuracies with confidence intervals, cost of each resolution.
 
 python tools/evaluate.py --model runs/demo/fast/finetuned.pt --data.path FOLDER --test_res [96,128] --json result.json
 python tools/evaluate.py --model weights.pth --arch resnet50.tv_in1k --images imagenetv2-matched-frequency-format-val
@@ -26,7 +26,7 @@ def main() -> None:
     from fixres.models.precision import choose_device
     from pipelines.datasets.eval_data import names_for_real, open_eval_data
 
-    job = parse(EvaluateJob, sys.argv[1:], "Tests a network with the transform that it carries.")
+    job = parse(EvaluateJob, sys.argv[1:], "Tests a network with its own transform.")
     if job.softmax_files:
         evaluations = [evaluate_softmax(job)]
     else:

@@ -1,4 +1,4 @@
-"""Pooled features, probabilities and labels of a split as .npy files; a killed run is continued by the same command.
+"""Pooled features, probabilities and labels of a split as .npy files; the same command resumes a killed run.
 
 python tools/extract_features.py --model runs/demo/fast/finetuned.pt --data.path FOLDER --output features/a
 """
@@ -11,7 +11,7 @@ from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
-    """Parses the job, extracts, says what was made."""
+    """Parses the job, extracts, prints the result."""
     from fixres.config.parsing import parse
     from fixres.evaluation.features import ExtractJob, extract
     from fixres.models.precision import choose_device

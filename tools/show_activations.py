@@ -1,6 +1,7 @@
 """Pooled activations over test resolutions: `python tools/show_activations.py --model FILE --test_res [96,128]`.
 
-The further a resolution's activations lie from the training resolution's, the more there is for a fix to mend.
+The larger the distance of a resolution's activations to those at the training resolution, the more FixRes fine-tuning
+can correct.
 """
 
 from __future__ import annotations

@@ -59,17 +59,17 @@ def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
         raise InputError(
             f"{file} holds {probabilities.dtype} of shape {probabilities.shape}; softmax is float (images, classes)"
         )
-    place = labels or file.with_name(LABELS)
-    if not place.is_file():
-        raise InputError(f"{file} has no labels: {place} is missing; put it there, or give --labels FILE.npy")
-    values = read_array(place)
+    labels = labels or file.with_name(LABELS)
+    if not labels.is_file():
+        raise InputError(f"{file} has no labels: {labels} is missing; add it, or give --labels FILE.npy")
+    values = read_array(labels)
     if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise InputError(f"{place} holds {values.dtype} of shape {values.shape}; labels are whole numbers (images,)")
+        raise InputError(f"{labels} holds {values.dtype} of shape {values.shape}; labels are whole numbers (images,)")
     if len(values) != len(probabilities):
-        raise InputError(f"{file} has {len(probabilities)} images, {place} {len(values)}; they do not belong together")
+        raise InputError(f"{file} has {len(probabilities)} images, {labels} {len(values)}; they do not belong together")
     if int(values.min()) < 0 or int(values.max()) >= probabilities.shape[1]:
         raise InputError(
-            f"{place} has labels from {values.min()} to {values.max()}, {file} {probabilities.shape[1]} classes; they "
+            f"{labels} has labels from {values.min()} to {values.max()}, {file} {probabilities.shape[1]} classes; they "
             "do not belong together"
         )
     record, names = _read_json(file.with_name(RECORD)), _read_json(file.with_name(NAMES))

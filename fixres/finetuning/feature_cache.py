@@ -1,6 +1,6 @@
 """The backbone's output for every image, computed once and kept, so that each epoch runs the head alone.
 
-An epoch has the loader's order, which the loader tells without reading, so the batches are those of an epoch from
+An epoch has the loader's order, which is known without reading, so the batches are those of an epoch from
 images. Processes that train together compute a part of the rows each and read all of them. The rows are in memory, or
 in a temporary file if they are too large. Processes share a file on each machine, written by one of them.
 """

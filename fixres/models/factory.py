@@ -1,4 +1,4 @@
-"""Networks from timm, and what stands between a uint8 batch and their input."""
+"""Networks from timm, and the normalization of uint8 batches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
 
 
 def _with_classes(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """timm's ResNets take the class of a blur pooling; files hold its name."""
+    """timm's ResNets take the class of a blur pooling; configurations hold its name."""
     if not isinstance(kwargs.get("aa_layer"), str):
         return kwargs
     if kwargs["aa_layer"] != "blurpool":
@@ -55,10 +55,10 @@ def _draw_xavier(net: nn.Module) -> None:
 
 
 class Normalize(nn.Module):
-    """uint8 NHWC in [0, 255] to what networks take: float NCHW in channels_last, zero mean and unit deviation.
+    """uint8 NHWC in [0, 255] to float NCHW in channels_last, zero mean and unit deviation.
 
-    It runs on the device, so that four times fewer bytes travel there, and the permutation costs nothing: NHWC memory
-    read as NCHW *is* channels_last.
+    It runs on the device, so four times fewer bytes are transferred. The permutation costs nothing: NHWC memory read as
+    NCHW *is* channels_last.
     """
 
     def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:

@@ -1,4 +1,4 @@
-"""Where the network runs and in which number format."""
+"""The device and the number format of a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"device={name!r}: no CUDA device is visible; use --device cpu, or check nvidia-smi")
     if device.type == "cuda" and (device.index or 0) >= (number := torch.cuda.device_count()):
         last = f"cuda:{number - 1}" if number > 1 else "cuda"
-        raise InputError(f"device={name!r}: this machine shows {number} GPUs, the last is {last}; use another")
+        raise InputError(f"device={name!r}: this machine has {number} GPUs, the last is {last}; use another")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device={name!r} is not supported; use auto, cpu or cuda[:n]")
     return device
@@ -36,7 +36,7 @@ class Precision:
 
     Attributes:
         name: "fp32", "bf16" or "fp16".
-        device: where it runs.
+        device: the device.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Precision:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """`name`, or for "auto" the fastest that trains as well: bf16 on GPUs and CPUs with matrix units for it, else fp32.
+    """`name`, or for "auto" the fastest that trains as well: bf16 on GPUs and on CPUs with AMX, else fp32.
 
     On CPUs without AMX bf16 autocast costs more than it saves; with AMX it trains ResNets 2 to 4 times faster.
 

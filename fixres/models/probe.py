@@ -117,7 +117,7 @@ def eval_mode(net: nn.Module, gradients: bool = False) -> Iterator[None]:
 
 
 def stride_of(net: nn.Module) -> int:
-    """Pixels of the image for one of the last feature map; 32, as most networks have, if timm does not say."""
+    """Pixels of the image for one of the last feature map; 32, as most networks have, if timm does not know it."""
     patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
     if patch:
         return int(patch[0])

@@ -1,7 +1,7 @@
-"""The networks of both FixRes papers: how they were trained, at which resolution they were fixed, and what that gave.
+"""The networks of both FixRes papers: training, resolution of the fine-tuning, and accuracy after it.
 
-Training resolution, crop, interpolation and normalization are those of timm's weights of the same origin; a test holds
-them against timm. Fix resolutions and accuracies are the papers'. What we do not know for sure is None.
+Training resolution, crop, interpolation and normalization are those of timm's weights of the same origin; a test
+compares them with timm. Resolutions and accuracies of the fine-tuning are the papers'. Unknown values are None.
 
     python -m fixres.models.zoo
 """
@@ -22,21 +22,21 @@ _HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A trained network and its fix.
+    """A trained network and its fine-tuning.
 
     Attributes:
         name: the key.
-        timm_name: timm's name with the tag of its weights, or without where timm has none.
+        timm_name: timm's name with the tag of its weights, or without a tag if timm has no weights.
         train_res: training resolution in pixels.
-        finetuned_res: test resolution in pixels that the paper fixed it for, or None.
+        finetuned_res: test resolution in pixels of the paper's fine-tuning, or None.
         crop_pct: of timm's test crop at the training resolution.
         finetuned_crop_pct: of the authors' test crop at `finetuned_res` (their code resizes to 256/224 of it), or None.
         interpolation: how the training and test images were resized.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
         finetuned_top1: top1 on ImageNet's val after fine-tuning, with the better of the paper's augmentations, or None.
-        finetuned_top5: likewise, among the first five.
-        source: where the figures of the fix are from.
+        finetuned_top5: top5, likewise.
+        source: source of the figures of the fine-tuning.
         timm_kwargs: further arguments of timm.create_model.
     """
 
@@ -80,8 +80,9 @@ def _resnets() -> list[ZooModel]:
     ]  # fmt: skip
 
 
-# Name, training resolution, timm's crop, then fix resolution, top1 and top5: without and with further training data.
-# The weights without are of adversarial training (arXiv 1911.09665), those with of Noisy Student (arXiv 1911.04252).
+# Name, training resolution, timm's crop, then resolution, top1 and top5 of the fine-tuning: without and with
+# further training data.
+# The former are weights of adversarial training (arXiv 1911.09665), the latter of Noisy Student (arXiv 1911.04252).
 _EFFICIENTNETS = (
     ("b0", 224, 0.875, (320, 0.793, 0.946), (320, 0.802, 0.954)),
     ("b1", 240, 0.882, (384, 0.813, 0.957), (384, 0.826, 0.964)),
@@ -117,8 +118,8 @@ ZOO = MappingProxyType({model.name: model for model in [*_resnets(), *_efficient
 
 
 def zoo_table() -> str:
-    """The zoo as text, a line for each network."""
-    lines = [f"{'name':20} {'timm':38} {'train':>6} {'finetune':>5} {'crop':>6} {'top1':>6} {'top5':>6}  source"]
+    """The zoo as text: a line for each network."""
+    lines = [f"{'name':20} {'timm':38} {'train':>6} {'tuned':>5} {'crop':>6} {'top1':>6} {'top5':>6}  source"]
     for model in ZOO.values():
         arguments = "".join(f" {key}={value}" for key, value in model.timm_kwargs.items())
         top1, top5 = _percent(model.finetuned_top1), _percent(model.finetuned_top5)
@@ -129,8 +130,8 @@ def zoo_table() -> str:
     return "\n".join(lines)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From apparent sizes to the test resolutions that are worth a try, and what they cost."""
+"""From apparent sizes to the test resolutions worth testing, and their cost."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Candidate:
 
     Attributes:
         test_res: pixels.
-        ratio: expected apparent size in testing over that in training; 1 is a match.
-        standard_error: of `ratio`, because not all images were looked at; 0 if all were.
-        cost_factor: pixels of an image over those at the training resolution, and so about the time to test it.
+        ratio: expected apparent size in testing over that in training; 1 means equal.
+        standard_error: of `ratio`, if only a sample of the images was used; else 0.
+        cost_factor: pixels of an image over those at the training resolution, about the ratio of test times.
     """
 
     test_res: int
@@ -29,20 +29,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Advice:
-    """What apparent sizes say about the test resolution.
+    """The advice from apparent sizes for the test resolution.
 
     Attributes:
         train_res: training resolution in pixels.
         train_crop: scale and ratio of RandomResizedCrop.
         crop_pct: side of the center crop over the resized short side.
         stride: advised resolutions are multiples of it.
-        num_images: images whose sizes were used.
+        num_images: number of images whose sizes were used.
         num_samples: images of the data set.
-        ideal_ratio: the paper's equation 4, which knows nothing of rejected boxes and takes images to be square.
-        matching_test_res: where the expected ratio is 1; not rounded.
-        at_train_res: testing as large as trained.
-        candidates: the multiples of the stride next to the match, rising; one if it is a multiple itself.
-        advised: the one of them whose ratio is nearer to 1.
+        ideal_ratio: the paper's equation 4, which assumes square images and does not model rejected boxes.
+        matching_test_res: the resolution at which the expected ratio is 1; not rounded.
+        at_train_res: testing at the training resolution.
+        candidates: the multiples of the stride next to `matching_test_res`, rising; one if it is a multiple itself.
+        advised: the candidate whose ratio is nearer to 1.
     """
 
     train_res: int
@@ -72,7 +72,7 @@ def advise(
         train_res: training resolution in pixels; with progressive resizing the last.
         train_crop: scale and ratio of RandomResizedCrop.
         eval_crop: the center crop.
-        sizes: integers (N, 2), height and width of the images looked at, in pixels.
+        sizes: integers (N, 2), height and width of the images, in pixels.
         stride: the network's, in pixels.
         num_samples: images of the whole data set; N if not given.
     """
@@ -102,7 +102,7 @@ def advise(
 
 
 def _neighbors(resolution: float, stride: int) -> list[int]:
-    """The multiples of `stride` next to `resolution` that a loader can deliver."""
+    """The multiples of `stride` next to `resolution` that loaders support."""
     lowest, highest = -(-MIN_RESOLUTION // stride), MAX_RESOLUTION // stride
     steps = {int(np.floor(resolution / stride)), int(np.ceil(resolution / stride))}
     return sorted({min(max(step, lowest), highest) * stride for step in steps})
@@ -122,15 +122,15 @@ def explanation(advice: Advice) -> str:
 
 
 def as_text(advice: Advice) -> str:
-    """The advice as lines for a person: what was looked at, a row for each resolution, the explanation."""
-    looked_at = f"{advice.num_images} images"
+    """The advice as lines for the terminal: the images, a row for each resolution, the explanation."""
+    images = f"{advice.num_images} images"
     if advice.num_images < advice.num_samples:
-        looked_at = f"{looked_at} chosen by chance of {advice.num_samples}"
+        images = f"{images} chosen at random of {advice.num_samples}"
     crop = advice.train_crop
     lines = [
-        f"sizes of {looked_at}; crops of scale {crop.scale[0]:g} to {crop.scale[1]:g}, ratio {crop.ratio[0]:.3g} to "
+        f"sizes of {images}; crops of scale {crop.scale[0]:g} to {crop.scale[1]:g}, ratio {crop.ratio[0]:.3g} to "
         f"{crop.ratio[1]:.3g}; crop_pct {advice.crop_pct:g}",
-        f"apparent size in testing over training, were all images square and all boxes fitting: "
+        f"apparent size in testing over training, if all images were square and all boxes fit: "
         f"{advice.ideal_ratio:.3f} at {advice.train_res} px",
         "",
         "  test_res   ratio   standard error   pixels",

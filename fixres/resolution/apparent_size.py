@@ -1,8 +1,8 @@
-"""How large objects appear to the network in training and in testing (arXiv 1906.06423, section 3.1).
+"""The apparent size of objects in training and in testing (arXiv 1906.06423, section 3.1).
 
 An apparent size is given in pixels of the network's input, for an object as long as the square root of its image's
-area; that of any other object is in proportion. With sigma for the square root of the crop's share of the image's area
-it is train_res / sigma in training. In testing it is the resized image's own, whatever the crop cuts off.
+area; it is proportional for other objects. Sigma is the square root of the crop's area over the image's area. In
+training the apparent size is train_res / sigma. In testing it is that of the resized image before the center crop.
 
 The distribution of sigma under RandomResizedCrop is computed, not simulated: scale uniform, log ratio uniform, up to
 ten attempts until a box fits the image, else the largest centered box of allowed ratio. Boxes are rounded to pixels
@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.spec import EvalCrop, InputError, TrainCrop, check_resolution
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
-_NARROW = 1e-4  # stands in for the width of a range whose ends are equal; narrower ones would lose digits
+_NARROW = 1e-4  # least width of a range: a narrower one would lose digits
 
 
 class Estimate(NamedTuple):
@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         mean: the mean.
-        standard_error: what it may be off by because not all images were looked at; 0 if all were.
+        standard_error: of the mean, if only a sample of the images was used; else 0.
     """
 
     mean: float
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 def ideal_sigma(scale: tuple[float, float]) -> float:
-    """Mean of sigma if every box fits, as the paper's equation 4 has it (its factor F).
+    """Mean of sigma if every box fits: factor F of the paper's equation 4.
 
     Args:
         scale: range of sigma squared.
@@ -51,7 +51,7 @@ def mean_sigma(crop: TrainCrop, sizes: np.ndarray, power: float = 1.0) -> np.nda
     Args:
         crop: scale and ratio of RandomResizedCrop.
         sizes: integers (N, 2), height and width of each image in pixels.
-        power: 1 for sigma; 2 for the crop's share of the area; -1 for apparent size over train_res. Above -2.
+        power: 1 for sigma; 2 for the crop's fraction of the area; -1 for apparent size over train_res. Above -2.
 
     Returns:
         float64 (N,).
@@ -65,7 +65,7 @@ def mean_sigma(crop: TrainCrop, sizes: np.ndarray, power: float = 1.0) -> np.nda
 
 
 def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Share of all training crops, each image weighing the same, whose sigma is at most the given one.
+    """Fraction of training crops whose sigma is at most the given one; each image has the same weight.
 
     Args:
         crop: scale and ratio of RandomResizedCrop.
@@ -78,17 +78,17 @@ def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarr
     sizes = _checked(sizes)
     found = _accepted(crop, sizes, 0.0, crop.scale[1])
     missed, fall_back = (1 - found) ** _ATTEMPTS, _fall_back_area(crop, sizes)
-    shares = np.empty(len(sigma))
+    fractions = np.empty(len(sigma))
     for k, area in enumerate(np.square(np.asarray(sigma, np.float64))):
         below = _accepted(crop, sizes, 0.0, min(area, crop.scale[1])) if area > 0 else np.zeros_like(found)
         of_found = np.divide(below, found, out=np.zeros_like(below), where=found > 0)
-        # A hair of tolerance: areas come out of square roots, and the fall-back's is a single point.
-        shares[k] = np.mean((1 - missed) * of_found + missed * (fall_back <= area * (1 + 1e-9)))
-    return shares
+        # With a small tolerance: areas are computed from square roots, and the fall-back's area is a single point.
+        fractions[k] = np.mean((1 - missed) * of_found + missed * (fall_back <= area * (1 + 1e-9)))
+    return fractions
 
 
 def sizes_in_testing(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
-    """Apparent sizes in testing: the square root of each resized image's area, before the center is cut out.
+    """Apparent sizes in testing: the square root of each resized image's area before the center crop.
 
     Args:
         crop: the center crop.
@@ -117,10 +117,10 @@ def apparent_ratio(
     Args:
         train_crop: scale and ratio of RandomResizedCrop.
         eval_crop: the center crop.
-        sizes: integers (N, 2), height and width of the images looked at, in pixels.
+        sizes: integers (N, 2), height and width of the images, in pixels.
         train_res: training resolution in pixels.
         test_res: test resolution in pixels.
-        num_samples: images of the whole data set, if those looked at are drawn from it by chance.
+        num_samples: images of the whole data set, if `sizes` are a random sample of it.
     """
     ratios = sizes_in_testing(eval_crop, sizes, test_res) * mean_sigma(train_crop, sizes) / check_resolution(train_res)
     return _estimate(ratios, num_samples)
@@ -129,15 +129,15 @@ def apparent_ratio(
 def matching_test_res(train_crop: TrainCrop, eval_crop: EvalCrop, sizes: np.ndarray, train_res: int) -> float:
     """The test resolution in pixels, not rounded, at which the expected ratio of apparent sizes is 1."""
     sizes = _checked(sizes)
-    # Apparent size in testing over the resized short side; pixels' rounding left out.
+    # Apparent size in testing over the resized short side, without rounding to pixels.
     elongation = np.sqrt(sizes.max(axis=1) / sizes.min(axis=1))
     return float(check_resolution(train_res) * eval_crop.crop_pct / np.mean(mean_sigma(train_crop, sizes) * elongation))
 
 
 def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> np.ndarray:
-    """Mean over one try of area ** power, counting only boxes that fit and whose area is at most `high`.
+    """Mean over one attempt of area ** power, counting only boxes that fit and whose area is at most `high`.
 
-    A box of area share a and log ratio u fits an image if log a <= margin - |u - center|. Over a the integral of
+    A box of relative area a and log ratio u fits an image if log a <= margin - |u - center|. Over a the integral of
     a ** power is elementary; over u it is one of exponentials, `_above`, from the lowest to the highest log ratio.
 
     Args:
@@ -162,7 +162,7 @@ def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> 
 
 def _above(v: np.ndarray, margin: np.ndarray, exponent: float, low: float, high: float) -> np.ndarray:
     """Integral of max(0, min(high, exp(margin - |t|)) ** exponent - low ** exponent) over t from 0 to v."""
-    capped, empty = margin - np.log(high), margin - np.log(low)  # where the image's edge begins, ends to cut
+    capped, empty = margin - np.log(high), margin - np.log(low)  # between these |t| the image's edge limits the area
     sloped = np.clip(np.abs(v), capped, empty)
     flat_part = (high**exponent - low**exponent) * np.minimum(np.abs(v), capped)
     falling = np.exp(exponent * (margin - capped)) - np.exp(exponent * (margin - sloped))
@@ -170,7 +170,7 @@ def _above(v: np.ndarray, margin: np.ndarray, exponent: float, low: float, high:
 
 
 def _fall_back_area(crop: TrainCrop, sizes: np.ndarray) -> np.ndarray:
-    """Area share of the largest box of allowed ratio."""
+    """Relative area of the largest box of allowed ratio."""
     ratio = sizes[:, 1] / sizes[:, 0]
     return np.minimum(1, np.minimum(ratio / crop.ratio[0], crop.ratio[1] / ratio))
 
@@ -189,10 +189,10 @@ def _checked(sizes: np.ndarray) -> np.ndarray:
 
 
 def _estimate(values: np.ndarray, num_samples: int | None) -> Estimate:
-    """Mean and its standard error, smaller the more of a finite data set was looked at."""
+    """Mean and its standard error, with the correction for a sample of a finite data set."""
     num, total = len(values), num_samples or len(values)
     if num >= total:
         return Estimate(float(values.mean()), 0.0)
     if num == 1:
-        raise InputError(f"one image of {total} says nothing of the others; look at more")
+        raise InputError(f"one image of {total} is too small a sample; use more")
     return Estimate(float(values.mean()), float(values.std(ddof=1) * ((1 - num / total) / num) ** 0.5))

@@ -1,4 +1,4 @@
-"""A small network of each family, and where its last layers are by timm's names: what the papers would train."""
+"""A small network of each family, and timm's names of its head and of the layers that the papers train."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import nn
 
 
 class Family(NamedTuple):
-    """A network and the names of what learns.
+    """A network and the names of its trainable layers.
 
     Attributes:
         name: timm's.
         kwargs: further arguments of timm.create_model.
         side: pixels of an image.
-        norms: what learns beside the classifier with layers "classifier_bn".
-        paper: what learns with layers "paper": modules, for cells and blocks with all inside.
+        classifier: the classifier.
+        norms: trained beside the classifier with layers "classifier_bn".
+        paper: modules trained with layers "paper"; cells and blocks include all modules inside.
         last_block: the last block.
-        word: of the line that tells; "" for a network like those of the papers.
+        word: in the logged line; "" for a network like those of the papers.
     """
 
     name: str
@@ -54,7 +55,7 @@ PNASNET = Family("pnasnet5large", {}, 32, "last_linear", _CELL, ("cell_9", "cell
 
 
 def create(family: Family, num_classes: int = 2) -> nn.Module:
-    """The network with fixed random weights and BatchNorm statistics that are none of 0 and 1."""
+    """The network with fixed random weights and BatchNorm statistics other than 0 and 1."""
     torch.manual_seed(0)
     net = timm.create_model(family.name, num_classes=num_classes, **family.kwargs)
     net.train()

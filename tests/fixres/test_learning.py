@@ -1,4 +1,4 @@
-"""Normalization, the optimizer's groups, one epoch, evaluation and the fix, each against an independent oracle."""
+"""Normalization, the optimizer's groups, one epoch, evaluation and fine-tuning, each against an independent oracle."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_network_of_other_classes_is_refused(open_coded: OpenCoded) -> None:
 
 
 @pytest.mark.parametrize("layers", ["classifier", "classifier_bn"])
-def test_the_fix_changes_the_last_layers_and_nothing_else(
+def test_fine_tuning_changes_the_trainable_layers_and_nothing_else(
     layers: str, tiny_net: nn.Module, open_coded: OpenCoded
 ) -> None:
     before = {name: value.clone() for name, value in tiny_net.state_dict().items()}
@@ -206,7 +206,7 @@ def test_the_fix_changes_the_last_layers_and_nothing_else(
     assert not any(module.training for module in tiny_net.modules())
 
 
-def test_each_epoch_of_a_fix_draws_its_own_chance(
+def test_each_epoch_of_a_fine_tuning_draws_its_own_random_numbers(
     tiny_net: nn.Module, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[int, ...]] = []

@@ -1,4 +1,4 @@
-"""tools/advise_resolution.py: its figures against a simulation with torchvision, its document, mistakes in one line."""
+"""tools/advise_resolution.py: its figures against a simulation with torchvision, the document, mistakes in one line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_figures(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert facts["ideal_ratio"] == pytest.approx(0.708241 / 0.875, abs=1e-5)
 
 
-def test_the_recipe_and_what_overrides_it(
+def test_options_override_the_recipe(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The recipe photos trains its fast variant at 64, then 96 px, and its baseline at 128; scale from 0.25."""
@@ -88,13 +88,13 @@ def test_the_recipe_and_what_overrides_it(
     assert all(one["test_res"] % 10 == 0 for one in facts["candidates"])
 
 
-def test_samples_say_what_they_may_be_off_by(
+def test_samples_have_a_standard_error(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = as_json(monkeypatch, capsys, photos, "--sample", 3)
     assert (facts["num_images"], facts["num_samples"]) == (3, 4) and facts["at_train_res"]["standard_error"] > 0
     call(monkeypatch, photos, "--sample", 3)
-    assert "3 images chosen by chance of 4" in capsys.readouterr().out
+    assert "3 images chosen at random of 4" in capsys.readouterr().out
     write_coded_beton(tmp_path / "x.beton", SIZES)
     facts = as_json(monkeypatch, capsys, tmp_path / "x.beton", "--sample", 3)
     assert facts["num_images"] == 4 and facts["at_train_res"]["standard_error"] == 0
@@ -119,31 +119,31 @@ def test_picture(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("train_res", "stride", "candidates"), [(8, 32, [32]), (2048, 32, [2048]), (100, 700, [700])])
-def test_advice_stays_with_what_a_loader_delivers(train_res: int, stride: int, candidates: list[int]) -> None:
+def test_advice_stays_within_the_loaders_resolutions(train_res: int, stride: int, candidates: list[int]) -> None:
     advice = advise(train_res, TrainCrop(), EvalCrop(), np.array(SIZES), stride)
     assert [one.test_res for one in advice.candidates] == candidates
 
 
-def test_explanation_where_there_is_nothing_to_gain() -> None:
+def test_explanation_without_gain() -> None:
     advice = advise(224, TrainCrop((1.0, 1.0), (1.0, 1.0)), EvalCrop(1.0), np.array([(300, 300)]))
     assert advice.advised.test_res == 224 and explanation(advice).endswith("look alike: stay at 224 px.")
     assert "\n" not in explanation(advice)
 
 
-def test_bad_images_are_told_after_the_advice(
+def test_bad_images_are_named_after_the_advice(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "class_00" / "bad.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"^1 of the samples looked at .*bad\.jpg"):
+    with pytest.raises(InputError, match=r"^1 of the sampled images .*bad\.jpg"):
         call(monkeypatch, photos)
-    assert "4 images chosen by chance of 5" in capsys.readouterr().out
+    assert "4 images chosen at random of 5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (("--plot", "x.jpg"), r"--plot x\.jpg must be a \.png file"),
-        (("--variant", "fast"), "give --config, too"),
+        (("--variant", "fast"), "also give --config"),
         (("--config", "nowhere"), "no recipe of that name"),
         (("--train-res", "4"), "resolution=4 is impossible"),
         (("--scale", "0.5", "0.2"), "scale="),
@@ -152,7 +152,7 @@ def test_bad_images_are_told_after_the_advice(
         (("--crop-pct", "1.5"), "crop_pct=1.5"),
         (("--stride", "0"), "stride=0"),
         (("--sample", "0"), "0 samples to look at"),
-        (("--sample", "1"), "look at more"),
+        (("--sample", "1"), "use more"),
     ],
 )
 def test_mistakes_are_named(
@@ -163,9 +163,9 @@ def test_mistakes_are_named(
     assert "\n" not in str(caught.value)
 
 
-def test_a_variant_that_is_not_there(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_variant_is_refused(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.yaml").write_text("name: one\nvariants: {baseline: {epochs: 1}}\n")
-    with pytest.raises(InputError, match="one has no such variant; it has baseline"):
+    with pytest.raises(InputError, match="one does not have this variant; it has baseline"):
         call(monkeypatch, photos, "--config", tmp_path / "one.yaml", "--variant", "fast")
 
 

@@ -1,4 +1,4 @@
-"""tools/evaluate.py and tools/extract_features.py: images and files alike, ReaL, ImageNet-V2, mistakes in one line."""
+"""tools/evaluate.py and tools/extract_features.py: scores from images and from files, ReaL, ImageNet-V2, mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Tool = Callable[..., tuple[int, str, str]]
 
 
 def checkpoint(path: Path, classes: tuple[str, ...]) -> Path:
-    """A network that tells coded images apart: each score is above its median for half of them."""
+    """A network that distinguishes coded images: each score is above its median for half of them."""
     torch.manual_seed(0)
     net = create_model(_MODEL, len(classes))
     net.train()(torch.randn(8, 3, 32, 32))
@@ -110,7 +110,7 @@ def test_files_and_images_give_the_same_lines(tool: Tool, val: Path, tmp_path: P
     assert code == 0 and out.startswith(f"softmax: top1 {right:.2%}, [")
 
 
-def test_an_extraction_goes_on_over_the_same_images_by_the_same_engine_only(
+def test_an_extraction_is_resumed_only_on_the_same_images_by_the_same_engine(
     tool: Tool, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stored(folder: Path) -> None:
@@ -192,7 +192,7 @@ def _color(number: int) -> tuple[int, int, int]:
 
 
 def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
-    """1000 folders, each with an image of a color of its own: line n of the arrays must be of color n."""
+    """1000 folders, each with an image of a color of its own: row n of the arrays must be of color n."""
     root = tmp_path / "imagenetv2-matched-frequency-format-val"
     for number in range(1000):
         (root / str(number)).mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_pretrained_weights_by_the_command_line(tool: Tool, val: Path, tmp_path:
     assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--images", val / "val")[1])
 
 
-def test_class_folders_alone_are_tested_whole(tool: Tool, val: Path, tmp_path: Path) -> None:
+def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
     code, out, _ = tool("evaluate", "--checkpoint", net, "--images", val / "val")
     assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--data.path", val)[1])

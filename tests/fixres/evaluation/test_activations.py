@@ -83,7 +83,7 @@ def test_order_and_channels_of_the_values() -> None:
         assert values.dtype == np.float32 and values == pytest.approx(POOLED[:num], abs=1e-4)
 
 
-def test_resolutions_that_thin_the_picture_out() -> None:
+def test_resolutions_with_a_growing_black_part() -> None:
     """A bright square of 8 px fills a picture of 8 px, a quarter of one of 16 px, a sixteenth of one of 32 px."""
     loader = Pictures(LEVELS, bright_side=8)
     results = activation_statistics(Shifted(), _RAW, loader, CPU, [32, 8], train_res=16)
@@ -97,7 +97,7 @@ def test_resolutions_that_thin_the_picture_out() -> None:
 
 
 def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Callable[..., Loader]) -> None:
-    """timm's own way to the pooled features; real images; the loader's engine."""
+    """Real images of an engine, against timm's own computation of the pooled features."""
     loader, normalize = open_coded(resolution=48), Normalize()
     classifier = probe_network(tiny_net, 48).head.classifier
     assert classifier is tiny_net.get_classifier()
@@ -146,7 +146,7 @@ class Bypassed(Shifted):
 
 
 class Endless(Shifted):
-    """Activations that are no numbers."""
+    """Activations that are not finite."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.conv(images).mean((2, 3)) * math.inf)

@@ -1,4 +1,4 @@
-"""Extraction: values against timm's own functions, two runs alike, killed and continued, scored as from images."""
+"""Extraction: values against timm's own functions, equal runs, killed and resumed runs, scores as from images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = [f"{number}.jpg" for number in range(24)]
 
 @pytest.fixture
 def checkpoint(tiny_net: nn.Module, tmp_path: Path) -> Path:
-    # As it is new, the network gives all images nearly the same scores.
+    # A new network gives all images nearly the same scores.
     tiny_net.train()(torch.randn(8, 3, 32, 32))
     nn.init.normal_(tiny_net.fc.weight, generator=torch.Generator().manual_seed(2))
     save_checkpoint(tmp_path / "net.pt", tiny_net, CheckpointInfo(TINY.name, TINY.kwargs, CLASSES, 32, 32, 0.875))
@@ -40,7 +40,7 @@ def checkpoint(tiny_net: nn.Module, tmp_path: Path) -> Path:
 
 
 def run(checkpoint: Path, folder: Path, output: Path, on_batch: Callable | None = None, **fields: object) -> Extraction:
-    """Extracts from the images of `folder`; `on_batch` is told how many batches were handed out."""
+    """Extracts from the images of `folder`; `on_batch` gets the number of batches delivered."""
 
     def open_it(split: str, **values: object) -> Loader:
         loader = open_loader("torch", LoaderConfig(path=folder, num_workers=0, **values))
@@ -83,7 +83,7 @@ def test_the_files_hold_what_timm_computes(
     assert set(contents(tmp_path / "a")) == FILES
 
 
-def test_two_runs_agree_and_half_precision_is_near(checkpoint: Path, coded_folder: Path, tmp_path: Path) -> None:
+def test_two_runs_are_equal_and_half_precision_is_close(checkpoint: Path, coded_folder: Path, tmp_path: Path) -> None:
     run(checkpoint, coded_folder, tmp_path / "a")
     run(checkpoint, coded_folder, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -109,9 +109,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), kill)
 """
 
 
-def test_a_killed_extraction_goes_on_and_ends_byte_for_byte_alike(
-    checkpoint: Path, coded_folder: Path, tmp_path: Path
-) -> None:
+def test_a_killed_extraction_is_resumed_with_equal_bytes(checkpoint: Path, coded_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
     arguments = [sys.executable, "-c", _KILLED, checkpoint, coded_folder, output]
     root = Path(__file__).resolve().parents[3]
@@ -125,7 +123,7 @@ def test_a_killed_extraction_goes_on_and_ends_byte_for_byte_alike(
         run(checkpoint, coded_folder, output, dtype="float16")
     seen: list[int] = []
     done = run(checkpoint, coded_folder, output, seen.append)
-    assert done.num_kept == 15 and len(seen) == 2  # 24 images in batches of 5, killed when the fourth was handed out
+    assert done.num_kept == 15 and len(seen) == 2  # 24 images in batches of 5, killed at the delivery of the fourth
     run(checkpoint, coded_folder, tmp_path / "whole")
     assert contents(output) == contents(tmp_path / "whole")
     assert not (tmp_path / ".killed.journal").exists() and not (tmp_path / ".killed.partial").exists()

@@ -28,7 +28,7 @@ def scored(values: np.ndarray, labels: np.ndarray, batch: int = 3) -> Scores:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(1, 20), st.booleans())
-def test_top_k_is_that_of_a_stable_sort(seed: int, num_classes: int, num: int, ties: bool) -> None:
+def test_top_k_equals_that_of_a_stable_sort(seed: int, num_classes: int, num: int, ties: bool) -> None:
     generator = np.random.default_rng(seed)
     values = generator.normal(size=(num, num_classes)).astype(np.float32)
     values = np.round(values) if ties else values
@@ -111,7 +111,7 @@ def test_bad_real_files(content: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cat.jpg", "ILSVRC2012_val_00000006.JPEG", "ILSVRC2012_val_00000000.JPEG"])
-def test_images_that_real_does_not_know(name: str) -> None:
+def test_images_without_real_labels(name: str) -> None:
     with pytest.raises(InputError, match="ReaL labels are for ILSVRC2012_val_00000001 to 00000005"):
         val_numbers([name], 5)
     assert val_numbers(["ILSVRC2012_val_00000005"], 5) == [5]

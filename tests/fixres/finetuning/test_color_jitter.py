@@ -1,4 +1,4 @@
-"""Color jitter against torchvision, image by image; its factors; and that the loader's data stays as it is."""
+"""Color jitter against torchvision, image by image; its factors; the loader's other data is unchanged."""
 
 from __future__ import annotations
 

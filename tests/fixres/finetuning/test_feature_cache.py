@@ -28,7 +28,7 @@ OpenCoded = Callable[..., Loader]
 
 
 def _finetuned(family: Family, open_coded: OpenCoded, **fields: Any) -> tuple[nn.Module, list[EpochResult], Loader]:
-    """Three epochs on 24 images in batches of 7: each epoch leaves other images out."""
+    """Three epochs on 24 images in batches of 7: each epoch omits other images."""
     net = create(family)
     config = FinetuneConfig(**{"epochs": 3, "lr": 0.2, "augmentation": "test", "cache_dtype": "fp32"} | fields)
     return net, *finetune_on_coded(net, open_coded, config, family.side, batch_size=7, seed=4)
@@ -41,7 +41,7 @@ def _distance(one: nn.Module, other: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_cached_is_uncached(family: Family, open_coded: OpenCoded) -> None:
+def test_cached_equals_uncached(family: Family, open_coded: OpenCoded) -> None:
     slow, expected, loader = _finetuned(family, open_coded, cache="no")
     assert loader.counters.num_images == 3 * 21
     fast, results, loader = _finetuned(family, open_coded)
@@ -53,7 +53,7 @@ def test_cached_is_uncached(family: Family, open_coded: OpenCoded) -> None:
 
 
 @pytest.mark.parametrize("layers", ["classifier", "paper", "last_blocks"])
-def test_cached_is_uncached_with_other_layers(layers: str, open_coded: OpenCoded) -> None:
+def test_cached_equals_uncached_with_other_layers(layers: str, open_coded: OpenCoded) -> None:
     for family in (RESNET, FAMILIES[3], FAMILIES[5]):
         slow, *_ = _finetuned(family, open_coded, cache="no", layers=layers, lr=0.02)
         fast, _, loader = _finetuned(family, open_coded, layers=layers, lr=0.02)
@@ -66,7 +66,7 @@ def test_half_precision_is_close(open_coded: OpenCoded) -> None:
     assert 0 < _distance(fast, slow) < 5e-3
 
 
-def test_a_temporary_file_gives_the_same_and_is_gone(
+def test_a_temporary_file_gives_the_same_and_is_deleted(
     open_coded: OpenCoded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inside, *_ = _finetuned(RESNET, open_coded)
@@ -85,11 +85,11 @@ def test_frozen_layers_run_once(open_coded: OpenCoded, monkeypatch: pytest.Monke
     with_six = sum(calls)
     calls.clear()
     _finetuned(RESNET, open_coded, epochs=1)
-    assert with_six == sum(calls) < 60  # 24 images, and the few that find the layers and check the parts
+    assert with_six == sum(calls) < 60  # 24 images, and a few to probe the network and check the split
 
 
 @pytest.mark.parametrize("fields", [{"augmentation": "test_flip"}, {"augmentation": "test_shift"}, {"cache": "no"}])
-def test_what_differs_between_epochs_is_not_cached(fields: dict, open_coded: OpenCoded) -> None:
+def test_images_that_differ_between_epochs_are_not_cached(fields: dict, open_coded: OpenCoded) -> None:
     assert _finetuned(RESNET, open_coded, **fields)[2].counters.num_images == 63
 
 
@@ -112,7 +112,7 @@ class _Undecided(nn.Module):
 
 
 class _Forgetful(_Undecided):
-    """What it gives depends on a thing that the graph misses: how many images there are."""
+    """Its output depends on a condition that the graph misses: whether it is recorded."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         scale = 1.0 if isinstance(images, torch.fx.Proxy) else 2.0
@@ -153,7 +153,7 @@ def test_the_split_point_may_be_after_pooling() -> None:
 
 @pytest.mark.slow
 def test_a_split_point_of_several_values() -> None:
-    """PNASNet's last cell takes two, and its last BatchNorms are four in parallel branches."""
+    """PNASNet's last cell takes two values; its last BatchNorms are in four parallel branches."""
     net, images = create(PNASNET), torch.randn(3, 3, 32, 32)
     for layers in ("classifier_bn", "paper"):
         chosen = trainable_layers(net, probe_network(net, 32), FinetuneConfig(layers=layers))  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_a_missing_folder_is_refused(open_coded: OpenCoded, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_pnasnet_cached_is_uncached(open_coded: OpenCoded) -> None:
+def test_pnasnet_cached_equals_uncached(open_coded: OpenCoded) -> None:
     slow, *_ = _finetuned(PNASNET, open_coded, cache="no", epochs=1, lr=0.02)
     fast, _, loader = _finetuned(PNASNET, open_coded, epochs=1, lr=0.02)
     assert loader.counters.num_images == 0 and _distance(fast, slow) < 2e-5

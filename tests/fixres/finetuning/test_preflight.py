@@ -1,4 +1,4 @@
-"""What ends a fix in a mistake is found before it: each refusal by hand, and no refusal of what then works."""
+"""Mistakes are found before a fine-tuning: each is refused, and nothing that works is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_refused(config: FinetuneConfig, optim: OptimConfig, message: str) -> No
 
 
 def test_the_limits_are_exact() -> None:
-    """All images in one batch; one image where its feature map has several values, or nothing has statistics."""
+    """All images in one batch; one image if its feature map has several values or no layer has statistics."""
     net = create(RESNET)
     _check(net, FinetuneConfig(batch_size=16))
     _check(net, FinetuneConfig(batch_size=1), side=64)

@@ -43,7 +43,7 @@ def test_trainable_layers(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [*FAMILIES, PNASNET], ids=lambda family: family.name)
 def test_last_blocks(family: Family) -> None:
-    """The block, and what is defined behind it: in these networks the order of definition is that of execution."""
+    """The block and the layers defined after it: these networks define layers in the order of execution."""
     net = create(family)
     found, line = _chosen(net, family.side, layers="last_blocks", num_blocks=1)
     names = [name for name, _ in net.named_parameters()]

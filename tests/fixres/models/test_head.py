@@ -42,7 +42,7 @@ def test_head_of_a_torchvision_network() -> None:
     assert _names(torchvision.models.resnet18(num_classes=3), 64) == ("fc", ["layer4.1.bn2"])
 
 
-def test_looking_changes_nothing() -> None:
+def test_probing_changes_nothing() -> None:
     net = timm.create_model("resnet10t", num_classes=3)
     net.layer1.eval()
     net.conv1.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Which device a name means, on machines with any number of GPUs."""
+"""The device of a name, on machines with any number of GPUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def num_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4, 7])
-def test_a_gpu_that_is_not_there_is_refused(num_gpus: int, index: int) -> None:
+def test_a_missing_gpu_is_refused(num_gpus: int, index: int) -> None:
     name = f"cuda:{index}"
     if index < num_gpus:
         assert choose_device(name) == torch.device("cuda", index)

@@ -28,7 +28,7 @@ IMAGE = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 def tiny(num_classes: int = 7, seed: int = 0) -> nn.Module:
-    """A small network whose BatchNorm statistics are not those of a new one, so that losing them shows."""
+    """A small network with BatchNorm statistics other than those of a new network, so that their loss is detected."""
     torch.manual_seed(seed)
     net = timm.create_model(TINY.name, num_classes=num_classes, **TINY.kwargs)
     net.train()(torch.randn(4, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""The papers' networks: what the table says of timm's weights against timm, sizes against the papers' own."""
+"""The papers' networks: the table's transforms against timm, sizes against the papers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARAMETERS = {
 
 
 @pytest.mark.parametrize("model", ZOO.values(), ids=lambda model: model.name)
-def test_the_transform_is_timms(model: ZooModel) -> None:
+def test_the_transform_equals_timms(model: ZooModel) -> None:
     config = timm.get_pretrained_cfg(model.timm_name)
     assert timm.is_model(model.timm_name)
     assert "." not in model.timm_name or timm.is_model_pretrained(model.timm_name)
@@ -32,14 +32,14 @@ def test_the_transform_is_timms(model: ZooModel) -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), _PARAMETERS.items())
-def test_the_sizes_are_the_papers(name: str, millions: float) -> None:
+def test_the_sizes_equal_the_papers(name: str, millions: float) -> None:
     model = ZOO[name]
     with torch.device("meta"):
         net = timm.create_model(model.timm_name, num_classes=1000, **model.timm_kwargs)
     assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
-def test_fixed_networks_are_tested_larger_and_have_their_figures() -> None:
+def test_finetuned_networks_have_larger_test_resolutions_and_figures() -> None:
     assert len(ZOO) == 26
     for model in ZOO.values():
         finetuned = (model.finetuned_res, model.finetuned_top1, model.finetuned_top5)

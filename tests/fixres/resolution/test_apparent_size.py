@@ -1,4 +1,4 @@
-"""Apparent sizes: the law against torchvision, our sampler and quadrature; the paper's ideal case; what must rise."""
+"""Apparent sizes: distribution against torchvision, our sampler and quadrature; the ideal case; monotonicity."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SIZES = [(400, 400), (375, 500), (500, 333), (90, 700), (32, 50), (33, 32)]
 
 
 def drawn_sigma(crop: TrainCrop, size: tuple[int, int], num: int = NUM, seed: int = 1) -> np.ndarray:
-    """Sigma of boxes that the pipeline itself draws."""
+    """Sigma of boxes that the pipeline draws."""
     boxes = training_boxes(crop, seed, 0, np.arange(num), np.tile(size, (num, 1)))
     return np.sqrt(boxes[:, 2] * boxes[:, 3] / (size[0] * size[1]))
 
 
 def close(sample: np.ndarray, expected: float, tolerance: float = 0.002) -> bool:
-    """Whether a mean is as expected within 4 standard errors and the share that rounding to pixels may add."""
+    """Whether a mean is as expected within 4 standard errors and the effect of rounding to pixels."""
     return abs(sample.mean() - expected) < 4 * sample.std() / math.sqrt(len(sample)) + tolerance * expected
 
 
@@ -74,7 +74,7 @@ def test_rejection_makes_crops_smaller(size: tuple[int, int], area: float) -> No
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("crop", CROPS)
 def test_distribution_against_drawn_boxes(crop: TrainCrop, size: tuple[int, int]) -> None:
-    """Kolmogorov's distance at the level 1e-4, and what rounding a box to pixels moves sigma by, on either side."""
+    """Kolmogorov's distance at the level 1e-4, and the effect of rounding a box to pixels on sigma, on either side."""
     sigma, slack = np.sort(drawn_sigma(crop, size)), 1.2 / min(size)
     points = np.linspace(0.02, 1.02, 101)
     low, high = sigma_cdf(crop, [size], points - slack), sigma_cdf(crop, [size], points + slack)
@@ -105,10 +105,10 @@ def test_the_distribution_of_many_images_is_the_mean_of_theirs() -> None:
     ratio=st.floats(0.3, 3),
     wider=st.floats(1, 4),
 )
-def test_mean_is_that_of_its_own_distribution(
+def test_mean_equals_that_of_the_distribution(
     height: int, width: int, low: float, span: float, ratio: float, wider: float
 ) -> None:
-    """E[sigma] = integral of 1 - F, by the trapezoid rule: the two take different ways through the formulas."""
+    """E[sigma] = integral of 1 - F, by the trapezoid rule: both use different formulas."""
     crop = TrainCrop(scale=(low, low + span * (1 - low)), ratio=(ratio, ratio * wider))
     points = np.linspace(0, 1, 201)
     shares = sigma_cdf(crop, [(height, width)], points)
@@ -126,7 +126,7 @@ def test_the_papers_ideal_case() -> None:
 
 
 @pytest.mark.parametrize("scale", [(0.08, 0.5), (0.2, 0.2), (0.01, 0.4)])
-def test_the_law_is_the_papers_where_every_box_fits(scale: tuple[float, float]) -> None:
+def test_the_distribution_is_the_papers_if_every_box_fits(scale: tuple[float, float]) -> None:
     assert mean_sigma(TrainCrop(scale=scale), [(700, 700)])[0] == pytest.approx(ideal_sigma(scale), rel=1e-4)
     assert mean_sigma(TrainCrop(scale=scale), [(700, 700)], power=2)[0] == pytest.approx(sum(scale) / 2, rel=1e-4)
 
@@ -163,7 +163,7 @@ def test_sizes_in_testing_against_torchvision_and_the_pipeline(test_res: int, cr
     train_res=st.integers(32, 400),
 )
 @example(scale=(0.8203125, 0.875), sides=[(193, 314)], train_res=32)
-def test_what_must_rise_rises(scale: tuple[float, float], sides: list[tuple[int, int]], train_res: int) -> None:
+def test_monotonicity(scale: tuple[float, float], sides: list[tuple[int, int]], train_res: int) -> None:
     crop, test = TrainCrop(scale=tuple(sorted(scale))), EvalCrop()
     at = [apparent_ratio(crop, test, sides, train_res, res).mean for res in (96, 128, 224, 320)]
     assert at == sorted(at) and at[0] < at[-1]
@@ -202,7 +202,7 @@ def test_the_documents_table(size: tuple[int, int]) -> None:
 
 
 def test_standard_error_is_the_spread_over_samples() -> None:
-    """300 samples of 50 from 400 images: their means vary as much as is said."""
+    """300 samples of 50 from 400 images: their means vary by the standard error."""
     generator = np.random.default_rng(7)
     sizes = generator.integers(100, 900, (400, 2))
     whole = apparent_ratio(TrainCrop(), EvalCrop(), sizes, 224, 224, 400)
@@ -222,7 +222,7 @@ def test_standard_error_is_the_spread_over_samples() -> None:
         ([(3, 4, 5)], None, "at least one image"),
         ([(0, 10)], None, "at least 1 x 1"),
         ([(float("nan"), 10)], None, "at least 1 x 1"),
-        ([(10, 10)], 7, "look at more"),
+        ([(10, 10)], 7, "use more"),
     ],
 )
 def test_mistakes_are_named(sizes: object, num_samples: int | None, word: str) -> None:
