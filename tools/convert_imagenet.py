@@ -1,7 +1,8 @@
-"""Converts images for training into one .beton file or webdataset shards. SOURCE is read as it is, nothing is unpacked:
+"""Converts images into one .beton file or webdataset shards for training.
 
-an image folder, the official archives of ILSVRC2012, Kaggle's layout, Hugging Face's parquet shards, webdataset shards,
-ImageNet-V2, or a .beton file (docs/data.md).
+SOURCE may be an image folder, the official archives of ILSVRC2012 (no need to unpack them), Kaggle's layout, Hugging
+Face's parquet shards, webdataset shards, ImageNet-V2, or a .beton file; see docs/data.md. If the command is
+interrupted, the same command continues.
 
 python tools/convert_imagenet.py /data/imagenet roc/train.beton --format roc --split train
 python tools/convert_imagenet.py /data/imagenet roc/val.beton --format roc --split val --classes-from roc/train.beton
@@ -16,21 +17,21 @@ from pipelines.conversion.task import ConversionConfig
 from pipelines.conversion.verification import verify_data
 from pipelines.formats.parts import Part
 from pipelines.imagenet_classes import class_names_of
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser
+from pipelines.runtime.exit_codes import run
 from pipelines.sources import KINDS, SPLITS, open_source
 from pipelines.spec import Source
 
 
 def main() -> None:
-    """Parses the command line and converts."""
+    """Converts what the command line names."""
     parser = Parser(__doc__)
-    parser.add_argument("source", type=Path, help="where the images are: a folder, an archive or a file")
-    parser.add_argument("dest", type=Path, help="file (roc, ffcv) or folder (webdataset) to make")
+    parser.add_argument("source", type=Path, help="the images: a folder, an archive or a file")
+    parser.add_argument("dest", type=Path, help="the file (roc, ffcv) or folder (webdataset) to write")
     parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
-    parser.add_argument("--source-kind", choices=("auto", *KINDS), default="auto", help="what SOURCE is (%(default)s)")
-    parser.add_argument("--split", choices=SPLITS, default=None, help="which part of a SOURCE that holds several")
-    parser.add_argument("--val-labels", type=Path, default=None, help="labels of val images that come without")
+    parser.add_argument("--source-kind", choices=("auto", *KINDS), default="auto", help="kind of SOURCE (%(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default=None, help="which split, if SOURCE has several")
+    parser.add_argument("--val-labels", type=Path, default=None, help="labels of validation images that come without")
     parser.add_argument(
         "--classes-from", type=Path, default=None, help="source, .beton or text file with the class list"
     )
@@ -40,11 +41,11 @@ def main() -> None:
     parser.add_argument("--num-workers", type=int, default=None, help="processes (all cores)")
     parser.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="damaged images (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")
-    parser.add_argument("--restart", action="store_true", help="forget an unfinished DEST instead of continuing it")
+    parser.add_argument("--restart", action="store_true", help="discard an unfinished DEST instead of continuing it")
     parser.add_argument(
         "--shard", default="0/1", help="convert part i of n only, as i/n (tools/merge_parts.py joins them)"
     )
-    parser.add_argument("--verify", action="store_true", help="decode everything that was written, count classes")
+    parser.add_argument("--verify", action="store_true", help="decode all written images and count the classes")
     options = parser.parse_args()
     config = ConversionConfig(
         options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
@@ -60,17 +61,17 @@ def main() -> None:
     print(_describe(source))
     done = convert(source, options.dest, config)
     print(
-        f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} of them taken"
-        f" over as they were, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
+        f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} copied"
+        f" unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
         f" {(done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
-        + (f"; {done.num_kept} were there from before" if done.num_kept else "")
+        + (f"; {done.num_kept} were converted before" if done.num_kept else "")
     )
     if options.verify:
         print(verify_data(done.dest, options.num_workers))
 
 
 def _describe(source: Source) -> str:
-    """The first and the last class, so that a person sees whether the numbers mean what they should."""
+    """Shows the first and the last class, so that wrong class numbers are noticed."""
     names = class_names_of(source)
     known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
     ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
@@ -78,4 +79,4 @@ def _describe(source: Source) -> str:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

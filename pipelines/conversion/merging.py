@@ -1,4 +1,4 @@
-"""Makes one file, or one folder of shards, of all parts of a conversion: byte for byte what one process had made."""
+"""Merges the parts of a conversion into one file or folder, byte for byte as one process would have written it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from pipelines.formats.beton_reader import BetonReader
@@ -21,11 +20,11 @@ from pipelines.spec import InputError
 
 
 def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool = True) -> int:
-    """Joins parts after checking that they are complete and belong together.
+    """Merges parts after checking that they are complete and belong together.
 
     Args:
         parts: all parts of one conversion, in any order.
-        dest: the file or folder to make.
+        dest: the file or folder to write.
         overwrite: replace an existing `dest`.
         progress: show a progress bar.
 
@@ -39,53 +38,58 @@ def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool
     about = _common(readers, files)
     total = sum(map(len, readers))
     with tqdm(total=total, desc=dest.name, unit=" images", disable=None if progress else True) as bar:
-        samples = _samples(readers, bar)
         if isinstance(readers[0], TarSource):
-            with (
-                atomic_folder(dest, overwrite) as folder,
-                ShardWriter(folder, readers[0].classes, about=about) as shards,
-            ):
-                for sample in samples:
-                    shards.write(sample)
-                shards.finish()
-                shards.verify()
-            return total
-        extra = [name for name in readers[0].field_names if name not in ("image", "label")]
-        num_source = readers[0].about["part"]["source_samples"]
-        with atomic_file(dest, overwrite) as file:
-            with BetonWriter(file, num_source, _named_classes(readers[0]), extra, about=about) as writer:
-                for sample in samples:
-                    writer.write(sample)
-                finish_beton(writer)
+            _merge_shards(readers, dest, overwrite, about, bar)
+        else:
+            _merge_beton(readers, dest, overwrite, about, bar)
     return total
 
 
-def _named_classes(reader: BetonReader) -> tuple[str, ...]:
-    return tuple(reader.about.get("classes", ()))
+def _merge_shards(sources: list[TarSource], dest: Path, overwrite: bool, about: dict[str, Any], bar: tqdm) -> None:
+    with atomic_folder(dest, overwrite) as folder, ShardWriter(folder, sources[0].classes, about=about) as writer:
+        for source in sources:
+            for sample in _shard_samples(source):
+                writer.write(sample)
+                bar.update()
+        writer.finish()
+        writer.verify()
+
+
+def _merge_beton(readers: list[BetonReader], dest: Path, overwrite: bool, about: dict[str, Any], bar: tqdm) -> None:
+    first = readers[0]
+    extra = [name for name in first.field_names if name not in ("image", "label")]
+    num_source = first.about["part"]["source_samples"]
+    with (
+        atomic_file(dest, overwrite) as file,
+        BetonWriter(file, num_source, first.about.get("classes", ()), extra, about=about) as writer,
+    ):
+        for reader in readers:
+            for sample in _beton_samples(reader, extra):
+                writer.write(sample)
+                bar.update()
+        finish_beton(writer)
 
 
 def _common(readers: list[Any], files: list[Path]) -> dict[str, Any]:
-    """What all parts tell of themselves, without what makes them parts."""
-    first = readers[0].about
-    if "part" not in first:
-        raise InputError(f"{files[0]} does not tell which part it is; convert it again with --shard i/n")
-    kept = [{key: value for key, value in first["part"].items() if key != "number"}, readers[0].classes]
+    """What all parts store about themselves, without the entries that make them parts."""
+    if "part" not in readers[0].about:
+        raise InputError(f"{files[0]} does not store which part it is; convert it again with --shard i/n")
+    expected = _origin(readers[0])
     for reader, file in zip(readers, files, strict=True):
-        part = reader.about.get("part", {})
-        if [{key: value for key, value in part.items() if key != "number"}, reader.classes] != kept:
-            raise InputError(f"{file} is not of the same source, options and count as {files[0]}; make it again")
-    return {key: value for key, value in first.items() if key not in ("part", "classes", "num_samples")}
+        if _origin(reader) != expected:
+            raise InputError(
+                f"{file} has another source, other options or another count than {files[0]}; convert it again"
+            )
+    return {key: value for key, value in readers[0].about.items() if key not in ("part", "classes", "num_samples")}
 
 
-def _samples(readers: list[Any], bar: tqdm) -> Iterator[EncodedSample]:
-    for reader in readers:
-        for sample in _in_tars(reader) if isinstance(reader, TarSource) else _in_beton(reader):
-            yield sample
-            bar.update()
+def _origin(reader: Any) -> list[Any]:
+    """What must be equal in all parts."""
+    part = reader.about.get("part", {})
+    return [{key: value for key, value in part.items() if key != "number"}, reader.classes]
 
 
-def _in_beton(reader: BetonReader) -> Iterator[EncodedSample]:
-    extra = [name for name in reader.field_names if name not in ("image", "label")]
+def _beton_samples(reader: BetonReader, extra: list[str]) -> Iterator[EncodedSample]:
     for index in range(len(reader)):
         height, width = (int(side) for side in reader.sizes[index])
         fields = tuple(bytes(reader.field_bytes(name, index)) for name in extra)
@@ -93,7 +97,7 @@ def _in_beton(reader: BetonReader) -> Iterator[EncodedSample]:
         yield EncodedSample(bytes(reader.image_bytes(index)), height, width, label, index, fields)
 
 
-def _in_tars(source: TarSource) -> Iterator[EncodedSample]:
+def _shard_samples(source: TarSource) -> Iterator[EncodedSample]:
     for index in source.stored_order():
         image, name = source.read(int(index)), source.name(int(index))
         height, width = image_size(image, name)
@@ -101,5 +105,5 @@ def _in_tars(source: TarSource) -> Iterator[EncodedSample]:
 
 
 def parts_beside(dest: Path) -> list[Path]:
-    """The parts of `dest` that lie where `dest` would."""
-    return sorted(np.unique([*dest.parent.glob(f"{dest.stem}-?????-of-?????{dest.suffix}")]).tolist())
+    """The parts of `dest` in its folder."""
+    return sorted(set(dest.parent.glob(f"{dest.stem}-?????-of-?????{dest.suffix}")))

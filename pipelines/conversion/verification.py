@@ -1,4 +1,4 @@
-"""Decodes everything in finished data and counts its classes."""
+"""Checks finished data: decodes all samples and counts the classes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CHUNK = 64
 
 
 def verify_data(path: Path, num_workers: int | None = None, progress: bool = True) -> str:
-    """Decodes all samples of a file or folder, of RoC records all levels.
+    """Decodes all samples of a file or folder, and all levels of RoC records.
 
     Args:
-        path: whatever `open_source` opens.
-        num_workers: processes; None takes all cores.
+        path: anything that `open_source` opens.
+        num_workers: processes; None uses all cores.
         progress: show a progress bar.
 
     Returns:
@@ -43,12 +43,12 @@ def verify_data(path: Path, num_workers: int | None = None, progress: bool = Tru
     counts = np.bincount(source.labels, minlength=len(source.classes))
     return (
         f"{path}: all {len(source)} images decode; {len(counts)} classes with {counts.min()} to {counts.max()} images"
-        + (f", {int((counts == 0).sum())} without any" if not counts.all() else "")
+        + (f", {int((counts == 0).sum())} of them empty" if not counts.all() else "")
     )
 
 
 def _decode(source: Source, indices: np.ndarray) -> list[str]:
-    """In a worker: what is wrong with some samples."""
+    """Runs in a worker. Returns a line for each damaged sample."""
     bad = []
     for index in indices.tolist():
         try:
@@ -62,7 +62,7 @@ def _decode_one(source: Source, index: int) -> None:
     pixels = decode_rgb(source.read(index), source.name(index), index)
     sizes = getattr(source, "sizes", None)
     if sizes is not None and pixels.shape[:2] != tuple(sizes[index]):
-        raise BadSampleError(f"{source.name(index)}: its size is not what the table says", index)
+        raise BadSampleError(f"{source.name(index)}: its size differs from the file's table", index)
     if "roc" in getattr(source, "field_names", ()):
         from pipelines.roc.verification import check_sample
 

@@ -1,4 +1,4 @@
-"""Facts of FFCV's file format, version 2, little-endian throughout. Reader and writer share them.
+"""The layout of FFCV's .beton files, version 2, little-endian throughout. Reader and writer share it.
 
 | where                          | what                                                                              |
 |--------------------------------|-----------------------------------------------------------------------------------|
@@ -6,16 +6,16 @@
 | 24                             | `DESCRIPTOR` for each field, 1041 bytes: type id, name (ASCII, NUL padded),       |
 |                                | 1024 bytes of arguments (all zero for the types we write, but see below)          |
 | 24 + 1041 fields               | metadata: one aligned struct per sample, see `metadata_dtype`                     |
-| next multiple of the page size | data pages; an allocation lies within one page, a sample's allocations in one too |
+| next multiple of the page size | data pages; all allocations of a sample lie within one page                       |
 | `alloc_table_ptr`, to the end  | `ALLOCATION` for each byte string: sample, absolute position, size                |
 
-A JPEG's size stands in the allocation table only, found through its position. The page size is a power of two
+The size of a JPEG is only in the allocation table, in the row with its position. The page size is a power of two
 (ffcv writes 2 MiB to 2 GiB, 8 MiB by default).
 
-The format has no place for class names nor for a checksum. Where ffcv writes zeros and never reads, in the first
-field's arguments, we put `INFO_POINTER`: it leads to a JSON object {"classes": [...]} between metadata and the first
-page. Its checksum (CRC-32) covers header, type ids and names, metadata, allocation table and that JSON text. Files
-without it, as ffcv writes them, have numbers for class names.
+The format has no field for class names or a checksum. We store `INFO_POINTER` in the first field's arguments, where
+ffcv writes zeros and never reads. It points to a JSON object {"classes": [...]} between the metadata and the first
+page. Its checksum (CRC-32) covers the header, type ids and names, metadata, allocation table and that JSON text. Files
+without it, as ffcv writes them, have numbers as class names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 2
 MIN_PAGE_SIZE = 1 << 21  # a huge page
 MAX_PAGE_SIZE = 1 << 31
 DEFAULT_PAGE_SIZE = 1 << 23
-MAX_FIELDS = 64  # ours; the format allows 65535, NumPy's struct types get slow
+MAX_FIELDS = 64  # our limit; the format allows 65535, but NumPy's struct types get slow
 MODE_JPG, MODE_RAW = 0, 1
 INFO_MAGIC = b"fixres01"
 
@@ -60,10 +60,10 @@ _METADATA = {
 
 
 def metadata_dtype(type_ids: list[int]) -> np.dtype:
-    """The struct of one sample: fields f0, f1, ... aligned as C does it; structs in it count as byte-aligned.
+    """The struct of one sample: fields f0, f1, ... aligned as in C; nested structs are byte-aligned.
 
     Raises:
-        KeyError: a type id that is not ffcv's own, so that its size is unknown.
+        KeyError: the type id is not one of ffcv's, so its size is unknown.
     """
     return np.dtype([(f"f{k}", _METADATA[type_id]) for k, type_id in enumerate(type_ids)], align=True)
 
@@ -79,7 +79,7 @@ def align(position: int, page_size: int) -> int:
 
 
 def checksum(header: np.ndarray, descriptors: np.ndarray, *tables: bytes | np.ndarray) -> int:
-    """CRC-32 of everything a reader relies on, apart from the image bytes themselves."""
+    """CRC-32 of everything a reader relies on, except the image bytes."""
     crc = zlib.crc32(header.tobytes())
     for descriptor in descriptors:
         crc = zlib.crc32(descriptor["type_id"].tobytes() + descriptor["name"].tobytes(), crc)

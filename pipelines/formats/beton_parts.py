@@ -1,4 +1,4 @@
-"""A folder of .beton parts, as cluster jobs write them, read as one file."""
+"""Reads a folder of .beton parts, as cluster jobs write them, like one file."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from pipelines.spec import InputError
 
 
 def open_beton(path: str | Path) -> BetonReader | BetonParts:
-    """A .beton file, or a folder that holds the parts of one and nothing else of the kind."""
+    """Opens a .beton file, or a folder with all parts of one and no other .beton files."""
     path = Path(path)
     return BetonParts(path) if path.is_dir() and any(path.glob("*.beton")) else BetonReader(path)
 
 
 class BetonParts:
-    """All parts of a data set, with the interface of a `BetonReader`; positions are those in the joint map.
+    """All parts of a data set, with the interface of a `BetonReader`. Positions refer to `data`, the joint memory.
 
     Attributes:
         path: the folder.
         parts: a reader of each part, in order.
-        classes, labels, sizes, modes, image_spans, field_names: as a `BetonReader` has them, for all samples.
+        classes, labels, sizes, modes, image_spans, field_names, about: as in `BetonReader`, for all samples.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         files = check_complete(list(self.path.glob("*.beton")))
         self.parts = [BetonReader(file) for file in files]
+        try:
+            self._memory, starts = map_files(files)
+        except OSError as error:  # a process can have 65530 maps
+            raise InputError(f"{error.filename} cannot be mapped ({error.strerror}); merge the parts") from None
         first = self.parts[0]
         for part in self.parts:
             if (part.classes, part.field_names) != (first.classes, first.field_names):
                 raise InputError(f"{part.path} has other classes or fields than {first.path}; convert all parts alike")
             if part.about.get("part", {}).get("source") != first.about.get("part", {}).get("source"):
-                raise InputError(f"{part.path} was made from another source than {first.path}; convert all parts alike")
+                raise InputError(f"{part.path} is of another source than {first.path}; convert all parts again")
         self.classes, self.field_names = first.classes, first.field_names
         self.about = first.about
-        self._map, starts = map_files(files)
         self._starts = np.array(starts, np.int64)
         self._first = np.cumsum([0, *map(len, self.parts)])
         self.labels = np.concatenate([part.labels for part in self.parts])
@@ -53,7 +56,7 @@ class BetonParts:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What people call the classes, in the same order."""
+        """Readable names of the classes, in the same order."""
         return self.parts[0].class_names
 
     def __len__(self) -> int:
@@ -98,4 +101,4 @@ class BetonParts:
     @property
     def data(self) -> np.ndarray:
         """uint8: all files, memory-mapped and read-only."""
-        return np.frombuffer(self._map, np.uint8)
+        return np.frombuffer(self._memory, np.uint8)

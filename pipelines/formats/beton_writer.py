@@ -1,4 +1,4 @@
-"""Writes .beton files that ffcv's own reader and loader take, without ffcv (see `pipelines.formats.beton_layout`)."""
+"""Writes .beton files that ffcv reads, without using ffcv (see `pipelines.formats.beton_layout`)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def write_beton(
     overwrite: bool = False,
     check: Callable[[BetonReader], None] | None = None,
 ) -> int:
-    """Writes a whole file, reads it back, and only then gives it its name.
+    """Writes a whole file atomically, after reading it back.
 
     Args:
         path: the file's final name.
-        samples: taken one at a time; an exception from here leaves nothing behind.
-        max_samples: at least the number of samples; room for their metadata comes before the images.
+        samples: consumed one at a time; if they raise an exception, no file is left.
+        max_samples: at least the number of samples; space for their metadata is reserved before the images.
         classes: class names in label order.
         extra_fields: names of BytesField columns; each sample's `extra` holds them in this order.
         overwrite: replace an existing file.
-        check: looks at the finished file before it gets its name, and raises InputError if something is wrong with it.
+        check: called with the finished file before it gets its name; raises InputError if it is wrong.
 
     Returns:
         Number of samples written.
@@ -49,7 +49,7 @@ def write_beton(
 
 
 def finish_beton(writer: BetonWriter, check: Callable[[BetonReader], None] | None = None) -> None:
-    """Completes a file and reads it back; raises if it is not what was written or does not please `check`."""
+    """Completes a file and reads it back; raises if it differs from what was written or `check` raises."""
     writer.finish()
     reader = BetonReader(writer.path)
     verify(reader, writer.labels, writer.sizes)
@@ -60,7 +60,7 @@ def finish_beton(writer: BetonWriter, check: Callable[[BetonReader], None] | Non
 class BetonWriter:
     """Streams samples to a file: image data page by page, tables and header last.
 
-    Until `finish` has run, the file has no valid header. It writes to `path` itself; `write_beton` adds the temporary
+    The file has no valid header before `finish`. The writer writes to `path` itself; `write_beton` adds the temporary
     name and the verification.
 
     Attributes:
@@ -82,12 +82,12 @@ class BetonWriter:
 
         Args:
             path: the file.
-            max_samples: room for their metadata comes before the images.
+            max_samples: space for their metadata is reserved before the images.
             classes: class names in label order.
             extra_fields: names of BytesField columns.
             page_size: bytes, a power of two.
-            about: more that the file shall tell of itself, for JSON.
-            keep: what an earlier process has written to `path` and is to stay there.
+            about: further entries of the file's JSON object.
+            keep: samples that an earlier process has written to `path`, which stay there.
         """
         names = ["image", "label", *extra_fields]
         _check_names(names)
@@ -99,7 +99,7 @@ class BetonWriter:
         self._descriptors = _descriptors(names, types)
         self._metadata = np.zeros(max_samples, layout.metadata_dtype(types))
         self._table = np.zeros((max_samples, 1 + len(extra_fields)), layout.ALLOCATION)
-        # Without class names the file is, byte for byte, what ffcv's writer makes of the same images.
+        # Without class names the file equals that of ffcv's writer byte for byte.
         info = ({"classes": list(classes)} if classes else {}) | dict(about or {})
         self._info = json.dumps(info).encode() if info else b""
         self._info_start = layout.metadata_start(len(names)) + self._metadata.nbytes
@@ -134,30 +134,30 @@ class BetonWriter:
         self._file.writelines(parts)
 
     def _take_over(self, keep: Sequence[Entry]) -> None:
-        """Enters what an earlier process wrote into the tables, and cuts off what it wrote after that."""
+        """Adds an earlier process's samples to the tables, and truncates the file after them."""
         for entry in keep:
             if not entry.is_bad:
                 self._account(entry.index, entry.label, entry.height, entry.width, entry.sizes)
         if not self.num_samples:
             self._file.truncate(0)
         elif os.fstat(self._file.fileno()).st_size < self._position:
-            raise InputError(f"{self._file.name} is shorter than its journal says; start afresh with --restart")
+            raise InputError(f"{self._file.name} is shorter than its journal says; discard it with --restart")
         self._file.truncate(self._position)
 
     def sync(self) -> None:
-        """Returns when everything written is safe on disk."""
+        """Returns when all written samples are safe on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _account(self, index: int, label: int, height: int, width: int, sizes: Sequence[int]) -> int:
-        """Enters a sample into the tables; returns where its bytes go."""
+        """Adds a sample to the tables; returns the position of its bytes."""
         number = self.num_samples
         if number == len(self._metadata):
             raise InputError(f"sample {index} is more than max_samples={number}; reserve more")
         if len(sizes) != self._table.shape[1]:
             raise InputError(f"sample {index} has {len(sizes)} byte strings for {self._table.shape[1]} fields")
         if not all(sizes):
-            # ffcv finds sizes by position, so an empty string would take on the size of its neighbor.
+            # ffcv finds sizes by position, so an empty string would get the size of its neighbor.
             raise InputError(f"sample {index} has an empty field; .beton files cannot hold one")
         start = self._place(index, sum(sizes))
         pointers = (start + np.cumsum([0, *sizes[:-1]])).tolist()
@@ -175,7 +175,7 @@ class BetonWriter:
         if self.num_samples == 0:
             raise InputError("no samples to write; a .beton file cannot be empty")
         metadata, table = self._metadata[: self.num_samples], self._table[: self.num_samples]
-        # ffcv reads whole pages, so the last one is filled up, too; as a hole it takes no disk space.
+        # ffcv reads whole pages, so the last one must be complete; its end is a hole that takes no disk space.
         end = layout.align(self._position, self._page_size)
         header = np.array(
             [(layout.VERSION, len(self._descriptors), self._page_size, self.num_samples, end)], layout.HEADER
@@ -191,7 +191,7 @@ class BetonWriter:
         self._file.flush()
 
     def _place(self, index: int, total: int) -> int:
-        """Where `total` bytes go: behind what there is, or into the next page if they do not fit into this one."""
+        """The position for `total` bytes: after the last sample, or in the next page if this one is full."""
         if total > self._page_size:
             raise InputError(f"sample {index} takes {total} bytes, a page {self._page_size}; choose a smaller max_side")
         start, page_end = self._position, layout.align(self._position, self._page_size)
@@ -207,8 +207,8 @@ class BetonWriter:
 
 
 def _check_names(names: list[str]) -> None:
-    proper = all(name.isascii() and name.isprintable() and 0 < len(name) <= 16 for name in names)
-    if not proper or len(set(names)) != len(names) or len(names) > layout.MAX_FIELDS:
+    valid = all(name.isascii() and name.isprintable() and 0 < len(name) <= 16 for name in names)
+    if not valid or len(set(names)) != len(names) or len(names) > layout.MAX_FIELDS:
         raise InputError(f"field names {names} must differ and have 1 to 16 ASCII characters")
 
 

@@ -1,4 +1,4 @@
-"""Data sets in parts: what each is called, whether they are complete, and how they become one."""
+"""Data sets in parts: their names, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[A-Za-z]+)?")
 
 @dataclass(frozen=True)
 class Part:
-    """One of `count` runs of a data set's samples, in the order in which they are written."""
+    """One of `count` contiguous parts of a data set, in the order of writing."""
 
     number: int = 0
     count: int = 1
@@ -22,34 +22,34 @@ class Part:
     def __post_init__(self) -> None:
         if not 0 <= self.number < self.count <= 99_999:
             raise InputError(
-                f"part {self.number}/{self.count} does not exist; of {self.count} parts the first is 0/{self.count}"
+                f"part {self.number}/{self.count} does not exist; the first of {self.count} parts is 0/{self.count}"
             )
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """Reads "3/8": the fourth of eight."""
+        """Parses "3/8": the fourth of eight."""
         match = re.fullmatch("([0-9]{1,5})/([0-9]{1,5})", text)
         if match is None:
-            raise InputError(f"shard {text!r} is not of the form i/n, such as 0/8")
+            raise InputError(f"shard {text!r} is not of the form i/n, for example 0/8")
         return cls(int(match[1]), int(match[2]))
 
     def span(self, num_samples: int) -> slice:
-        """Which of `num_samples` samples it holds."""
+        """Which of `num_samples` samples are in this part."""
         return slice(num_samples * self.number // self.count, num_samples * (self.number + 1) // self.count)
 
     def place(self, dest: Path) -> Path:
-        """`dest` itself if it is the only part, else for example train-00003-of-00008.beton for train.beton."""
+        """`dest` if there is one part, else for example train-00003-of-00008.beton for train.beton."""
         if self.count == 1:
             return dest
         return dest.with_name(f"{dest.stem}-{self.number:05d}-of-{self.count:05d}{dest.suffix}")
 
     def describe(self) -> dict[str, Any]:
-        """For JSON."""
+        """The part as JSON."""
         return {"number": self.number, "count": self.count}
 
 
 def part_of_name(path: Path) -> tuple[str, Part] | None:
-    """What a part's file or folder belongs to and which it is; None if it is not named like a part."""
+    """The name of the whole and the part that a file or folder is; None if it is not named like a part."""
     match = _NAME.fullmatch(path.name)
     if match is None or not int(match[2]) < int(match[3]):
         return None
@@ -57,7 +57,7 @@ def part_of_name(path: Path) -> tuple[str, Part] | None:
 
 
 def check_complete(paths: list[Path]) -> list[Path]:
-    """The parts of one data set in order; raises InputError if one is missing or a stranger is among them."""
+    """The parts of one data set in order; raises InputError if one is missing or belongs to another data set."""
     found: dict[int, Path] = {}
     first: tuple[str, Part] | None = None
     for path in sorted(paths):
@@ -66,10 +66,12 @@ def check_complete(paths: list[Path]) -> list[Path]:
             raise InputError(f"{path} is not named like a part (train-00003-of-00008.beton)")
         first = first or known
         if (known[0], known[1].count) != (first[0], first[1].count):
-            raise InputError(f"{path} is no part of {first[0]} in {first[1].count} parts; move one of them elsewhere")
+            raise InputError(
+                f"{path} is not one of the {first[1].count} parts of {first[0]}; move one of them elsewhere"
+            )
         found[known[1].number] = path
     if first is None:
-        raise InputError("no parts given")
+        raise InputError("no parts given; give the paths of all parts")
     missing = [number for number in range(first[1].count) if number not in found]
     if missing:
         raise InputError(

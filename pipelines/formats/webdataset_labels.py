@@ -1,4 +1,4 @@
-"""What a webdataset sample says of its class: a `.cls` member with a number, or a `.json` member."""
+"""The class of a webdataset sample: from a `.cls` member with a number, or a `.json` member."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from pipelines.imagenet_classes import Classes, human_names, imagenet_synsets, is_synset, numbered_classes
 from pipelines.spec import InputError
 
-MAX_CLASSES = 1 << 20  # a label beyond this is damage, and would make us build a list of that many names
-MAX_LABEL_BYTES = 1 << 20  # JSON of photographs' metadata stays far below
+MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
+MAX_LABEL_BYTES = 1 << 20  # JSON with a photograph's metadata is far smaller
 NO_NUMBER = -1
 _NUMBER_KEYS = ("label", "cls")
 _SYNSET_KEYS = ("synset", "wnid", "class_name")
@@ -24,8 +24,8 @@ class Label(NamedTuple):
     """A sample's class.
 
     Attributes:
-        number: class number, NO_NUMBER if it is not told.
-        synset: empty if it is not told.
+        number: class number, NO_NUMBER if it is missing.
+        synset: empty if it is missing.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Label(NamedTuple):
 
 
 def parse_cls(content: bytes, name: str) -> Label:
-    """The class number that a `.cls` member spells.
+    """The class number in a `.cls` member.
 
     Args:
         content: the member's bytes.
@@ -58,31 +58,31 @@ def parse_json(content: bytes, name: str) -> Label:
         raise InputError(f"{name}: its .json member names two classes; keep one of {', '.join(_NUMBER_KEYS)}")
     if not numbers and not synsets:
         raise InputError(
-            f"{name}: its .json member tells no class; it needs a number under {' or '.join(_NUMBER_KEYS)}, or a synset"
+            f"{name}: its .json member has no class; it needs a number under {' or '.join(_NUMBER_KEYS)}, or a synset"
             f" under {' or '.join(_SYNSET_KEYS)}"
         )
     if numbers and not 0 <= numbers[0] < MAX_CLASSES:
-        raise InputError(f"{name}: its .json member holds the label {numbers[0]}, which is no class number")
-    # One string for each class, not for each sample.
+        raise InputError(f"{name}: its .json member holds the label {numbers[0]}, which is not a class number")
+    # Interned: one string per class, not per sample.
     return Label(numbers[0] if numbers else NO_NUMBER, sys.intern(synsets[0]) if synsets else "")
 
 
 def resolve(labels: Sequence[Label], place: str) -> Classes:
-    """The class list of samples that tell numbers, synsets or both, without a table of classes.
+    """The class list of samples with numbers, synsets or both, if there is no table of classes.
 
-    Synsets that bear their ImageNet numbers give ImageNet's 1000 classes; other synsets are numbered in sorted order,
-    whatever numbers stand beside them.
+    If all synsets have their ImageNet numbers, the classes are ImageNet's 1000. Other synsets are numbered in sorted
+    order, and their numbers are ignored.
 
     Args:
         labels: at least one.
-        place: where the samples are, for errors.
+        place: path of the samples, for errors.
     """
     numbers = np.array([label.number for label in labels], np.int64)
     synsets = {label.synset for label in labels}
     if "" not in synsets:
         return _by_synset(labels, numbers)
     if (numbers == NO_NUMBER).any():
-        raise InputError(f"{place}: some samples tell a class number and others a synset only; write all alike")
+        raise InputError(f"{place}: some samples have a class number and others only a synset; write all samples alike")
     return numbered_classes(numbers)
 
 

@@ -20,7 +20,7 @@ from pipelines.spec import BadSampleError, InputError
 INDEX_VERSION = "v1.2"
 TABLE_NAME = "classes.json"
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "ppm", "bmp", "webp", "tif", "tiff")
-_LABEL_ENDINGS = {"cls": parse_cls, "json": parse_json}  # the first that is there counts
+_LABEL_ENDINGS = {"cls": parse_cls, "json": parse_json}  # the first that exists is used
 
 
 class _Member(NamedTuple):
@@ -32,19 +32,18 @@ class _Member(NamedTuple):
 class TarSource:
     """A folder of webdataset shards as a `pipelines.spec.Source`.
 
-    Samples are ordered by number where all keys are different numbers (as `pipelines.formats.webdataset_writer`
-    writes them), else
-    by shard and place. Shards are opened for each read: a descriptor each would exceed the usual limit of 1024.
+    If all keys are different numbers, as our writer's are, samples are ordered by number, else by shard and position.
+    Shards are opened for each read, because a descriptor for each could exceed the usual limit of 1024.
 
     Attributes:
         path: the folder.
         shards: paths of the tar files, sorted.
-        classes: from `classes.json`; if that is missing, from the synsets in the `json` members; else the numbers "0",
-            "1", ..., of which exactly 1000 are taken for ImageNet's synsets.
-        labels: int64 (N,), from the `cls` members, or from the `json` members where there are none.
+        classes: from `classes.json`; if it is missing, from the synsets in the `json` members; else the numbers "0",
+            "1", ..., or ImageNet's synsets if there are exactly 1000.
+        labels: int64 (N,), from the `cls` members, or from the `json` members if there are no `cls` members.
         keys: names of the samples.
-        about: all that `classes.json` tells.
-        numbers: int64 (N,), increasing: the numbers that the keys spell, or 0 to N - 1 if they spell none.
+        about: the content of `classes.json`.
+        numbers: int64 (N,), increasing: the keys as numbers, or 0 to N - 1 if they are not numbers.
     """
 
     def __init__(self, path: str | Path, shards: Sequence[Path] | None = None) -> None:
@@ -52,7 +51,7 @@ class TarSource:
 
         Args:
             path: the folder.
-            shards: which of its tar files; all if None.
+            shards: the tar files to read; all if None.
         """
         self.path = Path(path)
         self.shards = sorted(self.path.glob("*.tar") if shards is None else shards)
@@ -69,7 +68,7 @@ class TarSource:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """What a person calls the classes; looked up on first use, because that imports timm."""
+        """Readable names of the classes; looked up on first use, because that imports timm."""
         return human_names(self.classes)
 
     def __len__(self) -> int:
@@ -91,12 +90,11 @@ class TarSource:
         return f"{self.shards[self._shard[index]]}: {self.keys[index]}"
 
     def positions(self, numbers: np.ndarray) -> np.ndarray:
-        """int64: indices in this source of samples whose keys spell `numbers` (they differ where samples were left
-        out of a conversion)."""
+        """int64: indices of the samples with these `numbers`. They differ if the conversion left samples out."""
         return np.searchsorted(self.numbers, numbers)
 
     def stored_order(self) -> np.ndarray:
-        """int64 (N,): indices in the order in which the samples lie in the shards."""
+        """int64 (N,): indices in the order of the samples in the shards."""
         return np.lexsort((self._offset, self._shard))
 
     def _take_classes(self, labels: Sequence[Label]) -> None:
@@ -118,7 +116,7 @@ class TarSource:
         if not all(isinstance(name, str) for name in classes) or top >= len(classes):
             raise InputError(f"{table} names {len(classes)} classes, but a sample has the label {top}")
         if (self.labels == NO_NUMBER).any():
-            raise InputError(f"{table} names the classes, but some samples tell no class number; remove the table")
+            raise InputError(f"{table} names the classes, but some samples have no class number; remove the table")
         if num_samples != len(self):
             raise InputError(
                 f"{self.path} holds {len(self)} samples, but {TABLE_NAME} counts {num_samples}; copy the missing shards"
@@ -127,7 +125,7 @@ class TarSource:
 
 
 def _in_order(keys: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Keys in the order of the source, the permutation that led there, and the numbers they spell."""
+    """Keys in the order of the source, the permutation that sorts them, and the keys as numbers."""
     if all(re.fullmatch("[0-9]{1,18}", key) for key in keys):
         numbers = np.array(keys).astype(np.int64)
         order = np.argsort(numbers, kind="stable")
@@ -144,7 +142,7 @@ def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, 
         for key, members in _samples(shard, file.fileno()):
             name = f"{shard}: {key}"
             if key in seen or len({member.ending for member in members}) < len(members):
-                raise InputError(f"{name}: has members of the same name; write the shard again")
+                raise InputError(f"{name}: has two members of the same name; write the shard again")
             seen.add(key)
             if any(member.offset < 0 or not 0 <= member.size <= size - member.offset for member in members):
                 raise InputError(f"{name}: lies outside of the shard; remove {shard.with_suffix('.idx').name}")
@@ -160,7 +158,7 @@ def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, 
 
 def _label(descriptor: int, member: _Member, name: str) -> Label:
     if member.size > MAX_LABEL_BYTES:
-        raise InputError(f"{name}: its .{member.ending} member has {member.size} bytes; that is no label")
+        raise InputError(f"{name}: its .{member.ending} member has {member.size} bytes, which is too long for a label")
     return _LABEL_ENDINGS[member.ending](os.pread(descriptor, member.size, member.offset), name)
 
 
@@ -185,11 +183,11 @@ def _parse_index(index: Path) -> Iterator[tuple[str, list[_Member]]]:
 
 
 def _scan(shard: Path, descriptor: int) -> Iterator[tuple[str, list[_Member]]]:
-    """The same from the tar headers, for shards without an index."""
+    """Samples from the tar headers, for shards without an index."""
     last, members = None, []
     for member in walk(Span(descriptor), str(shard)):
         key, ending = _split(member.name)
-        if key.endswith("/") or not key:  # hidden files, as macOS adds them; wds2idx leaves them out, too
+        if key.endswith("/") or not key:  # hidden files, which macOS adds; wds2idx skips them, too
             continue
         if last is not None and key != last:
             yield last, members
@@ -201,7 +199,7 @@ def _scan(shard: Path, descriptor: int) -> Iterator[tuple[str, list[_Member]]]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and ending; the ending starts at the first dot of the last path component, as webdataset has it."""
+    """Key and ending. As in webdataset, the ending starts at the first dot of the last path component."""
     folder, _, base = name.rpartition("/")
     key, _, ending = base.partition(".")
     return f"{folder}/{key}" if folder else key, ending

@@ -1,14 +1,14 @@
-"""Writes webdataset tar shards with the index files that DALI's reader wants.
+"""Writes webdataset tar shards with index files for DALI's reader.
 
 A folder of shards holds
 
 * `shard-000000.tar`, ...: for each sample the members `KEY.jpg`, `KEY.cls` (class number in decimal digits) and
-  `KEY.index` (int64, little-endian: the number that KEY spells with nine digits, which is the sample's index in what
-  was converted). DALI hands out `index` as a number, and cannot hand out keys.
-* `shard-000000.idx`, ...: where the members lie, in the format of DALI's `wds2idx`, version 1.2.
+  `KEY.index` (int64, little-endian). KEY is the sample's index in the converted source with nine digits, and
+  `KEY.index` is the same number, because DALI cannot return keys.
+* `shard-000000.idx`, ...: positions of the members, in the format of DALI's `wds2idx`, version 1.2.
 * `classes.json`: {"classes": [names in label order], "num_samples": N}.
 
-Equal samples give equal bytes: times, owners and modes in the tar headers are fixed.
+Equal samples give equal bytes: times, owners and modes in the tar headers are constant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSo
 from pipelines.runtime.atomic_files import atomic_folder, write_json
 from pipelines.spec import InputError
 
-_BLOCK = 512  # tar's unit; a plain member's data follow its one header block
+_BLOCK = 512  # tar's unit; a plain member's data follows one header block
 MAX_SAMPLES = 10**9  # nine digits
 SAMPLES_PER_SHARD = 1000
 
@@ -39,14 +39,14 @@ def write_shards(
     samples_per_shard: int = SAMPLES_PER_SHARD,
     overwrite: bool = False,
 ) -> int:
-    """Writes a folder of shards, reads it back, and only then gives it its name.
+    """Writes a folder of shards atomically, after reading it back.
 
-    DALI shuffles within a buffer only, so samples should come in random order; `index` keeps their true place, and
-    `TarSource` restores it.
+    DALI shuffles within a buffer only, so samples should come in random order. `TarSource` restores the order of
+    their `index`.
 
     Args:
         folder: the folder's final name.
-        samples: taken one at a time; an exception from here leaves nothing behind.
+        samples: consumed one at a time; if they raise an exception, no folder is left.
         classes: class names in label order.
         samples_per_shard: 1000 ImageNet images make about 60 MB.
         overwrite: replace an existing folder.
@@ -63,7 +63,7 @@ def write_shards(
 
 
 class ShardWriter:
-    """Streams samples to shards. It writes to `folder` itself; `write_shards` adds the temporary name.
+    """Streams samples to shards in `folder`; `write_shards` adds the temporary name and the verification.
 
     Attributes:
         num_samples: samples written so far, those of `keep` included.
@@ -82,9 +82,9 @@ class ShardWriter:
         Args:
             folder: for the shards.
             classes: class names in label order.
-            samples_per_shard: samples of all but the last shard.
-            about: more that the folder's table shall tell, for JSON.
-            keep: what an earlier process has written and is to stay there: whole shards (`num_in_whole_shards`).
+            samples_per_shard: number of samples in all shards but the last.
+            about: further entries of `classes.json`.
+            keep: samples that an earlier process has written, in whole shards (`num_in_whole_shards`).
         """
         if samples_per_shard < 1:
             raise InputError(f"samples_per_shard={samples_per_shard} must be at least 1")
@@ -115,7 +115,7 @@ class ShardWriter:
         there = {path.name for path in self._folder.iterdir()}
         if kept - there:
             raise InputError(
-                f"{self._folder / min(kept - there)} is gone, which its journal counts; start afresh with --restart"
+                f"{self._folder / min(kept - there)} does not exist, but its journal counts it; use --restart"
             )
         for name in there - kept:
             (self._folder / name).unlink()
@@ -135,10 +135,10 @@ class ShardWriter:
             self._shard = None
 
     def sync(self) -> None:
-        """Returns when the finished shards are safe on disk: each is as it is closed. The open one is not kept."""
+        """Does nothing: finished shards are synced when they are closed, and an open one is not kept."""
 
     def finish(self) -> None:
-        """Closes the last shard and writes the table; the folder is complete afterwards."""
+        """Closes the last shard and writes `classes.json`; the folder is complete afterwards."""
         if not self._facts:
             raise InputError(f"no samples to write to {self._folder}")
         self._close_shard()
@@ -153,7 +153,7 @@ class ShardWriter:
 
 
 def num_in_whole_shards(entries: Sequence[Entry], samples_per_shard: int = SAMPLES_PER_SHARD) -> int:
-    """How many of the first entries fill whole shards; only those are safe on disk."""
+    """Number of first entries that fill whole shards; only those are safe on disk."""
     good = [number for number, entry in enumerate(entries) if not entry.is_bad]
     whole = len(good) // samples_per_shard * samples_per_shard
     return good[whole - 1] + 1 if whole else 0
@@ -182,7 +182,7 @@ class _Shard:
         self._lines.append(" ".join(_add(self._tar, self.file, key, ending, data) for ending, data in members.items()))
 
     def close(self) -> None:
-        """Ends the tar file and writes the index, both safe on disk."""
+        """Completes the tar file, writes the index and syncs both."""
         self._tar.close()
         with self.file:
             self.file.flush()

@@ -1,4 +1,4 @@
-"""The parser of every plain command line: a mistake in the call is one line, without the list of all options."""
+"""The parser of all plain command lines: a mistake in the call ends in one line instead of the list of options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipelines.spec import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are an `InputError`, which `exit_codes.run` turns into a line and an exit code.
+    """argparse that raises `InputError`, which `exit_codes.run` turns into a line and an exit code.
 
     Args:
-        description: what `--help` begins with, printed as it is written; usually the command's docstring.
+        description: the beginning of `--help`, printed as it is; usually the command's docstring.
         options: of `argparse.ArgumentParser`.
     """
 
@@ -24,12 +24,12 @@ class Parser(argparse.ArgumentParser):
         self.register("type", float, _finite)
 
     def error(self, message: str) -> NoReturn:
-        """Raises InputError with what argparse found."""
+        """Raises InputError with argparse's message."""
         raise InputError(f"{message}; see --help")
 
 
 def output_file(text: str) -> Path:
-    """A type for files to make: looks whether they can be made before the work that fills them."""
+    """An argparse type: the path of a file to write. Checks before any work that it can be written."""
     try:
         check_target(Path(text))
     except InputError as error:
@@ -38,7 +38,7 @@ def output_file(text: str) -> Path:
 
 
 def output_folder(text: str) -> Path:
-    """Likewise for folders; one that is there may be written into."""
+    """An argparse type: the path of a folder to write to, which may exist."""
     try:
         check_target(Path(text), folder=True)
     except InputError as error:
@@ -47,7 +47,7 @@ def output_folder(text: str) -> Path:
 
 
 def number_or_inf(text: str) -> float:
-    """A type for the few options where infinity says something."""
+    """An argparse type for the few options that may be infinite."""
     value = float(text)
     if math.isnan(value):
         raise ValueError(text)
@@ -55,7 +55,7 @@ def number_or_inf(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    """What `type=float` means: no comparison catches nan, and no length or rate is infinite."""
+    """The parser's `type=float`: refuses nan, which passes every comparison, and infinity."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)

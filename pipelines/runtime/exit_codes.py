@@ -1,4 +1,4 @@
-"""How every command line ends: quietly, or with one line that says what to do and an exit code of its kind."""
+"""How every command ends: silently, or with one line that says what to do and an exit code for the kind of error."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from pipelines.spec import InputError
 
 EXIT_INPUT = 2  # a mistake in the call or in the data
 EXIT_SYSTEM = 3  # disk, memory, permission
-EXIT_PREEMPTED = 75  # asked to stop, saved its state: run the same command again (EX_TEMPFAIL of sysexits.h)
-EXIT_STALLED = (
-    76  # nothing moved for too long: fixres.fault_tolerance.watchdog wrote where it stood; the last saved state is good
-)
-EXIT_LOST_PEER = 77  # another process of the run has gone: whoever started them all starts them again
+EXIT_PREEMPTED = 75  # stopped by a signal after saving a checkpoint: run the same command again (EX_TEMPFAIL)
+EXIT_STALLED = 76  # no progress for too long, see fixres.fault_tolerance.watchdog; the last checkpoint is valid
+EXIT_LOST_PEER = 77  # another process of the run has died; the launcher must start all of them again
 EXIT_INTERRUPT = 130  # Ctrl-C, as shells report it
-_AT_ONCE = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)  # in the middle of work, with threads that hold native code
+_WITHOUT_CLEANUP = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls `main` and leaves the process. For `main` functions that import torch themselves, sets OpenMP's policy.
+    """Calls `main` and ends the process. Configures OpenMP first, for a `main` that imports torch.
 
-    A user's mistake (`InputError`), a failing disk (`OSError`) and Ctrl-C end in one line on stderr. Anything else is
-    a defect of ours and keeps its traceback.
+    A user's mistake (`InputError`), a failing disk (`OSError`) and Ctrl-C end in one line on stderr. Any other
+    exception is a bug and keeps its traceback.
     """
     configure_openmp()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be bytes that are no text
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
-    # `timeout` and job schedulers send SIGTERM; taking it like Ctrl-C lets `finally` clauses remove temporary files.
+    # `timeout` and job schedulers send SIGTERM. As KeyboardInterrupt it lets `finally` clauses remove temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except InputError as error:
         leave(str(error), EXIT_INPUT)
     except KeyboardInterrupt as interrupt:
-        # Ctrl-C itself says nothing; a command that kept something says what.
+        # Ctrl-C itself has no text; a command that kept something says so.
         leave(str(interrupt) or "interrupted; unfinished files have not got their final names", EXIT_INTERRUPT)
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
@@ -58,7 +56,7 @@ def _describe(error: OSError) -> str:
 def leave(line: str, code: int) -> NoReturn:
     """Ends the process with a line on stderr and an exit code."""
     sys.stderr.write(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}\n")
-    # Worker threads of a loader may still hold native code; they must not keep the process alive or add a traceback.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if code in _AT_ONCE else sys.exit(code)
+    # Threads of a loader may still run native code; they must not keep the process alive or print a traceback.
+    os._exit(code) if code in _WITHOUT_CLEANUP else sys.exit(code)

@@ -125,7 +125,7 @@ def test_incomplete_or_mixed_parts_are_refused(made: tuple, folder: Path, tmp_pa
     with pytest.raises(InputError, match="is not named like a part"):
         check_complete([whole])
     stranger = make(folder, tmp_path / whole.name, format, part=Part(1, COUNT), quality=50)
-    with pytest.raises(InputError, match="is not of the same source, options and count as"):
+    with pytest.raises(InputError, match="has another source, other options or another count than"):
         merge([parts[0], stranger, parts[2]], tmp_path / "y", progress=False)
     if format != "webdataset":
         (tmp_path / "few").mkdir()

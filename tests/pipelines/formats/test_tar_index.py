@@ -69,23 +69,23 @@ HUGE = b"\x80" + (1 << 80).to_bytes(11, "big")
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (header(b"a.jpg", BACKWARDS) + bytes(1024), "leads backwards|size below 0|no readable"),
+        (header(b"a.jpg", BACKWARDS) + bytes(1024), "points backwards|size below 0|not a readable"),
         (
             header(b"a.jpg", b"00000000004\0") + b"x" * 512 + header(b"b", BACKWARDS) + bytes(2048),
             "backwards|no readable",
         ),
-        (header(b"a.jpg", HUGE) + bytes(1024), "cut off in the middle of member 'a.jpg'"),
-        (header(b"././@LongLink", HUGE, b"L") + bytes(1024), "no readable tar file"),
+        (header(b"a.jpg", HUGE) + bytes(1024), "truncated in the middle of member 'a.jpg'"),
+        (header(b"././@LongLink", HUGE, b"L") + bytes(1024), "not a readable tar file"),
         (header(b"././@LongLink", b"\x80" + (1 << 33).to_bytes(11, "big"), b"L") + bytes(1024), "a header of"),
-        (header(b"pax", BACKWARDS, b"x") + bytes(1024), "no readable tar file"),
-        (header(b"pax", b"77777777777\0", b"x") + bytes(1024), "no readable tar file"),
+        (header(b"pax", BACKWARDS, b"x") + bytes(1024), "not a readable tar file"),
+        (header(b"pax", b"77777777777\0", b"x") + bytes(1024), "not a readable tar file"),
         (header(b"l", b"00000000000\0", b"2") + bytes(1024), "member 'l' is a link"),
         (header(b"l", b"00000000000\0", b"1") + bytes(1024), "member 'l' is a link"),
         (header(b"d", b"00000000000\0", b"3") + bytes(1024), "member 'd' is a link"),
-        (tar_bytes({"a.jpg": b"x"}) + tar_bytes({"b.jpg": b"y"}), "goes on after its end mark"),
-        (tar_bytes({"a.jpg": b"x"}) + bytes(2 << 20), "goes on after its end mark"),
-        (b"", "no readable tar file"),
-        (b"\x1f\x8b" + bytes(2000), "no readable tar file"),
+        (tar_bytes({"a.jpg": b"x"}) + tar_bytes({"b.jpg": b"y"}), "has data after its end mark"),
+        (tar_bytes({"a.jpg": b"x"}) + bytes(2 << 20), "has data after its end mark"),
+        (b"", "not a readable tar file"),
+        (b"\x1f\x8b" + bytes(2000), "not a readable tar file"),
     ],
 )
 def test_hostile_archives_are_reported(data: bytes, message: str) -> None:
@@ -99,7 +99,7 @@ def test_every_cut_is_noticed() -> None:
     end = 512 + 1024 + 512 + 512
     assert [name for name, *_ in places(data[: end + 512])] == ["a.jpg", "b.jpg"]
     for size in [*range(0, end + 512, 64), end + 511]:
-        with pytest.raises(InputError, match=r"cut off|no readable"):
+        with pytest.raises(InputError, match=r"truncated|not a readable"):
             places(data[:size])
 
 

@@ -179,7 +179,7 @@ def test_unusable_members_are_named(members: dict[str, bytes], message: str, tmp
 
 def test_no_plain_tar_is_named(tmp_path: Path, shards: Path) -> None:
     write_tar(tmp_path / "x" / "a.tar", {"a.jpg": b"x", "a.cls": b"0"}, mode="w:gz")
-    with pytest.raises(InputError, match=r"a\.tar: no readable tar file .*unpacked"):
+    with pytest.raises(InputError, match=r"a\.tar: not a readable tar file .*unpacked"):
         TarSource(tmp_path / "x")
     with pytest.raises(InputError, match="one shard; give the folder"):
         open_source(shards / "shard-000000.tar")

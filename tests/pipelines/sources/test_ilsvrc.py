@@ -158,7 +158,7 @@ GOOD = tar_bytes({"n01440764_1.JPEG": b"1"})
         ({"n01440764.tar": GOOD, "n01443537.tar": tar_bytes({})}, "n01443537.tar: holds no images"),
         ({"n01440764.tar": tar_bytes({"a.JPEG": b"1", "b/a.JPEG": b"2"})}, "member 'b/a.JPEG' exists twice"),
         ({"n01440764.tar": tar_bytes({"a.txt": b"1"})}, "n01440764.tar: member 'a.txt' is not an image"),
-        ({"n01440764.tar": GOOD[:700]}, "train.tar: n01440764.tar: .*cut off"),
+        ({"n01440764.tar": GOOD[:700]}, "train.tar: n01440764.tar: .*truncated"),
     ],
 )
 def test_wrong_train_archives_are_reported(members: dict[str, bytes], message: str, archives: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_cut_archive_is_noticed(split: str, archives: Path) -> None:
     data = path.read_bytes()
     for size in (len(data) // 2, len(data) // 3 // 512 * 512):
         path.write_bytes(data[:size])
-        refused(archives, "cut off", split=split)
+        refused(archives, "truncated", split=split)
 
 
 def test_spaces_unicode_and_litter(archives: Path) -> None:

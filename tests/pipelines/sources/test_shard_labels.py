@@ -55,20 +55,20 @@ def test_human_names_are_not_synsets() -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a.jpg": b"A", "a.json": {"width": 3}}, "a.tar: a: its .json member tells no class"),
-        ({"a.jpg": b"A", "a.json": [1]}, "tells no class"),
+        ({"a.jpg": b"A", "a.json": {"width": 3}}, "a.tar: a: its .json member has no class"),
+        ({"a.jpg": b"A", "a.json": [1]}, "member has no class"),
         ({"a.jpg": b"A", "a.json": b"{"}, "its .json member is damaged"),
         ({"a.jpg": b"A", "a.json": b"\xff"}, "its .json member is damaged"),
         ({"a.jpg": b"A", "a.json": b"[" * 200_000}, "its .json member is damaged"),
         ({"a.jpg": b"A", "a.json": {"label": -1}}, "holds the label -1"),
         ({"a.jpg": b"A", "a.json": {"label": 1 << 40}}, "holds the label 1099511627776"),
-        ({"a.jpg": b"A", "a.json": {"label": True}}, "tells no class"),
-        ({"a.jpg": b"A", "a.json": {"label": 1.0}}, "tells no class"),
+        ({"a.jpg": b"A", "a.json": {"label": True}}, "member has no class"),
+        ({"a.jpg": b"A", "a.json": {"label": 1.0}}, "member has no class"),
         ({"a.jpg": b"A", "a.json": {"label": 1, "cls": 2}}, "names two classes"),
-        ({"a.jpg": b"A", "a.json": b" " * (2 << 20)}, "has 2097152 bytes; that is no label"),
+        ({"a.jpg": b"A", "a.json": b" " * (2 << 20)}, "has 2097152 bytes, which is too long for a label"),
         (
             {"a.jpg": b"A", "a.cls": b"0", "b.jpg": b"B", "b.json": {"wnid": "n01440764"}},
-            "some samples tell a class number",
+            "some samples have a class number",
         ),
         ({"a.jpg": b"A"}, "needs an image .* and a member .cls or .json"),
     ],
@@ -88,7 +88,7 @@ def test_duplicate_samples_and_members(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "x.tar").write_bytes(b"".join(plain[k] for k in order) + bytes(end))
-        with pytest.raises(InputError, match=r"x\.tar: a: has members of the same name"):
+        with pytest.raises(InputError, match=r"x\.tar: a: has two members of the same name"):
             TarSource(folder)
     (folder / "x.tar").write_bytes(plain[0] + plain[1] + bytes(end))
     assert TarSource(folder).keys == ["a", "b"]
@@ -99,7 +99,7 @@ def test_a_class_table_needs_numbers(tmp_path: Path) -> None:
     (folder / "classes.json").write_text('{"classes": ["dog", "cat"]}')
     assert TarSource(folder).classes == ("dog", "cat")
     shard(folder, {"a.jpg": b"A", "a.json": {"wnid": "n01440764"}})
-    with pytest.raises(InputError, match="some samples tell no class number; remove the table"):
+    with pytest.raises(InputError, match="some samples have no class number; remove the table"):
         TarSource(folder)
 
 
@@ -111,5 +111,5 @@ def test_a_damaged_shard_is_not_read_as_a_short_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.tar: damaged at byte 2048"):
         TarSource(folder)
     (folder / "a.tar").write_bytes(data[:2048])
-    with pytest.raises(InputError, match=r"a\.tar: cut off after 2048 bytes"):
+    with pytest.raises(InputError, match=r"a\.tar: truncated after 2048 bytes"):
         TarSource(folder)
