@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision import transforms
 
 from pipelines.formats.webdataset_reader import TABLE_NAME
-from pipelines.runtime.fork_server import main_program_hidden, safe_context
+from pipelines.runtime.process_pool import main_module_hidden, safe_context
 from pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
@@ -47,7 +47,7 @@ class ThirdPartyLoader(ABC):
 
     def _batches(self) -> Iterator[Any]:
         """An epoch of the package's own loader."""
-        with main_program_hidden():  # from new workers, as in engine torch
+        with main_module_hidden():  # from new workers, as in engine torch
             return iter(self._loader)
 
     def set_epoch(self, epoch: int) -> None:

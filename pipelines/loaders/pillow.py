@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipelines.images.codec import decode_rgb
 from pipelines.loaders.base import BaseLoader, retry_next
 from pipelines.loaders.delivery import Delivery
-from pipelines.runtime.fork_server import fork_server, main_program_hidden
+from pipelines.runtime.process_pool import fork_server, main_module_hidden
 from pipelines.sampling.crops import crop_boxes
 from pipelines.sampling.order import batches
 from pipelines.sources import open_stored
@@ -201,7 +201,7 @@ class TorchLoader(BaseLoader):
 
     def _received(self) -> Iterator[_Result]:
         try:
-            with main_program_hidden():
+            with main_module_hidden():
                 iterator = iter(self._engine)
             yield from iterator
         # Errors in workers arrive as values. These errors mean that a worker died, perhaps while sending a batch.

@@ -1,48 +1,56 @@
-"""A function applied to chunks of numbers by a pool of processes, results in order, whatever happens to whom."""
+"""Applies a function to chunks of numbers in a pool of worker processes; results come in order.
+
+Workers are forks of this process, which hands over the function and its compiled kernels without pickling. Once DALI
+is loaded they are forks of a server process, because forks of a process with DALI's threads hung now and then.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Generic, TypeVar
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext, ForkServerContext
+from typing import Any, TypeVar
 
 import numpy as np
 
-from pipelines.runtime.fork_server import main_program_hidden, safe_context
 from pipelines.spec import InputError
 
 T = TypeVar("T")
 _CHUNKS_AHEAD = 4  # chunks in flight per worker
+_function: Callable[[np.ndarray], Any]  # in a worker: set when it starts
 
 
 def map_chunks(
     function: Callable[[np.ndarray], T], order: np.ndarray, chunk_size: int, num_workers: int
 ) -> Iterator[T]:
-    """`function` of each chunk of `order`, in order, with a bounded number of chunks in flight.
+    """Yields `function` of each chunk of `order`, in order, with a bounded number of chunks in flight.
 
     Args:
-        function: takes an int64 array. It must be picklable once DALI was loaded into this process.
+        function: takes an int64 array. It must be picklable if DALI is loaded in this process.
         order: int64 (N,).
         chunk_size: numbers per call.
         num_workers: processes; 0 works in this one.
+
+    Raises:
+        InputError: a worker was killed, as the kernel does when memory runs out.
     """
     chunks = (order[start : start + chunk_size] for start in range(0, len(order), chunk_size))
     if num_workers == 0:
         yield from map(function, chunks)
         return
-    # Forking hands the function over without pickling it, with the kernels it has loaded.
-    context = safe_context()
-    with ProcessPoolExecutor(num_workers, context, initializer=_init_worker, initargs=(function,)) as pool:
+    with ProcessPoolExecutor(num_workers, safe_context(), initializer=_init_worker, initargs=(function,)) as pool:
         waiting: deque[Future] = deque()
         try:
             for chunk in chunks:
-                with main_program_hidden():
+                with main_module_hidden():
                     waiting.append(pool.submit(_work, chunk))
                 if len(waiting) >= num_workers * _CHUNKS_AHEAD:
                     yield waiting.popleft().result()
@@ -55,7 +63,7 @@ def map_chunks(
 
 
 def num_processes(wanted: int | None, num_chunks: int) -> int:
-    """How many workers to start: `wanted`, or one for each core, and no more than there are chunks."""
+    """Number of workers to start: `wanted`, or one per core if it is None; at most one per chunk."""
     if wanted is None:
         wanted = len(os.sched_getaffinity(0))
     if wanted < 0:
@@ -63,27 +71,55 @@ def num_processes(wanted: int | None, num_chunks: int) -> int:
     return min(wanted, num_chunks)
 
 
-class _Shared(Generic[T]):
-    """What a worker was forked with."""
+def fork_server() -> ForkServerContext:
+    """Starts workers as forks of a server process. A process has one server only.
 
-    function: Callable[[np.ndarray], T]
+    The server imports what the workers need once, when it starts. It imports torch, which takes seconds, only if this
+    process has it: a conversion works without torch.
+    """
+    context = multiprocessing.get_context("forkserver")
+    loaders = ["pipelines.loaders.pillow"] if "torch" in sys.modules else []
+    context.set_forkserver_preload(["pipelines.runtime.process_pool", *loaders])
+    return context
 
 
-def _init_worker(function: Callable[[np.ndarray], T]) -> None:
-    _Shared.function = staticmethod(function)
-    # Ctrl-C reaches the whole process group; the parent alone answers it, and ends the workers.
+def safe_context() -> BaseContext:
+    """Starts workers as forks of this process, or of a server if DALI is loaded."""
+    return fork_server() if "nvidia.dali" in sys.modules else multiprocessing.get_context("fork")
+
+
+@contextmanager
+def main_module_hidden() -> Iterator[None]:
+    """Keeps new workers of a server from importing the main module again.
+
+    They do not need it. Its imports (timm, torchvision) take seconds in each worker, and a script without
+    `if __name__ == "__main__"` would run a second time.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
+
+
+def _init_worker(function: Callable[[np.ndarray], Any]) -> None:
+    global _function
+    _function = function
+    # Ctrl-C reaches the whole process group; only the parent handles it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    """A killed parent cannot end its workers; they would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """A killed parent cannot end its workers; without this they would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 
-def _work(indices: np.ndarray) -> T:
-    return _Shared.function(indices)
+def _work(indices: np.ndarray) -> Any:
+    return _function(indices)
