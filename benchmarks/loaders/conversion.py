@@ -8,6 +8,11 @@ its documentation: a torchvision ImageFolder, RGBImageField(write_mode="jpg", ma
 
 from __future__ import annotations
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import argparse
 import os
 import shutil

@@ -2,6 +2,11 @@
 
 import sys
 
+from pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 from benchmarks.throughput.run import main
 from pipelines.runtime.exit_codes import run
 
