@@ -121,7 +121,7 @@ class DaliStages:
 
     def _cut(self, drawn: list, resolution: int) -> None:
         for indices, yxhw, _ in drawn:
-            self._cutter.give_back(self._cutter.cut(self._places[indices], yxhw, resolution))
+            self._cutter.cut(self._places[indices], yxhw, resolution)
 
     def _cut_all(self, drawn: list, resolution: int) -> tuple[list[_Prepared], int, int, float]:
         """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""

@@ -14,7 +14,7 @@ from pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choos
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.sources import open_source
 from pipelines.sources.folder import FilesSource, FolderSource
-from pipelines.sources.imagenet.val_labels import labels_for, read_labels
+from pipelines.sources.imagenet.val_labels import read_labels
 from pipelines.sources.kinds import recognize
 from pipelines.spec import DataConfig, InputError
 
@@ -79,7 +79,7 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
         classes: of the data.
     """
     stems = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(labels) + 1)]
-    synsets = labels_for(stems, read_labels(labels_file), labels_file)
+    synsets = read_labels(labels_file, stems, labels_file)
     wanted = [classes[label] for label in labels.tolist()]
     by_name = list(zip(synsets, stems, strict=True))
     for order in (sorted(by_name), by_name):

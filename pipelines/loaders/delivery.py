@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,40 +34,43 @@ class Delivery(NamedTuple):
 
 
 class HostBuffers:
-    """Allocates uint8 buffers for batches and reuses them once nobody holds the batch.
+    """Allocates uint8 buffers in host memory and reuses them once nobody holds them.
 
-    For the CPU a freed buffer comes back through a weak reference, which saves the page faults of fresh memory (0.1 ms
-    a megabyte). A batch that the consumer keeps is never overwritten. For a GPU the buffers are pinned, and torch's
-    cache of pinned memory reuses them after the copy to the device.
+    A freed buffer comes back through a weak reference, which saves the page faults of fresh memory (0.1 ms a megabyte).
+    A buffer that the consumer keeps is never overwritten.
     """
 
-    def __init__(self, device: str) -> None:
-        self._on_cpu = torch.device(device).type == "cpu"
+    def __init__(self) -> None:
         self._free: list[np.ndarray] = []
         self._lock = threading.Lock()
 
-    def take(self, num_images: int, resolution: int) -> torch.Tensor:
-        """uint8 (num_images, r, r, 3) in host memory, contents undefined."""
-        shape = (num_images, resolution, resolution, 3)
-        if not self._on_cpu:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        num_bytes = num_images * resolution * resolution * 3
+    def take(self, *shape: int) -> np.ndarray:
+        """uint8 array of this shape, contents undefined."""
+        num_bytes = math.prod(shape)
         base = self._reuse(num_bytes)
         view = base[:num_bytes].reshape(shape)
-        weakref.finalize(view, self._give_back, base).atexit = False
-        return torch.from_numpy(view)
+        # The finalizer may run inside a garbage collection, so it takes no lock; list.append is atomic.
+        weakref.finalize(view, self._free.append, base).atexit = False
+        return view
 
     def _reuse(self, num_bytes: int) -> np.ndarray:
         with self._lock:
             while self._free:
                 base = self._free.pop()
-                if num_bytes <= base.size <= 2 * num_bytes + 4096:
+                if num_bytes <= base.size <= 4 * num_bytes + 4096:
                     return base  # buffers of another resolution are dropped
-        return np.empty(num_bytes, np.uint8)
+        return np.empty(num_bytes + num_bytes // 4, np.uint8)  # the sizes of cut JPEG files vary
 
-    def _give_back(self, base: np.ndarray) -> None:
-        # This may run inside a garbage collection, so it takes no lock; list.append is atomic.
-        self._free.append(base)
+
+def batch_buffer(buffers: HostBuffers, num_images: int, resolution: int, device: str) -> torch.Tensor:
+    """uint8 (num_images, r, r, 3) in host memory, contents undefined.
+
+    For a GPU it is pinned; torch's own cache of pinned memory reuses it after the copy to the device.
+    """
+    shape = (num_images, resolution, resolution, 3)
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(buffers.take(*shape))
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
 
 
 def to_device(tensor: torch.Tensor, device: str) -> torch.Tensor:
@@ -74,16 +78,6 @@ def to_device(tensor: torch.Tensor, device: str) -> torch.Tensor:
     if torch.device(device).type == "cpu" or tensor.is_cuda:
         return tensor.to(device)
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
-
-
-class Sender(Protocol):
-    """Copies a batch to the device in two steps."""
-
-    def send(self, batch: Batch) -> tuple[Batch, object]:
-        """Starts the copy; returns the batch on the device, which is filled later, and an event to wait for."""
-
-    def receive(self, batch: Batch, sent: object) -> None:
-        """Makes the consumer's kernels wait for the copy; the consumer itself does not wait."""
 
 
 class SideStream:
@@ -94,18 +88,20 @@ class SideStream:
         self._stream = torch.cuda.Stream(self._device)
 
     def send(self, batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+        """Starts the copy; returns the batch on the device, which is filled later, and an event to wait for."""
         with torch.cuda.stream(self._stream):
             there = Batch(*(to_device(part, str(self._device)) for part in batch))
             return there, self._stream.record_event()
 
     def receive(self, batch: Batch, sent: torch.cuda.Event) -> None:
+        """Makes the consumer's kernels wait for the copy; the consumer itself does not wait."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(sent)
         for part in batch:  # else the next copy could reuse its memory while the training step still reads it
             part.record_stream(current)
 
 
-def send_ahead(deliveries: Generator[Delivery, None, None], sender: Sender) -> Generator[Delivery, None, None]:
+def send_ahead(deliveries: Generator[Delivery, None, None], sender: SideStream) -> Generator[Delivery, None, None]:
     """Copies host batches to the device, one batch ahead of the consumer.
 
     If the engine raises an error, the consumer gets it after the batches before it.

@@ -24,7 +24,7 @@ import torch
 from pipelines.formats.beton_layout import MODE_JPG
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders.base import BaseLoader, empty_batch, retry_next
-from pipelines.loaders.delivery import Delivery, HostBuffers
+from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from pipelines.sampling.order import batches
 from pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
 
@@ -45,7 +45,7 @@ class FFCVLoader(BaseLoader):
         self._reader = BetonReader(config.path)  # FFCV itself does not check what it reads
         super().__init__(config, self._reader.classes, len(self._reader))
         self._check_memory()
-        self._buffers = HostBuffers(config.device)
+        self._buffers = HostBuffers()
         with _keep_torch_threads():
             self._decoder, self._engine = self._open()
 
@@ -111,7 +111,7 @@ class FFCVLoader(BaseLoader):
 
     def _delivery(self, indices: np.ndarray, buffer: np.ndarray, epoch: int) -> Delivery:
         # A copy, because FFCV reuses its buffers while the consumer may still hold the batch.
-        images = self._buffers.take(len(buffer), buffer.shape[1]).numpy()
+        images = batch_buffer(self._buffers, len(buffer), buffer.shape[1], self.config.device).numpy()
         images[:] = buffer
         used, bad_samples = self._replace_bad(indices, images, epoch)
         labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))

@@ -17,7 +17,7 @@ import torch
 from pipelines.formats.beton_parts import BetonParts
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.loaders.base import empty_batch, retry_next
-from pipelines.loaders.delivery import Delivery, HostBuffers
+from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from pipelines.loaders.prefetch import Prefetcher
 from pipelines.loaders.roc_base import RocBase
 from pipelines.roc.decoder.crops import decode_samples
@@ -55,13 +55,8 @@ class RocLoader(RocBase):
     decodes_on_host = True
 
     def __init__(self, config: LoaderConfig) -> None:
-        """Opens the file.
-
-        Args:
-            config: what to deliver.
-        """
         super().__init__(config)
-        self._buffers = HostBuffers(config.device)
+        self._buffers = HostBuffers()
         self._decode = _decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
@@ -80,7 +75,7 @@ class RocLoader(RocBase):
     def _start(self, indices: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
         num = len(indices)
-        images = self._buffers.take(num, resolution)
+        images = batch_buffer(self._buffers, num, resolution, self.config.device)
         work = _Work(images, indices, np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64), [])
         places = self._places[indices]
         self._read_ahead.announce(places)
@@ -128,11 +123,7 @@ def _decoder(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) ->
     """The function that decodes samples. Any thread may call it with places, boxes, flips, images, codes and counts."""
     data = reader.data
     if "roc" in reader.field_names:
-
-        def decode_crops(places: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
-            decode_samples(data, places, yxhw, flips, inside, min_zoom, *filled)
-
-        return decode_crops
+        return lambda places, yxhw, flips, *filled: decode_samples(data, places, yxhw, flips, inside, min_zoom, *filled)
     from pipelines.roc.decoder import turbojpeg
     from pipelines.roc.decoder import whole_image as whole
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.loaders.delivery import HostBuffers
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.places import BYTES, NUM_COUNTS
 
@@ -37,7 +38,7 @@ class Cuts(NamedTuple):
 
 
 class Cutter:
-    """Cuts crops of one file. Buffers are reused after `give_back`.
+    """Cuts crops of one file. A buffer is reused once its `Cuts` are freed.
 
     Args:
         data: uint8, the whole file.
@@ -48,7 +49,7 @@ class Cutter:
 
     def __init__(self, data: np.ndarray, inside: bool, min_zoom: float, pool: Executor | None) -> None:
         self._data, self._inside, self._min_zoom, self._pool = data, inside, min_zoom, pool
-        self._free: list[np.ndarray] = []
+        self._buffers = HostBuffers()
 
     def cut(self, places: np.ndarray, boxes: np.ndarray, resolution: int) -> Cuts:
         """The cuts of n samples: places int64 (n, 6), boxes float64 (n, 4) in pixels of the images."""
@@ -84,20 +85,4 @@ class Cutter:
         width = max(1, math.ceil(int(sizes.max(initial=1)) / _ALIGNMENT)) * _ALIGNMENT
         if width * len(sizes) > _MAX_PADDING * (int(sizes.sum()) + len(sizes) * _ALIGNMENT):
             return [np.empty(max(int(size), 1), np.uint8) for size in sizes]
-        num_bytes = width * len(sizes)
-        return self._reuse(num_bytes)[:num_bytes].reshape(len(sizes), width)
-
-    def _reuse(self, num_bytes: int) -> np.ndarray:
-        while self._free:
-            try:
-                base = self._free.pop()
-            except IndexError:  # another thread has taken it
-                break
-            if num_bytes <= base.size <= 4 * num_bytes + _ALIGNMENT:
-                return base  # buffers of another resolution are dropped
-        return np.empty(num_bytes + num_bytes // 4, np.uint8)
-
-    def give_back(self, cuts: Cuts) -> None:
-        """Returns the buffer; the caller no longer reads `cuts.encoded`."""
-        if isinstance(cuts.encoded, np.ndarray):
-            self._free.append(cuts.encoded.base)
+        return self._buffers.take(len(sizes), width)

@@ -35,11 +35,6 @@ class RocDALILoader(FedLoader, RocBase):
     """Cuts by our kernels, pixels by DALI. The output shares DALI's memory (by DLPack)."""
 
     def __init__(self, config: LoaderConfig) -> None:
-        """Opens the file and builds the pipeline.
-
-        Args:
-            config: what to deliver; `config.dali` has DALI's own settings.
-        """
         super().__init__(config)
         if "roc" not in self._reader.field_names:
             RocBase._release(self)
@@ -72,7 +67,6 @@ class RocDALILoader(FedLoader, RocBase):
         if self._known_bad:
             bad |= [self._bad_key(index, epoch, resolution) in self._known_bad for index in indices.tolist()]
         if bad.any():
-            self._cutter.give_back(cuts)
             for slot in np.flatnonzero(bad):
                 indices[slot] = self._replacement(int(indices[slot]), epoch, resolution, bad_samples)
             yxhw, flips = self._boxes(indices, epoch, resolution)
@@ -95,7 +89,6 @@ class RocDALILoader(FedLoader, RocBase):
         return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
 
     def _costs(self, job: _Job, outputs: tuple) -> tuple[int, int]:  # noqa: ARG002
-        self._cutter.give_back(job.cuts)
         return self._note(job.indices, job.cuts.counts)
 
     def _find_bad(self, failed: list[_Job], error: RuntimeError) -> dict[int, str]:

@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "ilsvrc": ["IlsvrcSource"],
         "imagenet_v2": ["ImageNetV2Source"],
         "kaggle": ["KaggleSource"],
-        "val_labels": ["labels_for", "read_labels"],
+        "val_labels": ["read_labels"],
     },
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.sources.folder import IMAGE_ENDINGS, FilesSource
 from pipelines.sources.imagenet.devkit import devkit_labels
-from pipelines.sources.imagenet.val_labels import labels_for, read_labels
+from pipelines.sources.imagenet.val_labels import read_labels
 from pipelines.spec import InputError
 
 
@@ -36,7 +36,7 @@ class FlatSource(FilesSource):
         if val_labels is None:
             samples = label_flat(path, lambda stems: devkit_labels(path.absolute(), stems))
         else:
-            samples = label_flat(path, lambda stems: labels_for(stems, read_labels(Path(val_labels)), path))
+            samples = label_flat(path, lambda stems: read_labels(Path(val_labels), stems, path))
         super().__init__(path, *samples)
 
 

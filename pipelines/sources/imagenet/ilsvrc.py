@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pipelines.formats.tar_index import Member, Span, is_litter, is_plain, walk
 from pipelines.sources.imagenet.devkit import devkit_labels
-from pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, labels_for, read_labels
+from pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
 from pipelines.spec import BadSampleError, InputError
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
@@ -149,7 +149,7 @@ def _val_images(archive: Path, descriptor: int, val_labels: str | Path | None) -
     if val_labels is None:
         labels = devkit_labels(archive, stems)
     else:
-        labels = labels_for(stems, read_labels(Path(val_labels)), archive)
+        labels = read_labels(Path(val_labels), stems, archive)
     return [_Image(label, name, at.offset, at.size) for label, (name, at) in zip(labels, images.items(), strict=True)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.imagenet_classes import human_names
 from pipelines.sources.folder import FilesSource, find_images, subfolders
 from pipelines.sources.imagenet.flat import label_flat
-from pipelines.sources.imagenet.val_labels import labels_for, read_labels
+from pipelines.sources.imagenet.val_labels import read_labels
 from pipelines.spec import InputError
 
 _IMAGES = "ILSVRC/Data/CLS-LOC"
@@ -76,7 +76,7 @@ def _train(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 def _val(folder: Path, table: Path) -> tuple[list[str], list[tuple[str, int]]]:
     if not table.is_file():
         raise InputError(f"{folder} has no labels: {table} is missing; download it, or give --val-labels")
-    return label_flat(folder, lambda stems: labels_for(stems, read_labels(table), folder))
+    return label_flat(folder, lambda stems: read_labels(table, stems, folder))
 
 
 def _read_names(path: Path) -> dict[str, str]:

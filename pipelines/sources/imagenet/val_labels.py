@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from pipelines.spec import InputError
 
@@ -14,64 +13,34 @@ _MAX_BYTES = 64 << 20  # Kaggle's table has 2.5 MB
 IMAGE_ENDINGS = (".jpeg", ".jpg", ".png")
 
 
-class LabelFile(NamedTuple):
-    """The labels in a file.
-
-    Attributes:
-        path: the file.
-        by_name: label of each image by its name without ending; empty if the file is a list.
-        in_order: labels in the order of the sorted image names; empty if the file names the images.
-    """
-
-    path: Path
-    by_name: Mapping[str, str]
-    in_order: Sequence[str]
-
-
-def read_labels(path: Path) -> LabelFile:
-    """Reads a file of labels.
-
-    The file has one of three forms: one label a line, in the order of the images' names; pairs such as
-    `ILSVRC2012_val_00000001.JPEG n01751748`; or Kaggle's LOC_val_solution.csv, where a prediction's first word is the
-    label.
-    """
-    lines = _lines(path)
-    if tuple(lines[0].split(",")) == KAGGLE_COLUMNS:
-        return _by_name(path, _kaggle_pairs(path, lines))
-    words = [line.split() for line in lines]
-    width = len(words[0])
-    for number, line in enumerate(words, start=1):
-        if len(line) != width or width > 2:
-            raise InputError(
-                f"{path}: line {number} has {len(line)} words; each needs a synset, or an image's name and its synset"
-            )
-    if width == 1:
-        return LabelFile(path, {}, [line[0] for line in words])
-    return _by_name(path, [(name, label) for name, label in words])
-
-
-def labels_for(stems: Sequence[str], file: LabelFile, place: Path) -> list[str]:
+def read_labels(path: Path, stems: Sequence[str], place: Path) -> list[str]:
     """The label of each image. Every image must have a label, and every label an image.
 
+    The file has one of three forms: one label a line, in the order of the sorted names; pairs such as
+    `ILSVRC2012_val_00000001.JPEG n01751748`; or Kaggle's LOC_val_solution.csv, where a prediction's first word is the
+    label.
+
     Args:
+        path: the file.
         stems: names of the images without endings, distinct.
-        file: the labels.
         place: the images' path, for errors.
     """
-    if file.in_order:
-        if len(file.in_order) != len(stems):
-            raise InputError(f"{file.path} has {len(file.in_order)} labels, but {place} holds {len(stems)} images")
-        in_order = dict(zip(sorted(stems), file.in_order, strict=True))
+    pairs = _pairs(path, _lines(path))
+    if pairs and isinstance(pairs[0], str):
+        if len(pairs) != len(stems):
+            raise InputError(f"{path} has {len(pairs)} labels, but {place} holds {len(stems)} images")
+        in_order = dict(zip(sorted(stems), pairs, strict=True))
         return [in_order[stem] for stem in stems]
+    by_name = _by_name(path, pairs)
     for stem in stems:
-        if stem not in file.by_name:
-            raise InputError(f"{file.path} has no label of {stem}, which is in {place}; complete the file")
-    if len(file.by_name) != len(stems):
-        missing = min(set(file.by_name) - set(stems))
+        if stem not in by_name:
+            raise InputError(f"{path} has no label of {stem}, which is in {place}; complete the file")
+    if len(by_name) != len(stems):
+        missing = min(set(by_name) - set(stems))
         raise InputError(
-            f"{file.path} labels {len(file.by_name)} images, but {place} holds {len(stems)}; {missing} is missing there"
+            f"{path} labels {len(by_name)} images, but {place} holds {len(stems)}; {missing} is missing there"
         )
-    return [file.by_name[stem] for stem in stems]
+    return [by_name[stem] for stem in stems]
 
 
 def _lines(path: Path) -> list[str]:
@@ -91,6 +60,20 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
+def _pairs(path: Path, lines: Sequence[str]) -> list[tuple[str, str]] | list[str]:
+    """Names with labels, or the labels alone if the file is a list."""
+    if tuple(lines[0].split(",")) == KAGGLE_COLUMNS:
+        return _kaggle_pairs(path, lines)
+    words = [line.split() for line in lines]
+    width = len(words[0])
+    for number, line in enumerate(words, start=1):
+        if len(line) != width or width > 2:
+            raise InputError(
+                f"{path}: line {number} has {len(line)} words; each needs a synset, or an image's name and its synset"
+            )
+    return [line[0] for line in words] if width == 1 else [(name, label) for name, label in words]
+
+
 def _kaggle_pairs(path: Path, lines: Sequence[str]) -> list[tuple[str, str]]:
     pairs = []
     for number, row in enumerate(csv.reader(lines[1:]), start=2):
@@ -101,15 +84,12 @@ def _kaggle_pairs(path: Path, lines: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _by_name(path: Path, pairs: Sequence[tuple[str, str]]) -> LabelFile:
+def _by_name(path: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Labels by name without folder and ending."""
     by_name: dict[str, str] = {}
     for name, label in pairs:
-        stem = _stem(name)
+        ending = next((ending for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
+        stem = name[: len(name) - len(ending)].rpartition("/")[2]
         if by_name.setdefault(stem, label) != label:
             raise InputError(f"{path} gives {name} the labels {by_name[stem]} and {label}; remove one")
-    return LabelFile(path, by_name, ())
-
-
-def _stem(name: str) -> str:
-    ending = next((ending for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)].rpartition("/")[2]
+    return by_name
