@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.options import add_options, at_least, sides
-from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.harness.records import Interruption, command, record
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.evaluation.activations import ActivationsJob, network_activations
 from fixres.finetuning.job import FinetuneJob, finetune_network
@@ -134,10 +134,4 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measures, prints the tables, writes the record."""
-    options = _parse()
-    content = measure(options)
-    if content["networks"]:
-        print(finetuning_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, finetuning_table)

@@ -12,6 +12,8 @@ from benchmarks.harness.tables import markdown
 def finetuning_table(record: dict[str, Any]) -> str:
     """Markdown: three tables over the networks of a record."""
     networks = record["networks"]
+    if not networks:
+        return "No network was finished."
     num = f"{len(networks)} networks, mean ± standard deviation" if len(networks) > 1 else "One network"
     tables = [markdown(rows(networks)) for rows in (_sweep, _variants, _times)]
     return "\n\n".join([*tables, f"{num}; differences network by network."])

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 if TYPE_CHECKING:
     from fixres.models.precision import Precision
 
@@ -57,25 +59,13 @@ def _driver_of_nvidia_smi() -> str | None:
     return (output.split() or [None])[0]
 
 
-def storage(path: Path, mounts: str | None = None) -> dict[str, str]:
-    """File system and kind of device ("ssd", "disk", "memory", "network" or "unknown") that hold a path.
-
-    Args:
-        path: an existing file or folder.
-        mounts: the text of /proc/self/mountinfo, for tests.
-    """
-    try:
-        text = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
-    except OSError:
-        return {"file_system": "unknown", "device": "unknown"}
-    resolved, best = path.resolve(), ("", "unknown", "")
-    for line in text.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kind = left.split(), right.split()[0]
-        point = fields[4].replace("\\040", " ")
-        if resolved.is_relative_to(point) and len(point) >= len(best[0]):  # of equal mount points the last is on top
-            best = (point, kind, fields[2])
-    return {"file_system": best[1], "device": _device(best[1], best[2])}
+def storage(path: Path) -> dict[str, str]:
+    """File system and kind of device ("ssd", "disk", "memory", "network" or "unknown") that hold a path, or will."""
+    partitions = {one.mountpoint: one.fstype for one in psutil.disk_partitions(all=True)}  # the last is on top
+    resolved = next(place for place in (path.resolve(), *path.resolve().parents) if place.exists())
+    point = max((one for one in partitions if resolved.is_relative_to(one)), key=len, default="")
+    kind, number = partitions.get(point, "unknown"), resolved.stat().st_dev
+    return {"file_system": kind, "device": _device(kind, f"{os.major(number)}:{os.minor(number)}")}
 
 
 def _device(file_system: str, number: str) -> str:

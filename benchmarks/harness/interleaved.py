@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from tqdm import tqdm
+
+from benchmarks.harness.records import Interruption
 from benchmarks.harness.stats import Estimate, estimate, paired_ratio
 
 
@@ -80,8 +82,8 @@ class Rounds:
 def interleave(
     runs: Mapping[str, Callable[[], Window]],
     num_rounds: int,
+    title: str,
     mirrored: bool = True,
-    progress: Callable[[], Any] = lambda: None,
 ) -> Rounds:
     """Measures all engines round by round; Ctrl-C ends the measurement and keeps the finished rounds.
 
@@ -92,24 +94,22 @@ def interleave(
     Args:
         runs: functions that do one window of work. They must be warm.
         num_rounds: 1 or more.
+        title: of the progress bar.
         mirrored: if False, each engine works once in a round, and every other round is reversed.
-        progress: called after each window.
     """
     windows: dict[str, list[Window]] = {name: [] for name in runs}
-    interrupted = False
-    try:
+    total = num_rounds * len(runs) * (2 if mirrored else 1)
+    with Interruption() as interruption, tqdm(total=total, desc=title, unit=" windows", disable=None) as bar:
         for number in range(num_rounds):
             done: dict[str, Window] = {}
             for name in _order(list(runs), number, mirrored):
                 window = runs[name]()
                 done[name] = done[name] + window if name in done else window
-                progress()
+                bar.update()
             for name, window in done.items():
                 windows[name].append(window)
-    except KeyboardInterrupt:
-        interrupted = True
     finished = min(map(len, windows.values()))
-    return Rounds({name: tuple(found[:finished]) for name, found in windows.items()}, interrupted)
+    return Rounds({name: tuple(found[:finished]) for name, found in windows.items()}, interruption.happened)
 
 
 def _order(names: list[str], number: int, mirrored: bool) -> list[str]:

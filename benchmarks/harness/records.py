@@ -7,9 +7,10 @@ explains them to readers.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,11 +87,22 @@ class Interruption:
         return self.happened
 
 
-def finish(content: Mapping[str, Any], target: Path | None) -> None:
-    """Writes the record if there is a target; after an interruption the command then ends as Ctrl-C does."""
-    if target:
-        write_json(target, content)
-    leave_if_partial(content, target)
+def command(
+    parse: Callable[[], argparse.Namespace],
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> Callable[[], None]:
+    """The `main` of a benchmark: measures, prints the table, writes the record if `--json` names a file."""
+
+    def main() -> None:
+        options = parse()
+        content = measure(options)
+        print(table(content))
+        if options.json:
+            write_json(options.json, content)
+        leave_if_partial(content, options.json)
+
+    return main
 
 
 def leave_if_partial(content: Mapping[str, Any], target: Path | None) -> None:

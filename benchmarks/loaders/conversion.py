@@ -21,13 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import RepeatedSource
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options, at_least
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import conversion_table
 from pipelines.conversion.converter import convert
 from pipelines.conversion.task import ConversionConfig
@@ -65,8 +63,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             write(writer, few)
 
         runs = {writer: lambda writer=writer: write(writer) for writer in (*_OURS, _THEIRS)}
-        with tqdm(total=options.rounds * len(runs), desc="converting", unit=" files", disable=None) as bar:
-            rounds = interleave(runs, options.rounds, mirrored=False, progress=bar.update)
+        rounds = interleave(runs, options.rounds, "converting", mirrored=False)
     results = [_result(writer, rounds, sizes[writer]) for writer in runs if rounds.num_rounds]
     note = _NOTE.format(**vars(options))
     return record("conversion", vars(options), environment, note, rounds.interrupted, results=results)
@@ -124,12 +121,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(conversion_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, conversion_table)
 
 
 if __name__ == "__main__":

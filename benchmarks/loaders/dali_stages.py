@@ -28,7 +28,7 @@ from tqdm import trange
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import WORK_DIR, add_options, at_least
-from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.harness.records import Interruption, command, record
 from benchmarks.loaders.tables import dali_stages_table
 from pipelines.formats.beton_parts import open_beton
 from pipelines.loaders.base import check_device
@@ -163,12 +163,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(dali_stages_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, dali_stages_table)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import torch
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import WORK_DIR, add_options
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import nvjpeg_backends_table
 from pipelines.formats.beton_parts import open_beton
 from pipelines.images.codec import decode_rgb, encode_jpeg
@@ -146,15 +146,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return record("nvjpeg_backends", vars(options), environment, note, False, results=results)
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
+def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--res", type=int, default=160, help="side in pixels for which crops are cut (%(default)s)")
     add_options(parser, data=..., num_images=256, rounds=10, device="cuda", work_dir=WORK_DIR, json=None)
-    options = parser.parse_args()
-    content = measure(options)
-    print(nvjpeg_backends_table(content))
-    finish(content, options.json)
+    return parser.parse_args()
+
+
+main = command(_parse, measure, nvjpeg_backends_table)
 
 
 if __name__ == "__main__":

@@ -29,20 +29,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options, at_least
-from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.harness.records import Interruption, command, record
 from benchmarks.harness.stats import Estimate, estimate
 from benchmarks.scaling.metrics import overhead
 from benchmarks.scaling.tables import fault_tolerance_table
-from benchmarks.training.steps import NUM_CLASSES, resident_batch, training_network
+from benchmarks.training.steps import NUM_CLASSES, Load, loads, resident_batch, training_network
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.fault_tolerance import manager as fault_tolerance
@@ -53,7 +52,7 @@ from fixres.training.rng import seed_step
 from fixres.training.trainer import Trainer
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
-from pipelines.spec import Batch, Counters, InputError, Loader, check_resolution
+from pipelines.spec import Batch, Counters, InputError, Loader
 
 PLAIN, WATCHED = "plain", "watched"
 _SMALL = ModelConfig("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 16})  # as in recipes/demo.yaml
@@ -62,35 +61,16 @@ _NUM_CALLS = 2000
 _NOTE = "{precision}; {rounds} interleaved rounds, each in both orders; {writes} checkpoints written to {device}."
 
 
-class Case(NamedTuple):
-    """A network and its batches.
-
-    Attributes:
-        name: "small" or a timm name.
-        resolution: pixels.
-        batch_size: images.
-    """
-
-    name: str
-    resolution: int
-    batch_size: int
-
-
 class Resident:
     """A loader whose epoch is `num_steps` times the same batch on the device."""
 
     classes = tuple(map(str, range(NUM_CLASSES)))
     shares_boxes = False
 
-    def __init__(self, case: Case, device: torch.device) -> None:
-        self.batch_size, self.resolution, self.num_steps, self.counters = (
-            case.batch_size,
-            case.resolution,
-            1,
-            Counters(),
-        )
-        batch = resident_batch(case.batch_size, case.resolution, device)
-        self._batch = Batch(*batch, torch.arange(case.batch_size))
+    def __init__(self, load: Load, device: torch.device) -> None:
+        self.batch_size, self.resolution, self.num_steps = load.batch_size, load.res, 1
+        batch = resident_batch(load.batch_size, load.res, device)
+        self._batch, self.counters = Batch(*batch, torch.arange(load.batch_size)), Counters()
 
     @property
     def num_samples(self) -> int:
@@ -106,12 +86,11 @@ class Resident:
 class Course:
     """The trainer of one network, plain and with fault tolerance."""
 
-    def __init__(self, case: Case, precision: Precision, folder: Path) -> None:
-        model = _SMALL if case.name == "small" else ModelConfig(case.name)
-        self._net, normalize = training_network(model, precision)
+    def __init__(self, load: Load, precision: Precision, folder: Path) -> None:
+        self._net, normalize = training_network(load.model(_SMALL), precision)
         self._stepper, self._device = Stepper(create_optimizer(self._net, OptimConfig()), precision), precision.device
         self._trainer = Trainer(self._net, normalize, self._stepper, precision, 0.1)
-        self._loader, self._folder = Resident(case, precision.device), folder
+        self._loader, self._folder = Resident(load, precision.device), folder
         self.fault_tolerance = FaultTolerance(folder, FaultToleranceConfig(minutes=_NEVER), precision, self._state)
         opened = self.fault_tolerance.watched(lambda *_, **__: self._loader, lambda: False)  # type: ignore[arg-type,return-value]
         self._watched: Loader = opened("train")
@@ -179,38 +158,35 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     precision = choose_precision(options.precision, choose_device(options.device))
     options.folder.mkdir(parents=True, exist_ok=True)
     environment, results = conditions(options.folder, precision=precision), []
-    total = len(options.networks) * options.rounds * 4
-    with Interruption() as interruption, tqdm(total=total, unit=" windows", desc="overhead", disable=None) as bar:
-        for case in options.networks:
-            results.append(_one(case, precision, options, bar))
+    with Interruption() as interruption:
+        for load in options.networks:
+            results.append(_one(load, precision, options))
     note = _NOTE.format(**vars(options) | {"precision": precision.name, "device": environment["storage"]["device"]})
-    settings = vars(options) | {"networks": [":".join(map(str, case)) for case in options.networks]}
+    settings = vars(options) | {"networks": [str(load) for load in options.networks]}
     fields = {"minutes": FaultToleranceConfig().minutes, "results": results}
     return record("fault_tolerance", settings, environment, note, interruption.happened, **fields)
 
 
-def _one(case: Case, precision: Precision, options: argparse.Namespace, bar: tqdm) -> dict[str, Any]:
+def _one(load: Load, precision: Precision, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        course = Course(case, precision, Path(name))
+        course = Course(load, precision, Path(name))
         with course.fault_tolerance:
             course.set_window(options.seconds)
             runs = {kind: partial(course.window, kind) for kind in (PLAIN, WATCHED)}
-            rounds = interleave(runs, options.rounds, progress=bar.update)
+            rounds = interleave(runs, options.rounds, str(load))
             if rounds.interrupted:
                 raise KeyboardInterrupt
             write = estimate([course.write() for _ in range(options.writes)])
             calls = estimate([course.calls() for _ in range(options.rounds)])
-            return _result(case, rounds, write, course.checkpoint_bytes()) | {"calls_seconds": calls.as_json()}
+            return _result(load, rounds, write, course.checkpoint_bytes()) | {"calls_seconds": calls.as_json()}
 
 
-def _result(case: Case, rounds: Rounds, write: Estimate, checkpoint_bytes: int) -> dict[str, Any]:
+def _result(load: Load, rounds: Rounds, write: Estimate, checkpoint_bytes: int) -> dict[str, Any]:
     speed, step, writing = rounds.speed(PLAIN), overhead(rounds.ratio(WATCHED, PLAIN)), write_share(write.value)
     return {
-        "name": case.name,
-        "res": case.resolution,
-        "batch_size": case.batch_size,
+        **load._asdict(),
         "images_per_second": speed.value,
-        "step_seconds": case.batch_size / speed.value,
+        "step_seconds": load.batch_size / speed.value,
         "step_overhead": step,
         "checkpoint_bytes": checkpoint_bytes,
         "write_seconds": write.as_json(),
@@ -219,34 +195,17 @@ def _result(case: Case, rounds: Rounds, write: Estimate, checkpoint_bytes: int) 
     }
 
 
-def _cases(text: str) -> list[Case]:
-    try:
-        found = [part.split(":") for part in text.split(",")]
-        return [Case(name, check_resolution(int(side)), int(size)) for name, side, size in found]
-    except ValueError as error:
-        raise InputError(f"networks={text!r} must be NAME:RESOLUTION:BATCH, such as resnet18:128:16: {error}") from None
-
-
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     default = "small:64:8,resnet18:128:16,resnet50:128:16"
-    parser.add_argument("--networks", default=default, help="name:resolution:batch, ... (%(default)s)")
+    parser.add_argument("--networks", type=loads, default=default, help="name:resolution:batch, ... (%(default)s)")
     parser.add_argument("--writes", type=at_least(1), default=5, help="checkpoints written (%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="for checkpoints, which are removed")
     add_options(parser, rounds=8, seconds=0.5, device="auto", precision="auto", json=None)
-    options = parser.parse_args()
-    options.networks = _cases(options.networks)
-    if any(case.batch_size < 2 for case in options.networks):
-        raise InputError("networks: batches must have 2 images or more, for BatchNorm")
-    return options
+    return parser.parse_args()
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(fault_tolerance_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, fault_tolerance_table)
 
 
 if __name__ == "__main__":

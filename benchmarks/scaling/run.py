@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import WORK_DIR, add_options, at_least, names
-from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.harness.records import Interruption, command, record
 from benchmarks.scaling.launcher import run_job
 from benchmarks.scaling.metrics import interconnect, results
 from benchmarks.scaling.tables import scaling_table
@@ -171,9 +171,4 @@ def _check_batches(options: argparse.Namespace, most: int) -> None:
         raise InputError(f"num-images={options.num_images} is less than a batch of {largest}; raise it")
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(scaling_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, scaling_table)

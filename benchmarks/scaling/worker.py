@@ -185,7 +185,7 @@ def _windows(spec: Spec, steps: _Steps, mode: str, batch_size: int, fed: Feed) -
     }
     if num_processes() == 1:
         del runs["sync"]  # a single process has nothing to synchronize
-    rounds = interleave(runs, spec.windows, mirrored=False)
+    rounds = interleave(runs, spec.windows, mode, mirrored=False)
     return {
         f"{mode}/{kind}": [[window.num_images, window.seconds] for window in found]
         for kind, found in rounds.windows.items()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.page_cache import MAX_RESIDENT_SHARE, evict, files_below, resident_share
 from benchmarks.throughput.engine_client import EngineClient
@@ -41,8 +39,7 @@ def measure_cold_cache(
             return window
 
         runs = {name: lambda name=name: one(name) for name in engines}
-        with tqdm(total=num_rounds * len(runs), desc=f"{resolution} px, cold", unit=" epochs", disable=None) as bar:
-            rounds = interleave(runs, num_rounds, mirrored=False, progress=bar.update)
+        rounds = interleave(runs, num_rounds, f"{resolution} px, cold page cache", mirrored=False)
         found += [_result(name, resolution, rounds, shares[name]) for name in engines if rounds.num_rounds]
         if rounds.interrupted:
             return found, True

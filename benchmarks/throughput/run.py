@@ -25,7 +25,7 @@ from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.interleaved import Rounds, interleave
 from benchmarks.harness.options import WORK_DIR, add_options, at_least, seconds
 from benchmarks.harness.page_cache import files_below, load
-from benchmarks.harness.records import Interruption, finish, record
+from benchmarks.harness.records import Interruption, command, record
 from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
 from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, engine_list
@@ -102,9 +102,7 @@ def _warm(clients: dict[str, EngineClient], resolution: int, options: argparse.N
         client.set_resolution(resolution)
         client.window(_WARM_UP_SECONDS)
     runs = {name: lambda client=client: client.window(options.seconds) for name, client in clients.items()}
-    total = 2 * options.rounds * len(runs)
-    with tqdm(total=total, desc=f"{resolution} px", unit=" windows", disable=None) as bar:
-        return interleave(runs, options.rounds, progress=bar.update)
+    return interleave(runs, options.rounds, f"{resolution} px")
 
 
 def _results(clients: dict[str, EngineClient], resolution: int, rounds: Rounds) -> list[dict[str, Any]]:
@@ -178,12 +176,11 @@ def check(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measures, prints the tables, writes the record."""
+def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_options(parser, data=...)
     add_arguments(parser)
-    options = check(parser.parse_args())
-    content = measure(options)
-    print(as_text(content))
-    finish(content, options.json)
+    return check(parser.parse_args())
+
+
+main = command(_parse, measure, as_text)

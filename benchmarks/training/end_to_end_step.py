@@ -20,13 +20,11 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import WORK_DIR, add_options
-from benchmarks.harness.records import finish, record
+from benchmarks.harness.records import command, record
 from benchmarks.throughput.engines import KINDS, Engine, Stream, batches_ahead, engine_list
 from benchmarks.training.tables import end_to_end_step_table
 from benchmarks.training.train_step import Steps
@@ -50,15 +48,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     steps = Steps(options.model, options.batch_size, precision, options.compile)
     results, interrupted = [], False
-    total = len(options.res) * options.rounds * (len(options.engines) + 1)
-    with ExitStack() as stack, tqdm(total=total, desc="steps", unit=" windows", disable=None) as bar:
+    with ExitStack() as stack:
         streams = {}
         for name, path in paths.items():
             engine = Engine(name, path, options.batch_size, options.threads, str(precision.device))
             streams[name] = Stream(engine, options.res[0])
             stack.callback(streams[name].close)
         for side in options.res:
-            rounds = _rounds(steps, streams, side, options, bar)
+            rounds = _rounds(steps, streams, side, options)
             interrupted = rounds.interrupted
             results += _results(rounds, side) if rounds.num_rounds else []
             if interrupted:
@@ -67,14 +64,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return record("end_to_end_step", vars(options), environment, note, interrupted, results=results)
 
 
-def _rounds(
-    steps: Steps, streams: dict[str, Stream], resolution: int, options: argparse.Namespace, bar: tqdm
-) -> Rounds:
+def _rounds(steps: Steps, streams: dict[str, Stream], resolution: int, options: argparse.Namespace) -> Rounds:
     runs = {ON_DEVICE: partial(steps.window, resolution, options.seconds)}
     for name, stream in streams.items():
         stream.set_resolution(resolution)
         runs[name] = partial(_fed, steps, stream, options.seconds, options.threads)
-    return interleave(runs, options.rounds, mirrored=False, progress=bar.update)
+    return interleave(runs, options.rounds, f"{resolution} px", mirrored=False)
 
 
 def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Window:
@@ -106,12 +101,7 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(end_to_end_step_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, end_to_end_step_table)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +14,44 @@ from benchmarks.harness.interleaved import Window
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
+from pipelines.spec import check_resolution
 
 NUM_CLASSES = 1000
 _STEPS_QUEUED = 8
+
+
+class Load(NamedTuple):
+    """A network and its batches.
+
+    Attributes:
+        name: "small" or a timm name.
+        res: side of the images in pixels.
+        batch_size: images.
+    """
+
+    name: str
+    res: int
+    batch_size: int
+
+    def model(self, small: ModelConfig) -> ModelConfig:
+        """The network; `small` is the one of that name."""
+        return small if self.name == "small" else ModelConfig(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.res}:{self.batch_size}"
+
+
+def loads(text: str) -> list[Load]:
+    """A type for `--networks`: name:resolution:batch, ..."""
+    try:
+        parts = [part.split(":") for part in text.split(",")]
+        found = [Load(name, check_resolution(int(side)), int(size)) for name, side, size in parts]
+    except ValueError as error:
+        message = f"{text!r} must be NAME:RESOLUTION:BATCH,..., such as resnet18:128:16: {error}"
+        raise argparse.ArgumentTypeError(message) from None
+    if any(load.batch_size < 2 for load in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: batches must have 2 images or more, for BatchNorm")
+    return found
 
 
 def training_network(model: ModelConfig, precision: Precision) -> tuple[nn.Module, Normalize]:

@@ -21,12 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options, names
-from benchmarks.harness.records import RESULTS, Interruption, finish, read_record, record
+from benchmarks.harness.records import RESULTS, Interruption, command, read_record, record
 from benchmarks.training.steps import resident_batch, synchronize, timed_steps, training_network
 from benchmarks.training.tables import train_step_table
 from fixres.config.recipe import ModelConfig, OptimConfig
@@ -97,12 +96,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures all networks, resolutions and rounds; returns the record."""
     precision = choose_precision(options.precision, choose_device(options.device))
     environment, peak, results = conditions(precision=precision), peak_flops(precision), []
-    total = len(options.models) * len(options.res) * options.rounds
-    with Interruption() as interruption, tqdm(total=total, desc="steps", unit=" windows", disable=None) as bar:
+    with Interruption() as interruption:
         for name in options.models:
             steps = Steps(name, options.batch_size, precision, options.compile)
             runs = {str(side): lambda side=side, s=steps: s.window(side, options.seconds) for side in options.res}
-            rounds = interleave(runs, options.rounds, mirrored=False, progress=bar.update)
+            rounds = interleave(runs, options.rounds, name, mirrored=False)
             results += [_result(steps, side, rounds, peak) for side in options.res if rounds.num_rounds]
             if rounds.interrupted:
                 raise KeyboardInterrupt
@@ -131,13 +129,12 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
+def _table(content: dict[str, Any]) -> str:
     throughput = RESULTS / "throughput.json"
-    print(train_step_table(content, read_record(throughput, "throughput") if throughput.exists() else None))
-    finish(content, options.json)
+    return train_step_table(content, read_record(throughput, "throughput") if throughput.exists() else None)
+
+
+main = command(_parse, measure, _table)
 
 
 if __name__ == "__main__":

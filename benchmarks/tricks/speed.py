@@ -1,9 +1,9 @@
 """Speed of the training loop with each trick, and with all, relative to the plain loop.
 
-python -m benchmarks.tricks.speed --loads small:64:64,resnet50:32:128 --json benchmarks/results/tricks_speed.json
+python -m benchmarks.tricks.speed --networks small:64:64,resnet50:128:32 --json FILE
 
-Batches stay on the device, and all loops are interleaved in one process. A load is network:batch size:side in pixels;
-"small" is the network of the recipe tricks/ablation. Tricks that change the network and distillation, which costs the
+Batches stay on the device, and all loops are interleaved in one process. A network is name:resolution:batch size;
+"small" is that of the recipe tricks/ablation. Tricks that change the network and distillation, which costs the
 teacher's forward pass, are left out; benchmarks.tricks times them. Ctrl-C keeps the results so far.
 """
 
@@ -19,13 +19,12 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options
-from benchmarks.harness.records import Interruption, finish, record
-from benchmarks.training.steps import NUM_CLASSES, resident_batch, timed_steps, training_network
+from benchmarks.harness.records import Interruption, command, record
+from benchmarks.training.steps import NUM_CLASSES, loads, resident_batch, timed_steps, training_network
 from benchmarks.tricks.report import tricks_speed_table
 from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
@@ -35,7 +34,6 @@ from fixres.training.build import create_trainer
 from fixres.training.ema import Average
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError, check_resolution
 
 _COLORS, _MIXING = {"color": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
 SWITCHES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
@@ -86,34 +84,27 @@ class Loop:
         return len(self._batch[1])
 
 
-def _network(name: str) -> ModelConfig:
-    if name != "small":
-        return ModelConfig(name)
-    return replace(parse_recipe(["--config", "tricks/ablation"]).model, init=None)
-
-
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures all loads, tricks and rounds; returns the record."""
     precision = choose_precision(options.precision, choose_device(options.device))
     environment, results = conditions(precision=precision), []
-    total = len(options.loads) * len(options.tricks) * (2 * options.rounds + 1)
-    with Interruption() as interruption, tqdm(total=total, unit=" windows", disable=None) as bar:
-        for name, batch_size, side in options.loads:
-            bar.set_description_str(f"{name}, {side} px")
-            batch = resident_batch(batch_size, side, precision.device)
-            loops = {switch: Loop(_network(name), switch, batch, precision) for switch in options.tricks}
+    small = replace(parse_recipe(["--config", "tricks/ablation"]).model, init=None)
+    with Interruption() as interruption:
+        for load in options.networks:
+            batch = resident_batch(load.batch_size, load.res, precision.device)
+            loops = {switch: Loop(load.model(small), switch, batch, precision) for switch in options.tricks}
             for loop in loops.values():
                 loop.window(0.0)  # compiles, chooses algorithms, allocates
-                bar.update()
             runs = {switch: lambda loop=loop: loop.window(options.seconds) for switch, loop in loops.items()}
-            rounds = interleave(runs, options.rounds, progress=bar.update)
+            rounds = interleave(runs, options.rounds, str(load))
             if rounds.num_rounds:
-                load = {"model": name, "batch_size": batch_size, "res": side}
-                results.append(load | {"loops": [_result(rounds, switch) for switch in rounds.windows]})
+                loops = [_result(rounds, switch) for switch in rounds.windows]
+                results.append({"model": load.name, "batch_size": load.batch_size, "res": load.res, "loops": loops})
             if rounds.interrupted:
                 raise KeyboardInterrupt
     note = _NOTE.format(precision=precision.name, rounds=options.rounds)
-    return record("tricks_speed", vars(options), environment, note, interruption.happened, results=results)
+    settings = vars(options) | {"networks": [str(load) for load in options.networks]}
+    return record("tricks_speed", settings, environment, note, interruption.happened, results=results)
 
 
 def _result(rounds: Rounds, switch: str) -> dict[str, Any]:
@@ -122,40 +113,23 @@ def _result(rounds: Rounds, switch: str) -> dict[str, Any]:
     return one | {"relative_speed": relative.value, "relative_speed_interval": relative.interval}
 
 
-def _load(text: str) -> tuple[str, int, int]:
-    try:
-        name, batch_size, side = text.split(":")
-        found = name, int(batch_size), check_resolution(int(side))
-    except ValueError as error:
-        raise InputError(f"loads: {text!r} must be network:batch:pixels, such as resnet50:32:128 ({error})") from None
-    if found[1] < 2:
-        raise InputError(f"loads: {text!r}: the batch must have 2 images or more, for BatchNorm")
-    return found
-
-
 def _switches(text: str) -> list[str]:
     wanted = list(SWITCHES) if text == "each" else ["plain", *text.split(";")]
     if unknown := [name for name in wanted if name not in SWITCHES]:
-        raise InputError(f"tricks: {unknown[0]!r} is unknown; there are {'; '.join(SWITCHES)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown; there are {'; '.join(SWITCHES)}")
     return list(dict.fromkeys(wanted))
 
 
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--loads", default="small:64:64,resnet50:32:128", help="network:batch:pixels (%(default)s)")
-    parser.add_argument("--tricks", default="each", help="names with semicolons, besides plain (%(default)s)")
+    default = "small:64:64,resnet50:128:32"
+    parser.add_argument("--networks", type=loads, default=default, help="name:resolution:batch, ... (%(default)s)")
+    parser.add_argument("--tricks", type=_switches, default="each", help="names with semicolons (%(default)s)")
     add_options(parser, rounds=5, seconds=0.5, device="auto", precision="auto", json=None)
-    options = parser.parse_args()
-    options.loads, options.tricks = [_load(one) for one in options.loads.split(",")], _switches(options.tricks)
-    return options
+    return parser.parse_args()
 
 
-def main() -> None:
-    """Measures, prints the table, writes the record."""
-    options = _parse()
-    content = measure(options)
-    print(tricks_speed_table(content))
-    finish(content, options.json)
+main = command(_parse, measure, tricks_speed_table)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.harness.conditions import conditions, gpu_driver, storage
 from benchmarks.harness.page_cache import evict, files_below, load, release_pages, resident_share
-
-MOUNTS = """21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
-22 21 0:20 / /dev/shm rw - tmpfs tmpfs rw
-23 21 0:44 / {mount} rw - nfs4 server:/export rw
-24 21 8:1 / {space} rw - xfs /dev/none rw
-"""
 
 
 @pytest.fixture
@@ -58,15 +53,19 @@ def test_files_below_names_each_inode_once(tmp_path: Path) -> None:
     assert files_below(tmp_path / "a") == [tmp_path / "a"]
 
 
-def test_storage_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
-    network, spaced = tmp_path / "net", tmp_path / "with space"
+def test_storage_is_that_of_the_innermost_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, memory = tmp_path / "net", tmp_path / "with space"
     (network / "deep").mkdir(parents=True)
-    spaced.mkdir()
-    mounts = MOUNTS.format(mount=network, space=str(spaced).replace(" ", "\\040"))
-    assert storage(network / "deep", mounts) == {"file_system": "nfs4", "device": "network"}
-    assert storage(spaced, mounts)["file_system"] == "xfs"
-    assert storage(tmp_path, mounts)["file_system"] == "ext4"
-    assert storage(Path("/dev/shm"), mounts)["device"] == "memory"
+    memory.mkdir()
+    # Of two mounts at one place the later one is on top.
+    mounts = {"/": "ext4", "/dev/shm": "tmpfs", str(network): "nfs4"}
+    mounted = [("/", "rootfs"), *mounts.items(), (str(memory), "xfs"), (str(memory), "ramfs")]
+    partitions = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in mounted]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: partitions if all else [])
+    assert storage(network / "deep") == {"file_system": "nfs4", "device": "network"}
+    assert storage(memory) == {"file_system": "ramfs", "device": "memory"}
+    assert storage(tmp_path)["file_system"] == "ext4"
+    assert storage(Path("/dev/shm"))["device"] == "memory"
 
 
 def test_conditions_have_the_fields_of_a_record(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_ratios_are_within_a_tenth_under_drift_and_naive_ratios_are_not() -> Non
     true = SPEEDS["fast"] / SPEEDS["slow"]
     found, naive = [], []
     for seed in range(60):
-        rounds = interleave(Machine(seed).runs(SECONDS), ROUNDS)
+        rounds = interleave(Machine(seed).runs(SECONDS), ROUNDS, "")
         found.append(rounds.ratio("fast", "slow").value / true)
         naive.append(naive_ratio(Machine(seed)) / true)
     assert max(abs(np.log(found))) < math.log(1.1)
@@ -60,13 +60,13 @@ def test_ratios_are_within_a_tenth_under_drift_and_naive_ratios_are_not() -> Non
 def test_two_runs_on_the_same_machine_agree_within_a_tenth() -> None:
     for seed in range(40):
         machine = Machine(100 + seed)
-        one, other = (interleave(machine.runs(SECONDS), ROUNDS).ratio("fast", "middle").value for _ in range(2))
+        one, other = (interleave(machine.runs(SECONDS), ROUNDS, "").ratio("fast", "middle").value for _ in range(2))
         assert abs(math.log(one / other)) < math.log(1.1)
 
 
 def test_intervals_cover_the_truth() -> None:
     true = SPEEDS["fast"] / SPEEDS["slow"]
-    ratios = [interleave(Machine(seed).runs(SECONDS), ROUNDS).ratio("fast", "slow") for seed in range(60)]
+    ratios = [interleave(Machine(seed).runs(SECONDS), ROUNDS, "").ratio("fast", "slow") for seed in range(60)]
     covered = np.mean([ratio.low <= true <= ratio.high for ratio in ratios])
     assert covered > 0.8 and all(ratio.low < ratio.value < ratio.high for ratio in ratios)
     assert np.median([ratio.high / ratio.low for ratio in ratios]) < 1.15
@@ -79,7 +79,7 @@ def test_a_steady_slowdown_favors_nobody() -> None:
         clock[0] += 1.0
         return Window(round(1e6 * speed * (1 - 0.002 * (clock[0] - 0.5))), 1.0)
 
-    rounds = interleave({"a": lambda: work(2.0), "b": lambda: work(1.0), "c": lambda: work(4.0)}, 6)
+    rounds = interleave({"a": lambda: work(2.0), "b": lambda: work(1.0), "c": lambda: work(4.0)}, 6, "")
     for windows in zip(*rounds.windows.values(), strict=True):
         first = [window.images_per_second / speed for window, speed in zip(windows, (2, 1, 4), strict=True)]
         assert max(first) / min(first) < 1.0001
@@ -115,11 +115,11 @@ def test_ctrl_c_keeps_the_finished_rounds() -> None:
             raise KeyboardInterrupt
         return Window(10, 1.0, 0.5)
 
-    rounds = interleave({"a": work, "b": work}, 5)
+    rounds = interleave({"a": work, "b": work}, 5, "")
     assert rounds.interrupted and rounds.num_rounds == 2
     assert rounds.windows["a"] == (Window(20, 2.0, 1.0),) * 2
     assert rounds.cpu_per_image("b").value == pytest.approx(0.05)
-    nothing = interleave({"a": lambda: (_ for _ in ()).throw(KeyboardInterrupt())}, 5)
+    nothing = interleave({"a": lambda: (_ for _ in ()).throw(KeyboardInterrupt())}, 5, "")
     assert nothing.interrupted and nothing.num_rounds == 0
 
 
@@ -129,8 +129,8 @@ def test_without_mirroring_every_other_round_is_reversed() -> None:
     def runs(name: str) -> Callable[[], Window]:
         return lambda: order.append(name) or Window(1, 1.0)
 
-    interleave({name: runs(name) for name in "abc"}, 4, mirrored=False)
+    interleave({name: runs(name) for name in "abc"}, 4, "", mirrored=False)
     assert "".join(order) == "abc" + "cba" + "bca" + "acb"
     order.clear()
-    interleave({name: runs(name) for name in "abc"}, 2)
+    interleave({name: runs(name) for name in "abc"}, 2, "")
     assert "".join(order) == "abccba" + "bcaacb"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.records import RESULTS, VERSION, finish, read_record, record
+from benchmarks.harness.records import RESULTS, VERSION, command, read_record, record
 from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
@@ -32,12 +33,16 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_partial_record_is_written_marked_and_ends_like_ctrl_c(tmp_path: Path) -> None:
     target = tmp_path / "speeds.json"
+
+    def end(target: Path | None, partial: bool) -> None:
+        command(lambda: argparse.Namespace(json=target), lambda _: one(target, partial), lambda _: "a table")()
+
     with pytest.raises(KeyboardInterrupt, match=r"speeds\.json, marked partial"):
-        finish(one(target, partial=True), target)
+        end(target, partial=True)
     assert read_record(target)["partial"] is True and "Interrupted" in read_record(target)["note"]
     with pytest.raises(KeyboardInterrupt, match="nothing was kept"):
-        finish(one(None, partial=True), None)
-    finish(one(target), target)
+        end(None, partial=True)
+    end(target, partial=False)
     assert read_record(target)["partial"] is False
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.docs.render import section
 from benchmarks.harness.interleaved import Window
-from benchmarks.harness.records import finish, read_record
+from benchmarks.harness.records import command, read_record
 from benchmarks.projection.model import steps_of
 from benchmarks.training import train_step
 from fixres.models.precision import Precision
@@ -30,9 +30,8 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(train_step, "peak_flops", lambda _: 1e12)
     target = tmp_path / "steps.json"
     options = argparse.Namespace(models=["resnet10t", "resnet14t"], res=[32], json=target, **OPTIONS | {"rounds": 4})
-    content = train_step.measure(options)
     with pytest.raises(KeyboardInterrupt, match=r"steps\.json, marked partial"):
-        finish(content, target)
+        command(lambda: options, train_step.measure, section)()
     again = read_record(target, "train_step")
     assert again["partial"] is True and [one["model"] for one in again["results"]] == ["resnet10t", "resnet14t"]
     assert steps_of(again, "resnet10t") == {32: 16.0}
