@@ -37,7 +37,8 @@ from pipelines.loaders.dali import roc as roc_dali
 from pipelines.loaders.dali.cutter import Cutter
 from pipelines.loaders.dali.feed import Fed, Feed
 from pipelines.loaders.prefetch import Prefetcher
-from pipelines.roc.places import BYTES, PIXELS, places_of
+from pipelines.roc.layout import BYTES, PIXELS
+from pipelines.roc.sample_table import locate_samples
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.sampling.crops import crop_boxes
@@ -91,7 +92,7 @@ class DaliStages:
         self._config, self._reader = config, open_beton(config.path)
         if "roc" not in self._reader.field_names:
             raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
-        self._places = places_of(self._reader)
+        self._table = locate_samples(self._reader)
         self._cutter = Cutter(self._reader.data, True, config.min_zoom, None)
         self._stages = [Stage(config, num_operators) for num_operators in range(3)]
 
@@ -121,11 +122,11 @@ class DaliStages:
 
     def _cut(self, drawn: list, resolution: int) -> None:
         for indices, yxhw, _ in drawn:
-            self._cutter.cut(self._places[indices], yxhw, resolution)
+            self._cutter.cut(self._table[indices], yxhw, resolution)
 
     def _cut_all(self, drawn: list, resolution: int) -> tuple[list[_Prepared], int, int, float]:
         """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""
-        all_cuts = [self._cutter.cut(self._places[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
+        all_cuts = [self._cutter.cut(self._table[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
         jobs = [
             _Prepared(Fed(cuts.encoded, roc_dali.graph_numbers(cuts, flips, resolution, True)))
             for cuts, (_, _, flips) in zip(all_cuts, drawn, strict=True)

@@ -36,7 +36,8 @@ from pipelines.formats.beton_parts import open_beton
 from pipelines.images.codec import decode_rgb, encode_jpeg
 from pipelines.loaders.base import check_device
 from pipelines.loaders.dali.cutter import Cutter
-from pipelines.roc.places import BYTES, places_of
+from pipelines.roc.layout import BYTES
+from pipelines.roc.sample_table import locate_samples
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 from pipelines.sampling.crops import crop_boxes
@@ -67,8 +68,8 @@ def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarr
     if num > len(reader):
         raise InputError(f"{path} has {len(reader)} images, fewer than num-images={num}; lower it")
     chosen = crop_boxes(TrainCrop(), 0, 0, index, reader.sizes[index], resolution)
-    places, cutter = places_of(reader)[index], Cutter(reader.data, True, MIN_ZOOM, None)
-    cuts = cutter.cut(places, chosen.yxhw.astype(np.float64), resolution)
+    table, cutter = locate_samples(reader)[index], Cutter(reader.data, True, MIN_ZOOM, None)
+    cuts = cutter.cut(table, chosen.yxhw.astype(np.float64), resolution)
     whole = [np.frombuffer(reader.image_bytes(int(i)), np.uint8) for i in index]
     plain = [encode_jpeg(decode_rgb(data.data, "whole"), 90) for data in whole]
     return {

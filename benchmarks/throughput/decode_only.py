@@ -12,7 +12,7 @@ from pipelines.formats.beton_reader import BetonReader
 from pipelines.roc.cut import cut_crop
 from pipelines.roc.decoder import turbojpeg
 from pipelines.roc.decoder.turbojpeg import chroma_factors, decode_planes, read_header
-from pipelines.roc.decoder.whole_image import place_planes
+from pipelines.roc.decoder.whole_image import lay_out_planes
 from pipelines.runtime.numba_cache import kernel
 from pipelines.sampling.crops import training_boxes
 from pipelines.spec import MIN_ZOOM, InputError, TrainCrop
@@ -80,6 +80,6 @@ def decode_all(handle: int, jpegs: np.ndarray, spans: np.ndarray) -> bool:
         jpeg = jpegs[spans[k, 0] : spans[k, 1]]
         valid &= read_header(handle, jpeg, numbers)
         width, height = np.int64(numbers[0]), np.int64(numbers[1])
-        planes = np.empty(place_planes(height, width, chroma_factors(numbers[2]), starts, strides), np.uint8)
+        planes = np.empty(lay_out_planes(height, width, chroma_factors(numbers[2]), starts, strides), np.uint8)
         valid &= decode_planes(handle, jpeg, height, width, planes, starts, strides)
     return valid

@@ -1,9 +1,9 @@
 """Antialiased bilinear resize of a box of a uint8 image, on Pillow's and torchvision's (antialias=True) grid.
 
-The triangle filter is separable. Rows are combined first, since neighboring columns lie side by side in memory and
-the compiler turns that loop into SIMD code; then the intermediate image is transposed, so that the pass over columns
-is the same loop. Integer arithmetic is exact up to one rounding to 8.8 fixed point between the passes, so results are
-within 1 gray level of Pillow's, which rounds to whole levels there.
+The triangle filter is separable. Rows are summed first: neighboring columns are adjacent in memory, so the compiler
+turns that loop into SIMD code. Then the intermediate image is transposed, so that the pass over columns is the same
+loop. Integer arithmetic is exact up to one rounding to 8.8 fixed point between the passes. Pillow rounds to integers
+there, so results differ from Pillow's by at most 1 gray level.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_SIDE = 65535  # largest side of a JPEG image
 
 @kernel
 def num_taps(length: float, num_out: int, low: int, high: int) -> int:
-    """Source pixels that one output pixel can depend on, at most."""
+    """Maximum number of source pixels that one output pixel depends on."""
     support = max(length / num_out, 1.0)
     return max(1, min(math.ceil(2.0 * support) + 1, high - low))
 
@@ -30,12 +30,12 @@ def num_taps(length: float, num_out: int, low: int, high: int) -> int:
 def fill_taps(
     start: float, length: float, low: int, high: int, flip: bool, first: np.ndarray, weights: np.ndarray
 ) -> None:
-    """Writes which source pixels make which output pixel, along one axis.
+    """Computes the source pixels and weights of each output pixel along one axis.
 
     Args:
         start: where the box begins, in source pixels.
         length: its length, above 0.
-        low: first source pixel that may be used; pixels outside [low, high) are left out, weights renormalized.
+        low: first source pixel that may be used. Pixels outside [low, high) are left out and weights renormalized.
         high: one past the last one; above `low`.
         flip: mirror the output.
         first: int32 (n,), filled with each output pixel's first source pixel, in [low, high - num_taps].
@@ -55,7 +55,7 @@ def fill_taps(
         for k in range(end - begin):
             triangle[k] = max(0.0, 1.0 - abs(begin + k + 0.5 - center) * slope)
             total += triangle[k]
-        if total <= 0.0:  # only for a box outside [low, high): the nearest pixel stands for it
+        if total <= 0.0:  # only for a box outside [low, high): use the nearest pixel
             triangle[0] = total = 1.0
         position = max(min(begin, high - taps), low)
         o = num_out - 1 - i if flip else i
@@ -66,13 +66,13 @@ def fill_taps(
             weight = int(triangle[k] * scale + 0.5)
             weights[o, begin - position + k] = weight
             rest -= weight
-        # what rounding leaves over goes where it is noticed least: to the largest weight, next to the center
+        # the rounding error is added to the largest weight, next to the center
         nearest = min(max(math.floor(center), begin), end - 1)
         weights[o, nearest - position] += rest
 
 
 @kernel
-def combine_rows(rows: np.ndarray, column: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+def sum_rows(rows: np.ndarray, column: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """The pass over rows: out[i, x] = sum over k of weights[i, k] * rows[first[i] + k, column + x], as 8.8 fixed point.
 
     Args:
@@ -97,12 +97,12 @@ def combine_rows(rows: np.ndarray, column: int, first: np.ndarray, weights: np.n
 
 
 @kernel
-def combine_columns(columns: np.ndarray, low: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+def sum_columns(columns: np.ndarray, low: int, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """The pass over columns, of a transposed image: out[y, i, c] from columns[first[i] + k - low, c, y].
 
     Args:
         columns: uint16 (W, C, H), 8.8 fixed point.
-        low: source column that columns[0] is.
+        low: number of the source column columns[0].
         first: int32 (n,).
         weights: uint16 (n, taps).
         out: uint8 (H, n, C).
@@ -137,7 +137,7 @@ def _transpose(image: np.ndarray, out: np.ndarray) -> None:
 def resize_box_into(
     image: np.ndarray, y: float, x: float, h: float, w: float, flip: bool, inside: bool, out: np.ndarray
 ) -> None:
-    """`resize_box` for callers inside numba: no checks, the box must lie in the image.
+    """`resize_box` for callers inside numba. Nothing is checked; the box must lie in the image.
 
     Args:
         image: uint8 (H, W, C), contiguous.
@@ -157,11 +157,11 @@ def resize_box_into(
     fill_taps(y, h, low_y, high_y, False, first_y, weights_y)
     fill_taps(x, w, low_x, high_x, flip, first_x, weights_x)
     used_low, used_high = first_x.min(), first_x.max() + weights_x.shape[1]
-    combined = np.empty((out_h, (used_high - used_low) * channels), np.uint16)
-    combine_rows(image.reshape(height, width * channels), used_low * channels, first_y, weights_y, combined)
+    summed = np.empty((out_h, (used_high - used_low) * channels), np.uint16)
+    sum_rows(image.reshape(height, width * channels), used_low * channels, first_y, weights_y, summed)
     transposed = np.empty((used_high - used_low, channels, out_h), np.uint16)
-    _transpose(combined, transposed)
-    combine_columns(transposed, used_low, first_x, weights_x, out)
+    _transpose(summed, transposed)
+    sum_columns(transposed, used_low, first_x, weights_x, out)
 
 
 def resize_box(
@@ -171,18 +171,21 @@ def resize_box(
     flip: bool = False,
     inside: bool = True,
 ) -> np.ndarray:
-    """A box of an image, resized with the triangle filter.
+    """Resizes a box of an image with the triangle filter.
 
     Args:
         image: uint8 (H, W, C) or a plane (H, W), in [0, 255].
-        box: y, x, height, width in pixels of the image; whole numbers or fractions, within the image.
+        box: y, x, height, width in pixels of the image, integers or fractions, inside the image.
         size: output height and width in pixels.
         flip: mirror left and right.
-        inside: True as torchvision's crop and then resize: pixels outside the box have no influence. False as Pillow's
-            `resize(box=)`: the filter reaches over the box's border as far as the image goes.
+        inside: True: pixels outside the box have no influence, as in torchvision's crop followed by resize. False: the
+            filter reaches beyond the box, up to the border of the image, as in Pillow's `resize(box=)`.
 
     Returns:
         uint8 (size[0], size[1], C), or (size[0], size[1]) for a plane.
+
+    Raises:
+        InputError: the box is not inside the image, or the image or size is of the wrong kind.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise InputError(f"image is {image.dtype} with shape {image.shape}; resize_box takes uint8 HWC or HW")
@@ -197,10 +200,10 @@ def resize_box(
 
 
 def _checked_box(box: tuple[float, float, float, float], height: int, width: int) -> tuple[float, float, float, float]:
-    """The box as floats, rounding errors of up to a millionth of a pixel over the border taken off; else InputError."""
+    """The box as floats. Rounding errors of up to a millionth of a pixel beyond the border are removed."""
     y, x, h, w = (float(v) for v in box)
     slack = 1e-6
-    # written so that a NaN fails
+    # a NaN fails these comparisons
     fits = y >= -slack and x >= -slack and y + h <= height + slack and x + w <= width + slack and h > 0 and w > 0
     if not fits or max(height, width) > _MAX_SIDE:
         raise InputError(f"box y={y:g} x={x:g} h={h:g} w={w:g} is not inside the image of {height} x {width} pixels")

@@ -21,8 +21,7 @@ from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from pipelines.loaders.prefetch import Prefetcher
 from pipelines.loaders.roc_base import RocBase
 from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import OK
-from pipelines.roc.places import NUM_COUNTS
+from pipelines.roc.layout import NUM_COUNTS, OK
 from pipelines.sampling.order import batches
 from pipelines.spec import Batch, LoaderConfig, TrainCrop
 
@@ -77,12 +76,12 @@ class RocLoader(RocBase):
         num = len(indices)
         images = batch_buffer(self._buffers, num, resolution, self.config.device)
         work = _Work(images, indices, np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64), [])
-        places = self._places[indices]
-        self._read_ahead.announce(places)
+        table = self._table[indices]
+        self._read_ahead.announce(table)
         pixels = images.numpy()
         for first in range(0, num, _CHUNK):
             part = slice(first, first + _CHUNK)
-            arguments = (places[part], yxhw[part], flips[part], pixels[part], work.codes[part], work.counts[part])
+            arguments = (table[part], yxhw[part], flips[part], pixels[part], work.codes[part], work.counts[part])
             if self._pool is None:
                 self._decode(*arguments)
             else:
@@ -111,7 +110,7 @@ class RocLoader(RocBase):
         def make(index: int) -> int:
             one = np.array([index])
             yxhw, flips = self._boxes(one, epoch, resolution)
-            self._decode(self._places[one], yxhw, flips, pixels, work.codes[part], work.counts[part])
+            self._decode(self._table[one], yxhw, flips, pixels, work.codes[part], work.counts[part])
             if work.codes[slot] != OK:
                 raise self._bad_sample(index, work.codes[slot])
             return index
@@ -120,19 +119,19 @@ class RocLoader(RocBase):
 
 
 def _decoder(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> Callable[..., None]:
-    """The function that decodes samples. Any thread may call it with places, boxes, flips, images, codes and counts."""
+    """Returns the function that decodes samples. Threads call it with rows of the table, boxes, flips and outputs."""
     data = reader.data
     if "roc" in reader.field_names:
-        return lambda places, yxhw, flips, *filled: decode_samples(data, places, yxhw, flips, inside, min_zoom, *filled)
+        return lambda table, yxhw, flips, *filled: decode_samples(data, table, yxhw, flips, inside, min_zoom, *filled)
     from pipelines.roc.decoder import turbojpeg
     from pipelines.roc.decoder import whole_image as whole
 
     turbojpeg.load()
     own = threading.local()  # a decompressor for each thread
 
-    def decode_whole(places: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
+    def decode_whole(table: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
         if not hasattr(own, "decompressor"):
             own.decompressor = turbojpeg.Decompressor()
-        whole.decode_whole_samples(data, places, yxhw, flips, inside, own.decompressor.handle, *filled)
+        whole.decode_whole_images(data, table, yxhw, flips, inside, own.decompressor.handle, *filled)
 
     return decode_whole

@@ -11,9 +11,8 @@ import numpy as np
 
 from pipelines.formats.beton_parts import open_beton
 from pipelines.loaders.base import BaseLoader
-from pipelines.roc.layout import ERRORS, MAX_SHIFT
-from pipelines.roc.places import BYTES, LEVEL_SHIFT, PIXELS, places_of
-from pipelines.roc.read_ahead import ReadAhead
+from pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
+from pipelines.roc.sample_table import ReadAhead, locate_samples
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, Counters, LoaderConfig
 
@@ -42,7 +41,7 @@ class RocBase(BaseLoader):
         self.last_shifts = np.empty(0, np.int64)
         """int64 (B,): the shift of the decoded level of each sample of the last batch. On a GPU it is the next batch,
         whose copy to the device has started."""
-        self._places = places_of(self._reader)
+        self._table = locate_samples(self._reader)
         self._read_ahead = ReadAhead(self._reader.data)
         self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
 

@@ -1,8 +1,8 @@
-"""Cuts a rectangle out of a level as a small standard JPEG, by copying bytes.
+"""Cuts a rectangle out of a level as a small standard JPEG by copying bytes.
 
-Each row of the cut is one run of segments of the stored image, copied as it is, behind the level's headers with
-height and width patched. Only the markers between segments are written anew, since their numbers count from the cut's
-first segment.
+The cut begins with the level's headers, with height and width patched. Each of its rows is one run of segments of the
+stored image, copied unchanged. Only the restart markers between segments are rewritten, because their numbers count
+from the first segment of the cut.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.roc.layout import (
     BAD_INDEX,
+    ERRORS,
     HEADER_SIZE,
     HEIGHT,
     IN_IMAGE,
@@ -21,6 +22,7 @@ from pipelines.roc.layout import (
     MCU_HEIGHT,
     MCU_WIDTH,
     OK,
+    SHIFT,
     SIZE,
     SOF_HEIGHT,
     START,
@@ -30,21 +32,23 @@ from pipelines.roc.layout import (
     num_rows,
 )
 from pipelines.runtime.numba_cache import kernel
+from pipelines.spec import InputError
 
 
 @kernel
 def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, window: np.ndarray) -> None:
-    """The segments that hold a rectangle of pixels with the chroma samples around it.
+    """Finds the segments that hold a rectangle of pixels and the chroma samples around it.
 
-    A decoder makes full-size chroma from each sample and its nearest neighbor, so an even first (odd last) pixel of
-    a subsampled axis needs the neighbor outside; if that lies in the next MCU, that is taken too. So is the MCU before
-    a level's last columns if there are too few of them for that: a decoder of the cut alone would repeat chroma there.
+    A decoder upsamples chroma from each sample and its nearest neighbor. So an even first (odd last) pixel of a
+    subsampled axis needs the neighbor outside the rectangle. If that lies in another MCU, that MCU is included. The
+    window also begins before the last 4 columns of the level, because a decoder would repeat chroma in a cut of at most
+    4 columns.
 
     Args:
         level: int64 (12,).
         y_low, y_high, x_low, x_high: the pixels [y_low, y_high) x [x_low, x_high) of the level, inside it, not empty.
-        window: int64 (8,), filled: first row of segments, one past the last, first column, one past the last, and the
-            pixels they hold: y, x, height, width.
+        window: int64 (8,), filled: first row of segments, one past the last, first column, one past the last, then the
+            pixels that they hold: y, x, height, width.
     """
     mcu_height, step = level[MCU_HEIGHT], level[MCU_WIDTH] * level[INTERVAL]
     if mcu_height == 16:
@@ -61,7 +65,7 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
 
 @kernel
 def sum_lengths(field: np.ndarray, index: int, begin: int, end: int) -> int:
-    """Bytes of the segments [begin, end)."""
+    """Total bytes of the segments [begin, end)."""
     # Over a slice that begins at 0 this becomes vector code, 15 times as fast; sums of positions do not.
     lengths, total = field[index + 2 * begin : index + 2 * end], np.uint32(0)
     for k in range(lengths.size // 2):
@@ -78,7 +82,7 @@ def segment_length(field: np.ndarray, index: int, segment: int) -> int:
 
 @kernel
 def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
-    """Bytes of the cut for the rectangle `window` (see `cover`), its end marker included."""
+    """Bytes of the cut of `window` (see `cover`), its end marker included."""
     columns, total = num_columns(level), level[HEADER_SIZE]
     for row in range(window[0], window[1]):
         total += sum_lengths(field, level[INDEX_START], row * columns + window[2], row * columns + window[3])
@@ -87,7 +91,7 @@ def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
 
 @kernel
 def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
-    # Over slices that begin at 0 this becomes a memcpy; assigning the slice would take numba seconds to compile.
+    # Over slices that begin at 0 this becomes a memcpy; numba takes seconds to compile the assignment of a slice.
     part, into = source[start : start + length], target[at : at + length]
     for k in range(part.size):
         into[k] = part[k]
@@ -95,7 +99,7 @@ def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: i
 
 @kernel
 def num_markers(source: np.ndarray, start: int, length: int) -> int:
-    """Bytes 255 in a run of entropy-coded data that are not followed by the 0 that tells them from a marker."""
+    """Number of markers in a run of entropy-coded data: bytes 255 that no stuffed 0 follows."""
     each, after = source[start : start + length - 1], source[start + 1 : start + length]
     total = np.uint32(0)
     for k in range(each.size):
@@ -104,8 +108,8 @@ def num_markers(source: np.ndarray, start: int, length: int) -> int:
 
 
 @kernel
-def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndarray, out: np.ndarray) -> int:
-    """Writes the rectangle `window` of a level as a JPEG.
+def write_cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndarray, out: np.ndarray) -> int:
+    """Writes a window of a level as a JPEG. Markers that do not match the index are an error.
 
     Args:
         store: uint8, the field that holds the level's JPEG.
@@ -115,8 +119,7 @@ def cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: np.ndar
         out: uint8, at least `cut_size` long.
 
     Returns:
-        OK or an error code. Damage that shows without decoding is found: markers that are not where the index says,
-        or where it says nothing.
+        OK or an error code.
     """
     columns, index = num_columns(level), level[INDEX_START]
     last_segment = num_rows(level) * columns - 1
@@ -159,22 +162,22 @@ def cut_crop(
     resolution: int,
     min_zoom: float = float("inf"),
 ) -> tuple[bytes, tuple[int, int], int]:
-    """The crop `box` of a sample as a JPEG file: for tests, tools and other decoders, one sample at a time.
+    """Cuts the crop of one sample as a JPEG file, for tests, tools and other decoders.
 
     Args:
         image_field: level 0.
         roc_field: the record.
         size: height and width of the image.
         box: y, x, h, w in pixels of the image.
-        resolution: output side in pixels, which chooses the level together with `min_zoom`.
-        min_zoom: see `layout.choose_level`; by default always level 0.
+        resolution: output side in pixels. Together with `min_zoom` it chooses the level.
+        min_zoom: see `layout.choose_level`; the default always takes level 0.
 
     Returns:
         The JPEG, the (y, x) of its first pixel on the level, and the level's shift.
-    """
-    from pipelines.roc.layout import ERRORS, SHIFT
-    from pipelines.spec import InputError
 
+    Raises:
+        InputError: the record is damaged.
+    """
     image, field = np.frombuffer(image_field, np.uint8), np.frombuffer(roc_field, np.uint8)
     level, window = np.zeros(LEVEL_WORDS, np.int64), np.zeros(8, np.int64)
     error = choose_level(field, image.size, *size, np.array(box, np.float64), resolution, min_zoom, level)
@@ -183,7 +186,7 @@ def cut_crop(
         y_high, x_high = min(int(np.ceil(y + h)), level[HEIGHT]), min(int(np.ceil(x + w)), level[WIDTH])
         cover(level, int(y), y_high, int(x), x_high, window)
         out = np.empty(cut_size(field, level, window), np.uint8)
-        error = cut(image if level[IN_IMAGE] else field, field, level, window, out)
+        error = write_cut(image if level[IN_IMAGE] else field, field, level, window, out)
     if error != OK:
         raise InputError(ERRORS[error])
     return out.tobytes(), (int(window[4]), int(window[5])), int(level[SHIFT])

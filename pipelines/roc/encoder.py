@@ -12,11 +12,10 @@ from PIL import Image, ImageFile
 from pipelines.images.codec import MAX_STORED_SIDE, fit_rgb
 from pipelines.images.input_formats import ExifOption
 from pipelines.roc.halving import halve
-from pipelines.roc.layout import MAX_LEVELS, Level, pack
+from pipelines.roc.layout import DRI, MAX_LEVELS, SOF0, SOS, Level, pack
 from pipelines.spec import InputError
 
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
-_SOF0, _SOS, _DRI = 0xC0, 0xDA, 0xDD
 _lock = threading.Lock()
 
 
@@ -135,11 +134,11 @@ def _read_headers(jpeg: bytes) -> tuple[int, int, int]:
     frame, interval, at = 0, 0, 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
         marker, end = jpeg[at + 1], at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if marker == _SOF0:
+        if marker == SOF0:
             frame = at + 5
-        elif marker == _DRI:
+        elif marker == DRI:
             interval = int.from_bytes(jpeg[at + 4 : at + 6], "big")
-        elif marker == _SOS and frame:
+        elif marker == SOS and frame:
             return frame, interval, end
         at = end
     raise ValueError("not a baseline JPEG file")

@@ -1,15 +1,15 @@
-"""The RoC record: what stands in the bytes beside a stored JPEG so that crops can be cut from it.
+"""The RoC record: the bytes beside a stored JPEG that make crops of it cheap to read.
 
-A sample of a RoC file has an image field, an ordinary baseline JPEG with a restart marker after every segment of
-`interval` MCUs (level 0), and a `roc` field of bytes:
+A sample of a RoC file has two fields. The image field is level 0: an ordinary baseline JPEG with a restart marker after
+every segment of `interval` MCUs. The `roc` field holds:
 
     4 words    magic, version, number of levels, size of the field in bytes
     12 words   for each level, see the constants below
-    per level  the JPEG (levels above 0), then the length of each segment with its marker, 2 bytes each, scan order
+    per level  the JPEG (levels above 0), then the size of each segment with its marker, 2 bytes each, in scan order
 
-All numbers are unsigned little endian, words have 4 bytes. Level k has 2**shift times fewer pixels a side, rounded up,
-and pixel i of it covers pixels [i * 2**shift, (i + 1) * 2**shift) of the image. Records are files from strangers:
-whatever is read here is checked against the sizes of the two fields before anything uses it.
+All numbers are unsigned and little endian; a word has 4 bytes. Level k has 2**shift times fewer pixels a side, rounded
+up. Its pixel i covers pixels [i * 2**shift, (i + 1) * 2**shift) of the image. Records are untrusted input: everything
+read here is checked against the sizes of the two fields before it is used.
 """
 
 from __future__ import annotations
@@ -27,14 +27,26 @@ VERSION = 1
 MAX_LEVELS = 8
 MAX_SHIFT = 15
 MAX_SIDE = 65535
-MAX_INTERVAL = 8  # keeps a segment's length within 2 bytes
-MIN_HEADER = 100  # no baseline JPEG's headers are shorter
-# libjpeg's fancy upsampling asks for three chroma samples a row; to a narrower image it repeats them, along both axes.
+MAX_PIXELS = 1 << 27  # of a decoded window; a decoder's planes then need at most 400 MB
+MAX_INTERVAL = 8  # keeps a segment's size within 2 bytes
+MIN_HEADER = 100  # no baseline JPEG has shorter headers
+# libjpeg's fancy upsampling needs three chroma samples a row. In a narrower image it repeats them, along both axes.
 MAX_PLAIN_WIDTH = 4
 _HEADER_WORDS, LEVEL_WORDS = 4, 12
 
-# Words of a level, and so the columns of what `read_level` fills.
-IN_IMAGE = 0  # 1 if the JPEG is the image field, 0 if it lies in this one
+# Markers of JPEG files, their second bytes.
+SOI, SOF0, DHT, SOS, DQT, DRI, APP0, APP15, COM = 0xD8, 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xEF, 0xFE
+
+# Columns of a sample table: where a sample lies in the file, and the size of its image.
+IMAGE_START, IMAGE_SIZE, ROC_START, ROC_SIZE, IMAGE_HEIGHT, IMAGE_WIDTH = range(6)
+NUM_SAMPLE_COLUMNS = 6
+
+# Columns of the counts that the batch kernels fill: bytes read, pixels decoded, shift of the level.
+BYTES, PIXELS, LEVEL_SHIFT = range(3)
+NUM_COUNTS = 3
+
+# Words of a level, which are also the columns that `read_level` fills.
+IN_IMAGE = 0  # 1 if the JPEG is the image field, 0 if it lies in the `roc` field
 START = 1  # where the JPEG begins in that field
 SIZE = 2  # bytes of the JPEG
 HEIGHT = 3
@@ -45,9 +57,9 @@ SHIFT = 7
 MCU_HEIGHT = 8
 MCU_WIDTH = 9
 INTERVAL = 10
-INDEX_START = 11  # where the segment lengths begin in this field
+INDEX_START = 11  # where the segment sizes begin in the `roc` field
 
-# What can be wrong with a sample. Kernels return these; `ERRORS` has the words.
+# Error codes of the kernels.
 OK = 0
 OUTSIDE_FILE = 1
 NOT_A_RECORD = 2
@@ -66,7 +78,7 @@ ERRORS = {
     BAD_INDEX: "its RoC record is damaged (a segment lies outside its image)",
     BAD_BOX: "the crop box lies outside the image",
     NOT_DECODABLE: "its JPEG data is corrupt",
-    TOO_LARGE: "it has more pixels than a JPEG decoder should be trusted with (2**27)",
+    TOO_LARGE: "it has more than 2**27 pixels, the limit of the decoder",
     WRONG_SIZE: "its JPEG header and the file's table disagree about its size",
 }
 
@@ -89,7 +101,7 @@ class Level:
 
 
 def pack(levels: list[Level]) -> bytes:
-    """The `roc` field for a sample whose image field is levels[0].jpeg."""
+    """The `roc` field of a sample whose image field is levels[0].jpeg."""
     position = 4 * (_HEADER_WORDS + LEVEL_WORDS * len(levels))
     table, body = [], []
     for number, level in enumerate(levels):
@@ -105,13 +117,42 @@ def pack(levels: list[Level]) -> bytes:
 
 
 @kernel
+def check_bounds(sample: np.ndarray, file_size: int, box: np.ndarray) -> int:
+    """Checks that a sample's fields lie in the file and that its box lies in the image; returns OK or an error code.
+
+    Args:
+        sample: int64 (6,), a row of a sample table.
+        file_size: bytes.
+        box: float64 (4,): y, x, h, w in pixels of the image.
+    """
+    for start, size in ((sample[IMAGE_START], sample[IMAGE_SIZE]), (sample[ROC_START], sample[ROC_SIZE])):
+        if start < 0 or size < 0 or start > file_size or size > file_size - start:
+            return OUTSIDE_FILE
+    height, width = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH]
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        return WRONG_SIZE
+    slack = 1e-6  # a NaN fails each of these comparisons
+    if box[0] >= -slack and box[1] >= -slack and box[2] > 0 and box[3] > 0:
+        if box[0] + box[2] <= height + slack and box[1] + box[3] <= width + slack:
+            return OK
+    return BAD_BOX
+
+
+@kernel
+def sample_fields(data: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The image field and the `roc` field of a sample that passed `check_bounds`."""
+    image = data[sample[IMAGE_START] : sample[IMAGE_START] + sample[IMAGE_SIZE]]
+    return image, data[sample[ROC_START] : sample[ROC_START] + sample[ROC_SIZE]]
+
+
+@kernel
 def _word(field: np.ndarray, at: int) -> int:
     return field[at] | field[at + 1] << 8 | field[at + 2] << 16 | np.int64(field[at + 3]) << 24
 
 
 @kernel
 def num_levels(field: np.ndarray) -> int:
-    """Levels of the record in a `roc` field (uint8), or minus an error code."""
+    """Number of levels in a `roc` field (uint8), or minus an error code."""
     if field.size < 4 * _HEADER_WORDS or _word(field, 0) != MAGIC:
         return -NOT_A_RECORD
     if _word(field, 4) != VERSION:
@@ -126,14 +167,14 @@ def num_levels(field: np.ndarray) -> int:
 
 @kernel
 def read_level(field: np.ndarray, number: int, image_size: int, height: int, width: int, level: np.ndarray) -> int:
-    """Reads and checks one level, except for its segment lengths, which `cut` checks.
+    """Reads and checks one level. Its segment sizes are checked later, by `cut.write_cut` and the decoder.
 
     Args:
-        field: uint8, a `roc` field for which `num_levels` is above `number`.
+        field: uint8, a `roc` field with more than `number` levels.
         number: which level, from 0.
         image_size: bytes of the image field.
-        height, width: of the image, as the file's table has them.
-        level: int64 (12,), filled in.
+        height, width: of the image, from the file's table.
+        level: int64 (12,), filled.
 
     Returns:
         OK or an error code.
@@ -198,7 +239,7 @@ def choose_level(
         field, image_size, height, width, level: as in `read_level`.
         box: float64 (4,): y, x, h, w in pixels of the image.
         resolution: output side in pixels.
-        min_zoom: the quality knob; infinity always takes level 0.
+        min_zoom: quality setting; infinity always takes level 0.
 
     Returns:
         OK or an error code.
@@ -217,7 +258,11 @@ def choose_level(
 
 
 def describe(field: bytes, image_size: int, height: int, width: int) -> list[dict[str, int]]:
-    """The levels of a record by name, for people and for tests; raises InputError if the record is damaged."""
+    """The levels of a record with named entries, for display and tests.
+
+    Raises:
+        InputError: the record is damaged.
+    """
     data = np.frombuffer(field, np.uint8)
     levels = num_levels(data)
     if levels < 0:

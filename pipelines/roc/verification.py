@@ -1,4 +1,4 @@
-"""Looks at a finished file of RoC records before it gets its name."""
+"""Verifies a finished file of RoC records before it gets its final name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from pipelines.formats.beton_parts import BetonParts
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import ERRORS, OK, describe
-from pipelines.roc.places import LEVEL_SHIFT, NUM_COUNTS, places_of
+from pipelines.roc.layout import ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, describe
+from pipelines.roc.sample_table import locate_samples
 from pipelines.spec import BadSampleError, InputError
 
 _NUM_DECODED = 64
@@ -16,7 +16,7 @@ _RESOLUTION = 16
 
 
 def check_records(reader: BetonReader) -> None:
-    """Reads the tables of all records, and decodes some samples whole from their finest and their coarsest level.
+    """Reads the level tables of all records and decodes all levels of 64 evenly spaced samples.
 
     Raises:
         BadSampleError: a record does not fit its sample.
@@ -29,13 +29,13 @@ def check_records(reader: BetonReader) -> None:
 
 def check_sample(reader: BetonReader | BetonParts, index: int) -> None:
     """Decodes every segment of all levels of a sample; raises BadSampleError if that fails."""
-    places, box = places_of(reader, np.array([index])), np.array([[0.0, 0.0, *reader.sizes[index]]])
+    table, box = locate_samples(reader, np.array([index])), np.array([[0.0, 0.0, *reader.sizes[index]]])
     out = np.empty((1, _RESOLUTION, _RESOLUTION, 3), np.uint8)
     codes, counts, flips = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64), np.zeros(1, bool)
     for level in _levels(reader, index):
-        # The coarsest level that has so many pixels a side of the output is this one.
+        # With this value, `choose_level` takes exactly this level.
         min_zoom = min(reader.sizes[index]) / (_RESOLUTION * 2 ** level["shift"])
-        decode_samples(reader.data, places, box, flips, True, min_zoom, out, codes, counts)
+        decode_samples(reader.data, table, box, flips, True, min_zoom, out, codes, counts)
         if codes[0] != OK:
             raise BadSampleError(f"{reader.name(index)}: {ERRORS[int(codes[0])]}; convert again", index)
         assert counts[0, LEVEL_SHIFT] == level["shift"]

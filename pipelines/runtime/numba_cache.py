@@ -1,8 +1,8 @@
-"""How kernels are compiled: by numba, without the GIL, and kept on disk until the source of any kernel changes.
+"""Compiles kernels with numba, without the GIL, and caches them on disk until the source of any kernel changes.
 
-numba's own cache looks at the file of the outermost function only: after a change in a function or constant that it
-takes from another file, the old machine code runs on, with old sizes and offsets, and overwrites memory. So the cache
-folder bears a digest of all files that kernels are made of.
+numba's own cache checks only the file of the outermost function. If a function or constant from another file changes,
+it still runs the old machine code with old sizes and offsets, which overwrites memory. So the name of the cache folder
+contains a digest of all files that kernels depend on.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from numba import config, njit
 
 _PACKAGE = Path(__file__).parents[1]
 _PREFIX = "kernels-"
-_DAYS_KEPT = 14  # since its last use, for other branches, and for processes that still run from sources of before
+_DAYS_KEPT = 14  # since the last use: other branches and processes that still run older sources need their caches
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Decorator: `numba.njit(nogil=True, cache=True)` with a cache of its own for each state of our sources."""
+    """Decorator: `numba.njit(nogil=True, cache=True)` with a separate cache for each state of the sources."""
     users = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder())  # read by njit while it decorates
     try:
@@ -40,9 +40,9 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: below NUMBA_CACHE_DIR if that is set, else with Python's own compiled files.
+    """The folder of compiled kernels: in NUMBA_CACHE_DIR if that is set, otherwise beside Python's compiled files.
 
-    Outside of NUMBA_CACHE_DIR, folders that no process has used for two weeks are removed when a new one is made.
+    Outside NUMBA_CACHE_DIR, folders that were not used for two weeks are removed when a new one is made.
     """
     parent = Path(config.CACHE_DIR) if config.CACHE_DIR else _writable_parent()
     folder = parent / (_PREFIX + sources_digest(_PACKAGE))
@@ -50,22 +50,22 @@ def cache_folder() -> Path:
         if not config.CACHE_DIR:
             _remove_unused(parent)
         folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):  # made by somebody else for all to use
+    with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(folder)
     return folder
 
 
 def _remove_unused(parent: Path) -> None:
-    """Removes caches whose last use, which is their modification time, is long ago."""
+    """Removes caches that were not used for a while. The modification time of a folder is that of its last use."""
     oldest = time.time() - _DAYS_KEPT * 86400
     for folder in parent.glob(_PREFIX + "*"):
-        with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process may remove it at the same time
             if folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def sources_digest(package: Path) -> str:
-    """Digest of all files of a package that decide what a kernel does: those with kernels, and what they import."""
+    """Digest of the files of a package that contain kernels, and of all files of the package that these import."""
     sources = {file.relative_to(package.parent): file.read_text() for file in package.rglob("*.py")}
     marker = f"from {package.name}.runtime.numba_cache import kernel"
     wanted, found = [name for name, text in sources.items() if marker in text], set()
@@ -81,18 +81,22 @@ def sources_digest(package: Path) -> str:
 
 
 def _imported(source: str) -> list[Path]:
-    """The files that a source's `from ... import` statements may name, whether they exist or not."""
-    files = []
+    """The files that the imports of a source may refer to, whether they exist or not.
+
+    `from package.module import name` does not count package/__init__.py: it holds no code of kernels.
+    """
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            module = Path(*node.module.split("."))
-            files += [module.with_suffix(".py"), module / "__init__.py"]
-            files += [module / f"{name.name}.py" for name in node.names]
-    return files
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    modules = [Path(*name.split(".")) for name in names]
+    return [file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")]
 
 
 def _writable_parent() -> Path:
-    """The package's __pycache__, or the user's cache folder if the package is somebody else's, or a temporary one."""
+    """The first of these folders that is writable: the package's __pycache__, the user's cache, a temporary folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres"
     for folder in (_PACKAGE / "__pycache__", home):
         try:
@@ -105,13 +109,17 @@ def _writable_parent() -> Path:
 
 
 def _temporary() -> Path:
-    """The user's own temporary folder, one for all processes; if that name is taken, one that goes with the process."""
+    """A temporary folder that only the user can write to.
+
+    All processes of the user share one. If its name is taken by a folder of other rights, the process makes its own and
+    removes it at its end.
+    """
     shared = Path(tempfile.gettempdir(), f"roc-fixres-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         shared.mkdir(0o700)
     found = shared.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
-        return shared  # what lies there is run, so nobody else may have put it there
+        return shared  # the files in it are executed, so no other user may be able to write them
     own = tempfile.mkdtemp(prefix="roc-fixres-")
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return Path(own)

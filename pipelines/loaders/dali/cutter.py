@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.loaders.delivery import HostBuffers
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
-from pipelines.roc.places import BYTES, NUM_COUNTS
+from pipelines.roc.layout import BYTES, NUM_COUNTS
 
 _CHUNK = 64  # samples a thread takes at a time: 0.3 ms of work at 128 px; submitting it takes 0.05 ms
 _MAX_PADDING = 8  # largest ratio of the array's bytes to the cuts' bytes; else one huge cut would make 255 huge rows
@@ -51,15 +51,15 @@ class Cutter:
         self._data, self._inside, self._min_zoom, self._pool = data, inside, min_zoom, pool
         self._buffers = HostBuffers()
 
-    def cut(self, places: np.ndarray, boxes: np.ndarray, resolution: int) -> Cuts:
-        """The cuts of n samples: places int64 (n, 6), boxes float64 (n, 4) in pixels of the images."""
-        num = len(places)
+    def cut(self, table: np.ndarray, boxes: np.ndarray, resolution: int) -> Cuts:
+        """The cuts of n samples: table int64 (n, 6), boxes float64 (n, 4) in pixels of the images."""
+        num = len(table)
         plans, counts = np.empty((num, NUM_PLAN), np.int64), np.empty((num, NUM_COUNTS), np.int64)
         used, there, codes = np.empty((num, 4), np.int64), np.empty((num, 4)), np.empty(num, np.int64)
 
         def plan(part: slice) -> None:
             filled = (plans[part], used[part], there[part], codes[part], counts[part])
-            plan_cuts(self._data, places[part], boxes[part], resolution, self._inside, self._min_zoom, *filled)
+            plan_cuts(self._data, table[part], boxes[part], resolution, self._inside, self._min_zoom, *filled)
 
         self._share(plan, num, _CHUNK)
         encoded = self._allocate(counts[:, BYTES])
@@ -67,7 +67,7 @@ class Cutter:
 
         def write(part: slice) -> None:
             rows = encoded[part] if chunk > 1 else encoded[part.start].reshape(1, -1)
-            write_cuts(self._data, places[part], plans[part], counts[part], rows, codes[part])
+            write_cuts(self._data, table[part], plans[part], counts[part], rows, codes[part])
 
         self._share(write, num, chunk)
         return Cuts(encoded, used, there, codes, counts)

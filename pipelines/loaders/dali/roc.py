@@ -19,8 +19,7 @@ from pipelines.loaders.dali.cutter import Cuts, Cutter
 from pipelines.loaders.dali.feed import Fed, FedLoader, Feed, Job, external_sources
 from pipelines.loaders.roc_base import RocBase
 from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import OK
-from pipelines.roc.places import NUM_COUNTS
+from pipelines.roc.layout import NUM_COUNTS, OK
 from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 
@@ -57,12 +56,12 @@ class RocDALILoader(FedLoader, RocBase):
         while upcoming is not None:
             current, upcoming = upcoming, next(drawn, None)
             if upcoming is not None:
-                self._read_ahead.announce(self._places[upcoming[0]])
+                self._read_ahead.announce(self._table[upcoming[0]])
             yield self._job(*current, epoch, resolution)
 
     def _job(self, wanted: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, epoch: int, resolution: int) -> _Job:
         indices, bad_samples = np.array(wanted, np.int64), []
-        cuts = self._cutter.cut(self._places[indices], yxhw, resolution)
+        cuts = self._cutter.cut(self._table[indices], yxhw, resolution)
         bad = cuts.codes != OK
         if self._known_bad:
             bad |= [self._bad_key(index, epoch, resolution) in self._known_bad for index in indices.tolist()]
@@ -70,7 +69,7 @@ class RocDALILoader(FedLoader, RocBase):
             for slot in np.flatnonzero(bad):
                 indices[slot] = self._replacement(int(indices[slot]), epoch, resolution, bad_samples)
             yxhw, flips = self._boxes(indices, epoch, resolution)
-            cuts = self._cutter.cut(self._places[indices], yxhw, resolution)
+            cuts = self._cutter.cut(self._table[indices], yxhw, resolution)
             assert (cuts.codes == OK).all(), "a sample that was cut once can be cut again"
         feed = Fed(cuts.encoded, graph_numbers(cuts, flips, resolution, self._inside))
         return _Job(indices, wanted, epoch, resolution, feed, bad_samples, cuts)
@@ -81,7 +80,7 @@ class RocDALILoader(FedLoader, RocBase):
         def make(index: int) -> int:
             self._check_known_bad(index, epoch, resolution)
             one = np.array([index])
-            cuts = self._cutter.cut(self._places[one], self._boxes(one, epoch, resolution)[0], resolution)
+            cuts = self._cutter.cut(self._table[one], self._boxes(one, epoch, resolution)[0], resolution)
             if cuts.codes[0] != OK:
                 raise self._bad_sample(index, cuts.codes[0])
             return index
@@ -105,8 +104,8 @@ class RocDALILoader(FedLoader, RocBase):
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
         yxhw, flips = self._boxes(job.indices, job.epoch, r)
         out = np.empty((num, r, r, 3), np.uint8)
-        places, zoom = self._places[job.indices], self.config.min_zoom
-        decode_samples(self._reader.data, places, yxhw, flips, self._inside, zoom, out, codes, counts)
+        table, zoom = self._table[job.indices], self.config.min_zoom
+        decode_samples(self._reader.data, table, yxhw, flips, self._inside, zoom, out, codes, counts)
         return {int(job.indices[k]): str(self._bad_sample(job.indices[k], codes[k])) for k in np.flatnonzero(codes)}
 
     def _not_decoded_by_dali(self, job: _Job) -> dict[int, str]:

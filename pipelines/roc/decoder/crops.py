@@ -1,8 +1,8 @@
-"""The batch kernel for RoC files: from stored bytes to finished crops, without the GIL and without trust.
+"""The batch kernel for RoC files: from stored bytes to finished crops, without the GIL.
 
-A call makes a run of samples on one thread. Each sample: choose the level, decode the segments that the crop needs to
-planes, resample, convert, write into the batch. Nothing is raised for bad data; each sample gets a code
-(`layout.ERRORS`).
+A call processes a run of samples on one thread. For each sample it chooses the level, decodes the segments that the
+crop needs into planes, resamples them, converts colors and writes into the batch. Files are untrusted: a damaged sample
+gets an error code (`layout.ERRORS`) instead of an exception.
 """
 
 from __future__ import annotations
@@ -11,31 +11,25 @@ import numpy as np
 
 from pipelines.roc.cut import cover, cut_size
 from pipelines.roc.decoder.jpeg_tables import Tables, empty_tables
-from pipelines.roc.decoder.planes import planes_to_crop
-from pipelines.roc.decoder.segments import decode_window, place_planes, read_header
+from pipelines.roc.decoder.planes import on_level, planes_to_crop
+from pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
 from pipelines.roc.layout import (
+    BYTES,
+    IMAGE_HEIGHT,
+    IMAGE_WIDTH,
     IN_IMAGE,
+    LEVEL_SHIFT,
     LEVEL_WORDS,
+    MAX_PIXELS,
     MCU_HEIGHT,
     MCU_WIDTH,
     OK,
+    PIXELS,
     SHIFT,
     TOO_LARGE,
+    check_bounds,
     choose_level,
-)
-from pipelines.roc.places import (
-    BYTES,
-    IMAGE_HEIGHT,
-    IMAGE_SIZE,
-    IMAGE_START,
-    IMAGE_WIDTH,
-    LEVEL_SHIFT,
-    MAX_PIXELS,
-    PIXELS,
-    ROC_SIZE,
-    ROC_START,
-    check_place,
-    on_level,
+    sample_fields,
 )
 from pipelines.runtime.numba_cache import kernel
 
@@ -43,7 +37,7 @@ from pipelines.runtime.numba_cache import kernel
 @kernel
 def decode_samples(
     data: np.ndarray,
-    places: np.ndarray,
+    table: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
     inside: bool,
@@ -56,28 +50,27 @@ def decode_samples(
 
     Args:
         data: uint8, the whole file.
-        places: int64 (n, 6): start and size of the image field, start and size of the `roc` field, height and width of
-            the image. Need not be right.
-        boxes: float64 (n, 4): y, x, h, w in pixels of the image. Need not be right.
+        table: int64 (n, 6), rows of `sample_table.locate_samples`; untrusted.
+        boxes: float64 (n, 4): y, x, h, w in pixels of the image; untrusted.
         flips: bool (n,).
-        inside: use no pixel outside the box (training), or let the filter reach over it (evaluation).
-        min_zoom: the quality knob of `layout.choose_level`.
-        out: uint8 (n, r, r, 3), contiguous. What stands there for a sample whose code is not OK is undefined.
+        inside: use no pixel outside the box (training), or let the filter reach beyond it (evaluation).
+        min_zoom: see `layout.choose_level`.
+        out: uint8 (n, r, r, 3), contiguous, filled. Undefined for samples whose code is not OK.
         codes: int64 (n,), filled.
         counts: int64 (n, 3), filled: bytes read, pixels decoded, shift of the level used.
     """
     tables = empty_tables()
-    for i in range(places.shape[0]):
+    for i in range(table.shape[0]):
         counts[i, :] = 0
-        codes[i] = check_place(places[i], data.size, boxes[i])
+        codes[i] = check_bounds(table[i], data.size, boxes[i])
         if codes[i] == OK:
-            codes[i] = _decode_crop(data, places[i], boxes[i], flips[i], inside, min_zoom, tables, out[i], counts[i])
+            codes[i] = _decode_crop(data, table[i], boxes[i], flips[i], inside, min_zoom, tables, out[i], counts[i])
 
 
 @kernel
 def _decode_crop(
     data: np.ndarray,
-    place: np.ndarray,
+    sample: np.ndarray,
     box: np.ndarray,
     flip: bool,
     inside: bool,
@@ -86,10 +79,9 @@ def _decode_crop(
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """One sample of a RoC file: only the segments that its crop needs. Returns OK or an error code."""
-    image = data[place[IMAGE_START] : place[IMAGE_START] + place[IMAGE_SIZE]]
-    field = data[place[ROC_START] : place[ROC_START] + place[ROC_SIZE]]
-    height, width, resolution = place[IMAGE_HEIGHT], place[IMAGE_WIDTH], out.shape[0]
+    """Decodes the segments that one crop needs; returns OK or an error code."""
+    image, field = sample_fields(data, sample)
+    height, width, resolution = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH], out.shape[0]
     level, window = np.empty(LEVEL_WORDS, np.int64), np.empty(8, np.int64)
     error = choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
     if error != OK:
@@ -98,16 +90,16 @@ def _decode_crop(
     error = read_header(store, level, tables)
     if error != OK:
         return error
-    bounds, box_there = on_level(box, shift, height, width, resolution, inside)
+    bounds, level_box = on_level(box, shift, height, width, resolution, inside)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
     if window[6] * window[7] > MAX_PIXELS:
         return TOO_LARGE
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
-    planes = np.empty(place_planes(level, window, starts, strides), np.uint8)
+    planes = np.empty(lay_out_planes(level, window, starts, strides), np.uint8)
     error = decode_window(store, field, level, window, tables, planes, starts, strides)
     if error != OK:
         return error
     counts[BYTES], counts[PIXELS], counts[LEVEL_SHIFT] = cut_size(field, level, window), window[6] * window[7], shift
     factors = (level[MCU_HEIGHT] // 8, level[MCU_WIDTH] // 8)
-    planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, box_there, bounds, flip, out)
+    planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, level_box, bounds, flip, out)
     return OK

@@ -1,8 +1,8 @@
-"""Decodes segments of entropy-coded JPEG data straight from where they are stored into planes.
+"""Decodes segments of entropy-coded JPEG data from the stored bytes into planes.
 
-Why not libjpeg-turbo: with restart markers it leaves its fast Huffman path, and for every crop a JPEG would have to be
-assembled and its tables built anew. Here the index tells where each segment lies. The samples are libjpeg's to the bit.
-A segment must hold exactly its MCUs, to the last byte: damage that libjpeg would paint over is an error.
+Why not libjpeg-turbo: restart markers disable its fast Huffman decoder, and each crop would first have to be assembled
+as a JPEG and its tables built again. Here the index gives the position of each segment. The samples equal libjpeg's to
+the bit. A segment must hold exactly its MCUs, to the last byte: damage that libjpeg conceals is an error.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pipelines.roc.decoder.idct import idct_block
 from pipelines.roc.decoder.jpeg_tables import CODES_SIZE, END_OF_BLOCK, LIMIT, LOOKUP_BITS, LOOKUP_SIZE, OFFSET, SYMBOLS
+from pipelines.roc.decoder.vectors import address
 from pipelines.runtime.numba_cache import kernel
 
-# Columns of a block of the MCU, all int64: which component, bytes from row to row of its plane, where in
-# `Tables.steps` its steps begin, and where in `Tables.lookup` its DC and AC tables begin.
+# Columns of a block of the MCU, all int64: component, bytes from row to row of its plane, start of its steps in
+# `Tables.steps`, starts of its DC and AC tables in `Tables.lookup`.
 COMPONENT, STRIDE, STEPS, DC_TABLE, AC_TABLE = range(5)
 NUM_BLOCK = 5
 
-# Row major places of the coefficients in scan order (JPEG standard, figure A.6).
+# Row major positions of the coefficients in scan order (JPEG standard, figure A.6).
 SCAN_ORDER = np.array(
     sorted(range(64), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8)), np.uint8
 )
@@ -32,18 +32,17 @@ _LOOKUP_SHIFT, _CODE_SHIFT = np.uint64(64 - LOOKUP_BITS), np.uint64(64 - 16)
 
 @intrinsic
 def _load_big_endian(typingctx, data, at):  # noqa: ARG001 (numba's signature)
-    """data[at : at + 8] as a number. Nothing is checked."""
+    """data[at : at + 8] as a number. Bounds are not checked."""
 
     def codegen(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        item = cgutils.get_item_pointer(context, builder, signature.args[0], array, [args[1]])
-        return builder.bswap(builder.load(builder.bitcast(item, ir.IntType(64).as_pointer()), align=1))
+        word = address(context, builder, signature.args[0], args[0], args[1], ir.IntType(64))
+        return builder.bswap(builder.load(word, align=1))
 
     return types.uint64(data, types.intp), codegen
 
 
-# One function, because its state must stay in registers: bits read ahead (the next one on top), how many, where the
-# next byte lies. Calls with several arrays push dozens of words each, which cost a tenth of the time.
+# One function, because its state must stay in registers: the bits read ahead (next bit on top), their number, the
+# position of the next byte. Each call with several arrays pushes dozens of words, which took a tenth of the time.
 @kernel
 def decode_segment(
     data: np.ndarray,
@@ -53,7 +52,7 @@ def decode_segment(
     codes: np.ndarray,
     steps: np.ndarray,
     blocks: np.ndarray,
-    places: np.ndarray,
+    offsets: np.ndarray,
     block: np.ndarray,
     planes: np.ndarray,
 ) -> bool:
@@ -62,19 +61,19 @@ def decode_segment(
     Args:
         data: uint8, contiguous. Its bytes [at, end) are the segment; data[end] must exist and be 0xFF.
         at, end: see above.
-        lookup, codes, steps: of `tables.Tables`.
+        lookup, codes, steps: of `jpeg_tables.Tables`.
         blocks: int64 (B * 5,), for each block of an MCU the columns above.
-        places: int64 (M * B,): where in `planes` the first sample of each block of its M MCUs goes.
-        block: int32 (64,), contiguous, zeros; is zeros again afterwards.
-        planes: uint8, contiguous.
+        offsets: int64 (M * B,): position in `planes` of the first sample of each block of the M MCUs.
+        block: int32 (64,), contiguous, zeros before and after the call.
+        planes: uint8, contiguous, filled.
 
     Returns:
-        True if the data was sound.
+        True if the data was valid.
     """
-    bits, num_bits, num_invented, last_load = np.uint64(0), 0, 0, data.size - 8
-    luma, blue, red = 0, 0, 0  # the DC values that the next ones are differences to
+    bits, num_bits, num_missing, last_load = np.uint64(0), 0, 0, data.size - 8
+    luma, blue, red = 0, 0, 0  # the last DC values; the stored ones are differences
     which = -NUM_BLOCK
-    for number in range(places.size):
+    for number in range(offsets.size):
         which = which + NUM_BLOCK if which + NUM_BLOCK < blocks.size else 0
         step, table, k = blocks[which + STEPS], blocks[which + DC_TABLE], 0
         while k < 64:
@@ -99,7 +98,7 @@ def decode_segment(
                                     return False
                                 at += 1
                         else:
-                            num_invented += 8
+                            num_missing += 8
                         bits |= byte << np.uint64(56 - num_bits)
                         num_bits += 8
             entry = np.int64(lookup[np.uint64(table) + (bits >> _LOOKUP_SHIFT)])
@@ -138,18 +137,22 @@ def decode_segment(
                 break
             block[SCAN_ORDER[np.uint64(k)]] = value * steps[np.uint64(step + k)]
             k += 1
-        idct_block(block, planes, places[number], blocks[which + STRIDE])
+        idct_block(block, planes, offsets[number], blocks[which + STRIDE])
         if 64 < k < END_OF_BLOCK:
             return False
-    while at < end:  # bytes that are left over
+    while at < end:  # surplus bytes
         at += 2 if data[at] == 255 else 1
         num_bits += 8
-    return 0 <= num_bits - num_invented < 8
+    return 0 <= num_bits - num_missing < 8
 
 
 @kernel
 def _long_code(code: int, table: int, codes: np.ndarray) -> tuple[int, int]:
-    """Bits and symbol of a code that is longer than the lookup, from the next 16 bits; 17 bits if there is none."""
+    """Decodes a code that is longer than the lookup from the next 16 bits.
+
+    Returns:
+        Bits of the code, 17 if it is invalid, and its symbol.
+    """
     base, length = table * CODES_SIZE, LOOKUP_BITS + 1
     while code >= codes[base + LIMIT + length]:
         length += 1

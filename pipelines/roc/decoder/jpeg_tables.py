@@ -1,7 +1,7 @@
-"""A level's JPEG headers as the entropy decoder takes them: Huffman lookups and quantization steps.
+"""Reads a level's JPEG headers into the form that the entropy decoder needs: Huffman lookups and quantization steps.
 
-Only what the encoder of these records writes is taken: baseline, 8 bits, one scan, YCbCr with chroma at full or half
-size, or gray. The headers are a stranger's; what is not exactly that is refused.
+The headers are untrusted. Only the kind that the encoder of RoC records writes is accepted: baseline, 8 bits, one scan,
+YCbCr with chroma at full or half size, or gray.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.roc.layout import APP0, APP15, COM, DHT, DQT, DRI, SOF0, SOI, SOS
 from pipelines.runtime.numba_cache import kernel
 
 LOOKUP_BITS = 10
-"""Bits of a lookup: 95 % of the codes of photographs at quality 90, their values included, are no longer."""
+"""Bits of a lookup. It holds 95 % of the codes of photographs at quality 90 together with their values."""
 LOOKUP_SIZE = 1 << LOOKUP_BITS
-END_OF_BLOCK = 128  # as a run: beyond every coefficient
+END_OF_BLOCK = 128  # stored as a run that ends beyond every coefficient
 LIMIT, OFFSET, SYMBOLS, CODES_SIZE = 0, 18, 35, 291
 
-_SOF0, _DHT, _SOS, _DQT, _DRI, _APP0, _APP15, _COM = 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xEF, 0xFE
 _NO_TABLE = -1
 
 
 class Tables(NamedTuple):
-    """What decoding a scan needs, in flat arrays, since views cost the kernel time.
+    """The tables of a scan, in flat arrays, because views take time in the kernel.
 
     Huffman table 2 * t + c has number t and class c: 0 for DC, 1 for AC.
 
     Attributes:
-        lookup: int32 (4 * 1024,), for each Huffman table what the next bits begin with. Low byte: bits of code and
-            value together; then run (one byte) and signed value. If they do not fit: 0; then the symbol, and the bits
-            of the code, 0 if that does not fit either.
-        codes: int32 (4 * 291,), for each Huffman table: LIMIT, one above the codes of k bits, brought to 16 bits, for
-            k up to 16, and a limit above everything; OFFSET, the rank of a code of k bits less the code; SYMBOLS, by
-            rank.
+        lookup: int32 (4 * 1024,), for each Huffman table an entry for the next 10 bits. If code and value fit into
+            them: bits of both together (low byte), run (next byte), signed value. If only the code fits: 0, symbol,
+            bits of the code. If neither fits: 0.
+        codes: int32 (4 * 291,), for each Huffman table: at LIMIT + k, one above the codes of k bits, shifted to 16
+            bits, for k up to 16, and at k = 17 a limit above everything; at OFFSET + k, the rank of a code of k bits
+            minus the code; at SYMBOLS, the symbols by rank.
         steps: int32 (4 * 64,), quantization steps in scan (zigzag) order.
         components: int64 (3, 3): for each component its quantization, DC and AC table.
         frame: int64 (5,): height, width, number of components, rows and columns of luma blocks in an MCU.
@@ -48,7 +48,7 @@ class Tables(NamedTuple):
 
 @kernel
 def empty_tables() -> Tables:
-    """Room for `read_tables`."""
+    """Uninitialized tables for `read_tables`."""
     return Tables(
         np.empty(4 * LOOKUP_SIZE, np.int32),
         np.empty(4 * CODES_SIZE, np.int32),
@@ -60,10 +60,10 @@ def empty_tables() -> Tables:
 
 @kernel
 def read_tables(header: np.ndarray, tables: Tables) -> bool:
-    """Reads the headers of a JPEG, uint8, from SOI to the end of SOS; False if they are not of the kind above."""
-    if header.size < 4 or header[0] != 0xFF or header[1] != 0xD8:
+    """Reads the headers of a JPEG, uint8, from SOI to the end of SOS; False if they are not of the accepted kind."""
+    if header.size < 4 or header[0] != 0xFF or header[1] != SOI:
         return False
-    known_steps, known_codes = np.zeros(4, np.bool_), np.zeros(4, np.bool_)
+    seen_steps, seen_codes = np.zeros(4, np.bool_), np.zeros(4, np.bool_)
     ids = np.full(3, _NO_TABLE, np.int64)
     at, have_frame = 2, False
     while at + 4 <= header.size and header[at] == 0xFF:
@@ -71,33 +71,33 @@ def read_tables(header: np.ndarray, tables: Tables) -> bool:
         body, end = at + 4, at + 2 + size
         if size < 2 or end > header.size:
             return False
-        if marker == _DQT:
-            sound = _read_steps(header, body, end, tables.steps, known_steps)
-        elif marker == _DHT:
-            sound = _read_codes(header, body, end, tables, known_codes)
-        elif marker == _SOF0:
-            sound = not have_frame and _read_frame(header, body, end, tables, ids)
+        if marker == DQT:
+            valid = _read_steps(header, body, end, tables.steps, seen_steps)
+        elif marker == DHT:
+            valid = _read_codes(header, body, end, tables, seen_codes)
+        elif marker == SOF0:
+            valid = not have_frame and _read_frame(header, body, end, tables, ids)
             have_frame = True
-        elif marker == _SOS:
-            sound = have_frame and end == header.size and _read_scan(header, body, end, tables, ids)
-            return sound and _all_known(tables, known_steps, known_codes)
+        elif marker == SOS:
+            valid = have_frame and end == header.size and _read_scan(header, body, end, tables, ids)
+            return valid and _all_seen(tables, seen_steps, seen_codes)
         else:
-            sound = marker == _DRI or marker == _COM or _APP0 <= marker <= _APP15
-        if not sound:
+            valid = marker == DRI or marker == COM or APP0 <= marker <= APP15
+        if not valid:
             return False
         at = end
     return False
 
 
 @kernel
-def _read_steps(header: np.ndarray, at: int, end: int, steps: np.ndarray, known: np.ndarray) -> bool:
+def _read_steps(header: np.ndarray, at: int, end: int, steps: np.ndarray, seen: np.ndarray) -> bool:
     while at < end:
         number = header[at]
-        if number > 3 or at + 65 > end:  # the upper half is the precision, 0 for bytes
+        if number > 3 or at + 65 > end:  # the upper four bits are the precision, 0 for bytes
             return False
         for k in range(64):
             steps[64 * np.int64(number) + k] = header[at + 1 + k]
-        known[number] = True
+        seen[number] = True
         at += 65
     return True
 
@@ -120,14 +120,14 @@ def _read_frame(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.n
         if table > 3 or not (1 <= columns <= 2 and 1 <= rows <= 2) or (k > 0 and sampling != 0x11):
             return False
         tables.components[k, 0] = table
-        if k == 0 and count == 3:  # a lone component has MCUs of one block, whatever its sampling
+        if k == 0 and count == 3:  # the MCU of a single component has one block, whatever its sampling
             frame[3], frame[4] = rows, columns
     return True
 
 
 @kernel
 def _read_scan(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.ndarray) -> bool:
-    """Huffman tables of each component; all components must be in this scan, in order and complete."""
+    """Huffman tables of each component. The scan must hold all components, in order and complete."""
     count = tables.frame[2]
     if end - at != 4 + 2 * count or header[at] != count:
         return False
@@ -141,17 +141,17 @@ def _read_scan(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.nd
 
 
 @kernel
-def _all_known(tables: Tables, known_steps: np.ndarray, known_codes: np.ndarray) -> bool:
+def _all_seen(tables: Tables, seen_steps: np.ndarray, seen_codes: np.ndarray) -> bool:
     for k in range(tables.frame[2]):
         steps, dc, ac = tables.components[k]
-        if not (known_steps[steps] and known_codes[dc] and known_codes[ac]):
+        if not (seen_steps[steps] and seen_codes[dc] and seen_codes[ac]):
             return False
     return True
 
 
 @kernel
-def _read_codes(header: np.ndarray, at: int, end: int, tables: Tables, known: np.ndarray) -> bool:
-    """Huffman tables (JPEG standard, annex C): how many codes of each length there are, then symbols by rank."""
+def _read_codes(header: np.ndarray, at: int, end: int, tables: Tables, seen: np.ndarray) -> bool:
+    """Huffman tables (JPEG standard, annex C): the number of codes of each length, then symbols by rank."""
     while at < end:
         if at + 17 > end or (header[at] & 15) > 1 or (header[at] >> 4) > 1:
             return False
@@ -177,14 +177,14 @@ def _read_codes(header: np.ndarray, at: int, end: int, tables: Tables, known: np
             codes[SYMBOLS + k] = symbol
         lookup = tables.lookup[number * LOOKUP_SIZE : (number + 1) * LOOKUP_SIZE]
         _fill_lookup(header[at + 1 : at + 17], codes[SYMBOLS:], is_ac, lookup)
-        known[number] = True
+        seen[number] = True
         at += 17 + rank
     return True
 
 
 @kernel
 def _fill_lookup(counts: np.ndarray, symbols: np.ndarray, is_ac: bool, lookup: np.ndarray) -> None:
-    """See `Tables.lookup`. Codes come in rising order, so the entries do too."""
+    """Fills `Tables.lookup`. Codes come in increasing order, so the entries do, too."""
     at, rank = 0, 0
     for length in range(1, LOOKUP_BITS + 1):
         for _ in range(counts[length - 1]):

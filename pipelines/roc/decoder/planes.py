@@ -1,8 +1,7 @@
-"""From decoded YCbCr planes to the finished crop: resample each plane as it is stored, convert colors last.
+"""From decoded YCbCr planes to the finished crop: each plane is resampled as it is stored, then colors are converted.
 
-Chroma is never brought to full size. Its weights are those of upsampling and resizing combined, so each output pixel
-is what libjpeg's own (fancy) upsampling followed by the resize would give, and colors are converted on output pixels
-only.
+Chroma is not upsampled first. Its weights are the product of upsampling and resizing, so each output pixel is the same
+as with libjpeg's own (fancy) upsampling followed by the resize. Colors are converted on output pixels only.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
 from pipelines.roc.decoder.color import ycc_to_rgb
 from pipelines.roc.decoder.transpose import transpose
-from pipelines.roc.decoder.weighted_rows import GROUP, combine_bytes, combine_words, whole_groups
+from pipelines.roc.decoder.weighted_rows import GROUP, sum_rows_of_bytes, sum_rows_of_words, whole_groups
 from pipelines.roc.layout import MAX_PLAIN_WIDTH
 from pipelines.runtime.numba_cache import kernel
 
@@ -40,6 +39,32 @@ def used_range(start: float, length: float, extent: int, resolution: int, inside
 
 
 @kernel
+def on_level(
+    box: np.ndarray, shift: int, height: int, width: int, resolution: int, inside: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """A box of an image on one of its levels.
+
+    Args:
+        box: float64 (4,): y, x, h, w in pixels of the image.
+        shift: log2 of the level's reduction.
+        height, width: of the image.
+        resolution, inside: see `used_range`.
+
+    Returns:
+        The pixels of the level that may be used, int64 (4,): y low, y high, x low, x high. The box in pixels of the
+        level, float64 (4,).
+    """
+    scaled, bounds, round_up = np.empty(4), np.empty(4, np.int64), (1 << shift) - 1
+    for k in range(4):
+        scaled[k] = max(box[k] / (1 << shift), 0.0)
+    extents = ((height + round_up) >> shift, (width + round_up) >> shift)
+    for axis in range(2):
+        low, high = used_range(scaled[axis], scaled[axis + 2], extents[axis], resolution, inside)
+        bounds[2 * axis], bounds[2 * axis + 1] = low, high
+    return bounds, scaled
+
+
+@kernel
 def luma_taps(
     start: float, length: float, low: int, high: int, resolution: int, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -54,16 +79,16 @@ def luma_taps(
 def chroma_taps(
     first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int, fancy: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The weights of chroma samples that make the same output pixels as `weights` of pixels do.
+    """The weights of chroma samples that give the same output pixels as `weights` of upsampled pixels.
 
-    A pixel takes 3/4 of its chroma sample and 1/4 of the next nearest one (libjpeg's fancy upsampling) if two pixels
-    share a sample, and all of its sample if four do.
+    If two pixels share a chroma sample, a pixel takes 3/4 of it and 1/4 of the next nearest one (libjpeg's fancy
+    upsampling). If four pixels share it, each takes the sample itself.
 
     Args:
         first, weights: from `luma_taps`.
         factor: pixels that share one chroma sample along this axis: 1, 2 or 4.
-        low, high: the chroma samples [low, high) there are; those beyond repeat the outermost.
-        fancy: False lets two pixels take all of their sample as well.
+        low, high: the chroma samples [low, high) that exist; samples beyond repeat the outermost.
+        fancy: False: two pixels that share a sample take the sample itself.
 
     Returns:
         First sample, int32 (r,), and weights, uint16 (r, taps).
@@ -80,7 +105,7 @@ def chroma_taps(
         quarters[:] = 0
         for k in range(taps):
             pixel, weight = first[i] + k, np.int64(weights[i, k])
-            if weight == 0:  # such a tap may need a sample that the cut does not have
+            if weight == 0:  # it may need a sample outside the decoded window
                 continue
             near = pixel // factor
             far = near - 1 + 2 * (pixel & 1) if factor == 2 and fancy else near
@@ -112,12 +137,12 @@ def resample_strip(
 ) -> None:
     """Resizes one plane to at most 32 rows of output.
 
-    In strips, so that everything between source and output stays in the first two caches: at 224 px, whole planes
-    took 1.5 times as long.
+    Strips keep everything between source and output in the first two caches: at 224 px, whole planes took 1.5 times
+    as long.
 
     Args:
-        planes: uint8, contiguous, that holds the plane, readable 32 bytes past its last row.
-        start: where row 0 and column 0 would lie in `planes`, in the coordinates of the taps; may be negative.
+        planes: uint8, contiguous, with the plane, readable 32 bytes past its last row.
+        start: position in `planes` of row 0 and column 0 in the coordinates of the taps; may be negative.
         stride: bytes from row to row.
         first_y, weights_y: taps over rows, at most 32.
         first_x, weights_x: taps over columns.
@@ -126,17 +151,17 @@ def resample_strip(
     """
     low, used = _used_columns(first_x, weights_x)
     size = GROUP * used
-    combined, turned = scratch[:size].reshape(GROUP, used), scratch[size : 2 * size].reshape(used, GROUP)
+    summed, turned = scratch[:size].reshape(GROUP, used), scratch[size : 2 * size].reshape(used, GROUP)
     resized = scratch[2 * size : 2 * size + out.size].reshape(out.shape[1], GROUP)
-    combine_bytes(planes, start + low, stride, first_y, weights_y, combined)
-    transpose(combined, turned)
-    combine_words(turned, low, first_x, weights_x, resized)
+    sum_rows_of_bytes(planes, start + low, stride, first_y, weights_y, summed)
+    transpose(summed, turned)
+    sum_rows_of_words(turned, low, first_x, weights_x, resized)
     transpose(resized, out)
 
 
 @kernel
 def _used_columns(first_x: np.ndarray, weights_x: np.ndarray) -> tuple[int, int]:
-    """The first source column that is used, and how many, in whole groups."""
+    """The first source column that is used, and the number of used columns in whole groups."""
     last = first_x.size - 1
     low, high = min(first_x[0], first_x[last]), max(first_x[0], first_x[last]) + weights_x.shape[1]
     return low, whole_groups(high - low)
@@ -168,8 +193,8 @@ def planes_to_crop(
         starts: int64 (3,), where each begins.
         strides: int32 (3,), bytes from row to row.
         window: int64 (4,): y, x, height, width of the decoded pixels on their level.
-        factors: rows and columns of pixels to a chroma sample.
-        gray: there is only the first plane.
+        factors: rows and columns of pixels per chroma sample.
+        gray: only the first plane is used.
         box: float64 (4,): y, x, h, w on the level.
         bounds: int64 (4,): the pixels [y low, y high) and [x low, x high) that may be used, inside `window`.
         flip: mirror left and right.

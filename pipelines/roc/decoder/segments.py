@@ -1,4 +1,4 @@
-"""Decodes the segments that cover a crop, where they lie, into YCbCr planes."""
+"""Decodes the segments that cover a crop into YCbCr planes, without copying them first."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pipelines.roc.layout import (
 )
 from pipelines.runtime.numba_cache import kernel
 
-_SLACK = 64  # bytes behind the last plane that group-wise reads may touch
+_SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 
 
 @kernel
 def read_header(store: np.ndarray, level: np.ndarray, tables: Tables) -> int:
-    """Reads the headers of a level's JPEG, which must agree with the record; returns OK or an error code.
+    """Reads the headers of a level's JPEG and compares them with the record; returns OK or an error code.
 
     Args:
         store: uint8, the field that holds the level's JPEG.
@@ -49,8 +49,14 @@ def read_header(store: np.ndarray, level: np.ndarray, tables: Tables) -> int:
 
 
 @kernel
-def place_planes(level: np.ndarray, window: np.ndarray, starts: np.ndarray, strides: np.ndarray) -> int:
-    """Lays out three planes of whole MCUs in one buffer; fills `starts`, int64 (3,), and `strides`, int32 (3,).
+def lay_out_planes(level: np.ndarray, window: np.ndarray, starts: np.ndarray, strides: np.ndarray) -> int:
+    """Lays out three planes of whole MCUs in one buffer.
+
+    Args:
+        level: int64 (12,).
+        window: int64 (8,), from `cut.cover`.
+        starts: int64 (3,), filled: where each plane begins.
+        strides: int32 (3,), filled: bytes from row to row.
 
     Returns:
         Bytes of the buffer.
@@ -82,19 +88,19 @@ def decode_window(
         level: int64 (12,), checked by `layout.read_level` against these fields.
         window: int64 (8,), from `cut.cover`.
         tables: from `read_header`.
-        planes, starts, strides: see `place_planes`.
+        planes, starts, strides: see `lay_out_planes`.
 
     Returns:
         OK or an error code.
     """
-    blocks, first_places = _blocks_of_mcu(tables, starts, strides)
-    steps_right, steps_down = np.empty(first_places.size, np.int64), np.empty(first_places.size, np.int64)
-    for k in range(first_places.size):
+    blocks, first_offsets = _blocks_of_mcu(tables, starts, strides)
+    steps_right, steps_down = np.empty(first_offsets.size, np.int64), np.empty(first_offsets.size, np.int64)
+    for k in range(first_offsets.size):
         luma = blocks[k, COMPONENT] == 0
         steps_right[k] = level[MCU_WIDTH] if luma else 8
         steps_down[k] = blocks[k, STRIDE] * (level[MCU_HEIGHT] if luma else 8)
     flat_blocks, num_mcus = blocks.reshape(blocks.size), level[INTERVAL]
-    places, block = np.empty(num_mcus * first_places.size, np.int64), np.zeros(64, np.int32)
+    offsets, block = np.empty(num_mcus * first_offsets.size, np.int64), np.zeros(64, np.int32)
     columns, index = num_columns(level), level[INDEX_START]
     last_segment = num_rows(level) * columns - 1
     at, end, done = level[START] + level[HEADER_SIZE], level[START] + level[SIZE], 0
@@ -108,11 +114,11 @@ def decode_window(
             marker, expected = at + length - 2, 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
             if store[marker] != 0xFF or store[marker + 1] != expected:
                 return BAD_INDEX
-            for k in range(places.size):
-                mcu, which = (segment - first) * num_mcus + k // first_places.size, k % first_places.size
-                places[k] = first_places[which] + (row - window[0]) * steps_down[which] + mcu * steps_right[which]
+            for k in range(offsets.size):
+                mcu, which = (segment - first) * num_mcus + k // first_offsets.size, k % first_offsets.size
+                offsets[k] = first_offsets[which] + (row - window[0]) * steps_down[which] + mcu * steps_right[which]
             lookup, codes, steps = tables.lookup, tables.codes, tables.steps
-            if not decode_segment(store, at, marker, lookup, codes, steps, flat_blocks, places, block, planes):
+            if not decode_segment(store, at, marker, lookup, codes, steps, flat_blocks, offsets, block, planes):
                 return NOT_DECODABLE
             at += length
         done = last
@@ -121,21 +127,17 @@ def decode_window(
 
 @kernel
 def _blocks_of_mcu(tables: Tables, starts: np.ndarray, strides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each block of an MCU its columns (see `entropy`), int64 (B, 5), and where that of the first MCU goes."""
+    """For each block of an MCU its columns (see `entropy`), int64 (B, 5), and its offset in the planes for MCU 0."""
     count, rows, columns = tables.frame[2], tables.frame[3], tables.frame[4]
     num_luma = rows * columns
     blocks = np.empty((num_luma + count - 1, NUM_BLOCK), np.int64)
-    places = np.empty(blocks.shape[0], np.int64)
+    offsets = np.empty(blocks.shape[0], np.int64)
     for k in range(blocks.shape[0]):
         component = max(k - num_luma + 1, 0)
         quantization, dc, ac = tables.components[component]
-        blocks[k, COMPONENT], blocks[k, STRIDE] = component, strides[component]
-        blocks[k, STEPS], blocks[k, DC_TABLE], blocks[k, AC_TABLE] = (
-            64 * quantization,
-            LOOKUP_SIZE * dc,
-            LOOKUP_SIZE * ac,
-        )
-        places[k] = starts[component]
+        blocks[k, COMPONENT], blocks[k, STRIDE], blocks[k, STEPS] = component, strides[component], 64 * quantization
+        blocks[k, DC_TABLE], blocks[k, AC_TABLE] = LOOKUP_SIZE * dc, LOOKUP_SIZE * ac
+        offsets[k] = starts[component]
         if component == 0:
-            places[k] += 8 * (k // columns * strides[0] + k % columns)
-    return blocks, places
+            offsets[k] += 8 * (k // columns * strides[0] + k % columns)
+    return blocks, offsets

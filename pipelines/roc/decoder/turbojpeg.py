@@ -1,6 +1,6 @@
 """libjpeg-turbo's TurboJPEG functions, callable from numba kernels without the GIL.
 
-The library is loaded where LLVM finds symbols, and numba calls by name, so that compiled kernels can be cached on
+numba calls the functions by name, and LLVM looks them up in the loaded library. So compiled kernels can be cached on
 disk; a ctypes pointer in a kernel would hold an address of one process.
 """
 
@@ -18,9 +18,9 @@ from numba import types
 from pipelines.runtime.numba_cache import kernel
 from pipelines.spec import InputError
 
-GREY = 3  # TurboJPEG's TJSAMP_GRAY
-_YCBCR_SPACE, _GREY_SPACE = 1, 2  # TJCS_YCbCr, TJCS_GRAY
-_LIMIT_SCANS = 32768  # TJFLAG_LIMITSCANS: a progressive JPEG of thousands of scans is an attack, and takes minutes
+GRAY = 3  # TurboJPEG's TJSAMP_GRAY
+_YCBCR_SPACE, _GRAY_SPACE = 1, 2  # TJCS_YCbCr, TJCS_GRAY
+_LIMIT_SCANS = 32768  # TJFLAG_LIMITSCANS: a progressive JPEG of thousands of scans takes minutes; it is an attack
 _NAMES = ("libturbojpeg.so.0", "libturbojpeg.dylib")
 _lock = threading.Lock()
 
@@ -35,7 +35,7 @@ _decompress_planes = types.ExternalFunction(
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """The library, made known to LLVM. Kernels that call it must not be compiled or run before."""
+    """Loads the library and registers it with LLVM. Call this before kernels that use it are compiled or run."""
     with _lock:
         for name in (*_NAMES, ctypes.util.find_library("turbojpeg")):
             try:
@@ -54,7 +54,7 @@ def load() -> ctypes.CDLL:
 
 
 class Decompressor:
-    """A TurboJPEG handle. It must not be used by two threads at a time."""
+    """A TurboJPEG handle. Only one thread may use it at a time."""
 
     def __init__(self) -> None:
         self._library = load()
@@ -80,36 +80,36 @@ def read_header(handle: int, jpeg: np.ndarray, numbers: np.ndarray) -> bool:
     Args:
         handle: of a `Decompressor`.
         jpeg: uint8, contiguous.
-        numbers: int32 (4,), filled: width, height, TurboJPEG's number of the subsampling, and of the color space.
+        numbers: int32 (4,), filled: width, height, TurboJPEG's numbers of the subsampling and of the color space.
 
     Returns:
-        True if the headers are sound and the colors are YCbCr or gray.
+        True if the headers are valid and the colors are YCbCr or gray.
     """
     at = numbers.ctypes.data
     if _decompress_header(handle, jpeg.ctypes.data, jpeg.size, at, at + 4, at + 8, at + 12) != 0:
         return False
     if numbers[2] < 0 or numbers[2] > 5:
         return False
-    return numbers[3] == _YCBCR_SPACE or (numbers[3] == _GREY_SPACE and numbers[2] == GREY)
+    return numbers[3] == _YCBCR_SPACE or (numbers[3] == _GRAY_SPACE and numbers[2] == GRAY)
 
 
 @kernel
 def reset(handle: int) -> None:
-    """Makes a handle fit for the next image after a failure.
+    """Makes a handle usable again after a failure.
 
-    tjDecompressHeader3 of libjpeg-turbo 2.1 leaves a handle in the middle of the headers that it refused, and the next
-    image, however sound, is read as their continuation. The decompress functions do clean up when they fail, so one
-    is made to fail: two start markers in a row are an error in every state.
+    When tjDecompressHeader3 of libjpeg-turbo 2.1 refuses headers, it leaves the handle in their middle and reads the
+    next image, even a valid one, as their continuation. The decompress functions do reset the handle when they fail. So
+    this function makes one fail: two start markers in a row are an error in every state.
     """
-    nonsense, plane = np.empty(4, np.uint8), np.zeros(1024, np.uint8)
-    nonsense[0], nonsense[1], nonsense[2], nonsense[3] = 0xFF, 0xD8, 0xFF, 0xD8
+    invalid, plane = np.empty(4, np.uint8), np.zeros(1024, np.uint8)
+    invalid[0], invalid[1], invalid[2], invalid[3] = 0xFF, 0xD8, 0xFF, 0xD8
     starts, strides = np.zeros(3, np.int64), np.full(3, 16, np.int32)
-    decode_planes(handle, nonsense, 8, 8, plane, starts, strides)
+    decode_planes(handle, invalid, 8, 8, plane, starts, strides)
 
 
 @kernel
 def chroma_factors(subsampling: int) -> tuple[int, int]:
-    """Rows and columns of pixels to one chroma sample, for TurboJPEG's numbers 444, 422, 420, gray, 440, 411."""
+    """Rows and columns of pixels per chroma sample, for TurboJPEG's numbers: 444, 422, 420, gray, 440, 411."""
     if subsampling == 1:
         return 1, 2
     if subsampling == 2:
@@ -127,13 +127,13 @@ def decode_planes(
 
     Args:
         handle: of a `Decompressor`.
-        jpeg: uint8, contiguous, whose headers `read_header` has found to be height x width.
-        planes: uint8, with room for each plane's rows of 16 bytes' padding (see `whole.place_planes`).
+        jpeg: uint8, contiguous. Its size according to `read_header` is height x width.
+        planes: uint8, filled; with padding as `whole_image.lay_out_planes` makes it.
         starts: int64 (3,), where each plane begins in `planes`.
         strides: int32 (3,), bytes from row to row.
 
     Returns:
-        True if the data was sound to its end.
+        True if the data was valid to its end.
     """
     pointers = np.empty(3, np.uintp)
     for k in range(3):
@@ -141,4 +141,4 @@ def decode_planes(
     done = _decompress_planes(
         handle, jpeg.ctypes.data, jpeg.size, pointers.ctypes.data, width, strides.ctypes.data, height, _LIMIT_SCANS
     )
-    return done == 0 and pointers[0] != 0  # using `pointers` here keeps it alive over the call
+    return done == 0 and pointers[0] != 0  # using `pointers` here keeps it alive during the call

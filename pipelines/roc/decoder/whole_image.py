@@ -1,37 +1,37 @@
-"""The batch kernel for ordinary files: the whole JPEG decoded by libjpeg-turbo, the crop resampled out of it.
+"""The batch kernel for ordinary files: libjpeg-turbo decodes the whole JPEG, then the crop is resampled from it.
 
-For those who have FFCV files and have not converted them. Same boxes, same resampler, nothing saved.
+It serves FFCV files that were not converted: same boxes, same resampler, but no decoding is saved.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipelines.roc.decoder import turbojpeg
-from pipelines.roc.decoder.planes import planes_to_crop
-from pipelines.roc.decoder.turbojpeg import GREY, chroma_factors, decode_planes
+from pipelines.roc.decoder.planes import on_level, planes_to_crop
+from pipelines.roc.decoder.turbojpeg import GRAY, chroma_factors, decode_planes, read_header, reset
 from pipelines.roc.decoder.weighted_rows import whole_groups
-from pipelines.roc.layout import NOT_DECODABLE, OK, TOO_LARGE, WRONG_SIZE
-from pipelines.roc.places import (
+from pipelines.roc.layout import (
     BYTES,
     IMAGE_HEIGHT,
-    IMAGE_SIZE,
-    IMAGE_START,
     IMAGE_WIDTH,
     MAX_PIXELS,
+    NOT_DECODABLE,
+    OK,
     PIXELS,
-    check_place,
-    on_level,
+    TOO_LARGE,
+    WRONG_SIZE,
+    check_bounds,
+    sample_fields,
 )
 from pipelines.runtime.numba_cache import kernel
 
-_SLACK = 64  # bytes behind a plane that group-wise reads may touch
+_SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 
 
 @kernel
-def decode_whole_samples(
+def decode_whole_images(
     data: np.ndarray,
-    places: np.ndarray,
+    table: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
     inside: bool,
@@ -40,22 +40,22 @@ def decode_whole_samples(
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Makes the crops of n samples; arguments as `decode.decode_samples` takes them, and
+    """Makes the crops of n samples. Arguments are those of `crops.decode_samples`, with one difference.
 
     Args:
-        handle: of a `turbojpeg.Decompressor` that no other thread uses meanwhile.
+        handle: of a `turbojpeg.Decompressor` that no other thread uses at the same time.
     """
-    for i in range(places.shape[0]):
+    for i in range(table.shape[0]):
         counts[i, :] = 0
-        codes[i] = check_place(places[i], data.size, boxes[i])
+        codes[i] = check_bounds(table[i], data.size, boxes[i])
         if codes[i] == OK:
-            codes[i] = _decode_whole(data, places[i], boxes[i], flips[i], inside, handle, out[i], counts[i])
+            codes[i] = _decode_image(data, table[i], boxes[i], flips[i], inside, handle, out[i], counts[i])
 
 
 @kernel
-def _decode_whole(
+def _decode_image(
     data: np.ndarray,
-    place: np.ndarray,
+    sample: np.ndarray,
     box: np.ndarray,
     flip: bool,
     inside: bool,
@@ -63,36 +63,42 @@ def _decode_whole(
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """One sample of an ordinary file: its whole JPEG. Returns OK or an error code."""
-    jpeg = data[place[IMAGE_START] : place[IMAGE_START] + place[IMAGE_SIZE]]
-    height, width = place[IMAGE_HEIGHT], place[IMAGE_WIDTH]
+    """Decodes one image and makes its crop; returns OK or an error code."""
+    jpeg, _ = sample_fields(data, sample)
+    height, width = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH]
     if height * width > MAX_PIXELS:
         return TOO_LARGE
     numbers = np.empty(4, np.int32)
-    if not turbojpeg.read_header(handle, jpeg, numbers):
-        turbojpeg.reset(handle)
+    if not read_header(handle, jpeg, numbers):
+        reset(handle)
         return NOT_DECODABLE
-    # The JPEG's own headers decide how much the decoder writes, so they must agree.
+    # The JPEG's own headers decide how much the decoder writes, so they must agree with the table.
     if numbers[0] != width or numbers[1] != height:
         return WRONG_SIZE
     factors = chroma_factors(numbers[2])
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
-    planes = np.empty(place_planes(height, width, factors, starts, strides), np.uint8)
+    planes = np.empty(lay_out_planes(height, width, factors, starts, strides), np.uint8)
     if not decode_planes(handle, jpeg, height, width, planes, starts, strides):
-        turbojpeg.reset(handle)
+        reset(handle)
         return NOT_DECODABLE
     counts[BYTES], counts[PIXELS] = jpeg.size, height * width
-    bounds, box_there = on_level(box, 0, height, width, out.shape[0], inside)
+    bounds, level_box = on_level(box, 0, height, width, out.shape[0], inside)
     window = np.array([0, 0, height, width])
-    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GREY, box_there, bounds, flip, out)
+    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GRAY, level_box, bounds, flip, out)
     return OK
 
 
 @kernel
-def place_planes(height: int, width: int, factors: tuple[int, int], starts: np.ndarray, strides: np.ndarray) -> int:
-    """Lays out three planes in one buffer, each row a whole number of groups; fills `starts`, `strides`.
+def lay_out_planes(height: int, width: int, factors: tuple[int, int], starts: np.ndarray, strides: np.ndarray) -> int:
+    """Lays out three planes in one buffer, each row a whole number of groups.
 
-    TurboJPEG pads a plane to a multiple of the chroma factor, 4 at most; four more bytes and rows cover it.
+    TurboJPEG pads a plane to a multiple of the chroma factor, at most 4. Four more bytes and rows leave room for that.
+
+    Args:
+        height, width: of the image in pixels.
+        factors: rows and columns of pixels per chroma sample.
+        starts: int64 (3,), filled: where each plane begins.
+        strides: int32 (3,), filled: bytes from row to row.
 
     Returns:
         Bytes of the buffer.

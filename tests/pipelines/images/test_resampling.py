@@ -37,7 +37,7 @@ def pillow(image: np.ndarray, size: tuple[int, int], box: tuple[float, float, fl
 @example(1, 1, 1, 1, None)
 @example(1, 90, 70, 1, None)
 @example(90, 1, 8, 8, None)
-def test_integer_boxes_match_pillows_crop_then_resize(height, width, out_h, out_w, data):
+def test_integer_boxes_match_pillows_crop_and_resize(height, width, out_h, out_w, data):
     h = data.draw(st.integers(1, height)) if data else height
     w = data.draw(st.integers(1, width)) if data else width
     y = data.draw(st.integers(0, height - h)) if data else 0
@@ -71,7 +71,7 @@ def test_matches_torchvision(box, size):
     assert difference(resize_box(image, box, (size, size)), theirs) <= 1
 
 
-def test_every_gray_level_is_kept():
+def test_flat_images_keep_their_level():
     image = np.arange(256, dtype=np.uint8).repeat(36).reshape(256, 6, 6)
     for level in image:
         for size in (1, 4, 6, 31):
@@ -80,11 +80,11 @@ def test_every_gray_level_is_kept():
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("box", [(10, 40, 100, 80), (0.5, 3.25, 60.75, 150.5)])
-def test_coded_image_tells_its_box(box, flip):
+def test_a_coded_image_shows_its_box(box, flip):
     out = resize_box(coded_image(160, 200), box, (64, 64), flip=flip, inside=False)
     y, x, h, w, was_flipped = read_box(out, 160, 200)
     assert was_flipped == flip
-    assert np.allclose((y, x, h, w), box, atol=1.1)  # the filter is cut at the image border
+    assert np.allclose((y, x, h, w), box, atol=1.1)  # the filter is truncated at the image border
 
 
 def test_pixels_outside_an_inside_box_are_not_used():

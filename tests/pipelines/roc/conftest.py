@@ -1,4 +1,4 @@
-"""Images that JPEG finds neither trivial nor hopeless, and their records."""
+"""Images like photographs, and their records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_turbojpeg = pytest.mark.skipif(not _has_turbojpeg(), reason="libturbojpeg 
 
 @cache
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """uint8 (height, width, 3): blurred noise of several scales, photograph-like in its spectrum."""
+    """uint8 (height, width, 3): blurred noise of several scales, with a spectrum like a photograph."""
     random = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cell in (2, 6, 20, 64):

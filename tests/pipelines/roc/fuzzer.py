@@ -1,10 +1,10 @@
-"""Feeds mutated RoC samples to the kernels that decode and that cut; only refusals and clean images may come out.
+"""Feeds mutated RoC samples to the kernels that decode and cut. They must refuse each one or return a clean image.
 
 python -m tests.pipelines.roc.fuzzer --num 100000
 NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python -m tests.pipelines.roc.fuzzer --num 20000   # checks each index
 
-A crash ends the process with a signal. Bytes written outside the output, or a sample that changes its outcome when
-the bytes around it change (so that it was read outside its fields), end it with an AssertionError.
+A crash ends the process with a signal. An AssertionError ends it if bytes were written outside the output, or if the
+outcome depends on bytes around the sample (which were then read).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from PIL import Image
 from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.decoder.turbojpeg import Decompressor, load
-from pipelines.roc.decoder.whole_image import decode_whole_samples
+from pipelines.roc.decoder.whole_image import decode_whole_images
 from pipelines.roc.encoder import RocQuality, encode
-from pipelines.roc.layout import ERRORS, OK
-from pipelines.roc.places import BYTES, NUM_COUNTS, NUM_PLACE, PIXELS, ROC_SIZE
+from pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 
@@ -47,11 +46,11 @@ def samples() -> list[tuple[bytes, bytes, int, int]]:
 
 
 def mutate(data: bytes, random: np.random.Generator) -> bytes:
-    """One to four changes: bytes, words with telling values, cuts, repeats, swaps."""
+    """One to four changes: bytes, words with special values, deletions, repeats, swaps."""
     changed = bytearray(data)
     for _ in range(random.integers(1, 5)):
         at = int(random.integers(0, len(changed)))
-        if random.random() < 0.6:  # headers are short, but most can go wrong there
+        if random.random() < 0.6:  # headers are short, but most checks are about them
             at = min(at, int(random.integers(0, 700)))
         kind = random.integers(0, 6)
         if kind == 0:
@@ -75,8 +74,8 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def _place(image: bytes, record: bytes, size: tuple[int, int], fill: int) -> tuple[np.ndarray, np.ndarray]:
-    """A file whose bytes around the two fields are all `fill`, and where the fields are."""
+def _file(image: bytes, record: bytes, size: tuple[int, int], fill: int) -> tuple[np.ndarray, np.ndarray]:
+    """A file whose bytes around the two fields are all `fill`, and its sample table."""
     guard = bytes([fill]) * _GUARD
     data = np.frombuffer(guard + image + guard + record + guard, np.uint8)
     return data, np.array([[_GUARD, len(image), 2 * _GUARD + len(image), len(record), *size]])
@@ -86,7 +85,7 @@ class Fuzzer:
     """Runs the kernels on one sample at a time.
 
     Attributes:
-        cut_codes: how often which code came of the cutter; those of the decoder are what `run` returns.
+        cut_codes: how often the cutter returned each code. `run` returns those of the decoder.
     """
 
     def __init__(self, seed: int) -> None:
@@ -96,17 +95,17 @@ class Fuzzer:
         self._samples = samples()
         self._decompressor = Decompressor()
         image, record, *size = self._samples[0]
-        self._sound = (*_place(image, record, size, 0), np.array([[3.0, 5.0, 40.0, 50.0]]), 33)
-        self._sound_outcome = self._decode(*self._sound)
+        self._valid = (*_file(image, record, size, 0), np.array([[3.0, 5.0, 40.0, 50.0]]), 33)
+        self._valid_outcome = self._decode(*self._valid)
 
     def run(self, num: int) -> Counter:
-        """Tries `num` mutants; returns how often which code came."""
+        """Tries `num` mutants; returns how often the decoder returned each code."""
         codes = Counter()
         for _ in range(num):
             code = self._try_one()
             codes[code] += 1
-            # a refused image must leave nothing behind in the decompressor
-            assert code == OK or self._decode(*self._sound) == self._sound_outcome, "a bad sample spoilt the next one"
+            # a refused image must not change the state of the decompressor
+            assert code == OK or self._decode(*self._valid) == self._valid_outcome, "a bad sample changed the next one"
         return codes
 
     def _try_one(self) -> int:
@@ -123,16 +122,17 @@ class Fuzzer:
         box, resolution = self._box(height, width), int(random.choice([8, 33, 64, 224]))
         outcomes, cuts = [], []
         for fill in (0xD9, 0x00):
-            data, places = _place(image, record, size, fill)
-            if random.random() < 0.02:  # a place beyond the file; then the fill does not matter, for nothing is read
-                places[0, random.integers(0, NUM_PLACE)] += int(random.choice([-(2**62), -(10**5), 10**5, 2**62]))
-                self.cut_codes[self._cut(data, places, box, resolution)[0]] += 1
-                return self._decode(data, places, box, resolution)[0]
-            outcomes.append(self._decode(data, places, box, resolution))
-            cuts.append(self._cut(data, places, box, resolution))
-        assert outcomes[0][0] == outcomes[1][0], "bytes outside the record decided"
+            data, table = _file(image, record, size, fill)
+            if random.random() < 0.02:  # outside the file: nothing is read, so the fill does not matter
+                far = int(random.choice([-(2**62), -(10**5), 10**5, 2**62]))
+                table[0, random.integers(0, NUM_SAMPLE_COLUMNS)] += far
+                self.cut_codes[self._cut(data, table, box, resolution)[0]] += 1
+                return self._decode(data, table, box, resolution)[0]
+            outcomes.append(self._decode(data, table, box, resolution))
+            cuts.append(self._cut(data, table, box, resolution))
+        assert outcomes[0][0] == outcomes[1][0], "bytes outside the record changed the outcome"
         assert outcomes[0][0] != OK or outcomes[0][1] == outcomes[1][1], "pixels came from outside the record"
-        assert cuts[0] == cuts[1], "bytes outside the record got into the cut"
+        assert cuts[0] == cuts[1], "bytes outside the record are in the cut"
         self.cut_codes[cuts[0][0]] += 1
         return outcomes[0][0]
 
@@ -147,50 +147,50 @@ class Fuzzer:
             box[0, random.integers(0, 4)] = random.choice([np.nan, np.inf, -np.inf, -1, 1e18, 1e-300])
         return box
 
-    def _decode(self, data: np.ndarray, places: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
+    def _decode(self, data: np.ndarray, table: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
         num_bytes = 3 * resolution * resolution
         guarded = np.full(num_bytes + 2 * _GUARD, 0x5A, np.uint8)
         out = guarded[_GUARD:-_GUARD].reshape(1, resolution, resolution, 3)
         codes, counts = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64)
         flips, inside = np.array([True]), bool(num_bytes & 1)
         handle = self._decompressor.handle
-        if places[0, ROC_SIZE] == 0:  # an ordinary file
-            decode_whole_samples(data, places, box, flips, inside, handle, out, codes, counts)
+        if table[0, ROC_SIZE] == 0:  # an ordinary file
+            decode_whole_images(data, table, box, flips, inside, handle, out, codes, counts)
         else:
-            decode_samples(data, places, box, flips, inside, 0.8, out, codes, counts)
+            decode_samples(data, table, box, flips, inside, 0.8, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
         assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
         return int(codes[0]), out.tobytes()
 
-    def _cut(self, data: np.ndarray, places: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
+    def _cut(self, data: np.ndarray, table: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
         plans, codes, counts = np.empty((1, NUM_PLAN), np.int64), np.empty(1, np.int64), np.empty((1, NUM_COUNTS), int)
-        used, there, inside = np.empty((1, 4), np.int64), np.empty((1, 4)), bool(resolution & 1)
-        plan_cuts(data, places, box, resolution, inside, 0.8, plans, used, there, codes, counts)
+        used, cut_boxes, inside = np.empty((1, 4), np.int64), np.empty((1, 4)), bool(resolution & 1)
+        plan_cuts(data, table, box, resolution, inside, 0.8, plans, used, cut_boxes, codes, counts)
         size = int(counts[0, BYTES])
         assert size <= data.size, "a cut is larger than its file"
         guarded = np.full(size + 1 + 2 * _GUARD, 0x5A, np.uint8)
         out = guarded[_GUARD:-_GUARD].reshape(1, -1)
-        write_cuts(data, places, plans, counts, out, codes)
+        write_cuts(data, table, plans, counts, out, codes)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
-        assert codes[0] == OK or (codes[0] in ERRORS and not out.any()), f"unknown code {codes[0]}, or a cut half made"
+        assert codes[0] == OK or (codes[0] in ERRORS and not out.any()), f"unknown code {codes[0]}, or a partial cut"
         if codes[0] == OK:
             _check_cut(out[0, :size].tobytes(), int(counts[0, PIXELS]), used[0])
         return int(codes[0]), out.tobytes()
 
 
 def _check_cut(jpeg: bytes, num_pixels: int, used: np.ndarray) -> None:
-    """A decoder that takes the cut makes room for what was planned, and the box lies in it."""
+    """The size in the cut's headers is the planned one, and the box lies in it."""
     try:
         width, height = Image.open(io.BytesIO(jpeg)).size
-    except Exception:  # tables are the decoder's to check; that it refuses them is as good
+    except Exception:  # the tables are checked by the decoder, which may refuse them
         return
-    assert width * height == num_pixels, "the cut's headers tell another size than was planned"
+    assert width * height == num_pixels, "the cut's headers have another size than planned"
     y, x, h, w = used
     assert y >= 0 and x >= 0 and h > 0 and w > 0 and y + h <= height and x + w <= width, "the box lies outside its cut"
 
 
 def main() -> None:
-    """Parses the command line, fuzzes, prints what came out."""
+    """Parses the command line, fuzzes, prints how often each code was returned."""
     parser = Parser(__doc__)
     parser.add_argument("--num", type=int, default=100_000, help="mutants (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -199,10 +199,10 @@ def main() -> None:
     start = time.perf_counter()
     fuzzer = Fuzzer(options.seed)
     found = fuzzer.run(options.num)
-    print(f"{options.num} mutants in {time.perf_counter() - start:.0f} s, no crash, nothing outside its bounds")
+    print(f"{options.num} mutants in {time.perf_counter() - start:.0f} s, no crash, no access out of bounds")
     print(" decoded      cut")
     for code in sorted(found | fuzzer.cut_codes):
-        print(f"{found[code]:8d} {fuzzer.cut_codes[code]:8d}  {'sound' if code == OK else ERRORS[code]}")
+        print(f"{found[code]:8d} {fuzzer.cut_codes[code]:8d}  {'OK' if code == OK else ERRORS[code]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cut crops are standard JPEG files that show what the whole image shows there."""
+"""Cuts are standard JPEG files with the same pixels as the whole image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = ((97, 130), (200, 163), (64, 48), (16, 16), (1, 9), (33, 500))
 
 
 def cut_and_whole(size, box, shift_wanted=0, **options):
-    """The cut as Pillow decodes it, and the same window of the whole level."""
+    """Pixels of the cut, the same window of the whole level, and its position, decoded by Pillow."""
     image, field = record(*size, **options)
     level = describe(field, len(image), *size)[shift_wanted]
     whole = image if level["in_image"] else field[level["start"] : level["start"] + level["size"]]
@@ -35,22 +35,22 @@ def cut_and_whole(size, box, shift_wanted=0, **options):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SIZES), st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]), st.data())
-def test_every_pixel_of_the_box_is_the_whole_images(size, subsampling, data):
+def test_pixels_of_the_box_equal_the_whole_image(size, subsampling, data):
     h, w = data.draw(st.integers(1, size[0])), data.draw(st.integers(1, size[1]))
     y, x = data.draw(st.integers(0, size[0] - h)), data.draw(st.integers(0, size[1] - w))
     part, whole, (top, left) = cut_and_whole(size, (y, x, h, w), subsampling=subsampling)
     inner = (slice(y - top, y - top + h), slice(x - left, x - left + w))
     assert part[inner].shape == (h, w, 3)
     assert np.array_equal(part[inner], whole[inner])
-    # nothing but the MCUs that the box and its chroma neighbors touch, and the one before a few last columns
+    # only the MCUs of the box and its chroma neighbors, and the one before the last columns
     assert top <= y < top + 17 and left <= x < left + (17 if x + 5 <= size[1] else 21)
     assert part.shape[0] <= y - top + h + 17 and part.shape[1] <= x - left + w + 17
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4"])
 @pytest.mark.parametrize("num_last", range(1, 7))
-def test_the_last_columns_have_the_whole_images_chroma(num_last, subsampling):
-    """A decoder repeats the chroma of an image of at most 4 columns, which a cut of the last MCU alone might be."""
+def test_chroma_of_the_last_columns_equals_the_whole_image(num_last, subsampling):
+    """A decoder repeats the chroma of an image of at most 4 columns, which a cut of only the last MCU could be."""
     size = (40, 32 + num_last)
     for x in range(30, size[1]):
         part, whole, (top, left) = cut_and_whole(size, (8, x, 20, size[1] - x), subsampling=subsampling)
@@ -60,7 +60,7 @@ def test_the_last_columns_have_the_whole_images_chroma(num_last, subsampling):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_coarser_levels_are_cut_as_exactly(data):
+def test_pixels_of_coarser_levels_equal_the_whole_level(data):
     size = (200, 163)
     h, w = data.draw(st.integers(2, size[0])), data.draw(st.integers(2, size[1]))
     y, x = data.draw(st.integers(0, size[0] - h)), data.draw(st.integers(0, size[1] - w))
@@ -69,7 +69,7 @@ def test_coarser_levels_are_cut_as_exactly(data):
     assert np.array_equal(part[inner], whole[inner])
 
 
-def test_the_whole_box_gives_the_stored_file_back():
+def test_a_cut_of_the_whole_image_is_the_stored_file():
     image, field = record(97, 130)
     assert cut_crop(image, field, (97, 130), (0, 0, 97, 130), 8)[0] == image
 
@@ -89,7 +89,7 @@ def test_opencv_and_dali_decode_cuts_as_pillow_does(box):
     assert np.array_equal(np.array(built.run()[0][0]), ours)
 
 
-def test_a_coarser_level_keeps_its_place():
+def test_a_coarser_level_is_not_shifted():
     """Pixel i of the half level covers pixels 2 i and 2 i + 1, whatever the parity of the sides."""
     for height, width in ((96, 128), (97, 127), (101, 64)):
         half = halve(coded_image(height, width)).astype(float)
@@ -117,8 +117,8 @@ def test_gray_and_transparent_images_become_rgb():
         assert len(describe(field, len(image), 64, 80)) == 1
 
 
-def test_intervals_above_one_are_cut_too():
-    """Files by other writers may have a segment for every few MCUs."""
+def test_cuts_with_several_mcus_per_segment():
+    """Other writers may put several MCUs into a segment."""
     size = (96, 128)
     buffer = io.BytesIO()
     Image.fromarray(photo(*size)).save(buffer, "JPEG", quality=90, subsampling="4:2:0", restart_marker_blocks=4)
@@ -136,7 +136,7 @@ def test_impossible_options_are_refused(options):
 
 
 def test_layout_is_pinned():
-    """The bytes of version 1. Files are out there: another layout needs another version."""
+    """The bytes of version 1. Users have such files, so another layout needs another version."""
     field = record(16, 32)[1]
     words = np.frombuffer(field[: 4 * 16], "<u4").tolist()
     size = len(record(16, 32)[0])

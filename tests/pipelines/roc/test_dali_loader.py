@@ -1,4 +1,4 @@
-"""Engine `roc-dali`: the reference's pixels by DALI's operators, nothing from outside the box, bad samples by name."""
+"""Engine `roc-dali`: pixels match the reference, none comes from outside the box, bad samples are named."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def epoch_of(engine: str, path: Path, epoch: int = 0, **changes: object) -> list
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop(), EvalCrop(1.0, 0.5)])
 @pytest.mark.parametrize(("engine", "zoom"), [("torch", INF), ("roc", 0.8)])
-def test_pixels_are_those_of_engines_that_decode_themselves(photos, engine, zoom, crop, device):
-    """At full levels the reference's, at coarser ones those of `roc`. 2 gray levels are allowed, 0.2 is measured."""
+def test_pixels_match_the_other_engines(photos, engine, zoom, crop, device):
+    """The reference at full levels, `roc` at coarser ones. 2 gray levels are allowed, 0.2 is measured."""
     changes = {"crop": crop, "min_zoom": zoom, "resolution": 80}
     ours = epoch_of("roc-dali", photos, 2, device=device, **changes)
     for got, wanted in zip(ours, epoch_of(engine, photos, 2, **changes), strict=True):
@@ -76,7 +76,7 @@ def test_pixels_are_those_of_engines_that_decode_themselves(photos, engine, zoom
 
 
 def test_no_pixel_outside_the_box_is_used(tmp_path):
-    """Each image is white but for its own box of this epoch; a filter that looks over the edge would show it."""
+    """Each image is white outside its box of this epoch. A filter that reaches beyond the box would show it."""
     index, sizes = np.arange(12), np.array([(97 + k, 140 - k) for k in range(12)])
     drawn = crop_boxes(TrainCrop(scale=(0.1, 0.5)), 3, 0, index, sizes, 24)
     images = []
@@ -88,7 +88,7 @@ def test_no_pixel_outside_the_box_is_used(tmp_path):
         assert got[0].max() < 30  # what the JPEG blocks that straddle the edge smear
 
 
-def test_counts_are_those_of_roc(photos):
+def test_counts_match_roc(photos):
     with open_loader("roc-dali", config(photos)) as ours, open_loader("roc", config(photos)) as other:
         list(ours), list(other)
         assert ours.counters.num_by_shift[1] > 0  # coarse levels are used
@@ -96,8 +96,8 @@ def test_counts_are_those_of_roc(photos):
             assert getattr(ours.counters, name) == getattr(other.counters, name)
 
 
-def test_batches_that_are_kept_stay_as_they_are(photos):
-    """Buffers of cuts and DALI's outputs are used again, but not while somebody looks at a batch."""
+def test_kept_batches_do_not_change(photos):
+    """Buffers of cuts and DALI's outputs are reused, but not while a batch is in use."""
     with open_loader("roc-dali", config(photos)) as loader:
         kept = list(loader)
         before = [batch.images.clone() for batch in kept]
@@ -109,8 +109,8 @@ def test_batches_that_are_kept_stay_as_they_are(photos):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_new_resolution_holds_from_the_first_batch_on(photos, num_workers):
-    """DALI has batches of the old one inside when an iteration is left in the middle."""
+def test_a_new_resolution_holds_from_the_first_batch(photos, num_workers):
+    """DALI still holds batches of the old resolution when an iteration is left in the middle."""
     with open_loader("roc-dali", config(photos, num_workers=num_workers)) as loader:
         running = iter(loader)
         next(running), next(running)
@@ -123,7 +123,7 @@ def test_a_new_resolution_holds_from_the_first_batch_on(photos, num_workers):
 
 
 def damaged(path: Path, target: Path, index: int, where: str) -> Path:
-    """A copy in which a sample's bytes are overwritten: so that the cutter sees it, or a decoder alone."""
+    """A copy in which bytes of a sample are overwritten, so that the cutter finds it or only a decoder does."""
     reader, copy = BetonReader(path), bytearray(path.read_bytes())
     start, size = (int(value) for value in reader.image_spans[index])
     if where == "segments":
@@ -138,7 +138,7 @@ def damaged(path: Path, target: Path, index: int, where: str) -> Path:
 
 @pytest.mark.parametrize("where", ["segments", "tables"])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_damaged_sample_stops_the_run_by_name(photos, tmp_path, where, num_workers):
+def test_a_damaged_sample_stops_the_run_and_is_named(photos, tmp_path, where, num_workers):
     path = damaged(photos, tmp_path / "bad.beton", 17, where)
     changes = {"crop": EvalCrop(1.0), "shuffle": False, "batch_size": 3, "num_workers": num_workers, "min_zoom": INF}
     with open_loader("roc-dali", config(path, **changes)) as loader:
@@ -168,8 +168,8 @@ def test_a_damaged_sample_is_replaced_and_counted(photos, tmp_path, where):
         assert all("sample 17" in line for line in loader.counters.bad_samples)
 
 
-def test_what_dali_alone_refuses_is_named_too(photos, tmp_path, monkeypatch):
-    """As if our decoder took what DALI does not."""
+def test_a_sample_that_only_dali_refuses_is_named(photos, tmp_path, monkeypatch):
+    """As if the own decoder accepted a sample that DALI refuses."""
     path = damaged(photos, tmp_path / "bad.beton", 17, "tables")
     with open_loader("roc-dali", config(path, crop=EvalCrop(), min_zoom=INF)) as loader:
         monkeypatch.setattr(loader, "_not_decoded_by_us", lambda _: {})
@@ -177,7 +177,7 @@ def test_what_dali_alone_refuses_is_named_too(photos, tmp_path, monkeypatch):
             list(loader)
 
 
-def test_when_nothing_is_bad_the_failure_is_dalis_own(photos, monkeypatch):
+def test_a_failure_without_bad_samples_is_dalis_own(photos, monkeypatch):
     with open_loader("roc-dali", config(photos)) as loader:
         numbers_of = roc.graph_numbers
 
@@ -191,7 +191,7 @@ def test_when_nothing_is_bad_the_failure_is_dalis_own(photos, monkeypatch):
         assert not isinstance(caught.value, BadSampleError)
 
 
-def test_all_bad_ends(photos, tmp_path):
+def test_only_bad_samples_are_an_error(photos, tmp_path):
     reader, copy = BetonReader(photos), bytearray(photos.read_bytes())
     for start, size in reader.image_spans:
         copy[start : start + size] = bytes(size)
@@ -223,7 +223,7 @@ def test_impossible_options_are_refused(changes, word):
         DALIOptions(**changes)
 
 
-def test_depth_of_the_queues_changes_no_pixel(photos):
+def test_the_depth_of_the_queues_changes_no_pixel(photos):
     wanted = epoch_of("roc-dali", photos)
     deep = epoch_of("roc-dali", photos, dali=DALIOptions(batches_ahead=7, prefetch=4))
     assert same(deep, wanted)
@@ -231,7 +231,7 @@ def test_depth_of_the_queues_changes_no_pixel(photos):
 
 @pytest.mark.gpu
 @needs_gpu
-def test_batches_arrive_on_the_gpu_and_options_are_taken(photos):
+def test_batches_are_on_the_gpu_and_options_are_used(photos):
     options = DALIOptions(prefetch=3, hw_decoder_load=0.5, preallocate_side=256)
     with open_loader("roc-dali", config(photos, device="cuda", dali=options)) as loader:
         for batch in loader:
@@ -243,7 +243,7 @@ def test_batches_arrive_on_the_gpu_and_options_are_taken(photos):
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("load", [0.0, 1.0])
-def test_pixels_are_the_references_with_and_without_the_jpeg_engine(photos, load):
+def test_pixels_match_the_reference_with_and_without_the_jpeg_engine(photos, load):
     changes = {"crop": EvalCrop(), "min_zoom": INF, "resolution": 80}
     ours = epoch_of("roc-dali", photos, device="cuda", dali=DALIOptions(hw_decoder_load=load), **changes)
     for got, wanted in zip(ours, epoch_of("torch", photos, **changes), strict=True):

@@ -1,4 +1,4 @@
-"""The batch kernel against Pillow, and against the plain resampler."""
+"""The batch kernels, compared with Pillow and with the plain resampler."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from PIL import Image
 from pipelines.images.resampling import fill_taps, num_taps, resize_box
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.decoder.turbojpeg import Decompressor, load
-from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, combine_bytes
-from pipelines.roc.decoder.whole_image import decode_whole_samples
+from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, sum_rows_of_bytes
+from pipelines.roc.decoder.whole_image import decode_whole_images
 from pipelines.roc.encoder import RocQuality, encode
-from pipelines.roc.layout import BAD_BOX, NOT_DECODABLE, OK, OUTSIDE_FILE, WRONG_SIZE
-from pipelines.roc.places import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
+from pipelines.roc.layout import (
+    BAD_BOX,
+    BYTES,
+    LEVEL_SHIFT,
+    NOT_DECODABLE,
+    NUM_COUNTS,
+    OK,
+    OUTSIDE_FILE,
+    PIXELS,
+    WRONG_SIZE,
+)
 from tests.coded import coded_image, jpeg, read_box
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo, pillow, record
 
@@ -23,17 +32,17 @@ INF = float("inf")
 
 
 def decode(image, field, size, box, resolution, flip=False, inside=True, min_zoom=INF):
-    """One sample through its kernel: the crop, the code, the counts. Without a field, the image is decoded whole."""
+    """Crop, code and counts of one sample. Without a `roc` field, the whole image is decoded."""
     data = np.frombuffer(image + field, np.uint8)
-    places = np.array([[0, len(image), len(image), len(field), *size]])
+    table = np.array([[0, len(image), len(image), len(field), *size]])
     out, codes = np.zeros((1, resolution, resolution, 3), np.uint8), np.full(1, -1)
     counts, boxes, flips = np.zeros((1, NUM_COUNTS), np.int64), np.array([box], float), np.array([flip])
     if field:
-        decode_samples(data, places, boxes, flips, inside, min_zoom, out, codes, counts)
+        decode_samples(data, table, boxes, flips, inside, min_zoom, out, codes, counts)
     else:
         load()
         decompressor = Decompressor()
-        decode_whole_samples(data, places, boxes, flips, inside, decompressor.handle, out, codes, counts)
+        decode_whole_images(data, table, boxes, flips, inside, decompressor.handle, out, codes, counts)
     return out[0], int(codes[0]), counts[0]
 
 
@@ -49,7 +58,7 @@ def difference(a, b):
     st.booleans(),
     st.data(),
 )
-def test_full_level_crops_are_pillows(size, subsampling, resolution, flip, data):
+def test_full_level_crops_match_pillow(size, subsampling, resolution, flip, data):
     h, w = data.draw(st.integers(1, size[0])), data.draw(st.integers(1, size[1]))
     y, x = data.draw(st.integers(0, size[0] - h)), data.draw(st.integers(0, size[1] - w))
     image, field = record(*size, subsampling=subsampling)
@@ -58,7 +67,7 @@ def test_full_level_crops_are_pillows(size, subsampling, resolution, flip, data)
     theirs = np.asarray(crop.resize((resolution, resolution), Image.Resampling.BILINEAR))
     theirs = theirs[:, ::-1] if flip else theirs
     assert code == OK and counts[LEVEL_SHIFT] == 0
-    # Pillow clamps and rounds colors before it resizes, we after: saturated noise differs by more than a level.
+    # Pillow clips and rounds colors before it resizes, the kernel after: saturated noise differs by more than a level.
     assert difference(ours, theirs).mean() <= 1.0
     assert np.percentile(difference(ours, theirs), 99) <= 8
 
@@ -71,13 +80,13 @@ def test_full_level_crops_are_pillows(size, subsampling, resolution, flip, data)
     st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]),
     st.integers(0, 2**31),
 )
-def test_images_of_a_few_pixels_are_pillows(whole, size, turned, subsampling, seed):
-    """libjpeg does not interpolate the chroma of images of at most four columns, in neither direction."""
+def test_images_of_a_few_pixels_match_pillow(whole, size, turned, subsampling, seed):
+    """libjpeg does not interpolate the chroma of images of at most four columns, along either axis."""
     size = size[::-1] if turned else size
     noise = np.random.default_rng(seed).integers(70, 187, (*size, 3), np.uint8)
     image, field = encode(noise, RocQuality(subsampling=subsampling))
     decoded = pillow(image)
-    assume(decoded.min() > 0 and decoded.max() < 255)  # what Pillow clamps before it resizes is another matter
+    assume(decoded.min() > 0 and decoded.max() < 255)  # Pillow clips before it resizes
     ours, code, _ = decode(image, b"" if whole else field, size, (0, 0, *size), 32)
     theirs = np.asarray(Image.fromarray(decoded).resize((32, 32), Image.Resampling.BILINEAR))
     assert code == OK and difference(ours, theirs).max() <= 2
@@ -85,7 +94,7 @@ def test_images_of_a_few_pixels_are_pillows(whole, size, turned, subsampling, se
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from([32, 50, 128]), st.tuples(*[st.floats(0, 1)] * 4))
-def test_fractional_boxes_are_pillows(resolution, shares):
+def test_fractional_boxes_match_pillow(resolution, shares):
     size = (200, 163)
     h, w = max(shares[0] * 200, 1.0), max(shares[1] * 163, 1.0)
     y, x = shares[2] * (200 - h), shares[3] * (163 - w)
@@ -97,7 +106,7 @@ def test_fractional_boxes_are_pillows(resolution, shares):
     assert code == OK and difference(ours, theirs).mean() <= 1.0
 
 
-def test_gray_levels_and_colors_are_exact_where_nothing_varies():
+def test_colors_of_flat_images_are_exact():
     for color in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 30, 60), (0, 255, 0), (10, 20, 250)):
         image, field = encode(np.full((64, 80, 3), color, np.uint8))
         ours, _, _ = decode(image, field, (64, 80), (3, 5, 50, 60), 33)
@@ -106,7 +115,7 @@ def test_gray_levels_and_colors_are_exact_where_nothing_varies():
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("min_zoom", [INF, 0.5])
-def test_coded_image_tells_its_box(flip, min_zoom):
+def test_a_coded_image_shows_its_box(flip, min_zoom):
     size, box = (301, 400), (40, 100, 200, 150)
     image, field = encode(coded_image(*size, code=3))
     ours, code, counts = decode(image, field, size, box, 96, flip, min_zoom=min_zoom)
@@ -116,7 +125,7 @@ def test_coded_image_tells_its_box(flip, min_zoom):
     assert abs(ours[..., 2].astype(float).mean() - (16 + 32 * 3)) < 3
 
 
-def test_coarser_levels_look_like_the_full_one():
+def test_coarser_levels_resemble_the_full_level():
     size = (400, 500)
     image, field = record(*size)
     fine, _, all_counts = decode(image, field, size, (10, 20, 380, 400), 128)
@@ -127,7 +136,7 @@ def test_coarser_levels_look_like_the_full_one():
     assert psnr > 32
 
 
-def test_level_rule_takes_the_coarsest_that_is_fine_enough():
+def test_the_coarsest_sufficient_level_is_chosen():
     size = (400, 500)
     image, field = record(*size, num_levels=3, min_short_side=50)
     for side, min_zoom, shift in (
@@ -158,7 +167,7 @@ def test_ordinary_jpegs_are_decoded_whole(mode, options, tmp_path):
 
 
 @needs_turbojpeg
-def test_damage_gets_a_code_and_leaves_the_next_image_alone():
+def test_damage_gets_a_code_and_does_not_affect_the_next_image():
     size = (97, 130)
     image, field = record(*size)
     good = decode(image, field, size, (0, 0, 50, 50), 32)[0]
@@ -168,17 +177,17 @@ def test_damage_gets_a_code_and_leaves_the_next_image_alone():
     stored = [image, bytes(bad_header), image[: len(image) // 2] + b"\xff\xd9", image]
     data = np.frombuffer(b"".join(stored), np.uint8)
     starts = np.cumsum([0, *map(len, stored)])
-    places = np.array([[starts[k], len(stored[k]), 0, 0, *size] for k in range(4)])
+    table = np.array([[starts[k], len(stored[k]), 0, 0, *size] for k in range(4)])
     out, codes, counts = np.empty((4, 32, 32, 3), np.uint8), np.empty(4, np.int64), np.empty((4, 3), np.int64)
     boxes, flips = np.tile([0.0, 0, 50, 50], (4, 1)), np.zeros(4, bool)
     decompressor = Decompressor()
-    decode_whole_samples(data, places, boxes, flips, True, decompressor.handle, out, codes, counts)
+    decode_whole_images(data, table, boxes, flips, True, decompressor.handle, out, codes, counts)
     assert codes.tolist() == [OK, NOT_DECODABLE, NOT_DECODABLE, OK]
     assert difference(out[0], good).max() <= 1 and np.array_equal(out[0], out[3])
 
 
 @needs_turbojpeg
-def test_impossible_places_and_boxes_get_a_code():
+def test_positions_and_boxes_out_of_range_get_a_code():
     size = (97, 130)
     image, field = record(*size)
     whole = (0, 0, *size)
@@ -191,30 +200,30 @@ def test_impossible_places_and_boxes_get_a_code():
     boxes, flips = np.array([whole], float), np.zeros(1, bool)
     decompressor, data = Decompressor(), np.frombuffer(image, np.uint8)
     for start, length in ((0, len(image) + 1), (-1, 5), (2**62, 2**62), (len(image), 1), (0, -1)):
-        places = np.array([[start, length, 0, 0, *size]])
-        decode_whole_samples(data, places, boxes, flips, True, decompressor.handle, out, codes, counts)
+        table = np.array([[start, length, 0, 0, *size]])
+        decode_whole_images(data, table, boxes, flips, True, decompressor.handle, out, codes, counts)
         assert codes[0] == OUTSIDE_FILE
-        decode_samples(data, places, boxes, flips, True, INF, out, codes, counts)
+        decode_samples(data, table, boxes, flips, True, INF, out, codes, counts)
         assert codes[0] == OUTSIDE_FILE
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 70), st.integers(0, 2**31))
 def test_fast_sums_are_exact_to_an_eighth_of_a_gray_level(length, num_out, seed):
-    """Against float arithmetic with the same weights; more than 64 taps take the exact way."""
+    """Compared with float arithmetic on the same weights. More than 64 taps are summed exactly."""
     first, taps = np.empty(num_out, np.int32), num_taps(float(length), num_out, 0, length)
     weights = np.empty((num_out, taps), np.uint16)
     fill_taps(0.0, float(length), 0, length, False, first, weights)
     source = np.random.default_rng(seed).integers(0, 256, (length + 1, 64), np.uint8)
     out = np.empty((num_out, 64), np.uint16)
-    combine_bytes(source.reshape(-1), 0, 64, first, weights, out)
+    sum_rows_of_bytes(source.reshape(-1), 0, 64, first, weights, out)
     for i in range(num_out):
         exact = (weights[i] / 65535) @ source[first[i] : first[i] + taps]
         assert np.abs(out[i] / 256 - exact).max() <= (0.14 if taps <= MAX_FAST_TAPS else 0.01)
 
 
 @needs_turbojpeg
-def test_large_reductions_stay_close_to_the_plain_resampler():
+def test_large_reductions_match_the_plain_resampler():
     image = photo(1400, 1300)
     data = jpeg(image, quality=95)
     ours, code, _ = decode(data, b"", (1400, 1300), (0, 0, 1400, 1300), 16)

@@ -1,4 +1,4 @@
-"""Our own decoder of segments: libjpeg's samples to the bit, and nothing accepted that is damaged."""
+"""The decoder of segments gives libjpeg's samples to the bit and refuses damaged data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from PIL import Image
 from pipelines.roc.cut import cover
 from pipelines.roc.decoder.entropy import SCAN_ORDER
 from pipelines.roc.decoder.jpeg_tables import empty_tables, read_tables
-from pipelines.roc.decoder.segments import decode_window, place_planes, read_header
+from pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
 from pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
 from pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
-from pipelines.roc.decoder.whole_image import place_planes as place_whole_planes
+from pipelines.roc.decoder.whole_image import lay_out_planes as lay_out_whole_planes
 from pipelines.roc.encoder import RocQuality, encode, index_jpeg
 from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
 
 
 def ours(image: bytes, field: bytes, size, rectangle=None):
-    """Error code, planes of the rectangle (y low, y high, x low, x high; default all) and its window."""
+    """Error code, planes of a rectangle (y low, y high, x low, x high; the whole image if None) and its window."""
     store, record = np.frombuffer(image, np.uint8), np.frombuffer(field, np.uint8)
     level, window, tables = np.zeros(LEVEL_WORDS, np.int64), np.zeros(8, np.int64), empty_tables()
     assert read_level(record, 0, store.size, *size, level) == OK
@@ -32,19 +32,19 @@ def ours(image: bytes, field: bytes, size, rectangle=None):
         return error, None, None
     cover(level, *(rectangle or (0, size[0], 0, size[1])), window)
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
-    planes = np.empty(place_planes(level, window, starts, strides), np.uint8)
+    planes = np.empty(lay_out_planes(level, window, starts, strides), np.uint8)
     error = decode_window(store, record, level, window, tables, planes, starts, strides)
     return error, _split(planes, starts, strides, window[6], window[7], (tables.frame[3], tables.frame[4])), window
 
 
 def libjpegs(image: bytes):
-    """Planes of the whole image by libjpeg-turbo, or None if it has complaints."""
+    """Planes of the whole image by libjpeg-turbo, or None if it reports an error."""
     load()
     jpeg, numbers, decompressor = np.frombuffer(image, np.uint8), np.empty(4, np.int32), Decompressor()
     assert read_whole_header(decompressor.handle, jpeg, numbers)
     height, width, factors = int(numbers[1]), int(numbers[0]), chroma_factors(numbers[2])
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
-    planes = np.empty(place_whole_planes(height, width, factors, starts, strides), np.uint8)
+    planes = np.empty(lay_out_whole_planes(height, width, factors, starts, strides), np.uint8)
     if not decode_planes(decompressor.handle, jpeg, height, width, planes, starts, strides):
         return None
     return _split(planes, starts, strides, height, width, factors)
@@ -58,7 +58,7 @@ def _split(planes, starts, strides, height, width, factors):
 
 
 def record_of(array, interval=1, quality=90, subsampling="4:2:0", optimize=True):
-    """Fields of an image coded with any restart interval, which `encode` does not offer."""
+    """Fields of an image encoded with any restart interval, which `encode` does not offer."""
     buffer = io.BytesIO()
     options = {"subsampling": subsampling} if array.ndim == 3 else {}
     Image.fromarray(array).save(
@@ -76,7 +76,7 @@ def record_of(array, interval=1, quality=90, subsampling="4:2:0", optimize=True)
     noisy=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_samples_are_libjpegs_to_the_bit(size, subsampling, quality, noisy, seed):
+def test_samples_equal_libjpegs(size, subsampling, quality, noisy, seed):
     image = photo(*size, seed)
     if noisy:  # longest codes, saturated samples
         image = np.random.default_rng(seed).choice(np.array([0, 255], np.uint8), (*size, 3))
@@ -90,7 +90,7 @@ def test_samples_are_libjpegs_to_the_bit(size, subsampling, quality, noisy, seed
 @needs_turbojpeg
 @pytest.mark.parametrize("optimize", [True, False])
 @pytest.mark.parametrize("interval", [1, 2, 4])
-def test_any_interval_and_the_standard_huffman_tables(interval, optimize):
+def test_restart_intervals_and_standard_huffman_tables(interval, optimize):
     image, size = photo(100, 64 * 2), (100, 128)
     jpeg, field = record_of(image, interval, optimize=optimize)
     error, planes, _ = ours(jpeg, field, size)
@@ -108,7 +108,7 @@ def test_gray_images_have_one_plane():
 @needs_turbojpeg
 @settings(max_examples=50, deadline=None)
 @given(st.data())
-def test_a_window_is_that_part_of_the_whole(data):
+def test_a_window_equals_that_part_of_the_image(data):
     size = (200, 163)
     y, x = data.draw(st.integers(0, 199)), data.draw(st.integers(0, 162))
     rectangle = (y, data.draw(st.integers(y + 1, 200)), x, data.draw(st.integers(x + 1, 163)))
@@ -120,7 +120,7 @@ def test_a_window_is_that_part_of_the_whole(data):
         assert np.array_equal(plane, whole[y : y + plane.shape[0], x : x + plane.shape[1]])
 
 
-def test_scan_order_is_the_standards():
+def test_scan_order_is_that_of_the_standard():
     assert SCAN_ORDER[:10].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24]
     assert SCAN_ORDER[-4:].tolist() == [47, 55, 62, 63] and sorted(SCAN_ORDER) == list(range(64))
 
@@ -130,8 +130,8 @@ def _first_segment(jpeg: bytes) -> tuple[int, int]:
     return level.header_size, level.header_size + int(level.lengths[0]) - 2
 
 
-def test_a_segment_that_is_too_long_or_too_short_is_damaged():
-    """libjpeg skips what is too much and paints what is missing; Pillow shows both without a word."""
+def test_segments_of_the_wrong_length_are_refused():
+    """libjpeg skips surplus bytes and invents missing ones; Pillow shows both images without an error."""
     size = (64, 96)
     jpeg, _ = encode(photo(*size))
     _, end = _first_segment(jpeg)
@@ -145,8 +145,8 @@ def test_a_segment_that_is_too_long_or_too_short_is_damaged():
 
 
 @needs_turbojpeg
-def test_all_damage_that_libjpeg_finds_is_found_and_more():
-    """Many flipped bits cannot be found: a changed value of the same length is a sound image of something else."""
+def test_all_damage_that_libjpeg_finds_is_found():
+    """Many flipped bits cannot be found: a changed value of the same length is a valid image of something else."""
     size, random, found, by_libjpeg = (64, 96), np.random.default_rng(5), 0, 0
     jpeg, field = encode(photo(*size))
     header = index_jpeg(jpeg).header_size
@@ -182,7 +182,7 @@ def test_an_index_that_points_between_markers_is_refused():
     assert ours(jpeg, bytes(shifted), size)[0] in (BAD_INDEX, NOT_DECODABLE)
 
 
-@pytest.mark.parametrize("kind", ["progressive", "arithmetic", "cut", "twelve bits", "no tables", "two scans"])
+@pytest.mark.parametrize("kind", ["progressive", "arithmetic", "truncated", "twelve bits", "no tables", "two scans"])
 def test_other_kinds_of_jpeg_are_refused(kind):
     jpeg, _ = encode(photo(64, 96))
     level = index_jpeg(jpeg)
@@ -194,7 +194,7 @@ def test_other_kinds_of_jpeg_are_refused(kind):
         header[frame - 4] = 0xC2
     elif kind == "arithmetic":
         header[frame - 4] = 0xC9
-    elif kind == "cut":
+    elif kind == "truncated":
         del header[-3:]
     elif kind == "twelve bits":
         header[frame - 1] = 12

@@ -1,4 +1,4 @@
-"""Halving against Pillow's own Lanczos filter."""
+"""Halving, compared with Pillow's Lanczos filter."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipelines.roc.halving import halve
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
-def test_even_sides_are_pillows(rows: int, columns: int, seed: int) -> None:
-    """Inside; Pillow leaves weights out at the borders, where we repeat pixels."""
+def test_even_sides_match_pillow(rows: int, columns: int, seed: int) -> None:
+    """Away from the borders: Pillow leaves weights out there, `halve` repeats pixels."""
     image = np.random.default_rng(seed).integers(90, 166, (2 * rows, 2 * columns, 3), np.uint8)
     theirs = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.LANCZOS))
     ours = halve(image)
     assert ours.shape == theirs.shape
     difference = np.abs(ours.astype(int) - theirs)[3:-3, 3:-3]
-    assert difference.size == 0 or difference.max() <= 2  # Pillow rounds, and clamps, between its two passes
+    assert difference.size == 0 or difference.max() <= 2  # Pillow rounds and clips between its two passes
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 61), st.integers(1, 61), st.integers(0, 99))
-def test_borders_are_as_if_the_image_went_on(height: int, width: int, seed: int) -> None:
+def test_border_pixels_are_repeated(height: int, width: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(90, 166, (height, width, 3), np.uint8)
     far = 12
     larger = np.pad(image, ((far, far + height % 2), (far, far + width % 2), (0, 0)), mode="edge")
@@ -37,8 +37,8 @@ def test_borders_are_as_if_the_image_went_on(height: int, width: int, seed: int)
     assert abs(float((ours.astype(int) - inside).mean())) <= 0.2 or ours.size < 300
 
 
-def test_quarters_lie_on_the_same_grid() -> None:
-    """A step at a multiple of four pixels stays where it is."""
+def test_halving_twice_shifts_nothing() -> None:
+    """An edge at a multiple of four pixels keeps its position."""
     image = np.zeros((64, 37, 3), np.uint8)
     image[32:] = 200
     quarter = halve(halve(image)).astype(int)

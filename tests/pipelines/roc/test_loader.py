@@ -17,7 +17,7 @@ from pipelines.loaders import open_loader
 from pipelines.loaders.delivery import HostBuffers, batch_buffer
 from pipelines.loaders.roc import RocLoader
 from pipelines.roc import encoder
-from pipelines.roc.read_ahead import ReadAhead
+from pipelines.roc.sample_table import ReadAhead
 from pipelines.sampling.crops import crop_boxes
 from pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import read_box
@@ -54,7 +54,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop(), EvalCrop(1.0, 0.5)])
-def test_crops_are_those_of_the_reference_engine(roc_file, crop):
+def test_crops_match_the_reference_engine(roc_file, crop):
     ours = RocLoader(config(roc_file, crop=crop, min_zoom=float("inf")))
     with ours, open_loader("torch", config(roc_file, crop=crop, num_workers=0)) as torch_loader:
         for got, wanted in zip(epoch_of(ours, 2), epoch_of(torch_loader, 2), strict=True):
@@ -86,7 +86,7 @@ def test_number_of_threads_changes_nothing(roc_file):
     assert same(runs[0], runs[1]) and same(runs[0], runs[2])
 
 
-def test_resumes_in_mid_epoch_and_changes_resolution(roc_file):
+def test_resume_in_mid_epoch_and_change_of_resolution(roc_file):
     with open_loader("roc", config(roc_file)) as loader:
         whole = epoch_of(loader, 4)
         loader.set_epoch(4)
@@ -105,7 +105,7 @@ def test_resumes_in_mid_epoch_and_changes_resolution(roc_file):
         assert same([tuple(part.numpy().copy() for part in batch) for batch in other], whole[2:])
 
 
-def test_evaluation_sees_each_index_once_over_all_ranks(roc_file):
+def test_ranks_together_evaluate_each_index_once(roc_file):
     seen = []
     for rank in range(3):
         with open_loader("roc", config(roc_file, crop=EvalCrop(), shuffle=False, rank=rank, world_size=3)) as loader:
@@ -114,7 +114,7 @@ def test_evaluation_sees_each_index_once_over_all_ranks(roc_file):
     assert sorted(seen) == list(range(24))
 
 
-def test_counts_what_was_saved(roc_file, plain_file):
+def test_counters_show_the_saved_decoding(roc_file, plain_file):
     with open_loader("roc", config(roc_file)) as cut, open_loader("roc", config(plain_file)) as whole:
         epoch_of(cut), epoch_of(whole)
     assert cut.counters.num_images == whole.counters.num_images == 24
@@ -125,7 +125,7 @@ def test_counts_what_was_saved(roc_file, plain_file):
 
 
 def test_ordinary_files_give_the_same_crops(roc_file, plain_file):
-    """Both files hold the same pictures, coded once more in one of them."""
+    """Both files hold the same images; those of the RoC file were encoded once more."""
     with open_loader("roc", config(roc_file)) as cut, open_loader("roc", config(plain_file)) as whole:
         for one, two in zip(epoch_of(cut), epoch_of(whole), strict=True):
             assert np.array_equal(one[2], two[2])
@@ -133,7 +133,7 @@ def test_ordinary_files_give_the_same_crops(roc_file, plain_file):
 
 
 def damaged(path: Path, tmp_path: Path, index: int) -> Path:
-    """A copy in which the middle of a sample's image and record is overwritten."""
+    """A copy in which the first half of a sample's image and record is overwritten."""
     reader, copy = BetonReader(path), bytearray(path.read_bytes())
     for start, size in (reader.image_spans[index], reader.field_spans("roc")[index]):
         copy[start : start + size // 2] = bytes(size // 2)
@@ -142,7 +142,7 @@ def damaged(path: Path, tmp_path: Path, index: int) -> Path:
     return target
 
 
-def test_a_damaged_sample_stops_the_run_by_name(roc_file, tmp_path):
+def test_a_damaged_sample_stops_the_run_and_is_named(roc_file, tmp_path):
     path = damaged(roc_file, tmp_path, 7)
     with open_loader("roc", config(path)) as loader:
         with pytest.raises(BadSampleError, match=r"bad\.beton: sample 7: .* is damaged .*; convert") as error:
@@ -152,8 +152,8 @@ def test_a_damaged_sample_stops_the_run_by_name(roc_file, tmp_path):
 
 def test_a_damaged_sample_is_replaced_and_counted(roc_file, tmp_path):
     path = damaged(roc_file, tmp_path, 7)
-    with open_loader("roc", config(path, on_bad="replace")) as loader, open_loader("roc", config(roc_file)) as sound:
-        for got, wanted in zip(epoch_of(loader), epoch_of(sound), strict=True):
+    with open_loader("roc", config(path, on_bad="replace")) as loader, open_loader("roc", config(roc_file)) as valid:
+        for got, wanted in zip(epoch_of(loader), epoch_of(valid), strict=True):
             changed = wanted[2] == 7
             assert np.array_equal(got[2], np.where(changed, 8, wanted[2]))
             assert np.array_equal(got[0][~changed], wanted[0][~changed])
@@ -178,7 +178,7 @@ def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path
         config(path, min_zoom=0)
 
 
-def test_batches_that_are_kept_stay_as_they_are(roc_file):
+def test_kept_batches_do_not_change(roc_file):
     with open_loader("roc", config(roc_file)) as loader:
         kept = list(loader)
         before = [batch.images.clone() for batch in kept]
@@ -188,7 +188,7 @@ def test_batches_that_are_kept_stay_as_they_are(roc_file):
         assert all(a.equal(b.images) for a, b in zip(before, kept, strict=True))
 
 
-def test_buffers_come_back_when_the_batch_is_gone():
+def test_buffers_are_reused_after_the_batch_is_deleted():
     buffers = HostBuffers()
 
     def take():
@@ -207,7 +207,7 @@ def test_buffers_come_back_when_the_batch_is_gone():
     assert batch_buffer(buffers, 64, 64, "cpu").shape == (64, 64, 64, 3)
 
 
-def test_leaving_an_epoch_early_leaves_nothing_running(roc_file):
+def test_epochs_can_be_left_early(roc_file):
     with open_loader("roc", config(roc_file)) as loader:
         for _ in range(5):
             next(iter(loader))
@@ -215,18 +215,18 @@ def test_leaving_an_epoch_early_leaves_nothing_running(roc_file):
     loader.close()
 
 
-def test_read_ahead_takes_any_place(roc_file):
+def test_read_ahead_accepts_any_layout(roc_file):
     reader = BetonReader(roc_file)
     ahead = ReadAhead(reader.data)
     assert not ahead.active
     ahead.active = True
-    places = np.column_stack([reader.image_spans, reader.field_spans("roc"), reader.sizes])
-    places[3, 2] += 17
-    ahead.announce(places)
+    table = np.column_stack([reader.image_spans, reader.field_spans("roc"), reader.sizes])
+    table[3, 2] += 17
+    ahead.announce(table)
 
 
-def test_the_file_takes_little_more_than_a_plain_one(tmp_path):
-    """On noise-like images; photographs are measured by the benchmark."""
+def test_the_file_is_little_larger_than_an_ordinary_one(tmp_path):
+    """Tested on noise-like images. The benchmark measures photographs."""
     from PIL import Image
 
     from tests.pipelines.roc.conftest import photo
@@ -244,7 +244,7 @@ def test_the_file_takes_little_more_than_a_plain_one(tmp_path):
 
 
 def test_stock_ffcv_reads_the_file(roc_file):
-    """In a process of its own: 10 s of compilation, and FFCV's threads. FFCV decodes with libjpeg's fast transform."""
+    """In a separate process: 10 s of compilation and FFCV's threads. FFCV decodes with libjpeg's fast transform."""
     pytest.importorskip("ffcv")
     code = f"""
 import cv2
@@ -274,11 +274,11 @@ print(seen)
     assert done.stdout.strip() == "24"
 
 
-def test_a_record_that_does_not_decode_keeps_the_file_from_its_name(tmp_path, coded_folder, monkeypatch):
-    sound = encoder.fit_roc
+def test_a_file_with_a_damaged_record_does_not_get_its_final_name(tmp_path, coded_folder, monkeypatch):
+    valid = encoder.fit_roc
 
     def broken(*arguments, **options):
-        jpeg, height, width, record = sound(*arguments, **options)
+        jpeg, height, width, record = valid(*arguments, **options)
         return jpeg, height, width, record[:-1]
 
     monkeypatch.setattr(encoder, "fit_roc", broken)

@@ -1,4 +1,4 @@
-"""`verify_data` finds damage wherever it is, in the coarser levels of RoC records, too."""
+"""`verify_data` finds damage everywhere, also in the coarser levels of RoC records."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, dest
 
 
-def test_counts(made: tuple[str, Path]) -> None:
+def test_undamaged_data_is_counted(made: tuple[str, Path]) -> None:
     line = verify_data(made[1], num_workers=2, progress=False)
     assert line == f"{made[1]}: all 20 images decode; 2 classes with 10 to 10 images"
 
 
-def test_a_block_that_the_disk_lost_is_found(made: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_block_of_zeros_is_found(made: tuple[str, Path], tmp_path: Path) -> None:
     format, dest = made
     copy = tmp_path / "x"
     shutil.copytree(dest, copy) if dest.is_dir() else shutil.copy(dest, copy)
     file = copy / "shard-000000.tar" if format == "webdataset" else copy
     data = bytearray(file.read_bytes())
-    # Zeros in the middle of the data would be a sound image of something else to every decoder.
+    # At the start of a file: zeros in the middle of its data are a valid image of something else to every decoder.
     start = data.index(b"\xff\xd8\xff", len(data) // 2 if format == "webdataset" else 8 << 20)
     data[start : start + 400] = bytes(400)
     file.write_bytes(bytes(data))

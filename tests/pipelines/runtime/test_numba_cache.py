@@ -1,4 +1,4 @@
-"""Compiled kernels are kept on disk, and not a moment longer than they are right."""
+"""Compiled kernels are cached on disk and compiled again when their sources change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.runtime.numba_cache as kernels
+from pipelines.runtime import numba_cache
 
 _INNER = "SIZE = {size}\n"
 _OUTER = """
@@ -24,19 +24,23 @@ def size() -> int:
 """
 
 
-def _package(root: Path, size: int) -> None:
+def _package(root: Path, size: int) -> Path:
+    """Writes a package whose kernel `outer.size` returns a constant of another file; returns its folder."""
     folder = root / "pipelines"
-    folder.mkdir(exist_ok=True)
+    (folder / "runtime").mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").touch()
-    (folder / "kernels.py").write_text(Path(kernels.__file__).read_text())
+    (folder / "runtime" / "numba_cache.py").write_text(Path(numba_cache.__file__).read_text())
     (folder / "inner.py").write_text(_INNER.format(size=size))
     if not (folder / "outer.py").exists():
         (folder / "outer.py").write_text(_OUTER)
+    return folder
 
 
-def _run(root: Path, **variables: str) -> int:
+def _run(root: Path, **variables: str) -> tuple[int, ...]:
+    """The result of the kernel in a new process, and whether it came from the cache."""
     code = "from pipelines.outer import size; print(size(), len(size.stats.cache_hits))"
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"} | variables
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= variables | {"PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True, timeout=120
     )
@@ -47,7 +51,7 @@ def _caches(root: Path) -> list[Path]:
     return sorted((root / "pipelines" / "__pycache__").glob("kernels-*"))
 
 
-def test_a_constant_changed_in_another_file_is_noticed_and_caches_that_nobody_used_for_weeks_are_removed(tmp_path):
+def test_a_changed_constant_in_another_file_recompiles_and_unused_caches_are_removed(tmp_path):
     _package(tmp_path, 5)
     assert _run(tmp_path) == (5, 0)
     (used,) = _caches(tmp_path)
@@ -56,34 +60,34 @@ def test_a_constant_changed_in_another_file_is_noticed_and_caches_that_nobody_us
     month_ago = time.time() - 30 * 86400
     for folder in (used, old):
         os.utime(folder, (month_ago, month_ago))
-    assert _run(tmp_path) == (5, 1)  # which is a use
-    _package(tmp_path, 7)  # outer.py, which numba looks at, is as it was
+    assert _run(tmp_path) == (5, 1)  # this is a use
+    _package(tmp_path, 7)  # outer.py, the only file that numba checks, is unchanged
     assert _run(tmp_path) == (7, 0)
     assert used in _caches(tmp_path) and old not in _caches(tmp_path)
-    _package(tmp_path, 5)  # as after a look at another branch
+    _package(tmp_path, 5)  # as after a switch to another branch and back
     assert _run(tmp_path) == (5, 1)
 
 
-def _nowhere_else(root: Path) -> dict[str, str]:
-    """Variables for a process that can write neither beside the sources nor at home."""
-    (root / "pipelines" / "__pycache__").write_text("in the way")
+def _unwritable(root: Path) -> dict[str, str]:
+    """Variables for a process that can write neither beside the sources nor in the user's home."""
+    (root / "pipelines" / "__pycache__").write_text("a file with the name of the folder")
     (root / "temporary").mkdir()
     return {"XDG_CACHE_HOME": str(root / "pipelines" / "__init__.py"), "TMPDIR": str(root / "temporary")}
 
 
 def test_processes_share_one_temporary_cache(tmp_path):
     _package(tmp_path, 5)
-    variables = _nowhere_else(tmp_path)
+    variables = _unwritable(tmp_path)
     assert [_run(tmp_path, **variables) for _ in range(2)] == [(5, 0), (5, 1)]
     (folder,) = (tmp_path / "temporary").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("kind", ["open to all", "link"])
-def test_a_temporary_cache_that_others_can_write_to_is_not_believed(kind, tmp_path):
-    """What lies there is run as machine code."""
+@pytest.mark.parametrize("kind", ["writable for all", "link"])
+def test_a_temporary_cache_that_others_can_write_to_is_not_used(kind, tmp_path):
+    """Its files would be run as machine code."""
     _package(tmp_path, 5)
-    variables = _nowhere_else(tmp_path)
+    variables = _unwritable(tmp_path)
     (tmp_path / "elsewhere").mkdir(0o700)
     planted = tmp_path / "temporary" / f"roc-fixres-{os.getuid()}"
     if kind == "link":
@@ -95,15 +99,55 @@ def test_a_temporary_cache_that_others_can_write_to_is_not_believed(kind, tmp_pa
     assert list((tmp_path / "temporary").iterdir()) == [planted] and list(planted.iterdir()) == []
 
 
-def test_what_no_kernel_imports_changes_nothing(tmp_path):
-    _package(tmp_path, 5)
-    before = kernels.sources_digest(tmp_path / "pipelines")
-    (tmp_path / "pipelines" / "other.py").write_text("SIZE = 9\n")
-    assert kernels.sources_digest(tmp_path / "pipelines") == before
-    (tmp_path / "pipelines" / "inner.py").write_text("from pipelines.other import SIZE\n")
-    with_other = kernels.sources_digest(tmp_path / "pipelines")
-    (tmp_path / "pipelines" / "other.py").write_text("SIZE = 10\n")
-    assert len({before, with_other, kernels.sources_digest(tmp_path / "pipelines")}) == 3
+def test_the_digest_covers_the_files_that_kernels_import(tmp_path):
+    folder = _package(tmp_path, 5)
+    before = numba_cache.sources_digest(folder)
+    (folder / "other.py").write_text("SIZE = 9\n")
+    assert numba_cache.sources_digest(folder) == before
+    (folder / "inner.py").write_text("from pipelines.other import SIZE\n")
+    with_other = numba_cache.sources_digest(folder)
+    (folder / "other.py").write_text("SIZE = 10\n")
+    assert len({before, with_other, numba_cache.sources_digest(folder)}) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import pipelines.part.other as other", "from pipelines.part import other", "from pipelines.part import name"],
+)
+def test_every_kind_of_import_counts(line, tmp_path):
+    folder = _package(tmp_path, 5)
+    (folder / "part").mkdir()
+    (folder / "inner.py").write_text(f"{line}\n")
+    imported = folder / "part" / ("__init__.py" if line.endswith("name") else "other.py")
+    digests = set()
+    for text in ("name = 1\n", "name = 2\n"):
+        imported.write_text(text)
+        digests.add(numba_cache.sources_digest(folder))
+    assert len(digests) == 2
+
+
+def test_a_package_that_is_only_passed_through_does_not_count(tmp_path):
+    """`from pipelines.part.other import name` needs part/__init__.py, but no kernel is made of it."""
+    folder = _package(tmp_path, 5)
+    (folder / "part").mkdir()
+    (folder / "part" / "other.py").touch()
+    (folder / "inner.py").write_text("from pipelines.part.other import name\n")
+    before = numba_cache.sources_digest(folder)
+    (folder / "part" / "__init__.py").write_text('"""Another docstring."""\n')
+    (folder / "__init__.py").write_text('"""Another docstring."""\n')
+    assert numba_cache.sources_digest(folder) == before
+
+
+def test_the_projects_digest_covers_its_kernels_and_no_table_of_contents(monkeypatch):
+    """Editing an __init__.py or a file reader must not recompile all kernels, which takes a minute."""
+    package, texts, asked = Path(numba_cache.__file__).parents[1], {}, []
+    imported = numba_cache._imported
+    for file in package.rglob("*.py"):
+        texts[file.read_text()] = str(file.relative_to(package))
+    monkeypatch.setattr(numba_cache, "_imported", lambda source: asked.append(texts[source]) or imported(source))
+    numba_cache.sources_digest(package)
+    assert {"roc/layout.py", "roc/decoder/idct.py", "roc/decoder/vectors.py", "images/resampling.py"} <= set(asked)
+    assert not [name for name in asked if name.endswith("__init__.py") or name.startswith(("formats", "loaders"))]
 
 
 def test_the_users_cache_folder_is_used_and_not_emptied(tmp_path):
