@@ -55,7 +55,7 @@ def _ends(file: Path) -> bytes:
 def files_digest(source: FilesSource) -> str:
     """64 hex digits of the relative names, sizes and modification times of all images.
 
-    A missing file is no error here; the conversion reports it.
+    A missing file does not raise an error here; the conversion reports it.
     """
     digest = hashlib.sha256()
     for file in source.files:

@@ -41,7 +41,7 @@ def choose_engine(name: str, device: str, has_records: bool = True) -> EngineCho
         has_records: whether the data is stored, or will be, as RoC files.
     """
     if name != "auto":
-        return EngineChoice(name, f"engine {name}: as asked for")
+        return EngineChoice(name, f"engine {name}: as configured")
     if torch.device(device).type != "cuda":
         return EngineChoice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
     if not has_records:

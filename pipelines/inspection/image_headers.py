@@ -13,7 +13,7 @@ _SEED = 0
 
 
 class Headers(NamedTuple):
-    """What the headers of some images say.
+    """Headers of some images.
 
     Attributes:
         sizes: int64 (N, 2), height and width in pixels.

@@ -118,7 +118,7 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
     yield folder, files
     for inner in (os.path.join(folder, name) for name in folders):
         if os.path.islink(inner) and os.path.realpath(inner) in map(os.path.realpath, (folder, *Path(folder).parents)):
-            raise InputError(f"{inner} leads back to a folder that it lies in; remove the link")
+            raise InputError(f"{inner} links to a folder that contains it; remove the link")
         yield from _walk(inner)
 
 

@@ -18,7 +18,7 @@ from pipelines.sources.relabel import RelabeledSource, read_class_list
 from pipelines.sources.splits import SPLITS, select_shards, split_subfolder
 from pipelines.spec import InputError, Source
 
-# Kinds whose splits may lie in subfolders train/ and val/.
+# Kinds whose splits may be subfolders train/ and val/.
 _SPLIT_BY_FOLDER = ("folder", "flat", "imagenet_v2", "webdataset", "parquet")
 _WITH_VAL_LABELS = ("ilsvrc", "flat", "kaggle")
 

@@ -24,7 +24,7 @@ def split_subfolder(path: Path, split: str) -> Path | None:
 
 
 def select_shards(path: Path, files: Sequence[Path], split: str | None) -> list[Path]:
-    """The shards of one split, sorted. If their names tell how many there are, all must exist.
+    """The shards of one split, sorted. If their names contain the total, all must exist.
 
     Args:
         path: the folder, or the only file.

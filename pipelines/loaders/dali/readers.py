@@ -157,9 +157,7 @@ def _checked_index(shard: Path) -> str:
     with open(index) as file:
         file.readline()
         if " index " not in file.readline():
-            raise InputError(
-                f"{shard} has no .index members, which engine='dali' needs to tell samples apart; {remedy}"
-            )
+            raise InputError(f"{shard} has no .index members, which engine='dali' needs to identify samples; {remedy}")
     return str(index)
 
 

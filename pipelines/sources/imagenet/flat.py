@@ -14,14 +14,7 @@ from pipelines.spec import InputError
 
 
 class FlatSource(FilesSource):
-    """The unpacked val images of ILSVRC2012 as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name.
-
-    Attributes:
-        path: the folder.
-        classes: the synsets that occur, sorted.
-        labels: int64 (N,).
-        files: path of each image.
-    """
+    """The unpacked val images of ILSVRC2012 as a `pipelines.spec.Source`, ordered by class, then name."""
 
     def __init__(self, path: str | Path, val_labels: str | Path | None = None) -> None:
         """Lists the images.

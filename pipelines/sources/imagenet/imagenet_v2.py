@@ -19,10 +19,7 @@ class ImageNetV2Source(FilesSource):
     """Class folders "0", "1", ... as a `pipelines.spec.Source`.
 
     Attributes:
-        path: the folder.
         classes: the 1000 synsets if there are exactly 1000 folders, else "0", "1", ...
-        labels: int64 (N,).
-        files: path of each image.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -18,14 +18,7 @@ _MAX_NAMES_BYTES = 16 << 20
 
 
 class KaggleSource(FilesSource):
-    """One split of Kaggle's layout as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name.
-
-    Attributes:
-        path: the folder of the split's images.
-        classes: the synsets that occur, sorted.
-        labels: int64 (N,).
-        files: path of each image.
-    """
+    """One split of Kaggle's layout as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name."""
 
     def __init__(self, path: str | Path, split: str | None = None, val_labels: str | Path | None = None) -> None:
         """Lists the images.
@@ -80,7 +73,7 @@ def _val(folder: Path, table: Path) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def _read_names(path: Path) -> dict[str, str]:
-    """Names by synset, from lines such as `n01440764 tench, Tinca tinca`; empty if there is no such file."""
+    """Names by synset, from lines such as `n01440764 tench, Tinca tinca`; empty if the file is missing."""
     if not path.is_file():
         return {}
     with open(path, "rb") as file:

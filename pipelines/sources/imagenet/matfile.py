@@ -12,7 +12,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,23 +24,15 @@ _MAX_BYTES = 64 << 20  # uncompressed; the devkit's file has about 1 MB
 _MAX_ROWS = 100_000
 _MAX_FIELDS = 100
 
+_Element = tuple[int, memoryview]  # type and data
 
-class MatError(ValueError):
+
+class MatError(Exception):
     """The bytes are not a MATLAB 5 file with the wanted table."""
 
 
-class _Element(NamedTuple):
-    type: int
-    data: memoryview
-
-
 def read_structs(data: bytes, variable: str, fields: Sequence[str]) -> list[tuple[str | float | None, ...]]:
-    """Reads the given fields of each element of a struct array.
-
-    Args:
-        data: the whole file.
-        variable: name of the struct array.
-        fields: names of its fields.
+    """Reads the given fields of each element of the struct array `variable`.
 
     Returns:
         A row for each struct. Texts are str, single numbers are float, everything else is None.
@@ -51,17 +42,13 @@ def read_structs(data: bytes, variable: str, fields: Sequence[str]) -> list[tupl
     """
     if len(data) < _HEADER or data[126:128] not in (b"IM", b"MI"):
         raise MatError("not a MATLAB 5 file")
-    reader = _Reader("<" if data[126:128] == b"IM" else ">")
+    order = "<" if data[126:128] == b"IM" else ">"
     try:
-        for element in reader.elements(memoryview(data)[_HEADER:]):
-            if element.type == _COMPRESSED:
-                element = next(reader.elements(_inflate(element.data)), element)
-            if element.type == _MATRIX:
-                rows = reader.rows(element.data, variable, fields)
-                if rows is not None:
-                    return rows
-    except MatError:
-        raise
+        for kind, content in _elements(memoryview(data)[_HEADER:], order):
+            if kind == _COMPRESSED:
+                kind, content = next(_elements(_inflate(content), order), (kind, content))
+            if kind == _MATRIX and (rows := _rows(content, order, variable, fields)) is not None:
+                return rows
     except (struct.error, zlib.error, ValueError, IndexError) as error:
         raise MatError(f"damaged: {error or 'it ends early'}") from None
     raise MatError(f"no variable {variable!r}")
@@ -75,6 +62,25 @@ def _inflate(data: memoryview) -> memoryview:
     return memoryview(unpacked)
 
 
+def _elements(data: memoryview, order: str) -> Iterator[_Element]:
+    """Yields the consecutive elements of `data` in byte order "<" or ">"."""
+    position = 0
+    while position < len(data):
+        (word,) = struct.unpack_from(f"{order}I", data, position)
+        if word >> 16:  # a small element: type, size and data in eight bytes
+            kind, size, start, end = word & 0xFFFF, word >> 16, position + 4, position + 8
+            if size > 4:
+                raise MatError(f"damaged: a small element of {size} bytes")
+        else:
+            kind, size = struct.unpack_from(f"{order}II", data, position)
+            start = position + 8
+            end = start + size if kind == _COMPRESSED else start + -(-size // 8) * 8
+        if start + size > len(data):
+            raise MatError("damaged: it ends early")
+        yield kind, data[start : start + size]
+        position = end
+
+
 def _take(elements: Iterator[_Element], num: int) -> list[_Element]:
     taken = list(islice(elements, num))
     if len(taken) < num:
@@ -82,70 +88,43 @@ def _take(elements: Iterator[_Element], num: int) -> list[_Element]:
     return taken
 
 
-class _Reader:
-    """Parses elements of one byte order ("<" or ">")."""
-
-    def __init__(self, order: str) -> None:
-        self._order = order
-
-    def elements(self, data: memoryview) -> Iterator[_Element]:
-        """Yields the consecutive elements of `data`."""
-        position = 0
-        while position < len(data):
-            (word,) = struct.unpack_from(f"{self._order}I", data, position)
-            if word >> 16:  # a small element: type, size and data in eight bytes
-                kind, size, start, end = word & 0xFFFF, word >> 16, position + 4, position + 8
-                if size > 4:
-                    raise MatError(f"damaged: a small element of {size} bytes")
-            else:
-                kind, size = struct.unpack_from(f"{self._order}II", data, position)
-                start = position + 8
-                end = start + size if kind == _COMPRESSED else start + -(-size // 8) * 8
-            if start + size > len(data):
-                raise MatError("damaged: it ends early")
-            yield _Element(kind, data[start : start + size])
-            position = end
-
-    def rows(self, matrix: memoryview, variable: str, fields: Sequence[str]) -> list[tuple] | None:
-        """The rows of a matrix, or None if it is another variable."""
-        parts = self.elements(matrix)
-        flags, dimensions, name = _take(parts, 3)
-        if bytes(name.data) != variable.encode():
-            return None
-        if self._class(flags) != _STRUCT_CLASS:
-            raise MatError(f"{variable!r} is not a struct array")
-        names = self._field_names(*_take(parts, 2))
-        missing = [field for field in fields if field not in names]
-        if missing:
-            raise MatError(f"{variable!r} has no field {missing[0]!r}")
-        num = math.prod(np.frombuffer(dimensions.data, f"{self._order}i4").tolist())
-        if not 0 <= num <= _MAX_ROWS:
-            raise MatError(f"{variable!r} has {num} rows")
-        structs = (dict(zip(names, _take(parts, len(names)), strict=True)) for _ in range(num))
-        return [tuple(self._value(cells[field]) for field in fields) for cells in structs]
-
-    def _field_names(self, length: _Element, names: _Element) -> list[str]:
-        (size,) = struct.unpack_from(f"{self._order}i", length.data)
-        if size < 1 or len(names.data) > size * _MAX_FIELDS:
-            raise MatError("damaged: its field names are invalid")
-        text = bytes(names.data)
-        return [text[i : i + size].split(b"\0")[0].decode("latin-1") for i in range(0, len(text), size)]
-
-    def _value(self, cell: _Element) -> str | float | None:
-        """A text or a single number."""
-        if cell.type != _MATRIX or not len(cell.data):
-            return None
-        flags, _, _, content = _take(self.elements(cell.data), 4)
-        kind = self._class(flags)
-        if kind == _CHAR_CLASS and content.type in _TEXT_ENCODINGS:
-            encoding = _TEXT_ENCODINGS[content.type]
-            byte_order = {"<": "-le", ">": "-be"}[self._order] if encoding == "utf-16" else ""
-            return bytes(content.data).decode(encoding + byte_order)
-        if kind in _NUMBER_CLASSES and content.type in _NUMBER_TYPES:
-            dtype = np.dtype(f"{self._order}{_NUMBER_TYPES[content.type]}")
-            return float(np.frombuffer(content.data, dtype)[0]) if len(content.data) == dtype.itemsize else None
+def _rows(matrix: memoryview, order: str, variable: str, fields: Sequence[str]) -> list[tuple] | None:
+    """The rows of a matrix, or None if it is another variable."""
+    parts = _elements(matrix, order)
+    (_, flags), (_, dimensions), (_, name) = _take(parts, 3)
+    if bytes(name) != variable.encode():
         return None
+    if _class(flags, order) != _STRUCT_CLASS:
+        raise MatError(f"{variable!r} is not a struct array")
+    (_, length), (_, text) = _take(parts, 2)
+    (size,) = struct.unpack_from(f"{order}i", length)
+    if size < 1 or len(text) > size * _MAX_FIELDS:
+        raise MatError("damaged: its field names are invalid")
+    names = [bytes(text[i : i + size]).split(b"\0")[0].decode("latin-1") for i in range(0, len(text), size)]
+    if missing := [field for field in fields if field not in names]:
+        raise MatError(f"{variable!r} has no field {missing[0]!r}")
+    num = math.prod(np.frombuffer(dimensions, f"{order}i4").tolist())
+    if not 0 <= num <= _MAX_ROWS:
+        raise MatError(f"{variable!r} has {num} rows")
+    structs = (dict(zip(names, _take(parts, len(names)), strict=True)) for _ in range(num))
+    return [tuple(_value(*cells[field], order) for field in fields) for cells in structs]
 
-    def _class(self, flags: _Element) -> int:
-        (word,) = struct.unpack_from(f"{self._order}I", flags.data)
-        return word & 0xFF
+
+def _value(kind: int, cell: memoryview, order: str) -> str | float | None:
+    """A text or a single number."""
+    if kind != _MATRIX or not len(cell):
+        return None
+    (_, flags), _, _, (content_type, content) = _take(_elements(cell, order), 4)
+    if _class(flags, order) == _CHAR_CLASS and content_type in _TEXT_ENCODINGS:
+        encoding = _TEXT_ENCODINGS[content_type]
+        byte_order = {"<": "-le", ">": "-be"}[order] if encoding == "utf-16" else ""
+        return bytes(content).decode(encoding + byte_order)
+    if _class(flags, order) in _NUMBER_CLASSES and content_type in _NUMBER_TYPES:
+        dtype = np.dtype(f"{order}{_NUMBER_TYPES[content_type]}")
+        return float(np.frombuffer(content, dtype)[0]) if len(content) == dtype.itemsize else None
+    return None
+
+
+def _class(flags: memoryview, order: str) -> int:
+    (word,) = struct.unpack_from(f"{order}I", flags)
+    return word & 0xFF

@@ -188,7 +188,7 @@ def test_resuming_gives_exactly_the_rest(way, opened, stored) -> None:
     rest = collect(fresh)
     assert rest.indices.tolist() == whole.indices[10:].tolist()
     assert len(fresh) == 5 and rest.batch_sizes == [5, 5, 4]
-    if way != ("dali", "folder"):  # new crops there, as its docstring says
+    if way != ("dali", "folder"):  # this engine draws new crops
         assert (rest.images == whole.images[10:]).all()
     assert fresh.state_dict()["position"] == 24
     assert sorted(collect(fresh).indices.tolist()) == list(range(24))  # the next epoch is whole again

@@ -55,12 +55,12 @@ def test_batches_are_those_of_the_cpu(
     if not is_installed(engine):
         pytest.skip(f"{engine} is not installed")
     if crop is TRAIN and engine in ("ffcv", "dali"):
-        pytest.skip("it draws crops of its own")
+        pytest.skip("it draws its own crops")
     settings = {"crop": crop, "shuffle": True, "num_workers": 2, "min_zoom": float("inf")}
     there, here = (epochs(engine, stored[kind], device=place, **settings) for place in (device, "cpu"))
     assert len(there) == len(here) == 2 * 5 * 3
     for number, (one, other) in enumerate(zip(there, here, strict=True)):
         if number % 3 or (engine, kind) in HOST:
             assert np.array_equal(one, other)
-        else:  # nvJPEG has an inverse transform of its own
+        else:  # nvJPEG's inverse transform differs
             assert np.abs(one.astype(int) - other).mean() < 2

@@ -38,7 +38,7 @@ def test_an_abandoned_iteration_ends_its_thread(stored: Path) -> None:
             assert len(threads()) == 1
             break
         assert threads() == []
-        assert loader.state_dict()["position"] == 5  # of what was handed out
+        assert loader.state_dict()["position"] == 5  # samples delivered
 
 
 def test_an_unclosed_loader_is_freed_with_its_last_reference(stored: Path) -> None:
@@ -134,7 +134,7 @@ def test_replacements_are_those_of_the_running_epoch(engine: str, tmp_path: Path
     assert (indices[order != bad] == order[order != bad]).all() and indices[-2] != bad
     with open_loader(engine, config(path, **settings)) as loader:
         again = list(loader)
-    if engine != "dali":  # whose pipeline draws other crops once it was built anew
+    if engine != "dali":  # its pipeline draws other crops after a rebuild
         assert (again[-1].images[-2] == seen[-1].images[-2]).all()
 
 

@@ -4,7 +4,7 @@ The data is made here from an integer formula. The literals were computed by com
 They may change when crops, pixels or the RoC format change on purpose; the CHANGELOG then says so. They may also change
 with Pillow's libjpeg-turbo, which writes and decodes the source files: `test_source_files` fails then, too. Compute new
 literals with the commit before the change. The digests of engines torch, roc-dali and dali-slice hold for the versions
-of Pillow and DALI that stand beside them; with other versions these tests are skipped.
+of Pillow and DALI given here; with other versions these tests are skipped.
 """
 
 from __future__ import annotations

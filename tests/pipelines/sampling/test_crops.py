@@ -155,7 +155,7 @@ def test_training_crop_is_resized_crop() -> None:
 
 
 def shifts(crop: ShiftCrop, size: tuple[int, int], resolution: int, num: int = NUM) -> tuple[np.ndarray, int]:
-    """Left edges in pixels of the resized image, and how many pixels it has beside the crop."""
+    """Left edges in pixels of the resized image, and the number of pixels outside the crop."""
     found = shifted_boxes(crop, 5, 2, np.arange(num), np.tile(size, (num, 1)), resolution)
     centered = center_boxes(EvalCrop(crop.crop_pct), np.array([size]), resolution)[0]
     assert (found[:, [0, 2, 3]] == centered[[0, 2, 3]]).all()  # only x differs

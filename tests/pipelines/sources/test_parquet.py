@@ -81,7 +81,7 @@ def test_splits_named_as_on_the_hub(train: Photos, val: Photos, tmp_path: Path) 
     refused(tmp_path / "x", r"several splits \(test, train, val\); choose one with --split")
     refused(tmp_path / "x", "the label -1 in every row", split="test")
     one = tmp_path / "x" / "data" / "train-00001-of-00003.parquet"
-    alone = open_source(one)  # asked for by name, so it may be one of three
+    alone = open_source(one)  # a named file may be one of three
     assert [alone.read(i) for i in range(len(alone))] == [data for _, data in stored(train)[8:16]]
     one.rename(tmp_path / "alone.parquet")
     refused(tmp_path / "alone.parquet", "has no shards of the split 'val', only no split", split="val")
