@@ -1,4 +1,4 @@
-"""The words on which data and learning agree: crops, batches, the loader protocol. Nothing here decodes or trains."""
+"""Shared types of the data path and the training code: errors, crops, configurations, batches, protocols."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 import numpy as np
 
 if TYPE_CHECKING:
-    import torch  # 4 s, which conversion can do without
+    import torch  # takes 4 s, and conversion does not need it
 
 # RGB channel statistics of ImageNet in [0, 1], as torchvision and timm use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Measured: 10 to 17 % fewer pixels decoded than at 0.9 for 0.5 dB, above 31 dB in 19 of 20 crops (benchmarks/LOG.md).
+# Decodes 10 to 17 % fewer pixels than 0.9 and costs 0.5 dB; 19 of 20 crops are above 31 dB (benchmarks/LOG.md).
 MIN_ZOOM = 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
 
 
 class InputError(ValueError):
-    """A user's mistake or bad data. The text is one line: what is wrong, where, and the remedy.
+    """A user's mistake or bad data. The message is one line: what is wrong, where, and the remedy.
 
-    File names may hold characters that break the line or steer the terminal; they are written as escapes.
+    Characters of file names that would break the line or control the terminal are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -33,7 +33,7 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """`text` with escapes for what cannot be printed; lone surrogates, bytes of names that are not UTF-8, stay."""
+    """`text` with unprintable characters escaped. Lone surrogates (bytes of names that are not UTF-8) are kept."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
@@ -55,7 +55,7 @@ class BadSampleError(InputError):
         self.index = index
 
     def __reduce__(self) -> tuple:
-        # An exception is pickled on its way out of a worker process; the default would call __init__ without index.
+        # Exceptions of worker processes are pickled; the default would call __init__ without the index.
         return type(self), (str(self), self.index)
 
 
@@ -73,9 +73,9 @@ class TrainCrop:
     """RandomResizedCrop with torchvision's semantics, then a horizontal flip."""
 
     scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's area as a share of the image's area."""
+    """Range of the crop's area as a fraction of the image's area."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's width over height; drawn log-uniformly."""
+    """Range of the crop's aspect ratio, width over height; sampled log-uniformly."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
 
@@ -89,24 +89,24 @@ class TrainCrop:
 
 @dataclass(frozen=True)
 class EvalCrop:
-    """Center crop as timm tests: short side resized to floor(resolution / crop_pct), then the center square."""
+    """timm's center crop: the short side resized to floor(resolution / crop_pct), then the center square."""
 
     crop_pct: float = 0.875
     """Side of the center crop over the resized short side, in (0, 1]."""
     hflip: float = 0.0
-    """Probability of a horizontal flip; above 0 only while fine-tuning (FixRes, section 4)."""
+    """Probability of a horizontal flip; above 0 in fine-tuning only (FixRes, section 4)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_pct <= 1:
-            raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is ImageNet's custom")
+            raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is usual for ImageNet")
         _check_share("hflip", self.hflip, low=0.0)
 
 
 @dataclass(frozen=True)
 class ShiftCrop:
-    """As `EvalCrop`, but the square is shifted sideways by chance, then flipped (FixRes's fine-tuning "test DA2").
+    """As `EvalCrop`, but with a random horizontal shift and flip (FixRes's fine-tuning "test DA2").
 
-    The square stays inside the resized image, at whole pixels of it; top and bottom are cut as in testing.
+    The square stays inside the resized image, at whole pixels of it. Its vertical position is the center.
     """
 
     crop_pct: float = 0.875
@@ -115,7 +115,7 @@ class ShiftCrop:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        EvalCrop(self.crop_pct, self.hflip)  # the same checks
+        EvalCrop(self.crop_pct, self.hflip)  # makes the same checks
 
 
 Crop = TrainCrop | EvalCrop | ShiftCrop
@@ -127,28 +127,28 @@ def _check_share(name: str, value: float, low: float) -> None:
 
 
 def check_resolution(resolution: int) -> int:
-    """Returns `resolution` (pixels) if it is one a loader can deliver, else raises InputError."""
+    """Returns `resolution` in pixels if loaders support it, else raises InputError."""
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise InputError(f"resolution={resolution} is impossible; use {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels")
+        raise InputError(f"resolution={resolution} is not supported; use {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels")
     return int(resolution)
 
 
 @dataclass(frozen=True)
 class DALIOptions:
-    """How engine `roc-dali` uses DALI. The last four are for a GPU alone; their defaults are DALI's own."""
+    """How engine `roc-dali` uses DALI. The last four apply to GPUs only; their defaults are DALI's."""
 
     batches_ahead: int = 3
-    """Batches cut and waiting beside those inside DALI."""
+    """Batches that are cut out and wait for DALI."""
     prefetch: int = 2
-    """Batches inside DALI: one comes out while the next is decoded. Each costs its images' memory on the device."""
+    """Batches inside DALI: one is delivered while the next is decoded. Each takes its images' memory on the device."""
     hw_decoder_load: float = 0.65
-    """Share of the images for the GPU's JPEG engine (A100, H100, H200), in [0, 1]; the rest is decoded by kernels."""
+    """Fraction of the images for the GPU's JPEG engine (A100, H100, H200), in [0, 1]; kernels decode the others."""
     device_memory_padding: int = 16 << 20
-    """Bytes that each thread's decoder allocates on the GPU at the start, so that it need not grow later."""
+    """Bytes that each thread's decoder allocates on the GPU at the start, so that it does not grow later."""
     host_memory_padding: int = 8 << 20
-    """The same in pinned host memory, twice for each thread."""
+    """The same in pinned host memory, twice per thread."""
     preallocate_side: int = 0
-    """Height and width in pixels for which the JPEG engine's memory is made at the start; 0 lets it grow."""
+    """Height and width in pixels for which the JPEG engine allocates memory at the start; 0 lets it grow."""
 
     def __post_init__(self) -> None:
         for name in ("batches_ahead", "prefetch"):
@@ -162,27 +162,27 @@ class DALIOptions:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, read by which engine."""
+    """Which images are read, and by which engine."""
 
     path: str = "scenes"
-    """A folder of photographs (train/ and val/, or class folders to split), one with train.beton and val.beton, or
-    "scenes", or "imagenette"."""
+    """A folder of images (train/ and val/, or class folders to split), a folder with train.beton and val.beton, or
+    "scenes" (synthetic), or "imagenette"."""
     engine: str = "auto"
     """One of pipelines.loaders.ENGINES, or "auto"."""
     work_dir: Path = Path("data")
-    """Where generated, downloaded, split and converted data is kept for the next run."""
+    """Folder for generated, downloaded, split and converted data, which later runs use again."""
     seed: int = 0
-    """Seeds the scenes and the split that we make; not the run's seed, so that runs with other seeds share the data."""
+    """Seeds the synthetic scenes and the train/val split. Not the run's seed: runs with other seeds share the data."""
     num_workers: int = 2
     """Worker processes or threads of each loader."""
     max_side: int = 500
-    """Longest side of a stored image in pixels when converting."""
+    """Longest side of a stored image in pixels, in conversions."""
     quality: int = 90
-    """JPEG quality of re-encoded images when converting."""
+    """JPEG quality of re-encoded images, in conversions."""
     on_bad: Literal["stop", "replace"] = "stop"
     """A bad sample stops the run, or is counted and replaced by the next good one."""
     min_zoom: float = MIN_ZOOM
-    """How far RoC records may be reduced, see LoaderConfig."""
+    """Which level of a RoC record is decoded, see LoaderConfig."""
     dali: DALIOptions = DALIOptions()
     """Settings of engine roc-dali."""
 
@@ -192,39 +192,39 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What a loader delivers. The engine decides how.
+    """What a loader delivers, whatever the engine.
 
-    Training loaders set `shuffle` and `drop_last`; evaluation loaders leave both off and see each index once over all
+    Training loaders set `shuffle` and `drop_last`. Evaluation loaders set neither and see each index once over all
     ranks.
     """
 
     path: Path
     """An ImageFolder, a .beton file, or a folder of webdataset shards."""
     crop: Crop
-    """Which part of each image is seen."""
+    """How the crop of each image is chosen."""
     resolution: int
     """Side of the square output in pixels; `set_resolution` changes it."""
     batch_size: int
     """Images per batch on this rank."""
     shuffle: bool = False
-    """Reorder the samples each epoch."""
+    """Shuffle the samples in each epoch."""
     drop_last: bool = False
-    """Leave out the last batch if it is short."""
+    """Drop the last batch if it is shorter."""
     seed: int = 0
-    """Seeds order, crops and flips together with epoch and index."""
+    """Seeds order, crops and flips, together with epoch and index."""
     num_workers: int = 2
-    """Worker processes or threads on this rank; 0 decodes in the calling thread where the engine allows it."""
+    """Worker processes or threads on this rank; 0 decodes in the calling thread if the engine supports it."""
     rank: int = 0
-    """This process among `world_size`."""
+    """Number of this process, in [0, world_size)."""
     world_size: int = 1
     """Number of processes that share the data."""
     device: str = "cpu"
-    """Where batches arrive: "cpu" or "cuda[:n]"."""
+    """Device of the batches: "cpu" or "cuda[:n]"."""
     on_bad: Literal["stop", "replace"] = "stop"
     """A bad sample stops the run, or is counted and replaced by the next good one."""
     min_zoom: float = MIN_ZOOM
-    """RoC records only: a coarser level serves a crop if the crop still has this many times the output's pixels a side
-    there. Higher is finer and slower; infinity decodes full levels only."""
+    """RoC records only: a crop is decoded from a coarser level if its sides there are at least this many times those
+    of the output. Higher is finer and slower; infinity decodes full levels only."""
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
 
@@ -252,7 +252,7 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalized.
         labels: int64 (B,), class numbers.
-        indices: int64 (B,), positions in the data set; -1 where the engine cannot tell.
+        indices: int64 (B,), positions in the data set; -1 if the engine does not provide them.
     """
 
     images: torch.Tensor
@@ -262,15 +262,15 @@ class Batch(NamedTuple):
 
 @dataclass
 class Counters:
-    """What a loader has done since it was opened. None where the engine does not tell."""
+    """What a loader has done since it was opened. None if the engine does not count it."""
 
     num_images: int = 0
     bytes_read: int | None = 0
     """Encoded bytes of the samples read."""
     pixels_decoded: int | None = 0
-    """Pixels that came out of the JPEG decoder."""
+    """Pixels decoded from JPEGs."""
     wait_seconds: float = 0.0
-    """Time the consumer stood waiting for the next batch."""
+    """Time that the consumer waited for batches."""
     num_bad_samples: int = 0
     bad_samples: list[str] = field(default_factory=list)
     """A line for each bad sample that was replaced."""
@@ -281,7 +281,7 @@ class Source(Protocol):
     """Stored images with random access, as encoded bytes."""
 
     classes: tuple[str, ...]
-    """Class names in label order: sorted, as torchvision's ImageFolder."""
+    """Class names in label order: sorted, as in torchvision's ImageFolder."""
     labels: np.ndarray
     """int64 (N,), in [0, len(classes))."""
 
@@ -292,13 +292,13 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What a person needs to find sample `index`: the file, and the member or number in it."""
+        """Where sample `index` is, for messages: the file, and the member or number in it."""
         ...
 
 
 @runtime_checkable
 class Loader(Protocol):
-    """One engine's stream of batches. Iterating gives one epoch; `set_epoch` chooses which."""
+    """An engine's stream of batches. One iteration gives one epoch; `set_epoch` chooses which."""
 
     classes: tuple[str, ...]
     num_samples: int
@@ -311,31 +311,31 @@ class Loader(Protocol):
     """True if order, boxes and flips are those of `pipelines.sampling.crops`; False if the engine draws its own."""
 
     def __len__(self) -> int:
-        """Batches this rank gets in a whole epoch."""
+        """Number of batches of this rank in a whole epoch."""
         ...
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the current epoch, from where `load_state_dict` left it, else from its start."""
+        """The batches of the current epoch, from its start or the position of `load_state_dict`."""
         ...
 
     def index_batches(self) -> Iterator[np.ndarray]:
-        """int64 (B,) each: what a whole current epoch asks for, batch by batch, without reading any image."""
+        """int64 (B,) each: the indices of the current epoch's batches, without reading any image."""
         ...
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the next iteration delivers."""
+        """Sets the epoch of the next iteration."""
         ...
 
     def set_resolution(self, resolution: int) -> None:
-        """Output side in pixels from the next iteration on, without rebuilding the engine."""
+        """Sets the output side in pixels from the next iteration on, without rebuilding the engine."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and the number of samples (over all ranks) that iteration has handed out in it."""
+        """The epoch and the number of samples delivered in it over all ranks."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration continue there."""
+        """Makes the next iteration continue at that state."""
         ...
 
     def close(self) -> None:
@@ -344,6 +344,6 @@ class Loader(Protocol):
 
 
 class OpenLoader(Protocol):
-    """What learning code is handed to get its data: a bound engine, told split and config."""
+    """Opens a loader of one split; passed to training code, with engine and data set already chosen."""
 
     def __call__(self, split: Literal["train", "val"], **config: Any) -> Loader: ...

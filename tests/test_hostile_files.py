@@ -1,4 +1,4 @@
-"""No damaged file ends in anything but a result or one line, none that holds code runs it."""
+"""A damaged file gives a result or an error of one line; code in a file is never executed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.fixres.conftest import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # of damaged files
 
-# Each opener gets a valid file with some bytes changed or its end cut off.
+# Each reader gets valid files with changed bytes or a missing end.
 
 BORDERS = np.array([0, 1, 127, 128, 255, 1 << 31, (1 << 31) - 1, (1 << 63) - 1], np.uint64)
 
 
 def mutants(data: bytes, num: int, seed: int = 0) -> Iterator[bytes]:
-    """Damaged copies: cut anywhere, single bytes changed, numbers at the borders of what fits, pieces moved."""
+    """Damaged copies: truncated, with single bytes changed, numbers near limits, parts removed or repeated."""
     rng = np.random.default_rng(seed)
     yield from (b"", data[:1], data[:-1], data + b"\0")
     for _ in range(num):
@@ -61,7 +61,7 @@ def mutants(data: bytes, num: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def repacked(archive: bytes, num: int, seed: int = 0) -> Iterator[bytes]:
-    """Damage beneath the archive's checksums: mutants of its pickle, packed anew as a valid zip file."""
+    """Damage that the archive's checksums do not reveal: mutants of its pickle in a valid zip file."""
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         members = {name: file.read(name) for name in file.namelist()}
     (target,) = (name for name in members if name.endswith("/data.pkl"))
@@ -75,9 +75,9 @@ def repacked(archive: bytes, num: int, seed: int = 0) -> Iterator[bytes]:
 
 @pytest.fixture
 def _little_memory() -> Iterator[None]:
-    """What a damaged number asks for beyond 5 GiB fails, and is noticed by `survive`.
+    """Limits memory, so that `survive` notices damaged numbers that request more than 5 GiB.
 
-    Python reserves, but does not fill, what a pickled string's length of 32 bits asks for: up to 4 GiB.
+    Python reserves up to 4 GiB, without filling them, for a pickled string with a length of 32 bits.
     """
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     old = resource.getrlimit(resource.RLIMIT_AS)
@@ -87,7 +87,7 @@ def _little_memory() -> Iterator[None]:
 
 
 def survive(path: Path, damaged: Iterator[bytes], use: Callable[[], object]) -> tuple[int, int]:
-    """How many damaged files gave a result and how many a line; anything else fails."""
+    """Counts the damaged files that gave a result, and those that gave an error of one line; all others fail."""
     num_used = num_refused = 0
     for number, data in enumerate(damaged):
         path.write_bytes(data)
@@ -123,7 +123,7 @@ def test_our_checkpoints(net: nn.Module, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_little_memory")
 def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None:
-    """Values of the wrong kind, which no damage of bytes would hit upon."""
+    """Values of wrong types, which changed bytes would hardly produce."""
     path = tmp_path / "net.pt"
     info = asdict(CheckpointInfo(TINY.name, TINY.kwargs, ("a", "b"), 64, 96, 0.9))
     wrong = [None, -1, 1 << 40, 1e308, "x", b"x", [], {}, (), [None], ["a", 3], {"x": 1}, torch.zeros(2), True]
@@ -143,7 +143,7 @@ def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("_little_memory")
-def test_states(tmp_path: Path) -> None:
+def test_training_checkpoints(tmp_path: Path) -> None:
     files = StateFiles(tmp_path, keep=1)
     path = files.write(3, {"a": torch.zeros(50), "b": [1, "x", None, (2.5, True)]})
     whole = path.read_bytes()
@@ -164,7 +164,7 @@ def test_states(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_little_memory")
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_of_others(suffix: str, net: nn.Module, tmp_path: Path) -> None:
+def test_third_party_weights(suffix: str, net: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
     weights = {name: value.contiguous() for name, value in list(net.state_dict().items())[:12]}
     save_file(weights, path) if suffix == ".safetensors" else torch.save({"model": weights, "arch": "x"}, path)
@@ -179,7 +179,7 @@ def test_weights_of_others(suffix: str, net: nn.Module, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_little_memory")
-def test_weights_in_torchs_older_format(tmp_path: Path) -> None:
+def test_weights_in_the_older_format_of_torch(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save({"a": torch.zeros(20), "b": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
     used, refused = survive(path, mutants(path.read_bytes(), 600, seed=8), lambda: read_weights(path))

@@ -1,4 +1,4 @@
-"""No code of ours executes what a file says."""
+"""None of our modules executes code from data files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("pipelines", "fixres", "benchmarks", "tools")
 
-# What executes, or unpickles, whatever it is given.
+# Functions that execute or unpickle their input.
 FORBIDDEN = {
     *(f"yaml.{name}" for name in ("load", "load_all", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all")),
     *(f"{module}.{name}" for module in ("pickle", "marshal", "dill") for name in ("load", "loads", "Unpickler")),
@@ -20,7 +20,7 @@ FORBIDDEN = {
 
 
 def _parsed(text: str) -> ast.AST:
-    """Python 3.11 now and then fails here when another thread parses at the same time (its issue 106905)."""
+    """Python 3.11 sometimes fails here if another thread parses at the same time (its issue 106905)."""
     try:
         return ast.parse(text)
     except SystemError:
@@ -28,7 +28,7 @@ def _parsed(text: str) -> ast.AST:
 
 
 def offences(code: str) -> Iterator[str]:
-    """The dangerous calls in a module, by line number and name."""
+    """Line number and name of each dangerous call in a module."""
     tree = _parsed(code)
     names = dict(_imported(tree))
     for node in ast.walk(tree):
@@ -46,7 +46,7 @@ def offences(code: str) -> Iterator[str]:
 
 
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """What names in a module stand for: `import torch as t` gives ("t", "torch")."""
+    """The imported names of a module and their meaning: `import torch as t` gives ("t", "torch")."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for one in node.names:
@@ -56,7 +56,7 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _dotted(node: ast.AST, names: dict[str, str]) -> str:
-    """`np.load` as "numpy.load"; empty for what is no name, such as the method of a result."""
+    """`np.load` as "numpy.load"; empty if the node is not a name, such as the method of a result."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
     if isinstance(node, ast.Attribute) and (base := _dotted(node.value, names)):
@@ -69,7 +69,7 @@ def _is(node: ast.AST | None, value: bool) -> bool:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_nothing_executes_what_a_file_says(folder: str) -> None:
+def test_no_module_executes_code_from_files(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert len(files) > 10
     found = [f"{file.relative_to(ROOT)}, {offence}" for file in files for offence in offences(file.read_text())]
@@ -114,5 +114,5 @@ def test_the_checker_catches(code: str) -> None:
         "import subprocess\nsubprocess.run([x], shell=False)",
     ],
 )
-def test_the_checker_lets_pass(code: str) -> None:
+def test_the_checker_accepts(code: str) -> None:
     assert list(offences(code)) == []

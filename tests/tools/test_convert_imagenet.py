@@ -1,4 +1,4 @@
-"""The converter's command line: kinds, splits and class lists, and how it ends."""
+"""The converter's command line: kinds, splits, class lists and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.convert_imagenet import main
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Exit code."""
+    """Runs the command; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["tools/convert_imagenet.py", *map(str, arguments)])
     try:
         run(main)
@@ -70,7 +70,7 @@ def test_mistakes_end_in_one_line(
     assert not (tmp_path / "y.beton").exists()
 
 
-def test_what_is_no_file_is_no_source(
+def test_devices_and_files_as_folders_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert call(monkeypatch, "/dev/null", tmp_path / "y.beton", "--format", "roc") == 2
@@ -82,8 +82,8 @@ def test_what_is_no_file_is_no_source(
     assert not list(tmp_path.glob("*.beton"))
 
 
-def test_names_that_are_no_text_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As escapes; most locales let Python print no others."""
+def test_undecodable_names_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As escapes; in most locales Python cannot print them otherwise."""
     folder = tmp_path / "photos" / os.fsdecode(b"caf\xe9")
     folder.mkdir(parents=True)
     (folder / "0.jpg").write_bytes(jpeg(coded_image(20, 30)))

@@ -1,4 +1,4 @@
-"""Conversion: what comes out, in which order, and how it ends when something is wrong."""
+"""Conversion: results, order, and errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipelines.conversion.task import ConversionConfig
 from pipelines.formats import beton_writer
 from pipelines.formats.beton_reader import BetonReader
 from pipelines.images.codec import decode_rgb, image_size
-from pipelines.runtime import atomic_files
+from pipelines.runtime import atomic_files, locks
 from pipelines.runtime.atomic_files import atomic_file, atomic_folder, resumable
 from pipelines.runtime.locks import acquire
 from pipelines.sources import open_source
@@ -41,7 +41,7 @@ FORMATS = ("ffcv", "webdataset")
 
 @pytest.fixture
 def damaged_folder(tmp_path: Path) -> Path:
-    """Forty images in two classes; 3 (truncated) and 31 (text) are unusable; shards would take 31 first."""
+    """Forty images in two classes; 3 (truncated) and 31 (text) are bad; shards have 31 before 3."""
     folder = write_coded_folder(tmp_path / "damaged", [(40, 50)] * 40)
     source = FolderSource(folder)
     Path(source.name(3)).write_bytes(source.read(3)[:-300])
@@ -51,7 +51,9 @@ def damaged_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("format", FORMATS)
-def test_jpegs_that_fit_arrive_byte_for_byte(format: str, num_workers: int, coded_folder: Path, tmp_path: Path) -> None:
+def test_jpegs_that_fit_are_copied_byte_for_byte(
+    format: str, num_workers: int, coded_folder: Path, tmp_path: Path
+) -> None:
     done = convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=num_workers, progress=False))
     source, stored = open_source(coded_folder), open_source(tmp_path / "x")
     assert stored.classes == source.classes and stored.labels.tolist() == source.labels.tolist()
@@ -61,7 +63,7 @@ def test_jpegs_that_fit_arrive_byte_for_byte(format: str, num_workers: int, code
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_shards_are_shuffled_and_equal_every_time(coded_folder: Path, tmp_path: Path) -> None:
+def test_shards_are_shuffled_and_reproducible(coded_folder: Path, tmp_path: Path) -> None:
     for name, num_workers in (("a", 0), ("b", 2)):
         convert(coded_folder, tmp_path / name, ConversionConfig("webdataset", num_workers=num_workers, progress=False))
     shard = (tmp_path / "a" / "shard-000000.tar").read_bytes()
@@ -97,7 +99,7 @@ def test_all_kinds_become_jpegs_that_fit(format: str, tmp_path: Path) -> None:
         assert stored.sizes.tolist() == [[200, 300]] * 3 + [[100, 300]]
 
 
-def test_converted_files_convert_again(coded_folder: Path, tmp_path: Path) -> None:
+def test_converted_files_can_be_converted(coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "a.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
     convert(tmp_path / "a.beton", tmp_path / "b", ConversionConfig("webdataset", num_workers=2, progress=False))
     convert(tmp_path / "b", tmp_path / "c.beton", ConversionConfig("ffcv", num_workers=2, progress=False))
@@ -106,9 +108,7 @@ def test_converted_files_convert_again(coded_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("format", FORMATS)
-def test_bad_samples_stop_with_the_whole_list(
-    format: str, num_workers: int, damaged_folder: Path, tmp_path: Path
-) -> None:
+def test_bad_samples_are_all_listed(format: str, num_workers: int, damaged_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         convert(damaged_folder, tmp_path / "x", ConversionConfig(format, num_workers=num_workers, progress=False))
     source, text = FolderSource(damaged_folder), str(caught.value)
@@ -133,7 +133,7 @@ def test_bad_samples_can_be_left_out(format: str, damaged_folder: Path, tmp_path
     assert len((tmp_path / "x.bad.txt").read_text().splitlines()) == 2
 
 
-def test_report_of_an_earlier_attempt_goes_away(damaged_folder: Path, tmp_path: Path) -> None:
+def test_the_report_of_an_earlier_attempt_is_removed(damaged_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         convert(damaged_folder, tmp_path / "x", ConversionConfig("ffcv", num_workers=0, progress=False))
     for number in (3, 31):
@@ -142,7 +142,7 @@ def test_report_of_an_earlier_attempt_goes_away(damaged_folder: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "x"]
 
 
-def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
+def test_only_bad_samples_are_an_error_even_with_skip(tmp_path: Path) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     (tmp_path / "in" / "a" / "1.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"1 of 1 samples cannot be used, the first is .*the file is empty"):
@@ -160,7 +160,7 @@ def test_nothing_usable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
         ({"source": "nowhere"}, "nowhere does not exist"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict[str, object], message: str, coded_folder: Path, tmp_path: Path) -> None:
+def test_wrong_options_are_named(change: dict[str, object], message: str, coded_folder: Path, tmp_path: Path) -> None:
     options = {"format": "ffcv", "progress": False} | change
     source = options.pop("source", coded_folder)
     with pytest.raises(InputError, match=message):
@@ -169,7 +169,7 @@ def test_wrong_arguments_are_named(change: dict[str, object], message: str, code
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tmp_path: Path) -> None:
+def test_an_existing_target_is_kept_without_overwrite(format: str, coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=0, progress=False))
     kept = open_source(tmp_path / "x").read(0)
     with pytest.raises(InputError, match="x exists; remove it"):
@@ -184,8 +184,8 @@ def test_existing_target_is_kept_unless_told(format: str, coded_folder: Path, tm
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tmp_path: Path) -> None:
-    """Overwriting a folder removes all that is in it, the photographs that the shards are made of as well."""
+def test_the_source_is_never_overwritten(format: str, coded_folder: Path, tmp_path: Path) -> None:
+    """Overwriting a folder removes its content, which may be the images to convert."""
     shutil.copytree(coded_folder, tmp_path / "data" / "train")
     convert(coded_folder, tmp_path / "data" / "x", ConversionConfig(format, num_workers=0, progress=False))
     (tmp_path / "link").symlink_to(tmp_path / "data" / "train", target_is_directory=True)
@@ -206,7 +206,10 @@ def test_what_is_converted_is_never_replaced(format: str, coded_folder: Path, tm
     )
 
 
-def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path: Path) -> None:
+def test_two_runs_cannot_write_the_same_target(
+    coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "SECONDS_TO_WAIT", 0.2)
     for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
         with held(tmp_path / "x", overwrite=True):
             with pytest.raises(InputError, match=r"another process is writing .*x; wait"):
@@ -219,10 +222,10 @@ def test_two_runs_to_one_target_exclude_each_other(coded_folder: Path, tmp_path:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_who_waited_for_another_run_does_not_write_over_what_it_made(
+def test_a_run_that_waited_for_another_does_not_overwrite_its_result(
     format: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second run begins before the first one's result has its name, and gets the lock when it has."""
+    """The second run begins before the first result is renamed, and gets the lock after that."""
     waiting, target = threading.Event(), tmp_path / "x"
     config = ConversionConfig(format, num_workers=0, progress=False)
     monkeypatch.setattr(atomic_files, "acquire", lambda descriptor: waiting.set() or acquire(descriptor))
@@ -242,7 +245,7 @@ def test_who_waited_for_another_run_does_not_write_over_what_it_made(
 
 
 class Deadly(FolderSource):
-    """Ends the worker that reads its sample 20, as the kernel does when memory runs out."""
+    """Kills the worker that reads sample 20, as the kernel does when memory runs out."""
 
     def read(self, index: int) -> bytes:
         if index == 20:
@@ -250,15 +253,15 @@ class Deadly(FolderSource):
         return super().read(index)
 
 
-def test_dead_worker_is_one_line(coded_folder: Path, tmp_path: Path) -> None:
+def test_a_dead_worker_is_reported_in_one_line(coded_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a worker process died"):
         convert(Deadly(coded_folder), tmp_path / "x", ConversionConfig("ffcv", num_workers=2, progress=False))
     assert not (tmp_path / "x").exists()
 
 
-def test_written_data_is_read_back(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that loses a block is noticed before the file gets its name."""
-
+def test_lost_blocks_are_noticed_before_the_file_gets_its_name(
+    coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lose(path: Path) -> BetonReader:
         with open(path, "r+b") as file:
             file.seek(BetonReader(path).image_spans[0, 0])
@@ -272,7 +275,7 @@ def test_written_data_is_read_back(coded_folder: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_full_disk_names_the_target(
+def test_a_full_disk_is_reported_with_the_target(
     format: str, coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -297,14 +300,14 @@ def test_command_line(coded_folder: Path, tmp_path: Path) -> None:
     assert BetonReader(tmp_path / "x").sizes.max() == 100
 
 
-def test_command_line_without_data(tmp_path: Path) -> None:
+def test_command_line_without_source(tmp_path: Path) -> None:
     done = command(tmp_path / "nowhere", tmp_path / "x", "--format", "ffcv")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and f"{tmp_path / 'nowhere'} does not exist" in done.stderr
 
 
 class Child:
-    """`convert` as a command line runs it, in a process of its own."""
+    """`convert` in its own process, run like a command."""
 
     def __init__(self, errors: Path, prepare: Callable[[], None], **arguments: object) -> None:
         self._errors = errors
@@ -316,7 +319,7 @@ class Child:
         self.pid = self._process.pid
 
     def wait(self) -> tuple[int, str]:
-        """Exit code (negative: signal) and the last line on stderr; a killed process may have written none."""
+        """The exit code (negative: signal) and the last line on stderr, which may be empty."""
         code = self._process.wait(60)
         text = self._errors.read_text()
         assert "Traceback" not in text
@@ -337,7 +340,7 @@ run(lambda: convert(*paths, ConversionConfig(words["format"], num_workers=2)) an
 
 
 def test_file_too_large_for_the_disk(coded_folder: Path, tmp_path: Path) -> None:
-    """The kernel itself refuses to write, in the middle of the image data."""
+    """The kernel refuses to write, in the middle of the image data."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, ((8 << 20) + 20_000, -1))
@@ -350,7 +353,7 @@ def test_file_too_large_for_the_disk(coded_folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("format", FORMATS)
-def test_ended_in_the_middle(format: str, how: signal.Signals, tmp_path: Path) -> None:
+def test_signals_leave_no_target_and_no_workers(format: str, how: signal.Signals, tmp_path: Path) -> None:
     source = tmp_path / "in" / "a"
     source.mkdir(parents=True)
     (source / "0.jpg").write_bytes(jpeg(coded_image(1500, 2000)))
@@ -360,7 +363,7 @@ def test_ended_in_the_middle(format: str, how: signal.Signals, tmp_path: Path) -
     child = Child(tmp_path / "errors", lambda: None, source=tmp_path / "in", dest=target, format=format)
     wait_until(lambda: partial.exists() and len(psutil.Process(child.pid).children()) == 2)
     workers = psutil.Process(child.pid).children()
-    # Ctrl-C goes to the whole process group, the others to the one process that a scheduler knows.
+    # Ctrl-C goes to the whole process group, the other signals to one process.
     os.killpg(child.pid, how) if how == signal.SIGINT else os.kill(child.pid, how)
     code, line = child.wait()
     assert code == (-how if how == signal.SIGKILL else 130)
@@ -378,8 +381,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within a minute")
 
 
-def test_real_photographs_pass_through(imagenet_samples: Path, tmp_path: Path) -> None:
-    """Photographs that are no larger than 500 pixels arrive as they are; ffcv's table tells their true sizes."""
+def test_real_photographs_are_copied(imagenet_samples: Path, tmp_path: Path) -> None:
+    """Photographs of at most 500 pixels are stored unchanged, with their true sizes in the table."""
     folder = tmp_path / "in" / "photos"
     folder.mkdir(parents=True)
     for path in sorted(imagenet_samples.glob("*.JPEG"))[:60]:
@@ -393,7 +396,7 @@ def test_real_photographs_pass_through(imagenet_samples: Path, tmp_path: Path) -
 
 
 def test_converting_imports_no_torch(coded_folder: Path, tmp_path: Path) -> None:
-    """It takes 10 s with torchvision, before the first image is read."""
+    """With torchvision it takes 10 s."""
     code = (
         "import sys; from pathlib import Path; from pipelines.conversion.converter import convert; "
         "from pipelines.conversion.task import ConversionConfig; "

@@ -1,4 +1,4 @@
-"""Memory of a conversion does not grow with the data set."""
+"""The memory of a conversion does not grow with the data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MB = 1 << 20
 
 
 class Endless:
-    """A few small images, over and over."""
+    """A few small images, repeated."""
 
     classes = ("only",)
 
@@ -43,7 +43,7 @@ class Endless:
 
 
 class Watch(threading.Thread):
-    """Notes the memory of this process, and what its children have of their own, four times a second."""
+    """Records the memory of this process and the unique memory of its children, four times a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -77,7 +77,7 @@ def _measured(format: str, target: str) -> dict[str, list[int]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["ffcv", "roc", "webdataset"])
 def test_memory_stays_flat(format: str, tmp_path: Path) -> None:
-    """In a process of its own: workers are forks, and what they touch of the tests' gigabytes counts as theirs."""
+    """In its own process: workers are forks, and would count pages of the test process that they touch."""
     command = [sys.executable, "-m", "tests.pipelines.conversion.test_memory", format, str(tmp_path / "x")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

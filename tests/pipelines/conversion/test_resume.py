@@ -1,4 +1,4 @@
-"""Conversions that are ended in the middle, by whatever, and go on: the result is that of an undisturbed one."""
+"""An interrupted conversion that is continued gives the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMATS = ("ffcv", "roc", "webdataset")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 different images in three classes, some of which need scaling; two are no images."""
+    """240 different files in three classes; some images need scaling, and two files are not images."""
     root = tmp_path_factory.mktemp("images")
     for i in range(240):
         (root / f"class{i // 80}").mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def digest(path: Path) -> str:
-    """Of a file, or of all files of a folder with their names."""
+    """Digest of a file, or of names and content of all files in a folder."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     return hashlib.sha256(
@@ -66,12 +66,12 @@ def run(source: Path | FolderSource, target: Path, format: str, **options: objec
 
 
 def start(source: FolderSource, target: Path, format: str) -> int:
-    """The same in a process of its own, whose number is returned."""
+    """Runs the same in a forked process; returns its id."""
     pid = os.fork()
     if pid == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            sys.modules.pop("nvidia.dali", None)  # an earlier test's; the server for workers belongs to the parent
+            sys.modules.pop("nvidia.dali", None)  # an earlier test's; its server for workers belongs to the parent
             run(source, target, format)
             os._exit(0)
         finally:
@@ -85,7 +85,7 @@ def entries_in(target: Path) -> int:
 
 
 class Slow(FolderSource):
-    """Takes its time, so that the kills come before the end."""
+    """Reads slowly, so that the kills come before the end."""
 
     def read(self, index: int) -> bytes:
         time.sleep(0.01)
@@ -105,7 +105,7 @@ def test_killed_at_random_moments(format: str, num_kills: int, folder: Path, tmp
         time.sleep(random.uniform(0, 0.05))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        if target.exists():  # done before: once more from the start
+        if target.exists():  # already finished: restart
             assert digest(target) == digest(tmp_path / "undisturbed")
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         progress.append(entries_in(target))
@@ -117,7 +117,7 @@ def test_killed_at_random_moments(format: str, num_kills: int, folder: Path, tmp
 
 
 def interrupted(folder: Path, target: Path, format: str, after: int) -> None:
-    """Converts until sample `after` is asked for, and is then interrupted."""
+    """Converts until sample `after` is read, and is interrupted there."""
 
     class Interrupting(FolderSource):
         def read(self, index: int) -> bytes:
@@ -129,7 +129,7 @@ def interrupted(folder: Path, target: Path, format: str, after: int) -> None:
         run(Interrupting(folder), target, format, num_workers=0)
 
 
-def test_an_interrupted_one_keeps_what_is_done_and_says_so(
+def test_an_interrupted_conversion_keeps_finished_samples_and_says_so(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupted(folder, tmp_path / "x", "ffcv", 100)
@@ -140,7 +140,7 @@ def test_an_interrupted_one_keeps_what_is_done_and_says_so(
     assert digest(tmp_path / "x") == digest(tmp_path / "y")
 
 
-def test_other_options_are_refused_or_start_afresh(folder: Path, tmp_path: Path) -> None:
+def test_other_options_are_refused_or_restart(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "x"
     interrupted(folder, target, "ffcv", 100)
     with pytest.raises(InputError, match=r"\.x\.journal belongs to .* quality=90 instead of 80; .* --restart"):
@@ -155,7 +155,7 @@ def test_other_options_are_refused_or_start_afresh(folder: Path, tmp_path: Path)
     assert run(folder, target, "ffcv", restart=None).num_kept == 96
 
 
-def test_another_format_under_the_same_name(folder: Path, tmp_path: Path) -> None:
+def test_another_format_with_the_same_target(folder: Path, tmp_path: Path) -> None:
     interrupted(folder, tmp_path / "x", "ffcv", 100)
     with pytest.raises(InputError, match="format=ffcv instead of webdataset"):
         run(folder, tmp_path / "x", "webdataset")
@@ -172,14 +172,14 @@ def test_a_changed_source_is_refused(folder: Path, tmp_path: Path) -> None:
         run(fewer, tmp_path / "x", "ffcv")
 
 
-def test_a_full_disk_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
-    """The kernel itself refuses to write, in the middle of the image data."""
+def test_a_full_disk_keeps_finished_samples(folder: Path, tmp_path: Path) -> None:
+    """The kernel refuses to write, in the middle of the image data."""
     run(folder, tmp_path / "undisturbed", "roc", num_workers=0)
     target, pid = tmp_path / "x", os.fork()
     if pid == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            sys.modules.pop("nvidia.dali", None)  # an earlier test's; the server for workers belongs to the parent
+            sys.modules.pop("nvidia.dali", None)  # an earlier test's; its server for workers belongs to the parent
             resource.setrlimit(resource.RLIMIT_FSIZE, ((8 << 20) + 100_000, -1))
             run(folder, target, "roc", num_workers=0)
         except OSError:
@@ -193,7 +193,7 @@ def test_a_full_disk_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
     assert digest(target) == digest(tmp_path / "undisturbed")
 
 
-def test_a_source_that_vanishes_is_no_list_of_bad_samples(folder: Path, tmp_path: Path) -> None:
+def test_a_source_that_disappears_is_not_a_list_of_bad_samples(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.symlink_to(folder)
     source = FolderSource(copy)
@@ -211,8 +211,8 @@ def test_a_source_that_vanishes_is_no_list_of_bad_samples(folder: Path, tmp_path
     assert len(run(source, tmp_path / "x", "ffcv").bad_samples) == 2
 
 
-def test_repaired_samples_are_taken_where_they_belong(folder: Path, tmp_path: Path) -> None:
-    """After "stop" the rest is kept; it is written anew from the first bad sample on, once that is repaired."""
+def test_repaired_samples_are_written_in_order(folder: Path, tmp_path: Path) -> None:
+    """After "stop" and a repair, the conversion continues at the first bad sample."""
     images = tmp_path / "images"
     for file in sorted(folder.rglob("*.jpg")):
         (images / file.parent.name).mkdir(parents=True, exist_ok=True)
@@ -228,14 +228,14 @@ def test_repaired_samples_are_taken_where_they_belong(folder: Path, tmp_path: Pa
     assert not (tmp_path / "x.bad.txt").exists()
 
 
-def test_after_a_stop_skipping_needs_no_second_look(folder: Path, tmp_path: Path) -> None:
+def test_skip_after_a_stop_converts_nothing_again(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 of 240 samples cannot be used"):
         run(folder, tmp_path / "x", "ffcv", on_bad="stop")
     assert run(folder, tmp_path / "x", "ffcv").num_kept == 240
     assert len(BetonReader(tmp_path / "x")) == 238
 
 
-def test_a_torn_line_does_not_count_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored_and_a_damaged_line_is_named(tmp_path: Path) -> None:
     path, header = tmp_path / "j", {"a": 1}
     entry = Entry(3, 1, 20, 30, True, (5, 6), "")
     journal = Journal(path, header, restart=False)

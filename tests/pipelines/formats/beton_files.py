@@ -1,4 +1,4 @@
-"""Small .beton files by our writer and by FFCV's, for the tests of the format."""
+"""Small .beton files for tests, written by our writer or ffcv's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def samples(num: int = len(SIZES), extra: bool = False) -> list[EncodedSample]:
 
 
 class Coded:
-    """The same images as ffcv's writer takes them."""
+    """The same images as a data set for ffcv's writer."""
 
     def __init__(self, with_bytes: bool) -> None:
         self.with_bytes = with_bytes
@@ -39,7 +39,7 @@ class Coded:
 
 
 def write_stock(path: Path, with_bytes: bool = False, num_workers: int = 1, **image_options: object) -> Path:
-    """ffcv's own writer."""
+    """Writes the images with ffcv's writer."""
     fields = pytest.importorskip("ffcv.fields")
     from ffcv.writer import DatasetWriter
 

@@ -40,7 +40,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["x.beton"]
 
 
-def test_header_is_the_published_one(tmp_path: Path) -> None:
+def test_header_matches_the_published_layout(tmp_path: Path) -> None:
     write_beton(tmp_path / "x.beton", samples(1), 1)
     data = (tmp_path / "x.beton").read_bytes()
     # version 2, two fields, 8 MiB pages, one sample, table after one page of header and one of data
@@ -69,7 +69,7 @@ def test_ffcv_reads_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_bytes", [False, True])
-def test_ours_are_ffcvs_byte_for_byte(with_bytes: bool, tmp_path: Path) -> None:
+def test_our_files_equal_ffcvs_byte_for_byte(with_bytes: bool, tmp_path: Path) -> None:
     stock = write_stock(tmp_path / "stock.beton", with_bytes, write_mode="jpg")
     reader = BetonReader(stock)
     same = [
@@ -90,7 +90,7 @@ def test_ours_are_ffcvs_byte_for_byte(with_bytes: bool, tmp_path: Path) -> None:
     ],
     ids=lambda options: options["write_mode"],
 )
-def test_reads_ffcvs(options: dict[str, object], tmp_path: Path) -> None:
+def test_reads_files_of_ffcv(options: dict[str, object], tmp_path: Path) -> None:
     np.random.seed(1)
     reader = BetonReader(write_stock(tmp_path / "x.beton", True, num_workers=2, jpeg_quality=100, **options))
     assert reader.classes == ("0", "1", "2") and reader.labels.tolist() == [i % 3 for i in range(10)]
@@ -103,7 +103,7 @@ def test_reads_ffcvs(options: dict[str, object], tmp_path: Path) -> None:
         assert reader.field_bytes("roc", i) == b"roc" * (i + 1)
 
 
-def test_steps_over_fields_of_other_types(tmp_path: Path) -> None:
+def test_ignores_fields_of_other_types(tmp_path: Path) -> None:
     fields = pytest.importorskip("ffcv.fields")
     from ffcv.writer import DatasetWriter
 
@@ -138,9 +138,9 @@ for os_cache in (True, False):
 
 @pytest.mark.slow
 def test_ffcvs_loader_gives_the_same_pixels(tmp_path: Path) -> None:
-    """As near to Pillow's as ffcv's decoder comes, which is 6 gray levels: it asks libjpeg-turbo for its fast DCT.
+    """Within 6 gray levels of Pillow: ffcv's decoder uses libjpeg-turbo's fast DCT.
 
-    In a process of its own, because it makes numba's type of uint8 arrays read-only wherever it is used.
+    In its own process, because ffcv makes numba's type of uint8 arrays read-only everywhere.
     """
     pytest.importorskip("ffcv.loader")
     same = [(jpeg(coded_image(40, 52, i)), i % 3) for i in range(11)]
@@ -154,7 +154,7 @@ def test_ffcvs_loader_gives_the_same_pixels(tmp_path: Path) -> None:
             assert np.abs(image.astype(int) - decode_rgb(data, "x")).max() <= 6
 
 
-def test_samples_never_straddle_pages(tmp_path: Path) -> None:
+def test_samples_never_cross_pages(tmp_path: Path) -> None:
     page = layout.MIN_PAGE_SIZE
     images = [jpeg(coded_image(16, 16, i)) + bytes(900_000) for i in range(7)]
     with BetonWriter(tmp_path / "x.beton", 7, page_size=page) as writer:
@@ -167,7 +167,7 @@ def test_samples_never_straddle_pages(tmp_path: Path) -> None:
     assert all(reader.read(i) == image for i, image in enumerate(images))
 
 
-def test_image_of_exactly_a_page_fits_and_one_more_byte_does_not(tmp_path: Path) -> None:
+def test_an_image_may_have_the_size_of_a_page(tmp_path: Path) -> None:
     page, image = layout.MIN_PAGE_SIZE, jpeg(coded_image(16, 16))
     with BetonWriter(tmp_path / "x.beton", 3, page_size=page) as writer:
         for i in range(2):
@@ -190,7 +190,7 @@ def test_image_of_exactly_a_page_fits_and_one_more_byte_does_not(tmp_path: Path)
         (lambda: {"classes": ["one"]}, "label is not below the number of classes 1"),
     ],
 )
-def test_writer_refuses_and_leaves_nothing(
+def test_the_writer_refuses_and_leaves_no_file(
     change: Callable[[], dict[str, object]], message: str, tmp_path: Path
 ) -> None:
     arguments = {"samples": samples(), "max_samples": 10} | change()
@@ -199,13 +199,13 @@ def test_writer_refuses_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reader_survives_pickling(tmp_path: Path) -> None:
+def test_readers_can_be_pickled(tmp_path: Path) -> None:
     write_beton(tmp_path / "x.beton", samples(), 10, CLASSES)
     copy = pickle.loads(pickle.dumps(BetonReader(tmp_path / "x.beton")))
     assert copy.classes == CLASSES and copy.read(9) == samples()[9].image
 
 
-def test_recorded_size_must_be_the_images(tmp_path: Path) -> None:
+def test_the_table_must_have_the_images_size(tmp_path: Path) -> None:
     with BetonWriter(tmp_path / "x.beton", 1) as writer:
         writer.write(samples(1)[0]._replace(height=99))
         writer.finish()
@@ -213,7 +213,7 @@ def test_recorded_size_must_be_the_images(tmp_path: Path) -> None:
         BetonReader(tmp_path / "x.beton").pixels(0)
 
 
-def test_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_target(tmp_path: Path) -> None:
     def some() -> Iterator[EncodedSample]:
         yield from samples()[:5]
         os.kill(os.getpid(), signal.SIGKILL)

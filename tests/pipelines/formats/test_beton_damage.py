@@ -1,4 +1,4 @@
-"""Damaged .beton files end in one line, or in what they say; never outside of the file."""
+"""Damaged .beton files are refused in one line or are readable; no access goes outside of the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.pipelines.formats.beton_files import CLASSES, ROW, START, samples
 
 
 def fuzzed(path: Path, num: int, seed: int) -> Iterator[str]:
-    """Damages the file in place, yields what was done, mends it, again and again.
+    """Damages the file in place, yields a description, and repairs it; `num` times.
 
-    Half of the edits hit the numbers that lead elsewhere (sizes, counts, positions), with values at the borders of
-    what fits; the others hit any byte of the tables.
+    Half of the edits set sizes, counts and positions to values near the limits of what fits; the others change any
+    byte of the tables.
     """
     generator = np.random.default_rng(seed)
     reader, size = BetonReader(path), path.stat().st_size
@@ -57,7 +57,7 @@ def everything(reader: BetonReader) -> tuple:
     return reader.classes, reader.labels.tolist(), reader.sizes.tolist(), stored
 
 
-def test_damaged_tables_of_ours_are_refused_or_harmless(tmp_path: Path) -> None:
+def test_damaged_tables_of_our_files_are_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "x.beton"
     write_beton(path, samples(extra=True), 10, CLASSES, ["roc"])
     whole, num_refused = everything(BetonReader(path)), 0
@@ -74,8 +74,8 @@ def test_damaged_tables_of_ours_are_refused_or_harmless(tmp_path: Path) -> None:
     assert num_refused > 2000
 
 
-def test_damaged_tables_of_ffcvs_never_lead_outside(tmp_path: Path) -> None:
-    """Without a checksum damage can go unnoticed, but nothing else than InputError may come of it."""
+def test_damaged_tables_of_ffcv_never_lead_outside(tmp_path: Path) -> None:
+    """Without a checksum damage may be unnoticed, but the only possible error is InputError."""
     path = tmp_path / "x.beton"
     write_beton(path, samples(extra=True), 10, extra_fields=["roc"])
     num_refused = 0
@@ -115,7 +115,7 @@ def test_damaged_tables_of_ffcvs_never_lead_outside(tmp_path: Path) -> None:
         (START + 32, "<u8", 1 << 63, "sample 0: its field 'about' lies outside"),
     ],
 )
-def test_each_check_has_its_own_line(
+def test_each_check_has_its_own_message(
     position: int, dtype: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "MODE_JPG", layout.MODE_RAW)  # the writer's images are raw pixels then
@@ -143,7 +143,7 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "message"), [("missing", "does not exist"), ("folder", "is a folder")])
-def test_no_file_is_named(kind: str, message: str, tmp_path: Path) -> None:
+def test_a_missing_or_empty_file_is_named(kind: str, message: str, tmp_path: Path) -> None:
     if kind == "folder":
         (tmp_path / "x.beton").mkdir()
     with pytest.raises(InputError, match=rf"x\.beton {message}"):

@@ -1,4 +1,4 @@
-"""Files as memory: every byte, of any size, and no descriptor kept."""
+"""Memory-mapped files: all bytes, any size, no open descriptor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pipelines.loaders.loading import write_coded_beton
 ROOT = Path(__file__).parents[3]
 NUM_PARTS = 40
 
-# Imports first: they open files of their own. Then as many descriptors are left as half of the parts would need.
+# Imports first, because they open files. The limit then leaves descriptors for half of the parts.
 _EPOCH = """
 import os, resource, sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_more_parts_than_descriptors_are_read(parts: Path) -> None:
     assert done.stdout.split() == [str(2 * NUM_PARTS)] * 2, done.stderr
 
 
-def test_an_open_file_keeps_no_descriptor(parts: Path) -> None:
+def test_a_mapped_file_keeps_no_descriptor(parts: Path) -> None:
     before = os.listdir("/proc/self/fd")
     reader = BetonReader(next(parts.iterdir()))
     assert os.listdir("/proc/self/fd") == before
@@ -67,7 +67,7 @@ def test_files_are_mapped_to_their_last_byte(size: int, tmp_path: Path) -> None:
     assert joint[:size] == content and joint[starts[1] : starts[1] + 6] == b"second"
 
 
-def test_memory_goes_back_with_the_last_reference(tmp_path: Path) -> None:
+def test_memory_is_unmapped_with_the_last_reference(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * PAGESIZE)
     mapped = map_file(tmp_path / "a")
     assert str(tmp_path / "a") in Path("/proc/self/maps").read_text()

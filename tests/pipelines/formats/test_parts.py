@@ -1,4 +1,4 @@
-"""Conversion in parts: each by itself, complete or refused, read as one, merged to what one process makes."""
+"""Parts of a conversion: read like one file, merged to the bytes of one process, refused if incomplete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COUNT = 3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty images, one of which is none."""
+    """Forty files, one of which is not an image."""
     root = write_coded_folder(tmp_path_factory.mktemp("in") / "x", [(60 + i, 90) for i in range(40)])
     Path(FolderSource(root).name(20)).write_text("no image")
     return root
@@ -41,7 +41,7 @@ def make(folder: Path, dest: Path, format: str, **options: object) -> Path:
 
 @pytest.fixture(scope="module", params=["roc", "ffcv", "webdataset"])
 def made(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    """Format, the parts, and the same in one."""
+    """The format, the parts, and the same data in one file."""
     place, ending = tmp_path_factory.mktemp(request.param), "" if request.param == "webdataset" else ".beton"
     whole = make(folder, place / "whole" / f"train{ending}", request.param)
     parts = [make(folder, place / f"train{ending}", request.param, part=Part(k, COUNT)) for k in range(COUNT)]
@@ -70,14 +70,14 @@ def files_of(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (path.iterdir() if path.is_dir() else [path])}
 
 
-def test_merged_parts_are_byte_for_byte_the_whole(made: tuple, tmp_path: Path) -> None:
+def test_merged_parts_equal_the_whole_byte_for_byte(made: tuple, tmp_path: Path) -> None:
     _, parts, whole = made
     assert merge(parts[::-1], tmp_path / whole.name, progress=False) == 39
     assert files_of(tmp_path / whole.name) == files_of(whole)
     assert parts_beside(parts[0].parent / whole.name) == parts
 
 
-def test_parts_are_never_merged_into_their_own_place(made: tuple) -> None:
+def test_parts_are_never_overwritten_by_their_merge(made: tuple) -> None:
     _, parts, _ = made
     before = [files_of(part) for part in parts]
     with pytest.raises(InputError, match="would be lost"):
@@ -85,7 +85,7 @@ def test_parts_are_never_merged_into_their_own_place(made: tuple) -> None:
     assert [files_of(part) for part in parts] == before
 
 
-def test_a_folder_of_parts_is_read_as_one(made: tuple) -> None:
+def test_a_folder_of_parts_is_read_like_one_file(made: tuple) -> None:
     format, parts, whole = made
     if format == "webdataset":
         pytest.skip("shards are merged, or lie in one folder")

@@ -1,4 +1,4 @@
-"""Tar archives: offsets as tarfile finds them; truncated, damaged or hostile archives end in one line."""
+"""Tar archives: the same offsets as tarfile; truncated, damaged or hostile archives end in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("a.jpg", "b c/ü é.JPEG", "long/" * 60 + "x.jpg", "ﾊﾞ\u0301.png")
 FORMATS = (tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT)
 
 
-def places(data: bytes) -> list[tuple[str, int, int]]:
+def positions(data: bytes) -> list[tuple[str, int, int]]:
     descriptor = os.memfd_create("x")
     try:
         os.write(descriptor, data)
@@ -30,13 +30,13 @@ def places(data: bytes) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_places_are_tarfiles(format: int) -> None:
+def test_positions_equal_those_of_tarfile(format: int) -> None:
     names = [name for name in NAMES if format != tarfile.USTAR_FORMAT or len(name) < 200]
     data = tar_bytes({name: os.urandom(700 * k) for k, name in enumerate(names)}, format)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         wanted = [(m.name, m.offset_data, m.size) for m in tar]
-    assert places(data) == wanted == [tuple(member) for member in walk(Memory(data), "x.tar")]
-    assert len(places(data)) == len(names)
+    assert positions(data) == wanted == [tuple(member) for member in walk(Memory(data), "x.tar")]
+    assert len(positions(data)) == len(names)
 
 
 def test_an_archive_in_an_archive(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_an_archive_in_an_archive(tmp_path: Path) -> None:
 
 
 def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
-    """A raw ustar header with a right checksum, whatever its fields say."""
+    """A raw ustar header with a correct checksum and any fields."""
     block = bytearray(512)
     block[: len(name)] = name
     block[100:108] = b"0000644\0"
@@ -90,17 +90,17 @@ HUGE = b"\x80" + (1 << 80).to_bytes(11, "big")
 )
 def test_hostile_archives_are_reported(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        places(data)
+        positions(data)
     assert str(caught.value).startswith("x.tar: ") and "\n" not in str(caught.value)
 
 
-def test_every_cut_is_noticed() -> None:
+def test_every_truncation_is_noticed() -> None:
     data = tar_bytes({"a.jpg": b"x" * 600, "b.jpg": b"y" * 512})
     end = 512 + 1024 + 512 + 512
-    assert [name for name, *_ in places(data[: end + 512])] == ["a.jpg", "b.jpg"]
+    assert [name for name, *_ in positions(data[: end + 512])] == ["a.jpg", "b.jpg"]
     for size in [*range(0, end + 512, 64), end + 511]:
         with pytest.raises(InputError, match=r"truncated|not a readable"):
-            places(data[:size])
+            positions(data[:size])
 
 
 def test_a_damaged_header_does_not_end_the_archive() -> None:
@@ -109,17 +109,17 @@ def test_a_damaged_header_does_not_end_the_archive() -> None:
     with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
         assert tar.getnames() == ["a.jpg"]
     with pytest.raises(InputError, match="damaged at byte 1024"):
-        places(bytes(data))
+        positions(bytes(data))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_changed_bytes_end_in_one_line_or_places_within(data: st.DataObject) -> None:
+def test_changed_bytes_end_in_one_line_or_positions_within(data: st.DataObject) -> None:
     archive = bytearray(tar_bytes({"a.jpg": b"x" * 99, NAMES[2]: b"y", "c.jpg": b"z"}, tarfile.PAX_FORMAT))
     for _ in range(data.draw(st.integers(1, 4))):
         archive[data.draw(st.integers(0, 5000))] = data.draw(st.integers(0, 255))
     try:
-        found = places(bytes(archive))
+        found = positions(bytes(archive))
     except InputError as error:
         assert str(error).startswith("x.tar: ")
     else:

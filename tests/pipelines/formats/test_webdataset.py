@@ -1,4 +1,4 @@
-"""Webdataset shards: DALI's reader and its indexer agree with ours, and damaged shards end in one line."""
+"""Webdataset shards: DALI's reader and indexer agree with ours; damaged shards end in one line."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def sample(i: int) -> EncodedSample:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Ten samples in shuffled order over three shards of four, four and two."""
+    """Ten samples in shuffled order, in three shards of four, four and two."""
     assert write_shards(tmp_path / "shards", map(sample, SHUFFLED), CLASSES, samples_per_shard=4) == 10
     return tmp_path / "shards"
 
 
-def test_source_restores_the_order(shards: Path) -> None:
+def test_the_source_restores_the_order(shards: Path) -> None:
     source = open_source(shards)
     assert isinstance(source, TarSource) and isinstance(source, Source)
     assert source.classes == CLASSES and len(source.shards) == 3
@@ -45,7 +45,7 @@ def test_source_restores_the_order(shards: Path) -> None:
     assert source.positions(np.array([0, 9])).tolist() == [0, 9]
 
 
-def test_members_are_webdatasets(shards: Path) -> None:
+def test_members_have_webdatasets_names(shards: Path) -> None:
     with tarfile.open(shards / "shard-000000.tar") as tar:
         members = {member.name: tar.extractfile(member).read() for member in tar}
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in tar.getmembers()} == {(0, 0, 0, 0o644, "")}
@@ -62,7 +62,7 @@ def test_equal_samples_give_equal_bytes(shards: Path, tmp_path: Path) -> None:
     assert all((shards / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in files)
 
 
-def test_index_is_the_one_dalis_tool_makes(shards: Path, tmp_path: Path) -> None:
+def test_the_index_equals_that_of_dalis_tool(shards: Path, tmp_path: Path) -> None:
     wds2idx = pytest.importorskip("wds2idx")
     for shard in shards.glob("*.tar"):
         with wds2idx.IndexCreator(str(shard), str(tmp_path / "x.idx"), verbose=False) as creator:
@@ -99,7 +99,7 @@ def test_dali_reads_them(shards: Path) -> None:
     assert seen == SHUFFLED
 
 
-def test_numbers_with_holes_keep_their_order(tmp_path: Path) -> None:
+def test_numbers_with_gaps_keep_their_order(tmp_path: Path) -> None:
     write_shards(tmp_path / "x", map(sample, [8, 3, 5]), CLASSES)
     source = TarSource(tmp_path / "x")
     assert [source.read(i) for i in range(3)] == [sample(i).image for i in (3, 5, 8)]
@@ -116,7 +116,7 @@ def write_tar(path: Path, members: dict[str, bytes], format: int = tarfile.GNU_F
 
 
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
-def test_strangers_shards_without_index_or_classes(format: int, tmp_path: Path) -> None:
+def test_third_party_shards_without_index_or_classes(format: int, tmp_path: Path) -> None:
     long = "folder/" * 12 + "photo"
     write_tar(
         tmp_path / "x" / "b.tar",
@@ -177,7 +177,7 @@ def test_unusable_members_are_named(members: dict[str, bytes], message: str, tmp
         TarSource(tmp_path / "x")
 
 
-def test_no_plain_tar_is_named(tmp_path: Path, shards: Path) -> None:
+def test_a_compressed_tar_is_named(tmp_path: Path, shards: Path) -> None:
     write_tar(tmp_path / "x" / "a.tar", {"a.jpg": b"x", "a.cls": b"0"}, mode="w:gz")
     with pytest.raises(InputError, match=r"a\.tar: not a readable tar file .*unpacked"):
         TarSource(tmp_path / "x")
@@ -187,7 +187,7 @@ def test_no_plain_tar_is_named(tmp_path: Path, shards: Path) -> None:
         TarSource(tmp_path)
 
 
-def test_shard_that_shrinks_or_vanishes_is_a_bad_sample(shards: Path) -> None:
+def test_a_shard_that_shrinks_or_disappears_is_a_bad_sample(shards: Path) -> None:
     source = TarSource(shards)
     shard = shards / "shard-000000.tar"
     shard.write_bytes(shard.read_bytes()[:600])
@@ -198,7 +198,7 @@ def test_shard_that_shrinks_or_vanishes_is_a_bad_sample(shards: Path) -> None:
         source.read(7)
 
 
-def test_existing_folder_is_kept_or_replaced_whole(shards: Path) -> None:
+def test_an_existing_folder_is_kept_or_replaced(shards: Path) -> None:
     (shards / "shard-000099.tar").write_bytes(b"stale")
     with pytest.raises(InputError, match="exists"):
         write_shards(shards, map(sample, [0]), CLASSES)
@@ -207,7 +207,7 @@ def test_existing_folder_is_kept_or_replaced_whole(shards: Path) -> None:
     assert [path.name for path in shards.parent.iterdir()] == ["shards"]
 
 
-def test_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_files(tmp_path: Path) -> None:
     def some() -> object:
         yield sample(0)
         raise InputError("enough")
@@ -219,7 +219,7 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".x.partial").mkdir()
     (tmp_path / ".x.partial" / "shard-000042.tar").write_bytes(b"stale")
     write_shards(tmp_path / "x", [sample(0)], CLASSES)

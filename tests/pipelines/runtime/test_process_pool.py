@@ -1,4 +1,4 @@
-"""Where worker processes come from."""
+"""Worker processes are forks of this process, or of a server once DALI is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def parent_of_worker(numbers: np.ndarray) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("has_dali", [False, True])
-def test_workers_are_forked_from_here_unless_dali_runs_here(has_dali: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_forks_of_this_process_unless_dali_is_loaded(
+    has_dali: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if has_dali:
         monkeypatch.setitem(sys.modules, "nvidia.dali", types.ModuleType("nvidia.dali"))
     else:
