@@ -13,8 +13,7 @@ that does not bring the activations nearer to those at the training resolution i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -151,34 +150,39 @@ def recalibrate(
     Returns:
         Number of BatchNorms, and of images used.
     """
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
+    net.eval()
+    twin, moments, num_seen = copy.deepcopy(net), {}, 0
+    for name, norm in twin.named_modules():
+        if isinstance(norm, _BatchNorm) and norm.track_running_stats:
+            moments[name] = found = _Moments()
+            norm.train()
+            norm.register_forward_pre_hook(lambda _, inputs, found=found: found.add(inputs[0]))
+    if not moments:
         raise InputError(
             f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use "
             "finetune.adapt=frechet"
         )
-    sums, num_seen = [_Moments() for _ in norms], 0
-    with torch.inference_mode(), _collecting(net, norms, sums):
+    with torch.inference_mode():
         for batch in loader:
-            with precision.autocast():
-                try:
-                    net(normalize(batch.images.to(precision.device, non_blocking=True)))
-                except ValueError as error:
-                    raise InputError(
-                        f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
-                    ) from error
+            try:
+                with precision.autocast():
+                    twin(normalize(batch.images.to(precision.device, non_blocking=True)))
+            except ValueError as error:
+                raise InputError(
+                    f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
+                ) from error
             num_seen += len(batch.labels)
             if num_seen >= num_images:
                 break
     if not num_seen:
         raise InputError("the loader gave no images; statistics need at least one batch")
     with torch.no_grad():
-        for norm, moments in zip(norms, sums, strict=True):
-            if moments.num:  # a BatchNorm that the forward never calls keeps its statistics
-                mean, variance = moments.result()
-                norm.running_mean.copy_(mean)
-                norm.running_var.copy_(variance)
-    return len(norms), num_seen
+        for name, found in moments.items():
+            if found.num:  # a BatchNorm that the forward never calls keeps its statistics
+                norm = net.get_submodule(name)
+                for old, new in zip((norm.running_mean, norm.running_var), found.result(), strict=True):
+                    old.copy_(new)
+    return len(moments), num_seen
 
 
 class _Moments:
@@ -202,25 +206,3 @@ class _Moments:
         """Mean and unbiased variance, (C,) each."""
         assert isinstance(self._mean, Tensor) and isinstance(self._square, Tensor)
         return self._mean, self._square / max(self.num - 1, 1)
-
-
-@contextmanager
-def _collecting(net: nn.Module, norms: list[nn.Module], sums: list[_Moments]) -> Iterator[None]:
-    """Inside the block BatchNorms normalize by their batch and add their input to `sums`; afterwards eval mode."""
-    net.eval()
-    momenta = [norm.momentum for norm in norms]
-    counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
-    handles = []
-    for norm, moments in zip(norms, sums, strict=True):
-        norm.train()
-        norm.momentum = 0.0  # the running statistics stay until all batches are seen
-        handles.append(norm.register_forward_pre_hook(lambda _, inputs, moments=moments: moments.add(inputs[0])))
-    try:
-        yield
-    finally:
-        for norm, momentum, count, handle in zip(norms, momenta, counts, handles, strict=True):
-            handle.remove()
-            norm.momentum = momentum
-            if count is not None:
-                norm.num_batches_tracked.copy_(count)
-        net.eval()

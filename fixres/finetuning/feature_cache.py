@@ -7,13 +7,15 @@ in a temporary file if they are too large. Processes share a file on each machin
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,73 +123,54 @@ class FeatureCache:
         self._loader.set_epoch(epoch)
 
 
-class _Rows(NamedTuple):
-    """Uninitialized rows.
+def _make_rows(shape: tuple[int, int], config: FinetuneConfig) -> tuple[np.ndarray, str, bool]:
+    """Uninitialized rows in memory or in a temporary file, within the limits of `config`.
 
-    Attributes:
-        values: (N, F), float16 or float32.
-        place: "in memory", or the folder of the temporary file, for people.
-        writes: whether this process is to write the rows.
+    Returns:
+        float16 or float32 (N, F); their place, for people; whether this process is to write them.
     """
-
-    values: np.ndarray
-    place: str
-    writes: bool
-
-
-def _make_rows(shape: tuple[int, int], config: FinetuneConfig) -> _Rows:
-    """Rows (N, F) in memory or in a temporary file, in the number format and within the limits of `config`."""
     dtype = np.dtype(np.float16 if config.cache_dtype == "fp16" else np.float32)
     folder = Path(config.cache_dir or tempfile.gettempdir())
-    if num_processes() > 1:
-        return _shared(folder, shape, dtype)
-    if shape[0] * shape[1] * dtype.itemsize <= config.cache_memory * _GIB:
-        return _Rows(np.empty(shape, dtype), "in memory", True)
-    file = _reserved(folder, shape, dtype)
-    try:
-        return _Rows(np.memmap(file, dtype, "r+", shape=shape), f"in a temporary file in {folder}", True)
-    finally:
-        file.unlink()  # without a name it is deleted when the process ends
+    if num_processes() == 1 and math.prod(shape) * dtype.itemsize <= config.cache_memory * _GIB:
+        return np.empty(shape, dtype), "in memory", True
+    shared = ", which the processes share" if num_processes() > 1 else ""
+    return _mapped(folder, shape, dtype), f"in a temporary file in {folder}{shared}", local_rank() == 0
 
 
-def _reserved(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> Path:
-    """A file of the rows' size."""
-    if not folder.is_dir():
-        raise InputError(f"finetune.cache_dir={folder} is not a folder; create it, or choose another")
-    num_bytes, free = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(folder).free
-    if num_bytes > _MAX_DISK_SHARE * free:
-        raise NoRoomError(f"they would take {_size_text(num_bytes)}, and {folder} has {_size_text(free)} free")
-    descriptor, name = tempfile.mkstemp(prefix="finetune-rows-", dir=folder)
-    try:
-        # Reserved now: a disk that fills up under a mapped file kills the process instead of raising.
-        os.posix_fallocate(descriptor, 0, num_bytes)
-    except OSError:
-        os.unlink(name)
-        raise
-    finally:
-        os.close(descriptor)
-    return Path(name)
-
-
-def _shared(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> _Rows:
-    """Rows in a file that the processes of a machine share."""
-    file, reason, writes = None, None, local_rank() == 0
-    machine = Path("/proc/sys/kernel/random/boot_id").read_text()
-    try:
-        file = _reserved(folder, shape, dtype) if writes else None
-    except NoRoomError as error:
-        reason = str(error)
-    gathered = all_gather((machine, file, reason))
-    try:
+def _mapped(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Rows in a file that all processes of a machine map. It has no name afterwards and is deleted when they end."""
+    machine, reason = Path("/proc/sys/kernel/random/boot_id").read_text(), None
+    with ExitStack() as stack:
+        name = None
+        try:
+            if local_rank() == 0:
+                name = stack.enter_context(_reserved(folder, math.prod(shape) * dtype.itemsize)).name
+        except NoRoomError as error:
+            reason = str(error)
+        gathered = all_gather((machine, name, reason))
         if reasons := [why for _, _, why in gathered if why is not None]:
             raise NoRoomError(reasons[0])
         path = next(path for where, path, _ in gathered if where == machine and path is not None)
         rows = np.memmap(path, dtype, "r+", shape=shape)
         wait_for_all()  # all have opened it
-    finally:
-        if file is not None:
-            file.unlink()
-    return _Rows(rows, f"in a temporary file in {folder}, which the processes share", writes)
+    return rows
+
+
+def _reserved(folder: Path, num_bytes: int) -> Any:
+    """A temporary file of this size."""
+    if not folder.is_dir():
+        raise InputError(f"finetune.cache_dir={folder} is not a folder; create it, or choose another")
+    free = shutil.disk_usage(folder).free
+    if num_bytes > _MAX_DISK_SHARE * free:
+        raise NoRoomError(f"they would take {_size_text(num_bytes)}, and {folder} has {_size_text(free)} free")
+    file = tempfile.NamedTemporaryFile(prefix="finetune-rows-", dir=folder)
+    try:
+        # Reserved now: a disk that fills up under a mapped file kills the process instead of raising.
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _size_text(num_bytes: int) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -140,7 +141,8 @@ def _train(
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
         cached = _cached(context, config, loader, trainable)
         if cached is None:
-            source = _augmented(loader, config, precision, context.seed)
+            jittered = config.augmentation == "test_shift" and config.jitter > 0
+            source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
             trainer = Trainer(net, context.normalize, stepper, precision, smoothing, seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
@@ -159,20 +161,15 @@ def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneCon
         loader.set_epoch(epoch)
         trainer.set_epoch(epoch)
         title = f"finetune at {loader.resolution} px, epoch {epoch + 1}/{config.epochs}"
-        results.append(trainer.epoch(loader, lambda done, epoch=epoch: _lr(epoch + done, config, peak), title))
+        results.append(trainer.epoch(loader, partial(_lr, config, peak, epoch), title))
     return results
 
 
-def _lr(epoch: float, config: FinetuneConfig, peak: float) -> float:
+def _lr(config: FinetuneConfig, peak: float, epoch: int, done: float) -> float:
+    """The learning rate after the fraction `done` of an epoch."""
     if config.schedule == "step":
-        return stepped_lr(epoch, peak, config.step_epochs)
-    return lr_at(epoch, config.epochs, peak)
-
-
-def _augmented(loader: Loader, config: FinetuneConfig, precision: Precision, seed: int) -> Loader:
-    if config.augmentation != "test_shift" or config.jitter == 0:
-        return loader
-    return Jittered(loader, config.jitter, seed, precision.device)
+        return stepped_lr(epoch + done, peak, config.step_epochs)
+    return lr_at(epoch + done, config.epochs, peak)
 
 
 def _cached(

@@ -22,7 +22,7 @@ from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated, without_classifier
+from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated
 from fixres.models.weights import WeightFile, read_weights
 from fixres.models.zoo import ZOO
 from pipelines.spec import InputError
@@ -197,7 +197,14 @@ def _open_pretrained(
     if rows is None and new_classifier:
         _log.warning("%s: has no classifier; a new one for %d classes, with random weights", weights.path, num_classes)
     elif rows not in (None, num_classes):
-        state_dict = without_classifier(weights, state_dict, classifier, num_classes, new_classifier)
+        if not new_classifier:
+            raise InputError(
+                f"{weights.path}: wrong classifier size, {rows} classes for the data's {num_classes}; test it on the "
+                "classes it was trained on"
+            )
+        message = "%s: a new classifier for %d classes instead of %d, with random weights"
+        _log.warning(message, weights.path, num_classes, rows)
+        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(f"{classifier}.")}
     load_weights(weights, net, name, state_dict, f"{classifier}." if new_classifier and rows != num_classes else None)
     _log_resizing(net, name)
     names = tuple(classes) if classes is not None else tuple(str(number) for number in range(num_classes))
