@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.tables import Rows
-from benchmarks.throughput.tables import cold_rows, ratio_of, startup_rows, warm_rows
+from benchmarks.throughput.tables import cold_cache_rows, ratio_of, startup_rows, warm_rows
 from fixres.reporting.html_page import condition_rows, embed, write_page
 from fixres.reporting.plots import COLORS, axes
 
@@ -29,7 +29,7 @@ def write_loader_report(content: dict[str, Any], target: Path, cores: Rows = (),
         content=content,
         headline=_headline(content),
         warm=warm_rows(content),
-        cold=cold_rows(content),
+        cold=cold_cache_rows(content),
         startup=startup_rows(content),
         figures=_figures(content),
         cores=cores,

@@ -29,7 +29,7 @@ def throughput_table(content: dict[str, Any]) -> str:
 
 def as_text(content: dict[str, Any]) -> str:
     """All tables for the terminal."""
-    tables = (warm_rows(content), cold_rows(content), startup_rows(content))
+    tables = (warm_rows(content), cold_cache_rows(content), startup_rows(content))
     return "\n\n".join("\n".join(aligned(rows)) for rows in tables if len(rows) > 1)
 
 
@@ -69,7 +69,7 @@ def _warm(content: dict[str, Any], first: str, one: dict[str, Any]) -> list[str]
     ]
 
 
-def cold_rows(content: dict[str, Any]) -> Rows:
+def cold_cache_rows(content: dict[str, Any]) -> Rows:
     """A row for each engine and resolution with a cold page cache."""
     first = content["cold_cache"][0]["against"] if content["cold_cache"] else ""
     head = ["engine", "px, cold page cache", "images/s", "range", f"speed-up of {first}", "cached at start"]

@@ -1,0 +1,12 @@
+"""What each training trick brings and costs: `python -m benchmarks.tricks`; their speed: benchmarks.tricks.speed."""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "report": ["page", "text", "tricks_speed_table", "tricks_table"],
+        "run": ["Ablation"],
+        "variants": ["TRICKS", "Trick", "Variant"],
+    },
+)
