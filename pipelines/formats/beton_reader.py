@@ -20,44 +20,31 @@ from pipelines.spec import BadSampleError, InputError
 _MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
 
 
-class BetonReader:
-    """A .beton file as a `pipelines.spec.Source`, memory-mapped.
-
-    A file that shrinks while it is open kills the process (SIGBUS), as with any memory map.
+class BetonData:
+    """Random access to the samples of one or more .beton files; a `pipelines.spec.Source`.
 
     Attributes:
-        path: the file.
+        path: the file or folder.
         classes: class names; "0", "1", ... if the file does not store them.
         labels: int64 (N,).
         sizes: int64 (N, 2), height and width of each image in pixels.
         modes: uint8 (N,), `beton_layout.MODE_JPG` or `MODE_RAW`.
-        image_spans: int64 (N, 2), position and size in bytes of each image's data in the file.
+        image_spans: int64 (N, 2), position in `data` and size in bytes of each image's data.
         field_names: names of all fields, in file order.
         about: the JSON object that our writer adds.
-        page_size: bytes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._map = self._open()
-        self._data = np.frombuffer(self._map, np.uint8)
-        header = self._read(layout.HEADER, 1, 0, "the header")[0]
-        self._check_header(header)
-        self.page_size = int(header["page_size"])
-        num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
-        descriptors = self._read(layout.DESCRIPTOR, num_fields, layout.HEADER.itemsize, "the field descriptors")
-        self.field_names = self._names(descriptors)
-        self._types = [int(type_id) for type_id in descriptors["type_id"]]
-        start = layout.metadata_start(num_fields)
-        metadata = self._read(self._metadata_dtype(), num_samples, start, "the metadata")
-        self._data_start = start + metadata.nbytes
-        table = self._read_table(int(header["alloc_table_ptr"]))
-        info = self._read_info(header, descriptors, metadata, table)
-        self.about: dict[str, object] = info
-        self._take_images(metadata[f"f{self._field('image', layout.TYPE_IMAGE)}"], table)
-        self._take_labels(metadata[f"f{self._field('label', layout.TYPE_INT)}"], info)
-        self._byte_spans = self._take_bytes(metadata)
-        self._stored_class_names = self._take_class_names(info)
+    path: Path
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    sizes: np.ndarray
+    modes: np.ndarray
+    image_spans: np.ndarray
+    field_names: tuple[str, ...]
+    about: dict[str, object]
+    _memory: memoryview
+    _byte_spans: dict[str, np.ndarray]
+    _stored_class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,14 +52,10 @@ class BetonReader:
     def __reduce__(self) -> tuple:
         return type(self), (self.path,)
 
-    def name(self, index: int) -> str:
-        """The file and the sample's number."""
-        return f"{self.path}: sample {index}"
-
     def image_bytes(self, index: int) -> memoryview:
         """The stored bytes of an image, not copied: a JPEG file, or raw RGB pixels (see `modes`)."""
         offset, size = self.image_spans[index]
-        return self._map[offset : offset + size]
+        return self._memory[offset : offset + size]
 
     def read(self, index: int) -> bytes:
         """An image file: the stored JPEG, or raw pixels with the header of a PPM file."""
@@ -99,7 +82,7 @@ class BetonReader:
     @property
     def data(self) -> np.ndarray:
         """uint8 (file size,): the whole file, memory-mapped and read-only."""
-        return self._data
+        return np.frombuffer(self._memory, np.uint8)
 
     def field_spans(self, name: str) -> np.ndarray:
         """int64 (N, 2): position and size in bytes of each sample's data in the BytesField or JSONField `name`."""
@@ -110,7 +93,49 @@ class BetonReader:
     def field_bytes(self, name: str, index: int) -> memoryview:
         """A sample's bytes in the BytesField or JSONField `name`, without a copy."""
         offset, size = self.field_spans(name)[index]
-        return self._map[offset : offset + size]
+        return self._memory[offset : offset + size]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Readable names of the classes, in the same order; looked up for synsets if the file does not store them."""
+        from pipelines.imagenet_classes import human_names
+
+        return self._stored_class_names or human_names(self.classes)
+
+
+class BetonReader(BetonData):
+    """A .beton file, memory-mapped.
+
+    A file that shrinks while it is open kills the process (SIGBUS), as with any memory map.
+
+    Attributes:
+        page_size: bytes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._memory = self._open()
+        header = self._read(layout.HEADER, 1, 0, "the header")[0]
+        self._check_header(header)
+        self.page_size = int(header["page_size"])
+        num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
+        descriptors = self._read(layout.DESCRIPTOR, num_fields, layout.HEADER.itemsize, "the field descriptors")
+        self.field_names = self._names(descriptors)
+        self._types = [int(type_id) for type_id in descriptors["type_id"]]
+        start = layout.metadata_start(num_fields)
+        metadata = self._read(self._metadata_dtype(), num_samples, start, "the metadata")
+        self._data_start = start + metadata.nbytes
+        table = self._read_table(int(header["alloc_table_ptr"]))
+        info = self._read_info(header, descriptors, metadata, table)
+        self.about = info
+        self._take_images(metadata[f"f{self._field('image', layout.TYPE_IMAGE)}"], table)
+        self._take_labels(metadata[f"f{self._field('label', layout.TYPE_INT)}"], info)
+        self._byte_spans = self._take_bytes(metadata)
+        self._stored_class_names = self._take_class_names(info)
+
+    def name(self, index: int) -> str:
+        """The file and the sample's number."""
+        return f"{self.path}: sample {index}"
 
     def _fail(self, what: str) -> NoReturn:
         raise InputError(f"{self.path}: {what}; the file is damaged or not a .beton file; convert the data again")
@@ -126,9 +151,9 @@ class BetonReader:
             self._fail("the file is empty")
 
     def _read(self, dtype: np.dtype, count: int, offset: int, what: str) -> np.ndarray:
-        if count * dtype.itemsize > len(self._map) - offset:
+        if count * dtype.itemsize > len(self._memory) - offset:
             self._fail(f"the file ends within {what}")
-        return np.frombuffer(self._map, dtype, count, offset)
+        return np.frombuffer(self._memory, dtype, count, offset)
 
     def _check_header(self, header: np.void) -> None:
         if header["version"] != layout.VERSION:
@@ -156,7 +181,7 @@ class BetonReader:
             ) from None
 
     def _read_table(self, offset: int) -> np.ndarray:
-        size = len(self._map) - offset
+        size = len(self._memory) - offset
         if size <= 0 or offset < self._data_start or size % layout.ALLOCATION.itemsize:
             self._fail("the allocation table is not where the header says")
         return self._read(layout.ALLOCATION, size // layout.ALLOCATION.itemsize, offset, "the allocation table")
@@ -169,7 +194,7 @@ class BetonReader:
         if pointer["magic"] != layout.INFO_MAGIC:
             return {}
         offset, size = int(pointer["offset"]), int(pointer["size"])
-        if offset > len(self._map):
+        if offset > len(self._memory):
             self._fail("the class names are not where the header says")
         text = self._read(np.dtype("u1"), size, offset, "the class names").tobytes()
         if layout.checksum(header, descriptors, metadata, table, text) != pointer["crc32"]:
@@ -220,13 +245,6 @@ class BetonReader:
             self._fail("it does not have a name for each class")
         return tuple(map(str, names))
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Readable names of the classes, in the same order; looked up for synsets if the file does not store them."""
-        from pipelines.imagenet_classes import human_names
-
-        return self._stored_class_names or human_names(self.classes)
-
     def _take_bytes(self, metadata: np.ndarray) -> dict[str, np.ndarray]:
         columns = {
             name: metadata[f"f{k}"]
@@ -238,7 +256,7 @@ class BetonReader:
         }
 
     def _spans(self, offsets: np.ndarray, sizes: np.ndarray, what: str) -> np.ndarray:
-        end = np.uint64(len(self._map))
+        end = np.uint64(len(self._memory))
         inside = (offsets >= self._data_start) & (offsets <= end)
         # Both sides are below 2**64, so nothing wraps around.
         inside &= sizes <= end - np.where(inside, offsets, end)

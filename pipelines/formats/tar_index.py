@@ -10,7 +10,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pipelines.spec import InputError
 
@@ -31,18 +31,6 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
-
-
-class Archive(Protocol):
-    """What `walk` needs: a binary file with a known size."""
-
-    size: int
-
-    def read(self, size: int = -1) -> bytes: ...
-
-    def seek(self, offset: int, whence: int = 0) -> int: ...
-
-    def tell(self) -> int: ...
 
 
 class Span:
@@ -89,7 +77,7 @@ class Memory(io.BytesIO):
         return self.getbuffer().nbytes
 
 
-def walk(archive: Archive, name: str, start: int = 0) -> Iterator[Member]:
+def walk(archive: Span | Memory, name: str, start: int = 0) -> Iterator[Member]:
     """The files in `archive`, in stored order. Skips folders, refuses links and sparse files.
 
     Args:
@@ -122,7 +110,7 @@ def walk(archive: Archive, name: str, start: int = 0) -> Iterator[Member]:
         ) from None
 
 
-def _check_end(archive: Archive, offset: int, name: str) -> None:
+def _check_end(archive: Span | Memory, offset: int, name: str) -> None:
     """Checks that the last member is followed by zeros only."""
     archive.seek(offset)
     mark = archive.read(_BLOCK)

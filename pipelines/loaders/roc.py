@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipelines.formats.beton_parts import BetonParts
-from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.beton_reader import BetonData
 from pipelines.loaders.base import empty_batch, retry_next
 from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from pipelines.loaders.prefetch import Prefetcher
@@ -118,7 +117,7 @@ class RocLoader(RocBase):
         return retry_next(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
 
 
-def _decoder(reader: BetonReader | BetonParts, inside: bool, min_zoom: float) -> Callable[..., None]:
+def _decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
     """Returns the function that decodes samples. Threads call it with rows of the table, boxes, flips and outputs."""
     data = reader.data
     if "roc" in reader.field_names:

@@ -9,8 +9,7 @@ import numpy as np
 import psutil
 
 from pipelines.formats.beton_layout import MODE_RAW
-from pipelines.formats.beton_parts import BetonParts
-from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.beton_reader import BetonData
 from pipelines.roc.layout import IMAGE_SIZE, IMAGE_START, NUM_SAMPLE_COLUMNS, ROC_SIZE, ROC_START
 from pipelines.spec import InputError
 
@@ -18,7 +17,7 @@ _ALL = slice(None)
 _MAX_SHARE = 0.5  # of the available memory; a smaller file stays in the page cache after it was read once
 
 
-def locate_samples(reader: BetonReader | BetonParts, indices: np.ndarray | slice = _ALL) -> np.ndarray:
+def locate_samples(reader: BetonData, indices: np.ndarray | slice = _ALL) -> np.ndarray:
     """The sample table of a file, int64 (n, 6).
 
     Its columns are the start and size in bytes of the image field, the same of the `roc` field, and the height and

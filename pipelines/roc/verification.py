@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.formats.beton_parts import BetonParts
-from pipelines.formats.beton_reader import BetonReader
+from pipelines.formats.beton_reader import BetonData, BetonReader
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.layout import ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, describe
 from pipelines.roc.sample_table import locate_samples
@@ -27,7 +26,7 @@ def check_records(reader: BetonReader) -> None:
         check_sample(reader, index)
 
 
-def check_sample(reader: BetonReader | BetonParts, index: int) -> None:
+def check_sample(reader: BetonData, index: int) -> None:
     """Decodes every segment of all levels of a sample; raises BadSampleError if that fails."""
     table, box = locate_samples(reader, np.array([index])), np.array([[0.0, 0.0, *reader.sizes[index]]])
     out = np.empty((1, _RESOLUTION, _RESOLUTION, 3), np.uint8)
@@ -41,7 +40,7 @@ def check_sample(reader: BetonReader | BetonParts, index: int) -> None:
         assert counts[0, LEVEL_SHIFT] == level["shift"]
 
 
-def _levels(reader: BetonReader | BetonParts, index: int) -> list[dict[str, int]]:
+def _levels(reader: BetonData, index: int) -> list[dict[str, int]]:
     height, width = (int(side) for side in reader.sizes[index])
     try:
         return describe(bytes(reader.field_bytes("roc", index)), int(reader.image_spans[index, 1]), height, width)

@@ -145,7 +145,7 @@ def test_bad_images_are_named_after_the_advice(
         (("--plot", "x.jpg"), r"--plot x\.jpg must be a \.png file"),
         (("--variant", "fast"), "also give --config"),
         (("--config", "nowhere"), "no recipe of that name"),
-        (("--train-res", "4"), "resolution=4 is impossible"),
+        (("--train-res", "4"), "resolution=4 is not supported"),
         (("--scale", "0.5", "0.2"), "scale="),
         (("--scale", "nan", "1"), "argument --scale: invalid float value"),
         (("--ratio", "0", "1"), "ratio="),

@@ -258,7 +258,7 @@ def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path:
             ("--model", "{bare}", "--arch", "resnet18", "--images", "{other}"),
             "wrong classifier size, 2 classes for .* 3",
         ),
-        (("--model", "{net}", "--images", "{val}/val", "--test_res", "[3]"), "resolution=3 is impossible"),
+        (("--model", "{net}", "--images", "{val}/val", "--test_res", "[3]"), "resolution=3 is not supported"),
         (
             ("--model", "{levit}", "--arch", "levit_128s", "--images", "{val}/val", "--test_res", "[160]"),
             "not take 160",

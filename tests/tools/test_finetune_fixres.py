@@ -189,7 +189,7 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
         ((net, "64"), "resnet10t_finetuned64.pt exists; choose another --output"),
         ((vit, "40"), "does not take 40 px"),
         ((other, "48"), "knows 3 classes .* the data has 2"),
-        ((net, "4"), "resolution=4 is impossible"),
+        ((net, "4"), "resolution=4 is not supported"),
         ((net, "many"), "test_res"),
         ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),
         ((net, "48", "--finetune.batch_size", 17), "16 samples do not fill .* lower batch_size"),

@@ -103,7 +103,7 @@ def test_without_resolutions_the_checkpoints_own(
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("--test_res", "[3]"), "resolution=3 is impossible"),
+        (("--test_res", "[3]"), "resolution=3 is not supported"),
         (("--num_images", "0"), "num_images=0"),
         (("--plot", "x.gif"), r"plot=x\.gif must be a \.png"),
     ],

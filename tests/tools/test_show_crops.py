@@ -45,7 +45,7 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ((tmp_path / "nowhere", tmp_path / "x.png"), "does not exist"),
         ((coded_folder, tmp_path / "x.png", "--num", 0), "--num 0"),
         ((coded_folder, tmp_path / "x.jpg"), r"x\.jpg must be a \.png file"),
-        ((coded_folder, tmp_path / "x.png", "--test-resolution", 0), "resolution=0 is impossible"),
+        ((coded_folder, tmp_path / "x.png", "--test-resolution", 0), "resolution=0 is not supported"),
         ((coded_folder, tmp_path / "x.png", "--epochs", 10**6), "images of 128 px is too large; ask for"),
         ((coded_folder, tmp_path), "is a folder; choose a file name"),
         ((tmp_path / "fifo", tmp_path / "x.png"), "neither a file nor a folder"),

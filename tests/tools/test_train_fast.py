@@ -199,7 +199,7 @@ def _of_size(side: int) -> list[str]:
         (_remove_class, [], "class_01"),
         (_corrupt, [], r"00004\.jpg.*(truncated|decode)"),
         (None, ["--data.engine", "turbo"], "turbo.*torch"),
-        (None, ["--variants.fast.test_res", "4"], "resolution=4 is impossible"),
+        (None, ["--variants.fast.test_res", "4"], "resolution=4 is not supported"),
         (None, ["--optim.batch_size", "64"], "16 samples do not fill"),
         (
             None,

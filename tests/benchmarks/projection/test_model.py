@@ -78,7 +78,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_a_mistake_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="resolution:epochs") as caught:
         _estimate(monkeypatch, "--small", "128x3")
-    with pytest.raises(InputError, match="resolution=0 is impossible"):
+    with pytest.raises(InputError, match="resolution=0 is not supported"):
         _estimate(monkeypatch, "--large", "0:5")
     with pytest.raises(InputError, match="-2 epochs at 224 px; use at least 1"):
         _estimate(monkeypatch, "--large", "224:-2")

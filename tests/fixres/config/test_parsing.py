@@ -177,7 +177,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--name", "../up"], "it names a folder"),
         (["--eval_crop.crop_pct", "1.5"], "crop_pct=1.5"),
         (["--train_crop.scale", "[0.5, 0.2]"], "scale="),
-        (["--sweep", "[3]"], "resolution=3 is impossible"),
+        (["--sweep", "[3]"], "resolution=3 is not supported"),
         (["--variants.baseline", "null", "--variants.fast", "null"], "nothing to train"),
         (["--data.on_bad", "ignore"], "on_bad"),
         (["--optim.label_smoothing", "1"], "label_smoothing"),

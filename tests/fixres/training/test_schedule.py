@@ -50,7 +50,7 @@ def test_resolution_tables(config: ResolutionConfig, expected: list[int]) -> Non
         ([(1, 128)], "must rise and start at 0"),
         ([(0, 128), (0, 160)], "must rise and start at 0"),
         ([(0, 128), (5, 150)], "150 px at epoch 5 is not a multiple of resolution.multiple=32; use 128"),
-        ([(0, 4)], "resolution=4 is impossible"),
+        ([(0, 4)], "resolution=4 is not supported"),
     ],
 )
 def test_impossible_resolutions_are_refused(points: list[tuple[int, int]], message: str) -> None:

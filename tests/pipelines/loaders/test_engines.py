@@ -259,7 +259,7 @@ def test_state_of_other_data_is_refused(opened, stored) -> None:
             loader.load_state_dict(state | change)
     with pytest.raises(InputError, match="epoch=-1"):
         loader.set_epoch(-1)
-    with pytest.raises(InputError, match="resolution=4 is impossible"):
+    with pytest.raises(InputError, match="resolution=4 is not supported"):
         loader.set_resolution(4)
 
 
