@@ -25,7 +25,7 @@ from fixres.evaluation.activations import flat_features, inputs_of
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
-from fixres.models.pretrained import NetworkChoice
+from fixres.models.pretrained import NetworkChoice, OpenedNetwork
 from fixres.models.probe import check_takes
 from pipelines.runtime.atomic_files import check_target, resumable, write_json
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
@@ -100,41 +100,49 @@ def extract(
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
             reads them, the "fingerprint" of the stored images.
     """
-    (net, info, normalize), precision = job.open(classes)
-    resolution = job.test_res or info.test_res
-    check_takes(net, resolution)
-    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
+    opened, precision = job.open(classes)
+    resolution = job.test_res or opened.info.test_res
+    check_takes(opened.net, resolution)
+    settings = {"crop": EvalCrop(opened.info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
     start = time.perf_counter()
     with closing(open_loader(job.split, **settings)) as loader:
-        record = {
-            "version": VERSION,
-            "model": job.weights,
-            "arch": info.model,
-            "model_kwargs": info.model_kwargs,
-            "weights": weights_digest(net),
-            "resolution": resolution,
-            "crop_pct": info.crop_pct,
-            "mean": list(info.mean),
-            "std": list(info.std),
-            "data": str(job.images or job.data.path),
-            **(stored or {}),
-            "split": job.split,
-            "num_images": loader.num_samples,
-            "classes": list(classes),
-            "dtype": job.dtype,
-            "batch_size": job.batch_size,
-            "precision": precision.name,
-            "device": precision.device.type,
-            "torch": torch.__version__,
-        }
+        record = _record(job, opened, precision, loader, stored or {})
         with resumable(job.output, job.overwrite, folder=True) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
             kept = journal.num_done
-            _run(net, normalize, loader, precision, _Arrays(unfinished.data, journal, record))
+            _run(opened.net, opened.normalize, loader, precision, _Arrays(unfinished.data, journal, record))
             write_json(unfinished.data / RECORD, record)
             if names is not None:
                 write_json(unfinished.data / NAMES, names)
         return Extraction(job.output, loader.num_samples, kept, time.perf_counter() - start)
+
+
+def _record(
+    job: ExtractJob, opened: OpenedNetwork, precision: Precision, loader: Loader, stored: Mapping[str, str | float]
+) -> dict[str, Any]:
+    """All that the arrays depend on."""
+    info = opened.info
+    return {
+        "version": VERSION,
+        "model": job.weights,
+        "arch": info.model,
+        "model_kwargs": info.model_kwargs,
+        "weights": weights_digest(opened.net),
+        "resolution": loader.resolution,
+        "crop_pct": info.crop_pct,
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "data": str(job.images or job.data.path),
+        **stored,
+        "split": job.split,
+        "num_images": loader.num_samples,
+        "classes": list(info.classes),
+        "dtype": job.dtype,
+        "batch_size": job.batch_size,
+        "precision": precision.name,
+        "device": precision.device.type,
+        "torch": torch.__version__,
+    }
 
 
 def weights_digest(net: nn.Module) -> str:

@@ -96,7 +96,7 @@ def evaluate_network(
         classes: its class names in label order.
         names: its test images' names in order; needed for ReaL only.
     """
-    real = _Real.read(job.real, names, len(classes))
+    real = _read_real(job.real, names, len(classes))
     (net, info, normalize), precision = job.open(classes)
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
@@ -116,34 +116,29 @@ def evaluate_softmax(job: EvaluateJob) -> Evaluation:
     """Scores the job's softmax files, their mean if there are several."""
     files = [open_softmax(path, job.labels) for path in job.softmax_files]
     result, scores = score_softmax(files)
-    real = _Real.read(job.real, files[0].names or None, scores.num_classes)
+    real = _read_real(job.real, files[0].names or None, scores.num_classes)
     classes = files[0].record.get("classes", ())
     known = len(classes) == scores.num_classes and all(isinstance(name, str) for name in classes)
     return _evaluation(result, scores, tuple(classes) if known else (), real, None)
 
 
-@dataclass(frozen=True)
-class _Real:
-    """ReaL labels, and the number of each image of the data in ILSVRC2012's val."""
-
-    labels: list[frozenset[int]]
-    numbers: list[int]
-
-    @classmethod
-    def read(cls, path: Path | None, names: Sequence[str] | None, num_classes: int) -> _Real | None:
-        if path is None:
-            return None
-        labels = read_real(path, num_classes)
-        if names is None:
-            raise InputError(
-                "this data does not keep the images' names, so ReaL labels cannot be assigned to them; give "
-                "--val_labels with the labels of ImageNet's val, or the images as files"
-            )
-        return cls(labels, val_numbers(names, len(labels)))
+def _read_real(
+    path: Path | None, names: Sequence[str] | None, num_classes: int
+) -> tuple[list[frozenset[int]], list[int]] | None:
+    """ReaL labels of ILSVRC2012's val, and the number of each image of the data in it; None without a file."""
+    if path is None:
+        return None
+    labels = read_real(path, num_classes)
+    if names is None:
+        raise InputError(
+            "this data does not keep the images' names, so ReaL labels cannot be assigned to them; give --val_labels "
+            "with the labels of ImageNet's val, or the images as files"
+        )
+    return labels, val_numbers(names, len(labels))
 
 
 def _evaluation(
-    result: EvalResult, scores: Scores, classes: tuple[str, ...], real: _Real | None, gflops: float | None
+    result: EvalResult, scores: Scores, classes: tuple[str, ...], real: tuple | None, gflops: float | None
 ) -> Evaluation:
     top1 = scores.class_top1()
     return Evaluation(
@@ -154,7 +149,7 @@ def _evaluation(
         class_top1=tuple(None if value != value else value for value in top1.tolist()),
         class_counts=tuple(scores.class_counts().tolist()),
         gflops=gflops,
-        real=None if real is None else score_real(scores, real.labels, real.numbers),
+        real=None if real is None else score_real(scores, *real),
     )
 
 

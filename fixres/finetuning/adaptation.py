@@ -151,7 +151,7 @@ def recalibrate(
         Number of BatchNorms, and of images used.
     """
     net.eval()
-    twin, moments, num_seen = copy.deepcopy(net), {}, 0
+    twin, moments = copy.deepcopy(net), {}
     for name, norm in twin.named_modules():
         if isinstance(norm, _BatchNorm) and norm.track_running_stats:
             moments[name] = found = _Moments()
@@ -162,20 +162,7 @@ def recalibrate(
             f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use "
             "finetune.adapt=frechet"
         )
-    with torch.inference_mode():
-        for batch in loader:
-            try:
-                with precision.autocast():
-                    twin(normalize(batch.images.to(precision.device, non_blocking=True)))
-            except ValueError as error:
-                raise InputError(
-                    f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
-                ) from error
-            num_seen += len(batch.labels)
-            if num_seen >= num_images:
-                break
-    if not num_seen:
-        raise InputError("the loader gave no images; statistics need at least one batch")
+    num_seen = _run(twin, normalize, loader, precision, num_images)
     with torch.no_grad():
         for name, found in moments.items():
             if found.num:  # a BatchNorm that the forward never calls keeps its statistics
@@ -183,6 +170,26 @@ def recalibrate(
                 for old, new in zip((norm.running_mean, norm.running_var), found.result(), strict=True):
                     old.copy_(new)
     return len(moments), num_seen
+
+
+def _run(net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, num_images: int) -> int:
+    """Evaluates whole batches of at least `num_images` images; returns their number."""
+    num_seen = 0
+    with torch.inference_mode():
+        for batch in loader:
+            try:
+                with precision.autocast():
+                    net(normalize(batch.images.to(precision.device, non_blocking=True)))
+            except ValueError as error:
+                raise InputError(
+                    f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"
+                ) from error
+            num_seen += len(batch.labels)
+            if num_seen >= num_images:
+                return num_seen
+    if not num_seen:
+        raise InputError("the loader gave no images; statistics need at least one batch")
+    return num_seen
 
 
 class _Moments:
