@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.subprocesses import child_environment
 from benchmarks.scaling.worker import Spec
+from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
 _TIMEOUT = 40.0  # seconds; the launcher gives its processes 30 to end
@@ -34,7 +35,7 @@ def run_job(spec: Spec, processes: int, torch_threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="scaling-") as name:
         folder = Path(name)
         spec = replace(spec, output=str(folder / "windows.json"))
-        spec.write(folder / "spec.json")
+        write_json(folder / "spec.json", asdict(spec))
         with open(folder / "output", "wb") as output:
             job = subprocess.Popen(
                 _command(processes, folder / "spec.json"),

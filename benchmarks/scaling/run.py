@@ -76,7 +76,6 @@ def _spec(options: argparse.Namespace) -> Spec:
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     return Spec(
         model=options.model,
-        model_kwargs={},
         resolution=options.res,
         batches={},
         path=str(files.path(KINDS[options.engine]).resolve()),

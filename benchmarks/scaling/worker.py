@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Spec:
     """What a job measures.
 
     Attributes:
-        model: a timm name, with its keyword arguments.
+        model: a timm name.
         resolution: pixels.
         batches: images of all processes together, by mode.
         path: data of `engine`, which has `threads` threads in each process.
@@ -72,7 +72,6 @@ class Spec:
     """
 
     model: str
-    model_kwargs: dict[str, Any]
     resolution: int
     batches: dict[str, int]
     path: str
@@ -85,10 +84,6 @@ class Spec:
     windows: int
     reduced_bytes: list[int]
     output: str
-
-    def write(self, path: Path) -> None:
-        """As JSON."""
-        write_json(path, asdict(self))
 
 
 class _Stepper(Stepper):
@@ -105,7 +100,7 @@ class _Steps:
 
     def __init__(self, spec: Spec, precision: Precision) -> None:
         torch.manual_seed(0)
-        net, normalize = training_network(ModelConfig(spec.model, spec.model_kwargs), precision)
+        net, normalize = training_network(ModelConfig(spec.model), precision)
         self._stepper = _Stepper(create_optimizer(net, OptimConfig()), precision)
         self._trainer = Trainer(net, normalize, self._stepper, precision, 0.1, compile=spec.compile)
         self.device = precision.device

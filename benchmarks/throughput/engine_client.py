@@ -7,14 +7,12 @@ then join without a gap, and short windows give the same speed as long ones.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from multiprocessing import Pipe
 from typing import Any, Self
 
 from benchmarks.harness.interleaved import Window
@@ -39,7 +37,7 @@ class EngineClient:
 
     def __init__(self, engine: Engine, resolution: int) -> None:
         self.engine = engine
-        ours, theirs = socket.socketpair()
+        self._connection, theirs = Pipe()
         command = [sys.executable, "-m", "benchmarks.throughput.engine_worker", str(theirs.fileno())]
         self._process = subprocess.Popen(
             command,
@@ -53,34 +51,30 @@ class EngineClient:
         self._guard = subprocess.Popen(
             ["sh", "-c", _GUARD, "guard", str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
         )
-        ours.settimeout(_TIMEOUT)
-        self._connection = ours.makefile("rw", encoding="utf-8")
+        self.memory_bytes_peak, opened = 0, False
         try:
-            self._send(asdict(engine) | {"path": str(engine.path)})
-            opened = self._ask("open", resolution=resolution)
-        except BaseException:
-            self.kill()
-            raise
-        self.first_batch_seconds: float = opened["first_batch_seconds"]
-        self.memory_bytes_before: int = opened["memory_bytes_before"]
-        self.memory_bytes_peak = 0
-        self.sample_memory()
+            self.memory_bytes_before, self.first_batch_seconds = self._ask("open", engine, resolution)
+            self.sample_memory()
+            opened = True
+        finally:
+            if not opened:
+                self.kill()
 
     def set_resolution(self, resolution: int) -> None:
         """Begins an epoch at another output side in pixels."""
-        self._ask("resolution", resolution=resolution)
+        self._ask("set_resolution", resolution)
 
     def window(self, seconds: float) -> Window:
         """At least `seconds` of work."""
-        return Window(**self._ask("window", seconds=seconds))
+        return self._ask("window", seconds)
 
     def sample_memory(self) -> None:
         """Updates the peak. It takes milliseconds in which the engine works, so it is not done after each window."""
-        self.memory_bytes_peak = max(self.memory_bytes_peak, self._ask("memory")["memory_bytes"])
+        self.memory_bytes_peak = max(self.memory_bytes_peak, self._ask("memory_bytes"))
 
     def epoch(self, seconds: float) -> Window:
         """An epoch from its start, at most about `seconds` of it."""
-        return Window(**self._ask("epoch", seconds=seconds))
+        return self._ask("epoch", seconds)
 
     def release_files(self) -> None:
         """Ends the running epoch and unmaps the files' pages, so that they can be evicted; the loader stays open."""
@@ -98,8 +92,7 @@ class EngineClient:
         self._guard.kill()
         self._guard.wait()
         self._guard.stdin.close()
-        with suppress(OSError):
-            self._connection.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,30 +100,24 @@ class EngineClient:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def _ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """Sends one request while the process runs; the process is stopped again afterwards."""
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of the worker while its process runs; the process is stopped again afterwards."""
         name = f"engine={self.engine.name!r}"
         self._signal(signal.SIGCONT)
         try:
-            self._send({"do": do, **values})
-            line = self._connection.readline()
-        except TimeoutError:
-            raise InputError(f"{name} did not answer in {_TIMEOUT:.0f} s; leave it out") from None
+            self._connection.send((method, arguments))
+            if not self._connection.poll(_TIMEOUT):
+                raise InputError(f"{name} did not answer in {_TIMEOUT:.0f} s; leave it out")
+            reply = self._connection.recv()
+        except (EOFError, OSError):
+            raise InputError(f"{name} died with its process; leave it out of --engines") from None
         finally:
             self._signal(signal.SIGSTOP)
-        if not line:
-            raise InputError(f"{name} died with its process; leave it out of --engines")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise InputError(reply["error"] if reply["is_input"] else f"{name} failed: {reply['error']}")
+        if isinstance(reply, InputError):
+            raise reply
+        if isinstance(reply, Exception):
+            raise InputError(f"{name} failed: {reply}")
         return reply
-
-    def _send(self, message: dict[str, Any]) -> None:
-        try:
-            self._connection.write(json.dumps(message) + "\n")
-            self._connection.flush()
-        except BrokenPipeError:
-            pass  # `_ask` reports the missing reply
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
 """The process of one engine: `python -m benchmarks.throughput.engine_worker FD`, started by `engine_client`.
 
-Requests and replies are lines of JSON on the socket with file descriptor FD. The process does nothing else, so its
-memory and CPU time are the engine's.
+Requests and replies are Python objects on the connection with file descriptor FD. The process does nothing else, so
+its memory and CPU time are the engine's.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import json
 import os
-import socket
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch  # imported here, so that every engine's process has it before memory and first batch are measured
 
+from benchmarks.harness.interleaved import Window
 from benchmarks.harness.page_cache import release_pages
 from benchmarks.throughput.engines import Engine, Stream
 from pipelines.spec import InputError
@@ -32,26 +32,25 @@ _QUIET_CHECKS = 10  # of 0.02 s each
 
 
 class Server:
-    """Answers requests: `do` names a method, which gets the request's other entries and returns the reply."""
+    """The methods that `engine_client.EngineClient` calls; see there."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self._engine = Engine(**spec | {"path": Path(spec["path"])})
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
         self._stream: Stream | None = None
         self._family: list[psutil.Process] = []  # looked up once, because that takes milliseconds
 
-    def open(self, resolution: int) -> dict[str, Any]:
-        """Opens the engine and waits for its first batch."""
+    def open(self, engine: Engine, resolution: int) -> tuple[int, float]:
+        """Opens the engine; returns bytes of memory before, and seconds to its first batch."""
         before, start = memory_bytes(), time.perf_counter()
-        self._stream = Stream(self._engine, resolution)
+        self._engine, self._stream = engine, Stream(engine, resolution)
         self._stream.next_batch()
-        return {"first_batch_seconds": time.perf_counter() - start, "memory_bytes_before": before}
+        return before, time.perf_counter() - start
 
-    def resolution(self, resolution: int) -> dict[str, Any]:
+    def set_resolution(self, resolution: int) -> None:
         self._stream.set_resolution(resolution)
         self._family = []
-        return {}
 
-    def window(self, seconds: float) -> dict[str, Any]:
+    def window(self, seconds: float) -> Window:
         """Batches until `seconds` have passed, from the arrival of one to the arrival of another."""
         cpu, start, num_images = cpu_seconds(self._family), time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
@@ -60,9 +59,9 @@ class Server:
         elapsed = time.perf_counter() - start
         used = cpu_seconds(self._family) - cpu
         self._family = self._family or family()  # the workers exist only after the window that warms up
-        return {"num_images": num_images, "seconds": elapsed, "cpu_seconds": used}
+        return Window(num_images, elapsed, used)
 
-    def epoch(self, seconds: float) -> dict[str, Any]:
+    def epoch(self, seconds: float) -> Window:
         """An epoch from its start, or as much of it as fits into `seconds`."""
         cpu, start, num_images = cpu_seconds(family()), time.perf_counter(), 0
         for num in self._stream.epoch():
@@ -71,20 +70,19 @@ class Server:
                 break
         self._synchronize()
         elapsed = time.perf_counter() - start
-        return {"num_images": num_images, "seconds": elapsed, "cpu_seconds": cpu_seconds(family()) - cpu}
+        return Window(num_images, elapsed, cpu_seconds(family()) - cpu)
 
-    def costs(self) -> dict[str, Any]:
+    def costs(self) -> dict[str, float | None]:
         return self._stream.costs()
 
-    def memory(self) -> dict[str, Any]:
-        return {"memory_bytes": memory_bytes()}
+    def memory_bytes(self) -> int:
+        return memory_bytes()
 
-    def release_files(self) -> dict[str, Any]:
+    def release_files(self) -> None:
         """Ends the running epoch and all work for it, and unmaps the files' pages; the loader stays open."""
         self._stream.end_epoch()
         wait_for_quiet(family())
         release_pages(self._engine.path)
-        return {}
 
     def _synchronize(self) -> None:
         if self._engine.device != "cpu":
@@ -156,20 +154,19 @@ def _last_line(error: Exception) -> str:
 
 
 def main() -> None:
-    """Answers requests until the socket closes."""
-    connection = socket.socket(fileno=int(sys.argv[1])).makefile("rw", encoding="utf-8")
-    server = Server(json.loads(connection.readline()))
-    for line in connection:
-        request = json.loads(line)
-        try:
-            reply = getattr(server, request.pop("do"))(**request)
-        except InputError as error:
-            reply = {"error": str(error), "is_input": True}
-        except Exception as error:  # the benchmark reports which engine failed
-            traceback.print_exc()
-            reply = {"error": _last_line(error), "is_input": False}
-        connection.write(json.dumps(reply) + "\n")
-        connection.flush()
+    """Answers requests until the connection closes."""
+    connection, server = Connection(int(sys.argv[1])), Server()
+    with suppress(EOFError):
+        while True:
+            method, arguments = connection.recv()
+            try:
+                reply = getattr(server, method)(*arguments)
+            except InputError as error:
+                reply = error
+            except Exception as error:  # the benchmark reports which engine failed
+                traceback.print_exc()
+                reply = RuntimeError(_last_line(error))
+            connection.send(reply)
     os._exit(0)
 
 

@@ -136,7 +136,7 @@ def command(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 
 def spec() -> Spec:
-    return Spec("resnet10t", {}, 32, {"weak": 4}, "x", "roc", 1, "cpu", "fp32", "no", 0.1, 1, [], "")
+    return Spec("resnet10t", 32, {"weak": 4}, "x", "roc", 1, "cpu", "fp32", "no", 0.1, 1, [], "")
 
 
 def test_a_failed_job_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
