@@ -37,7 +37,7 @@ def main() -> None:
         test_res=options.test_res,
         finetune_epochs=options.finetune_epochs,
     )
-    projection = project(scenario, step_speeds(options.model, options.measure, options.recorded))
+    projection = project(scenario, *step_speeds(options.model, options.measure, options.recorded))
     print(projection.text())
     if options.json:
         write_json(options.json, projection.as_json())

@@ -21,27 +21,8 @@ from pipelines.spec import InputError
 
 Schedule = tuple[tuple[int, int], ...]
 """(resolution in pixels, epochs) of each part of a run, in order."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine of a run.
-
-    Attributes:
-        gpus: number of devices.
-        cores: loader cores, over all devices.
-        step: images/s of one device in training, by resolution in pixels.
-        loader: images/s of one core of the input engine, by resolution.
-    """
-
-    gpus: int
-    cores: int
-    step: Mapping[int, float]
-    loader: Mapping[int, float]
-
-    def __post_init__(self) -> None:
-        if self.gpus < 1 or self.cores < 1:
-            raise InputError(f"gpus={self.gpus} and cores={self.cores} must be at least 1")
+Speeds = Mapping[int, float]
+"""Images/s by resolution in pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +51,31 @@ class Phase:
         )
 
 
-def phases(machine: Machine, num_images: int, schedule: Schedule, finetune: tuple[int, int]) -> list[Phase]:
+def phases(
+    gpus: int, cores: int, step: Speeds, loader: Speeds, num_images: int, schedule: Schedule, finetune: tuple[int, int]
+) -> list[Phase]:
     """The phases of a run.
 
     Args:
-        machine: number and speed of devices and cores.
+        gpus: number of devices.
+        cores: loader cores, over all devices.
+        step: images/s of one device in training, by resolution in pixels.
+        loader: images/s of one core of the input engine, by resolution.
         num_images: size of the training set.
         schedule: of the training.
         finetune: (resolution, epochs) of the fine-tuning; 0 epochs for none.
     """
-    if num_images < 1 or any(epochs < 1 for _, epochs in schedule) or finetune[1] < 0:
-        raise InputError("images and epochs must be positive")
-    found = [_phase("train", machine, num_images, part, 1.0) for part in schedule]
-    return found + ([_phase("finetune", machine, num_images, finetune, 3.0)] if finetune[1] else [])
+    parts = [("train", 1, *part) for part in schedule] + [("finetune", 3, *finetune)] * (finetune[1] > 0)
+    found = []
+    for name, lighter, side, epochs in parts:
+        network = lighter * gpus * at_resolution(step, side, by_pixels=True)
+        loading = cores * at_resolution(loader, side, by_pixels=False)
+        seconds = epochs * num_images / min(network, loading)
+        found.append(Phase(name, side, epochs, seconds, "network" if network <= loading else "loader"))
+    return found
 
 
-def _phase(name: str, machine: Machine, num_images: int, part: tuple[int, int], lighter: float) -> Phase:
-    resolution, epochs = part
-    network = lighter * machine.gpus * at_resolution(machine.step, resolution, by_pixels=True)
-    loader = machine.cores * at_resolution(machine.loader, resolution, by_pixels=False)
-    seconds = epochs * num_images / min(network, loader)
-    return Phase(name, resolution, epochs, seconds, "network" if network <= loader else "loader")
-
-
-def at_resolution(speeds: Mapping[int, float], resolution: int, by_pixels: bool) -> float:
+def at_resolution(speeds: Speeds, resolution: int, by_pixels: bool) -> float:
     """The speed at a resolution, interpolated or extrapolated from measured speeds as the module describes."""
     if not speeds:
         raise InputError(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.harness.records import RESULTS
-from benchmarks.projection.model import Machine, Phase, Schedule, loaders_of, phases, steps_of
+from benchmarks.projection.model import Phase, Schedule, loaders_of, phases, steps_of
 from benchmarks.training.train_step import quick_record
 from fixres.observability.environment import capture
 from pipelines.spec import InputError, check_resolution
@@ -49,6 +49,11 @@ class Scenario:
     finetune_epochs: int = 1
 
     def __post_init__(self) -> None:
+        if min(self.gpus, self.cores, self.num_images) < 1 or self.finetune_epochs < 0:
+            raise InputError(
+                f"gpus={self.gpus}, cores={self.cores} and images={self.num_images} must be at least 1, "
+                f"finetune-epochs={self.finetune_epochs} at least 0"
+            )
         check_resolution(self.test_res)
         for side, epochs in (*self.large, *self.small):
             check_resolution(side)
@@ -56,21 +61,8 @@ class Scenario:
                 raise InputError(f"{epochs} epochs at {side} px; use at least 1")
 
 
-@dataclass(frozen=True)
-class Speeds:
-    """Speeds and their origin.
-
-    Attributes:
-        values: images/s of one device in training, by resolution.
-        origin: the device, and whether the speeds were recorded or measured now.
-    """
-
-    values: dict[int, float]
-    origin: str
-
-
-def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> Speeds:
-    """Step speeds of a network, from a record of the same device, else measured now.
+def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> tuple[dict[int, float], str]:
+    """Images/s of a network by resolution, from a record of the same device, else measured now; and their origin.
 
     A machine without a GPU takes speeds that were recorded on a GPU.
 
@@ -84,9 +76,9 @@ def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> 
         there, found = record["environment"], steps_of(record, model)
         same = all(here[key] == there.get(key) for key in ("cpu", "gpu"))
         if found and (same or any_device or (there.get("gpu") and not here["gpu"])):
-            return Speeds(found, f"recorded on {there['gpu'] or there['cpu']}")
+            return found, f"recorded on {there['gpu'] or there['cpu']}"
     device = here["gpu"] or f"{here['cpu']}, {here['num_cores']} cores as one device, no GPU"
-    return Speeds(steps_of(quick_record(model, [128, 160, 224]), model), f"measured now on {device}")
+    return steps_of(quick_record(model, [128, 160, 224]), model), f"measured now on {device}"
 
 
 def _records(kind: str) -> list[dict[str, Any]]:
@@ -103,14 +95,14 @@ class Projection:
 
     Attributes:
         scenario: what was projected.
-        steps: step speeds and their origin.
-        loader_origin: the CPU of the loader speeds.
+        steps: images/s of one device in training, by resolution.
+        origins: of the speeds of steps and loaders.
         runs: phases by title; the first is the usual training, the last the fast training with engine roc.
     """
 
     scenario: Scenario
-    steps: Speeds
-    loader_origin: str
+    steps: dict[int, float]
+    origins: tuple[str, str]
     runs: dict[str, list[Phase]]
 
     def hours(self) -> dict[str, float]:
@@ -123,7 +115,7 @@ class Projection:
         devices = "device" if one.gpus == 1 else "devices"
         return [
             f"Projected, not measured: {one.model}, {one.num_images} images, {one.gpus} {devices}, {one.cores} cores.",
-            f"Step speeds: {self.steps.origin}. Loader speeds: one core of {self.loader_origin}.",
+            f"Step speeds: {self.origins[0]}. Loader speeds: one core of {self.origins[1]}.",
         ]
 
     def verdicts(self) -> list[str]:
@@ -148,14 +140,14 @@ class Projection:
             "formula": FORMULA,
             "conditions": self.conditions(),
             "scenario": asdict(self.scenario),
-            "images_per_second": {"step": self.steps.values},
+            "images_per_second": {"step": self.steps},
             "runs": {title: [asdict(phase) for phase in found] for title, found in self.runs.items()},
             "hours": self.hours(),
             "verdicts": self.verdicts(),
         }
 
 
-def project(scenario: Scenario, steps: Speeds) -> Projection:
+def project(scenario: Scenario, steps: dict[int, float], origin: str) -> Projection:
     """The usual training and the fast one with fine-tuning, each with engines dali and roc."""
     recorded = next(iter(_records("throughput")), None)
     if recorded is None:
@@ -166,7 +158,7 @@ def project(scenario: Scenario, steps: Speeds) -> Projection:
         ("small, then fine-tuned", scenario.small, scenario.finetune_epochs),
     ):
         for engine in ENGINES:
-            machine = Machine(scenario.gpus, scenario.cores, steps.values, loaders_of(recorded, engine))
-            found = phases(machine, scenario.num_images, schedule, (scenario.test_res, epochs))
+            speeds, one = (steps, loaders_of(recorded, engine)), scenario
+            found = phases(one.gpus, one.cores, *speeds, one.num_images, schedule, (one.test_res, epochs))
             runs[f"{title}, engine {engine}"] = found
-    return Projection(scenario, steps, recorded["environment"]["cpu"], runs)
+    return Projection(scenario, steps, (origin, recorded["environment"]["cpu"]), runs)

@@ -79,7 +79,7 @@ class Savings(Trainings):
         if scenario and self._earlier and self._earlier["scenario"] == as_json(asdict(scenario)):
             self.projection = self._earlier
         elif scenario:
-            self.projection = as_json(project(scenario, step_speeds(scenario.model)).as_json())
+            self.projection = as_json(project(scenario, *step_speeds(scenario.model)).as_json())
 
 
 def run_of(report: dict[str, Any]) -> dict[str, Any]:
@@ -137,10 +137,12 @@ def main() -> None:
         target=options.target,
         command=command_line("benchmarks.savings", sys.argv[1:]),
     )
-    scenario = Scenario(options.project, gpus=options.gpus, cores=12 * options.gpus)
+    scenario = None
+    if options.project != "none":
+        scenario = Scenario(options.project, gpus=options.gpus, cores=12 * options.gpus)
     try:
         savings.train_missing()
-        savings.project(None if options.project == "none" else scenario)
+        savings.project(scenario)
         record = savings.write()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {savings.kept()}; the same command resumes") from None

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.projection.model import Machine, at_resolution, loaders_of, phases
+from benchmarks.projection.model import at_resolution, loaders_of, phases
+from benchmarks.projection.scenario import Scenario
 from benchmarks.training.tables import train_step_table
 from pipelines.spec import InputError
 from tools import estimate
@@ -18,11 +19,10 @@ LOADER = {128: 100.0, 224: 50.0}
 
 
 def test_by_hand() -> None:
-    machine = Machine(2, 10, STEP, LOADER)
-    train, finetune = phases(machine, 6000, ((128, 3),), (224, 1))
+    train, finetune = phases(2, 10, STEP, LOADER, 6000, ((128, 3),), (224, 1))
     assert (train.seconds, train.limit) == (3 * 6000 / 1000, "loader")  # 10 cores give 1000, 2 devices could take 2000
     assert (finetune.seconds, finetune.limit) == (6000 / 500, "loader")  # 500 against 3 * 600
-    (train,) = phases(Machine(1, 100, STEP, LOADER), 6000, ((224, 2),), (224, 0))
+    (train,) = phases(1, 100, STEP, LOADER, 6000, ((224, 2),), (224, 0))
     assert (train.seconds, train.limit) == (2 * 6000 / 300, "network")
 
 
@@ -40,12 +40,11 @@ def test_larger_is_never_faster(one: int, other: int) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(InputError, match="gpus=0"):
-        Machine(0, 1, STEP, LOADER)
+    for wrong in ({"gpus": 0}, {"cores": 0}, {"num_images": 0}, {"finetune_epochs": -1}):
+        with pytest.raises(InputError, match="must be at least 1"):
+            Scenario("net", **wrong)
     with pytest.raises(InputError, match="no measured speed"):
         at_resolution({}, 128, True)
-    with pytest.raises(InputError, match="must be positive"):
-        phases(Machine(1, 1, STEP, LOADER), 10, ((128, 0),), (224, 1))
     record = {"results": [{"engine": "roc", "res": 128, "images_per_second": 10.0}], "settings": {"threads": 2}}
     assert loaders_of(record, "roc") == {128: 5.0}
     with pytest.raises(InputError, match="engine='x' is not in the throughput record; it has roc"):
