@@ -47,7 +47,7 @@ class BadSampleError(InputError):
     """One stored sample cannot be used.
 
     Attributes:
-        index: the sample's index in the data set, or -1 if the engine cannot tell.
+        index: the sample's index in the data set, or -1 if the engine does not know it.
     """
 
     def __init__(self, message: str, index: int = -1) -> None:
@@ -84,7 +84,7 @@ class TrainCrop:
             raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise InputError(f"ratio={self.ratio} must satisfy 0 < low <= high")
-        _check_share("hflip", self.hflip, low=0.0)
+        _check_fraction("hflip", self.hflip)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class EvalCrop:
     def __post_init__(self) -> None:
         if not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is usual for ImageNet")
-        _check_share("hflip", self.hflip, low=0.0)
+        _check_fraction("hflip", self.hflip)
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class ShiftCrop:
 Crop = TrainCrop | EvalCrop | ShiftCrop
 
 
-def _check_share(name: str, value: float, low: float) -> None:
-    if not low <= value <= 1:
-        raise InputError(f"{name}={value} must be in [{low:g}, 1]")
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}={value} must be in [0, 1]")
 
 
 def check_resolution(resolution: int) -> int:
@@ -154,7 +154,7 @@ class DALIOptions:
         for name in ("batches_ahead", "prefetch"):
             if getattr(self, name) < 1:
                 raise InputError(f"dali.{name}={getattr(self, name)} must be at least 1")
-        _check_share("dali.hw_decoder_load", self.hw_decoder_load, low=0.0)
+        _check_fraction("dali.hw_decoder_load", self.hw_decoder_load)
         for name in ("device_memory_padding", "host_memory_padding", "preallocate_side"):
             if getattr(self, name) < 0:
                 raise InputError(f"dali.{name}={getattr(self, name)} must not be negative")
@@ -192,7 +192,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What a loader delivers, whatever the engine.
+    """What a loader delivers. It is the same for all engines.
 
     Training loaders set `shuffle` and `drop_last`. Evaluation loaders set neither and see each index once over all
     ranks.

@@ -1,7 +1,7 @@
 """Converts any source to a training file: in parallel, in a fixed order, verified, and resumable.
 
 Every image is decoded once, so that a damaged one is found now. JPEG files that fit are copied byte for byte, except
-into RoC records, for which all images are encoded anew; others are downscaled and encoded. The samples stream through
+into RoC records, for which all images are encoded again; others are downscaled and encoded. The samples stream through
 a window of a few chunks per worker into the writer of the format, so memory does not grow with the data set. A journal
 beside the unfinished file lets the same command continue after any interruption.
 """

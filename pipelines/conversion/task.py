@@ -108,7 +108,7 @@ class Task:
 
 
 def source_digest(source: Source) -> str:
-    """Digest of classes, labels and sample names: what a source tells without reading images."""
+    """Digest of classes, labels and sample names: what is known without reading images."""
     digest = hashlib.sha256(json.dumps(list(source.classes)).encode())
     digest.update(np.asarray(source.labels, np.int64).tobytes())
     for index in range(len(source)):

@@ -28,10 +28,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
-def output_file(text: str) -> Path:
+def output_file(text: str, folder: bool = False) -> Path:
     """An argparse type: the path of a file to write. Checks before any work that it can be written."""
     try:
-        check_target(Path(text))
+        check_target(Path(text), folder)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return Path(text)
@@ -39,11 +39,7 @@ def output_file(text: str) -> Path:
 
 def output_folder(text: str) -> Path:
     """An argparse type: the path of a folder to write to, which may exist."""
-    try:
-        check_target(Path(text), folder=True)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return Path(text)
+    return output_file(text, folder=True)
 
 
 def number_or_inf(text: str) -> float:

@@ -1,6 +1,6 @@
 """Exclusive locks on open files and folders. The kernel releases a lock when the process that holds it dies.
 
-filelock is no replacement: it cannot lock a folder, leaves a lock file beside each data file, and on file systems
+filelock does not replace this: it cannot lock a folder, leaves a lock file beside each data file, and on file systems
 without locks uses lock files that outlive a killed process.
 """
 
@@ -23,7 +23,7 @@ def acquire(descriptor: int) -> bool:
     Forked child processes close the descriptor, so that a worker that outlives its parent does not hold the lock.
 
     Args:
-        descriptor: must be closed by `release`, whatever the result is.
+        descriptor: `release` must close it, also if the result is False.
 
     Returns:
         False if another process holds the lock. True also if the file system has no locks: users of such file systems
