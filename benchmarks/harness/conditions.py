@@ -41,7 +41,7 @@ def conditions(
 
 
 def gpu_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Version of NVIDIA's kernel driver, None without one; nvidia-smi tells it where containers hide the file."""
+    """Version of NVIDIA's kernel driver, None without one; nvidia-smi is called if a container hides the file."""
     try:
         first = version.read_text().splitlines()[0]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Drops files from the page cache before a measurement, and tells which share of them is in it."""
+"""Drops files from the page cache before a measurement, and measures the share of them that is in it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def load(files: Iterable[Path]) -> None:
 
 
 def resident_share(files: Iterable[Path]) -> float:
-    """Share of the files' pages that are in memory, in [0, 1]; 1 if the kernel does not tell.
+    """Share of the files' pages that are in memory, in [0, 1]; 1 if the kernel does not report it.
 
-    Linux tells it only to the owner of a file and to users who may write to it; for others all pages look resident.
+    Linux reports it only to the owner of a file and to users who may write to it; for others all pages look resident.
     """
     resident = total = 0
     for descriptor in _opened(files):

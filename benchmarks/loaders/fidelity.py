@@ -1,4 +1,4 @@
-"""How far engines are from Pillow: numbers, a page with pictures and enlarged crops, and the record.
+"""How far engines are from Pillow: numbers, a page with plots and enlarged crops, and the record.
 
 python -m benchmarks.loaders.fidelity --data PHOTOS --res 128,160,224 --out fidelity
 

@@ -74,7 +74,7 @@ def text(record: dict[str, Any]) -> str:
 def page(record: dict[str, Any], target: Path) -> None:
     """Writes HTML in a single file."""
     comparisons, accuracy, first = compare(record), target_of(record), record["runs"][0]
-    pictures = [_curves(record, accuracy), _sweeps(record), _wall_clock(comparisons), _stages(record)]
+    plots = [_curves(record, accuracy), _sweeps(record), _wall_clock(comparisons), _stages(record)]
     top1 = comparisons[0].spread("top1").mean
     commits = sorted({_commit(run["environment"]) for run in record["runs"]})
     own = {key: value for key, value in first["environment"].items() if not key.startswith("commit")}
@@ -87,7 +87,7 @@ def page(record: dict[str, Any], target: Path) -> None:
         accuracy=accuracy,
         rows=rows(record),
         verdicts=verdicts(record),
-        pictures=[embed(png) for png in pictures],
+        plots=[embed(png) for png in plots],
         sweep=_sweep_rows(record),
         seeds=_seed_rows(record, comparisons),
         comparisons=comparisons,

@@ -92,8 +92,8 @@ class Server:
 def wait_for_quiet(processes: list[psutil.Process], max_seconds: float = 20.0) -> None:
     """Returns when no thread but the calling one has worked or waited for storage for 0.2 s.
 
-    Workers finish what they have begun: torch's workers up to 4 batches each, which nobody needs any more. That work
-    must not count in the next measurement.
+    Workers finish the batches that they have begun, torch's workers up to 4 each, although the epoch has ended. That
+    work must not count in the next measurement.
     """
     quiet, until = 0, time.monotonic() + max_seconds
     while quiet < _QUIET_CHECKS and time.monotonic() < until:

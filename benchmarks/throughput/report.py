@@ -1,4 +1,4 @@
-"""report.html of the loaders: a throughput record's tables and pictures."""
+"""report.html of the loaders: a throughput record's tables and plots."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _headline(content: dict[str, Any]) -> str:
 
 
 def _figures(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """(title, picture) of each figure that the record has numbers for."""
+    """(title, data URL) of each plot that the record has numbers for."""
     warm, cold, found = content["results"], content["cold_cache"], []
     if warm:
         cpu, pixels = "CPU ms for each image, all threads and processes", "thousand pixels decoded for each image"

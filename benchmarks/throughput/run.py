@@ -46,35 +46,42 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     files = _files(options)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     clients: dict[str, EngineClient] = {}
-    results, ratios, cold, cold_interrupted = [], [], [], False
+    found: dict[str, list[dict[str, Any]]] = {"results": [], "ratios": [], "cold_cache": []}
     with ExitStack() as stack, Interruption() as interruption:
         for engine in tqdm(_engines(paths, options), desc="opening", unit=" engines", disable=None):
             clients[engine.name] = stack.enter_context(EngineClient(engine, options.res[0]))
-        if options.cache != "cold":
-            for path in paths.values():
-                load(files_below(path))
-        for resolution in options.res if options.cache != "cold" else ():
-            rounds = _warm(clients, resolution, options)
-            results += _results(clients, resolution, rounds)
-            ratios += _ratios(options.engines, resolution, rounds)
-            if rounds.interrupted:
-                raise KeyboardInterrupt
-        if options.cache != "warm":
-            rounds, seconds = options.cold_cache_rounds, options.cold_cache_seconds
-            cold, cold_interrupted = measure_cold_cache(clients, options.res, rounds, seconds)
+        _measure_opened(clients, options, found)
     return record(
         "throughput",
         vars(options),
         environment,
-        _NOTE.format(**vars(options)) + (COLD_CACHE_NOTE if cold else ""),
-        interruption.happened or cold_interrupted,
-        results=results,
-        ratios=ratios,
-        cold_cache=cold,
+        _NOTE.format(**vars(options)) + (COLD_CACHE_NOTE if found["cold_cache"] else ""),
+        interruption.happened,
+        **found,
         startup=[_startup(client) for name, client in clients.items() if name != DECODE_BOUND],
         file_bytes={name: files.num_bytes(KINDS[name]) for name in options.engines},
         num_different_images=files.num_different,
     )
+
+
+def _measure_opened(
+    clients: dict[str, EngineClient], options: argparse.Namespace, found: dict[str, list[dict[str, Any]]]
+) -> None:
+    """Adds all measurements to `found`; after Ctrl-C those so far."""
+    if options.cache != "cold":
+        for client in clients.values():
+            load(files_below(client.engine.path))
+        for resolution in options.res:
+            rounds = _warm(clients, resolution, options)
+            found["results"] += _results(clients, resolution, rounds)
+            found["ratios"] += _ratios(options.engines, resolution, rounds)
+            if rounds.interrupted:
+                raise KeyboardInterrupt
+    if options.cache != "warm":
+        rounds, seconds = options.cold_cache_rounds, options.cold_cache_seconds
+        found["cold_cache"], interrupted = measure_cold_cache(clients, options.res, rounds, seconds)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 def _files(options: argparse.Namespace) -> BenchmarkFiles:

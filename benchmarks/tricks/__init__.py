@@ -1,4 +1,4 @@
-"""What each training trick brings and costs: `python -m benchmarks.tricks`; their speed: benchmarks.tricks.speed."""
+"""Gains and costs of each training trick: `python -m benchmarks.tricks`; their speed: benchmarks.tricks.speed."""
 
 import lazy_loader as lazy
 

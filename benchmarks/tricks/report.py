@@ -169,10 +169,10 @@ def page(record: dict[str, Any], target: Path) -> None:
     added = [(one.title, one.delta_top1(above)) for above, one in pairwise(groups)]
     others = [(one.title, everything.delta_top1(one)) for one in left_out]
     trained = [one for one in groups if one.by_seed]
-    pictures = [("top-1 and time of a step", _step_times(trained))] if trained else []
+    plots = [("top-1 and time of a step", _step_times(trained))] if trained else []
     for title, deltas in (("Added to the tricks before it", added), ("Added to all other tricks", others)):
         if known := [(name, delta) for name, delta in deltas if delta is not None]:
-            pictures.append((title, _bars(title, known)))
+            plots.append((title, _bars(title, known)))
     write_page(
         target,
         "benchmarks.tricks",
@@ -182,7 +182,7 @@ def page(record: dict[str, Any], target: Path) -> None:
         line=conditions_line(record),
         stack=[_STACK_HEAD, *stack_rows(record)],
         leave_one_out=[_LEAVE_ONE_OUT_HEAD, *leave_one_out_rows(record)],
-        pictures=pictures,
+        plots=plots,
         trainings=_trainings(record),
     )
 

@@ -72,8 +72,12 @@ def test_a_part_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
     assert code == 1 and "failed: train_step\n" in said and "fault_tolerance_overhead" in calls[-1]
 
 
-@pytest.mark.parametrize(("words", "told"), [((), "give a folder"), (("photos", "speed"), "part speed does not exist")])
-def test_mistakes_are_one_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"), [((), "give a folder"), (("photos", "speed"), "part speed does not exist")]
+)
+def test_mistakes_are_one_line(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     (tmp_path / "photos").mkdir()
     done = subprocess.run([SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith(f"run_gpu_checks: {told}") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith(f"run_gpu_checks: {message}") and done.stderr.count("\n") == 1
+    )

@@ -72,7 +72,7 @@ def test_intervals_cover_the_truth() -> None:
     assert np.median([ratio.high / ratio.low for ratio in ratios]) < 1.15
 
 
-def test_a_steady_slowdown_favors_nobody() -> None:
+def test_a_steady_slowdown_favors_no_engine() -> None:
     clock = [0.0]
 
     def work(speed: float) -> Window:

@@ -141,7 +141,7 @@ def test_an_engine_that_fails_is_named_in_one_line(tmp_path: Path) -> None:
         check_engines(["torch", "nothing"])
 
 
-def test_any_stored_data_gives_the_same_pictures(coded_folder: Path, tmp_path: Path) -> None:
+def test_any_format_gives_the_same_images(coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "c.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
     convert(coded_folder, tmp_path / "shards", ConversionConfig("webdataset", num_workers=0, progress=False))
     beton, shards = (RepeatedSource(tmp_path / name, 50) for name in ("c.beton", "shards"))
