@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines.inspection.image_headers import image_sizes
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.exit_codes import run
 from pipelines.sources import open_source
 from pipelines.spec import EvalCrop, InputError, TrainCrop
 
@@ -88,4 +88,4 @@ def protocol(options: argparse.Namespace) -> tuple[int, TrainCrop, EvalCrop]:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

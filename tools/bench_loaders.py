@@ -31,9 +31,9 @@ from benchmarks.training.tables import train_step_rows
 from benchmarks.training.train_step import quick_record
 from fixres.observability.console import aligned
 from pipelines.datasets.resolve import prepare_scenes
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser, output_folder
+from pipelines.runtime.exit_codes import run
 from pipelines.sources.scenes.scene import SceneConfig
 
 _NUM_SCENES = 300
@@ -87,4 +87,4 @@ def _usual() -> list[str]:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

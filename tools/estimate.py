@@ -19,9 +19,9 @@ import argparse
 
 from benchmarks.harness.options import add_options
 from benchmarks.projection.scenario import Scenario, project, step_speeds
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser
+from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
@@ -69,4 +69,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

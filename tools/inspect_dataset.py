@@ -15,8 +15,8 @@ from pathlib import Path
 from pipelines.inspection.contact_sheet import check_size, draw_sheet, save_png, stored_images
 from pipelines.inspection.facts import inspect_source
 from pipelines.inspection.text import as_text
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.exit_codes import run
 from pipelines.sources import open_source
 from pipelines.spec import MAX_RESOLUTION, InputError, Source, one_line
 
@@ -61,4 +61,4 @@ def draw(source: Source, options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

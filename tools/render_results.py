@@ -14,8 +14,8 @@ if __name__ == "__main__":
 import sys
 
 from benchmarks.docs.render import documents, render
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser
+from pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipelines.inspection.contact_sheet import check_size, draw_sheet, first_crops, save_png
 from pipelines.loaders import ENGINES, open_loader
-from pipelines.runtime import exit_codes as console
 from pipelines.runtime.cli import Parser, output_file
+from pipelines.runtime.exit_codes import run
 from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _COLUMNS = 32  # crops in a row; more crops of a kind continue in the next row
@@ -68,4 +68,4 @@ def draw(options: argparse.Namespace) -> list:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

@@ -262,6 +262,19 @@ def test_an_incomplete_line_is_ignored_and_a_damaged_line_is_named(tmp_path: Pat
     assert json.loads(whole.splitlines()[0]) == header
 
 
+def test_the_text_of_a_journal_is_pinned(folder: Path, tmp_path: Path) -> None:
+    """Other versions continue it: the header, then a line for each sample."""
+    interrupted(folder, tmp_path / "x", "ffcv", 100)
+    lines = (tmp_path / ".x.journal").read_text().splitlines()
+    names = ["version", "format", "max_side", "quality", "exif", "part", "source", "encoder"]
+    header = json.loads(lines[0])
+    assert list(header) == names and header["version"] == 1 and header["part"] == {"number": 0, "count": 1}
+    small, large = len(jpeg(coded_image(64, 90))), json.loads(lines[2])[5][0]
+    assert lines[1] == f'[0, 0, 64, 90, true, [{small}], ""]'
+    assert lines[2] == f'[1, 0, 150, 100, false, [{large}], ""]'
+    assert lines[34].startswith('[33, 0, 0, 0, false, [], "')
+
+
 def test_data_shorter_than_its_journal_is_noticed(folder: Path, tmp_path: Path) -> None:
     interrupted(folder, tmp_path / "x", "ffcv", 100)
     with open(tmp_path / ".x.partial", "r+b") as file:
