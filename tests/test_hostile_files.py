@@ -24,7 +24,7 @@ from fixres.config.parsing import parse, parse_recipe, save_recipe
 from fixres.evaluation.job import EvaluateJob
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import read_real
-from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fixres.models.factory import create_model
 from fixres.models.weights import read_weights
@@ -144,7 +144,7 @@ def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("_little_memory")
 def test_training_checkpoints(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path, keep=1)
+    files = CheckpointFiles(tmp_path, keep=1)
     path = files.write(3, {"a": torch.zeros(50), "b": [1, "x", None, (2.5, True)]})
     whole = path.read_bytes()
     used, refused = survive(path, mutants(whole, 200, seed=3), files.newest)
@@ -200,7 +200,7 @@ def test_a_file_that_unpacks_to_more_than_its_size_is_refused(tmp_path: Path) ->
     assert len(data) < 100_000
     path = tmp_path / f"state-00000001-{hashlib.sha256(data).hexdigest()[:16]}.pt"
     path.write_bytes(data)
-    for use in (lambda: load_checkpoint(path), lambda: read_weights(path), lambda: StateFiles(tmp_path).newest()):
+    for use in (lambda: load_checkpoint(path), lambda: read_weights(path), lambda: CheckpointFiles(tmp_path).newest()):
         with pytest.raises(InputError, match="unpacks to 32 MiB"):
             use()
 

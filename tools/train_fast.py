@@ -41,12 +41,12 @@ def _leave_early(number: int, _: object) -> None:
 def _train(recipe: Recipe) -> None:
     """Prepares the data, runs the variants, prints the table."""
     from fixres.distributed.process_group import first_main
-    from fixres.experiment.experiment import check_place, run_experiment
+    from fixres.experiment.experiment import check_before_data, run_experiment
     from fixres.models.precision import choose_device
     from fixres.observability.console import log
     from pipelines.datasets.prepared import PreparedData
 
-    check_place(recipe)  # now, for the data may take hours to convert
+    check_before_data(recipe)  # now, for the data may take hours to convert
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
     log(data.engine_why)
     report = run_experiment(recipe, data, data.describe(), data.check_unchanged)

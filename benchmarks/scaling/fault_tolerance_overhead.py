@@ -45,8 +45,9 @@ from benchmarks.training.steps import NUM_CLASSES, Load, loads, resident_batch, 
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.fault_tolerance import manager as fault_tolerance
-from fixres.fault_tolerance.manager import STATES, FaultTolerance
+from fixres.fault_tolerance.manager import CHECKPOINTS, FaultTolerance
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.rng import seed_step
 from fixres.training.trainer import Trainer
@@ -89,10 +90,10 @@ class Course:
     def __init__(self, load: Load, precision: Precision, folder: Path) -> None:
         self._net, normalize = training_network(load.model(_SMALL), precision)
         self._stepper, self._device = Stepper(create_optimizer(self._net, OptimConfig()), precision), precision.device
-        self._trainer = Trainer(self._net, normalize, self._stepper, precision, 0.1)
+        self._trainer = Trainer(self._net, normalize, self._stepper, CrossEntropy(0.1))
         self._loader, self._folder = Resident(load, precision.device), folder
         self.fault_tolerance = FaultTolerance(folder, FaultToleranceConfig(minutes=_NEVER), precision, self._state)
-        opened = self.fault_tolerance.watched(lambda *_, **__: self._loader, lambda: False)  # type: ignore[arg-type,return-value]
+        opened = self.fault_tolerance.watched(lambda *_, **__: self._loader)  # type: ignore[arg-type,return-value]
         self._watched: Loader = opened("train")
 
     def _state(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Course:
             with _without_seeds():
                 self._trainer.epoch(self._loader, _no_rate, kind)  # type: ignore[arg-type]
         else:
-            self._trainer.epoch(self._watched, _no_rate, kind, watch=self.fault_tolerance)
+            self._trainer.epoch(self._watched, _no_rate, kind, monitor=self.fault_tolerance)
         return Window(self._loader.num_samples, time.perf_counter() - start)
 
     def calls(self) -> float:
@@ -119,8 +120,8 @@ class Course:
         self._loader.num_steps, loss, start = _NUM_CALLS, torch.zeros((), device=self._device), time.perf_counter()
         for number, batch in enumerate(self._watched):
             seed_step(self._device, 0, 0, number)
-            self.fault_tolerance.loss(loss, batch, WATCHED, number)
-            self.fault_tolerance.updated()
+            self.fault_tolerance.check_loss(loss, batch, WATCHED, number)
+            self.fault_tolerance.after_update()
         return (time.perf_counter() - start) / _NUM_CALLS
 
     def write(self) -> float:
@@ -128,13 +129,13 @@ class Course:
         before, start = self.fault_tolerance.serial, time.perf_counter()
         self.fault_tolerance.save()
         seconds = time.perf_counter() - start
-        if not list((self._folder / STATES).glob(f"state-{before + 1:08d}-*.pt")):
+        if not list((self._folder / CHECKPOINTS).glob(f"state-{before + 1:08d}-*.pt")):
             raise InputError(f"{self._folder}: no checkpoint could be written there; choose another --folder")
         return seconds
 
     def checkpoint_bytes(self) -> int:
         """Size of the newest checkpoint's file."""
-        return max((self._folder / STATES).glob("state-*.pt")).stat().st_size
+        return max((self._folder / CHECKPOINTS).glob("state-*.pt")).stat().st_size
 
 
 def _no_rate(_done: float) -> float:
@@ -150,7 +151,7 @@ def _without_seeds() -> Iterator[None]:
 def write_share(write_seconds: float, config: FaultToleranceConfig | None = None) -> float:
     """Share of the time for writing checkpoints, at the interval of a setting."""
     minutes = (config or FaultToleranceConfig()).minutes
-    return write_seconds / (write_seconds + max(60 * minutes, write_seconds / fault_tolerance._SHARE))
+    return write_seconds / (write_seconds + max(60 * minutes, write_seconds / fault_tolerance._MAX_SHARE))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from fixres.distributed.process_group import (
     without_sync,
 )
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.loaders import open_loader
@@ -102,7 +103,7 @@ class _Steps:
         torch.manual_seed(0)
         net, normalize = training_network(ModelConfig(spec.model), precision)
         self._stepper = _Stepper(create_optimizer(net, OptimConfig()), precision)
-        self._trainer = Trainer(net, normalize, self._stepper, precision, 0.1, compile=spec.compile)
+        self._trainer = Trainer(net, normalize, self._stepper, CrossEntropy(0.1), spec.compile)
         self.device = precision.device
 
     def window(self, feed: Feed, num_images: int, num_steps: int, sync: bool) -> Window:

@@ -31,6 +31,7 @@ from benchmarks.training.tables import train_step_table
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.probe import forward_flops
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.runtime.cli import Parser
@@ -46,7 +47,7 @@ class Steps:
         self.name, self._batch_size, self._device = name, batch_size, precision.device
         self._net, self._normalize = training_network(ModelConfig(name), precision)
         stepper = Stepper(create_optimizer(self._net, OptimConfig()), precision)
-        self._trainer = Trainer(self._net, self._normalize, stepper, precision, 0.1, compile)
+        self._trainer = Trainer(self._net, self._normalize, stepper, CrossEntropy(0.1), compile)
 
     def window(self, resolution: int, min_seconds: float) -> Window:
         """Steps on a batch that stays on the device."""

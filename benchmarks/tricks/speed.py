@@ -30,8 +30,8 @@ from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import ModelConfig, OptimConfig, Recipe
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.training.build import create_trainer
-from fixres.training.ema import Average
+from fixres.training.optimizer import WeightEMA
+from fixres.training.trainer import create_trainer
 from pipelines.runtime.cli import Parser
 from pipelines.runtime.exit_codes import run
 
@@ -69,9 +69,9 @@ class Loop:
             augment=AugmentConfig(**augment) if augment else None,
         )
         net, normalize = training_network(model, precision)
-        average = None if recipe.optim.ema is None else Average(net, recipe.optim.ema)
+        ema = None if recipe.optim.ema is None else WeightEMA(net, recipe.optim.ema)
         classes = tuple(map(str, range(NUM_CLASSES)))
-        self._trainer = create_trainer(recipe, net, normalize, precision, classes, average)
+        self._trainer = create_trainer(recipe, net, normalize, precision, classes, ema)
         self._batch, self._device, self._number = batch, precision.device, 0
 
     def window(self, min_seconds: float) -> Window:

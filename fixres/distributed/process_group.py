@@ -1,6 +1,6 @@
-"""Training in several processes, one for each GPU, as torchrun or SLURM start them (torch.distributed).
+"""Training in several processes, one for each GPU, started by torchrun or SLURM (torch.distributed).
 
-Outside of `joined` every function here says what is true of a single process, so callers need not ask.
+Outside of `joined` every function works as for a single process, so callers need not check.
 """
 
 from __future__ import annotations
@@ -15,70 +15,69 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fixres.distributed.rendezvous import meet
+from fixres.distributed.rendezvous import private_store
 from pipelines.runtime.exit_codes import EXIT_LOST_PEER, leave
 from pipelines.spec import InputError, Loader, OpenLoader
 
 T = TypeVar("T")
-_MINUTES_FOR_PEERS = 10  # to come, and for a step; then whoever waits says so
-_HOURS_FOR_WORK = 24  # for what one process does while the others wait, above all converting the data
-_control: dist.ProcessGroup | None = None  # on the CPU, with patience for long work
+_MINUTES_FOR_PEERS = 10  # to start, and for a collective in a step; then the waiting process ends with an error
+_HOURS_FOR_WORK = 24  # for work of one process while the others wait, such as converting the data
+_control: dist.ProcessGroup | None = None  # on the CPU, with the long timeout
 
 
 def rank() -> int:
-    """This process among `num_processes`."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def num_processes() -> int:
-    """Processes that train together (torch's world size)."""
+    """The number of processes that train together (torch's world size)."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """This process among those of its machine."""
+    """The number of this process on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", 0)) if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and talks."""
+    """Whether this is the process that writes files and logs."""
     return rank() == 0
 
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Meets the other processes, if the environment speaks of any; yields the device of this one.
+    """Joins the process group, if the environment names one; yields the device of this process.
 
-    torchrun's variables are used, else those of a SLURM job step with several tasks.
+    The environment is torchrun's, or that of a SLURM job step with several tasks.
 
     Args:
-        device: "auto", "cpu" or "cuda"; "cuda:n" only for a process alone.
+        device: "auto", "cpu" or "cuda"; "cuda:n" only for a single process.
 
     Raises:
-        InputError: more processes than GPUs, a device that all would share, or peers that do not come.
+        InputError: more processes than GPUs, a device that all would share, or processes that do not start.
 
-    Ends the process with `EXIT_LOST_PEER` if one of the others is gone while this one waits for it.
+    Ends this process with `EXIT_LOST_PEER` if it waits for another process that has ended.
     """
     _from_slurm(os.environ)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
     device = _own_device(device)
-    _meet(device)
+    _join(device)
     try:
         yield device
     except RuntimeError as error:
         if not _is_lost_peer(error):
             raise
-        # Whoever waits for it in vain cannot end properly either.
         line = " ".join(str(error).split())[:200]
-        leave(f"another process of the run has gone ({line}); if it is not started again, look there", EXIT_LOST_PEER)
+        leave(f"another process of the run has ended ({line}); if it is not restarted, see its log", EXIT_LOST_PEER)
     finally:
-        _part()
+        _leave_group()
 
 
 def _from_slurm(environment: Any) -> None:
-    """Says in torchrun's words what srun tells its tasks; a batch script alone has no step and stays alone."""
+    """Sets torchrun's variables from those of srun. A batch script without a job step stays a single process."""
     if "RANK" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", 1)) < 2:
         return
     environment["RANK"] = environment["SLURM_PROCID"]
@@ -86,9 +85,9 @@ def _from_slurm(environment: Any) -> None:
     environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
     if "MASTER_ADDR" not in environment:
         if "SLURM_LAUNCH_NODE_IPADDR" not in environment:
-            raise InputError("srun does not tell the address of the first node; set MASTER_ADDR to its name")
+            raise InputError("srun does not give the address of the first node; set MASTER_ADDR to its name")
         environment["MASTER_ADDR"] = environment["SLURM_LAUNCH_NODE_IPADDR"]
-    # Jobs that share a machine must not meet each other.
+    # Jobs that share a machine need different ports.
     environment.setdefault("MASTER_PORT", str(20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000))
 
 
@@ -106,7 +105,7 @@ def _own_device(device: str) -> str:
     return f"cuda:{local}"
 
 
-def _meet(device: str) -> None:
+def _join(device: str) -> None:
     global _control
     on_gpu = device.startswith("cuda")
     try:
@@ -120,40 +119,40 @@ def _meet(device: str) -> None:
         )
     except (KeyError, dist.DistError, RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise InputError(f"the {os.environ['WORLD_SIZE']} processes did not meet at {where}: {error}") from error
+        raise InputError(f"the {os.environ['WORLD_SIZE']} processes could not connect at {where}: {error}") from error
     _control = dist.new_group(backend="gloo", timeout=timedelta(hours=_HOURS_FOR_WORK))
 
 
 def _store() -> dist.Store:
-    """Where processes tell each other their addresses, those of this start alone."""
-    patience = timedelta(minutes=_MINUTES_FOR_PEERS)
-    found, own_rank, number = next(dist.rendezvous("env://", timeout=patience))
-    return meet(found, own_rank, number, patience.total_seconds())
+    """The store in which the processes of this start exchange their addresses."""
+    timeout = timedelta(minutes=_MINUTES_FOR_PEERS)
+    store, own_rank, number = next(dist.rendezvous("env://", timeout=timeout))
+    return private_store(store, own_rank, number, timeout.total_seconds())
 
 
-def _part() -> None:
+def _leave_group() -> None:
     global _control
     _control = None
-    # A process that fails must not wait here for those that do not know yet.
+    # Without a barrier: a process that fails must not wait here for the others.
     dist.destroy_process_group()
 
 
 def _is_lost_peer(error: RuntimeError) -> bool:
-    """Whether an error says that another process of the run has gone."""
+    """Whether an error means that another process of the run has ended."""
     words = ("gloo", "nccl", "connection reset", "connection closed", "broken pipe", "socket", "store")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has called this."""
     if dist.is_initialized():
         dist.barrier(group=_control)
 
 
 def first_main(work: Callable[[], T]) -> T:
-    """`work()` in the main process, then in one process of each machine, then in the others.
+    """Calls `work` in the main process, then in one process of each machine, then in the others.
 
-    For work that leaves something on disk: machines with a disk of their own do it, others find it done.
+    For work that writes to the disk: only the first process on each disk does it, the others find it done.
     """
     turn = 0 if is_main() else 1 if local_rank() == 0 else 2
     result: list[T] = []
@@ -165,7 +164,7 @@ def first_main(work: Callable[[], T]) -> T:
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of each process by rank, in all of them; anything that can be pickled."""
+    """The values of all processes by rank, in all processes; anything that can be pickled."""
     if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * num_processes()
@@ -174,7 +173,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast(value: T) -> T:
-    """The main process's value; anything that can be pickled."""
+    """The value of the main process, in all processes; anything that can be pickled."""
     if not dist.is_initialized():
         return value
     held = [value]
@@ -183,7 +182,7 @@ def broadcast(value: T) -> T:
 
 
 def all_reduce(values: Tensor) -> Tensor:
-    """The sum of the processes' tensors, on their device."""
+    """The sum of the tensors of all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
@@ -191,48 +190,48 @@ def all_reduce(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def share_state(net: nn.Module) -> None:
-    """Gives all processes the main one's buffers and weights.
+    """Copies buffers and weights from the main process to all processes.
 
-    Weights are equal already; BatchNorm's statistics are of each process's own images (unless synchronized), and those
-    of the main process are tested and saved.
+    The weights are equal already. Each process has BatchNorm statistics of its own images (unless synchronized); those
+    of the main process are evaluated and saved.
     """
     if dist.is_initialized():
         for value in net.state_dict().values():
             dist.broadcast(value, 0)
 
 
-class Agreement:
-    """Wishes of single processes that all must follow after the same step, without waiting for each other.
+class SharedFlags:
+    """Flags that any process can set and all processes see after the same step, without waiting for each other.
 
-    A wish goes round while the next step is computed, and all hear of it one call later.
+    The exchange runs while the next step is computed, so flags are seen one call later.
 
     Args:
-        num_flags: kinds of wishes.
+        num_flags: number of flags.
     """
 
     def __init__(self, num_flags: int) -> None:
-        self._num, self._under_way = num_flags, None
+        self._num, self._pending = num_flags, None
 
     def __call__(self, *flags: bool) -> tuple[bool, ...]:
-        """Which wishes any process had: at the call before, or now in a process that is alone."""
-        assert len(flags) == self._num, f"{len(flags)} wishes, there are {self._num} kinds"
+        """Which flags any process had set in the call before; in a single process, the flags of this call."""
+        assert len(flags) == self._num, f"{len(flags)} flags instead of {self._num}"
         if not dist.is_initialized():
             return flags
-        heard = self._hear()
+        seen = self._wait()
         values = torch.tensor(flags, dtype=torch.uint8)
-        self._under_way = values, dist.all_reduce(values, dist.ReduceOp.MAX, group=_control, async_op=True)
-        return heard
+        self._pending = values, dist.all_reduce(values, dist.ReduceOp.MAX, group=_control, async_op=True)
+        return seen
 
-    def _hear(self) -> tuple[bool, ...]:
-        if self._under_way is None:
+    def _wait(self) -> tuple[bool, ...]:
+        if self._pending is None:
             return (False,) * self._num
-        values, work = self._under_way
+        values, work = self._pending
         work.wait()
         return tuple(bool(value) for value in values)
 
 
 def data_parallel(net: nn.Module) -> nn.Module:
-    """The network whose gradients are means over all processes; itself in a process that is alone."""
+    """The network with gradients averaged over all processes; the network itself in a single process."""
     if not dist.is_initialized():
         return net
     device = next(net.parameters()).device
@@ -242,15 +241,15 @@ def data_parallel(net: nn.Module) -> nn.Module:
 
 
 def without_sync(net: nn.Module) -> Any:
-    """The context of a micro-batch whose gradients only add to those of the next."""
+    """A context in which gradients are added up and not exchanged between processes."""
     return net.no_sync() if isinstance(net, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def sharded(open_loader: OpenLoader) -> OpenLoader:
-    """Opens loaders that give each process its part of every batch.
+    """Wraps `open_loader`: each process gets its part of every batch, and `batch_size` is over all processes.
 
-    `batch_size` is then that of all processes together. In training it must be divisible among them; in testing the
-    last batches may be uneven, or empty.
+    In training the batch size must be divisible by the number of processes. In testing the last batches can have
+    different sizes, or be empty.
     """
     if not dist.is_initialized():
         return open_loader

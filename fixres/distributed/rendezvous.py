@@ -1,7 +1,7 @@
-"""A fresh corner of a store, agreed on by those who are alive now, whatever dead processes have left in it.
+"""A part of torch's store for one start of the processes, independent of what earlier starts have written.
 
-torchrun keeps one store over all restarts, and torch writes the same keys each time: whoever reads an address before it
-is written anew waits for a process that is gone. The count of restarts is no way out, for each machine has its own.
+torchrun keeps one store over all restarts, and torch writes the same keys each time: a process that reads an old
+address waits for a process that has ended. The count of restarts cannot tell starts apart: each machine has its own.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ import torch.distributed as dist
 _PAUSE = 0.02
 
 
-def meet(store: dist.Store, rank: int, num_processes: int, seconds: float) -> dist.Store:
-    """The part of `store` that belongs to this meeting alone.
+def private_store(store: dist.Store, rank: int, num_processes: int, seconds: float) -> dist.Store:
+    """A part of `store` under a prefix that only the processes of this start know.
 
-    Everyone greets with a word made up now. The main process answers each greeting with that word and the meeting's
-    name, and goes on until everyone has repeated the name; so an old greeting is answered in vain, and an old answer
-    lacks one's word.
+    Each process writes a request with a random token. The main process answers each request with its token and the
+    prefix, until every process has confirmed the prefix. So an answer to an old request is ignored, because it has
+    another token.
 
     Args:
-        store: shared by all processes, of whatever content.
+        store: shared by all processes, with any content.
         rank: of this process.
         num_processes: in all.
         seconds: to wait for the others.
 
     Raises:
-        RuntimeError: they did not come.
+        RuntimeError: the others did not answer in time.
     """
-    give_up = time.monotonic() + seconds
-    name = _invite(store, num_processes, give_up) if rank == 0 else _come(store, rank, give_up)
-    return dist.PrefixStore(name, store)
+    deadline = time.monotonic() + seconds
+    prefix = _answer_all(store, num_processes, deadline) if rank == 0 else _request(store, rank, deadline)
+    return dist.PrefixStore(prefix, store)
 
 
-def _invite(store: dist.Store, num_processes: int, give_up: float) -> str:
-    name, missing = uuid.uuid4().hex, set(range(1, num_processes))
+def _answer_all(store: dist.Store, num_processes: int, deadline: float) -> str:
+    prefix, missing = uuid.uuid4().hex, set(range(1, num_processes))
     while missing:
         for rank in sorted(missing):
-            if greeting := _read(store, f"greeting/{rank}"):
-                store.set(f"answer/{rank}", f"{greeting} {name}")
-            if _read(store, f"repeated/{rank}") == name:
+            if token := _read(store, f"request/{rank}"):
+                store.set(f"answer/{rank}", f"{token} {prefix}")
+            if _read(store, f"confirmed/{rank}") == prefix:
                 missing.discard(rank)
-        _wait(give_up, f"processes {', '.join(map(str, sorted(missing)))}")
-    return name
+        _wait(deadline, f"processes {', '.join(map(str, sorted(missing)))}")
+    return prefix
 
 
-def _come(store: dist.Store, rank: int, give_up: float) -> str:
-    word = uuid.uuid4().hex
-    store.set(f"greeting/{rank}", word)
-    while not (answer := _read(store, f"answer/{rank}")).startswith(word):
-        _wait(give_up, "the main process")
-    name = answer.split()[1]
-    store.set(f"repeated/{rank}", name)
-    return name
+def _request(store: dist.Store, rank: int, deadline: float) -> str:
+    token = uuid.uuid4().hex
+    store.set(f"request/{rank}", token)
+    while not (answer := _read(store, f"answer/{rank}")).startswith(token):
+        _wait(deadline, "the main process")
+    prefix = answer.split()[1]
+    store.set(f"confirmed/{rank}", prefix)
+    return prefix
 
 
 def _read(store: dist.Store, key: str) -> str:
     return store.get(key).decode() if store.check([key]) else ""
 
 
-def _wait(give_up: float, whom: str) -> None:
-    if time.monotonic() > give_up:
-        raise RuntimeError(f"waited in vain for {whom}")
+def _wait(deadline: float, peer: str) -> None:
+    if time.monotonic() > deadline:
+        raise RuntimeError(f"timeout while waiting for {peer}")
     time.sleep(_PAUSE)

@@ -1,7 +1,7 @@
-"""BatchNorm over the images of all processes.
+"""BatchNorm with statistics over the images of all processes.
 
-Each process sees a part of the batch; with plain BatchNorm it also normalizes with statistics of that part alone. torch
-has a synchronized one for GPUs; on CPUs it refuses, so there ours does it, for tests and for training without GPUs.
+Each process has a part of the batch, and plain BatchNorm normalizes with the statistics of that part. torch's
+SyncBatchNorm works only on GPUs; on CPUs, for tests and for training without GPUs, ours replaces it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pipelines.spec import InputError
 
 
 def synchronized(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its BatchNorms synchronized in training; itself in a process that is alone.
+    """The network with synchronized BatchNorms; unchanged in a single process.
 
     Args:
-        net: may be on another device still.
+        net: can still be on another device.
         device: where it will train.
     """
     if not dist.is_initialized():
@@ -42,22 +42,22 @@ def _on_cpu(net: nn.Module) -> nn.Module:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose training statistics are of the images of all processes, on any device."""
+    """nn.BatchNorm2d with training statistics over the images of all processes, on any device."""
 
     @classmethod
     def of(cls, other: nn.BatchNorm2d) -> SyncBatchNorm2d:
-        """One with the weights, buffers and settings of `other`."""
+        """A layer with the weights, buffers and settings of `other`."""
         made = cls(other.num_features, other.eps, other.momentum, other.affine, other.track_running_stats)
         made = made.to(other.weight.device if other.affine else "cpu")
         made.load_state_dict(other.state_dict())
         return made.train(other.training)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, C, H, W), B of this process; the processes' B may differ."""
+        """(B, C, H, W); B may differ between processes."""
         if not self.training:
             return super().forward(values)
         count = values.numel() // values.shape[1]
-        # In double precision, for the variance is a small difference of large numbers.
+        # In double precision, because the variance is a small difference of large numbers.
         wide = values.double()
         own = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), wide.new_tensor([count])])
         sums = _Sum.apply(own)

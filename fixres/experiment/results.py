@@ -1,21 +1,22 @@
-"""What variants report, as typed records that become report.json."""
+"""The results of a variant as typed records, which become report.json, and its state in training checkpoints."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fixres.evaluation.accuracy import EvalResult
-from fixres.training.trainer import EpochResult
+from fixres.observability.clock import Clock
+from fixres.training.progress import EpochResult, Progress
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A test during training, against the training clock.
+    """An evaluation during training.
 
     Attributes:
         epoch: epochs done.
-        train_seconds: training clock.
+        train_seconds: training time so far.
         top1: accuracy at the variant's test resolution.
         loss: training loss of the last epoch.
     """
@@ -28,30 +29,30 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What a variant reached and what it took. Accuracies are fractions, at `test_res` where not said otherwise.
+    """A variant's accuracy and times. Accuracies are fractions, at `test_res` where not said otherwise.
 
     Attributes:
         name: the variant.
         train_res: last training resolution in pixels.
-        train_res_by_epoch: all of them.
+        train_res_by_epoch: the training resolution of each epoch.
         test_res: test resolution in pixels.
         epochs: passes over the training images.
         top1_before_finetune: top1 after training.
-        top1: top1 at the end, after the fix if there is one.
-        top5: likewise.
-        class_mean_top1: likewise, every class weighing the same.
-        train_seconds: training clock, waiting for data included.
+        top1: top1 at the end, after fine-tuning if there is one.
+        top5: the same for top5.
+        class_mean_top1: the same, with equal weight for every class.
+        train_seconds: training time, waiting for data included.
         finetune_seconds: fine-tuning for the test resolution, opening its loader included.
-        evaluate_seconds: tests, during and after training.
-        wall_seconds: all the variant took.
-        paused_seconds: program less training and finetune: tests, opening loaders, saving.
+        evaluate_seconds: evaluation during and after training.
+        wall_seconds: wall-clock time of everything that the variant did.
+        paused_seconds: wall-clock time without training and fine-tuning: evaluation, opening loaders, saving.
         images_per_second: training speed over the run.
-        data_wait_share: share of the training clock spent waiting for data.
+        data_wait_share: share of the training time spent waiting for data.
         num_bad_samples: bad samples replaced while training.
-        sweep_before: tests over resolutions after training.
-        sweep_after: the same after the fix; empty without one.
-        curve: tests during training.
-        finetune_epochs: losses and speeds of the fix.
+        sweep_before: evaluation over resolutions after training.
+        sweep_after: the same after fine-tuning; empty without fine-tuning.
+        curve: evaluations during training.
+        finetune_epochs: losses and speeds of the fine-tuning.
     """
 
     name: str
@@ -76,29 +77,58 @@ class VariantResult:
     curve: list[CurvePoint]
     finetune_epochs: list[EpochResult]
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VariantResult:
+        """The inverse of `dataclasses.asdict`."""
+        kinds = {"sweep_before": EvalResult, "sweep_after": EvalResult, "curve": CurvePoint,
+                 "finetune_epochs": EpochResult}  # fmt: skip
+        return cls(**values | {name: _records(kind, values[name]) for name, kind in kinds.items()})
+
 
 @dataclass
-class Ending:
-    """What of a variant's end is done, so that a run that goes on does not do it again.
+class TrainingState:
+    """What a variant has done so far.
 
     Attributes:
-        before: tests over resolutions after training; None before they are done.
-        finetune_epochs: losses and speeds of the fix; likewise.
+        epochs: results of the finished epochs.
+        curve: evaluations so far.
+        progress: of the epoch that is running.
+        clock: time spent.
+        sweep_before: evaluation over resolutions after training; None before it is done.
+        finetune_epochs: losses and speeds of the fine-tuning; None before it is done.
     """
 
-    before: list[EvalResult] | None = None
+    epochs: list[EpochResult] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    clock: Clock = field(default_factory=Clock)
+    sweep_before: list[EvalResult] | None = None
     finetune_epochs: list[EpochResult] | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a training checkpoint; to be called in all processes."""
+        return {
+            "progress": self.progress.state_dict(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "curve": [asdict(point) for point in self.curve],
+            "ending": {"before": _plain(self.sweep_before), "finetune_epochs": _plain(self.finetune_epochs)},
+            "clock": self.clock.state_dict(),
+        }
 
-def variant_result(values: dict[str, Any]) -> VariantResult:
-    """The result that `dataclasses.asdict` took apart."""
-    kinds = {"sweep_before": EvalResult, "sweep_after": EvalResult, "curve": CurvePoint, "finetune_epochs": EpochResult}
-    return VariantResult(**values | {name: [kind(**one) for one in values[name]] for name, kind in kinds.items()})
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, on any number of processes; times are added."""
+        self.epochs = _records(EpochResult, state["epochs"])
+        self.curve = _records(CurvePoint, state["curve"])
+        ending = state.get("ending", {})
+        self.sweep_before = _records(EvalResult, ending.get("before"))
+        self.finetune_epochs = _records(EpochResult, ending.get("finetune_epochs"))
+        self.clock.load_state_dict(state["clock"])
+        self.progress = Progress.from_state_dict(state["progress"])
 
 
-def ending(values: dict[str, Any]) -> Ending:
-    """The ending that `dataclasses.asdict` took apart."""
-    kinds = {"before": EvalResult, "finetune_epochs": EpochResult}
-    return Ending(
-        **{name: [kind(**one) for one in values[name]] for name, kind in kinds.items() if values[name] is not None}
-    )
+def _plain(records: list[Any] | None) -> list[dict[str, Any]] | None:
+    return None if records is None else [asdict(record) for record in records]
+
+
+def _records(kind: type, values: list[dict[str, Any]] | None) -> Any:
+    return None if values is None else [kind(**value) for value in values]

@@ -1,4 +1,4 @@
-"""What the state of a run says of itself, and whether a run may go on from it."""
+"""The header of a training checkpoint, and whether a run can be resumed from it."""
 
 from __future__ import annotations
 
@@ -6,48 +6,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import Recipe
 from fixres.observability.console import log
 from pipelines.spec import InputError
 
-FORMAT, VERSION = "roc-fixres-state", 1
-# What may change when a run goes on: where it is, and how fast, not what is trained.
+FORMAT, VERSION = "roc-fixres-state", 2
+# Settings that may change in a resumed run: where and how fast it runs, not what it trains.
 _FREE = ("run_dir", "resume", "device", "profile", "fault_tolerance", "data.num_workers", "data.work_dir", "data.path",
          "data.dali", "optim.batch_size")  # fmt: skip
 
 
-def description(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
-    """What stands in a state beside the variants.
+def header(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
+    """What a training checkpoint contains besides the variants.
 
     Args:
         recipe: of the run.
-        data: of which "fingerprint" tells what images it is trained on.
+        data: its "fingerprint" identifies the images.
     """
     settings = dict(_leaves(as_plain(recipe)))
-    # With per_process it follows from the number of processes, which may change.
+    # With per_process the batch size follows from the number of processes, which may change.
     size = {} if recipe.optim.per_process is not None else {"optim.batch_size": recipe.optim.batch_size}
     kept = {key: value for key, value in settings.items() if not key.startswith(_FREE)} | size
     return {"format": FORMAT, "version": VERSION, "recipe": kept, "fingerprint": data.get("fingerprint")}
 
 
-def check_fits(state: dict[str, Any], recipe: Recipe, data: dict[str, Any], folder: Path) -> None:
-    """Raises InputError unless a run of `recipe` on `data` may go on from `state`, found in `folder`."""
-    if state.get("format") != FORMAT or state.get("version") != VERSION:
-        raise InputError(f"{folder}: its states are of another program or version; use --resume no")
-    here, there = description(recipe, data), state
-    for key in sorted({*here["recipe"], *there["recipe"]}):
-        was, is_now = there["recipe"].get(key), here["recipe"].get(key)
-        if was != is_now:
+def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, Any], folder: Path) -> None:
+    """Raises InputError unless a run of `recipe` on `data` can be resumed from `checkpoint`, found in `folder`."""
+    if checkpoint.get("format") != FORMAT or checkpoint.get("version") != VERSION:
+        raise InputError(f"{folder}: its training checkpoints are of another program or version; use --resume no")
+    now, then = header(recipe, data), checkpoint
+    for key in sorted({*now["recipe"], *then["recipe"]}):
+        old, new = then["recipe"].get(key), now["recipe"].get(key)
+        if old != new:
             raise InputError(
-                f"{folder}: the run to go on with has {key}={was}, this call {is_now}; give the same settings, "
-                "another --run_dir, or --resume no"
+                f"{folder}: the run to resume has {key}={old}, this call has {new}; give the same settings, another "
+                "--run_dir, or --resume no"
             )
-    if here["fingerprint"] != there["fingerprint"]:
-        raise InputError(
-            f"{folder}: the data is not what the run began with; bring that back, or start afresh with --resume no"
-        )
-    log(f"{folder}: going on with the run that was begun there")
+    if now["fingerprint"] != then["fingerprint"]:
+        raise InputError(f"{folder}: the data is not the data with which the run began; restore it, or use --resume no")
+    log(f"{folder}: resuming the run in this folder")
+
+
+def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A training checkpoint of version 1 with today's keys; others as they are. Tensors are not looked into."""
+    if checkpoint.get("format") != FORMAT or checkpoint.get("version") != 1:
+        return checkpoint
+    recipe = renamed(checkpoint["recipe"])
+    absent = [key for key, value in recipe.items() if value is None and key.split(".")[:-1] == ["variants"]]
+    variants = {
+        name: {key: renamed(value) if key in ("result", "ending", "clock") else value for key, value in state.items()}
+        for name, state in (checkpoint.get("variants") or checkpoint["arms"]).items()
+    }
+    others = {key: checkpoint[key] for key in ("format", "fingerprint", "metrics_bytes")}
+    kept = {key: value for key, value in recipe.items() if key not in absent}
+    return others | {"version": VERSION, "recipe": kept, "variants": variants}
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

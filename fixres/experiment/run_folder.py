@@ -11,7 +11,7 @@ from typing import Any
 from fixres.config.parsing import save_recipe
 from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main
-from fixres.fault_tolerance.checkpoints import STATES
+from fixres.fault_tolerance.checkpoints import CHECKPOINTS
 from fixres.observability.console import log
 from pipelines.runtime.atomic_files import os_errors_name, write_json
 from pipelines.spec import InputError
@@ -20,34 +20,34 @@ RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl
 
 
 class RunLog:
-    """Writes what happens in a run, as it happens; in the main process only.
+    """Writes the metrics of a run while it runs, in the main process only.
 
     Args:
         folder: the run folder. An older run there is moved to FOLDER.1, FOLDER.2 and so on.
         recipe: the resolved recipe.
         environment: from `fixres.observability.environment.capture`.
-        go_on_at: goes on with the run in the folder instead, its metrics cut to so many bytes.
+        resume_at: continues the run in the folder; its metrics are truncated to this many bytes.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, environment: dict[str, Any], go_on_at: int | None = None) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, environment: dict[str, Any], resume_at: int | None = None) -> None:
         self.folder, self._metrics, self._events = folder, None, None
         if not is_main():
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        if go_on_at is None:
+        if resume_at is None:
             _move_aside(folder)
             folder.mkdir(parents=True, exist_ok=True)
             with os_errors_name(folder / RECIPE):
                 save_recipe(recipe, folder / RECIPE)
             write_json(folder / ENVIRONMENT, environment)
         else:
-            _cut(folder / METRICS, go_on_at)
+            _truncate(folder / METRICS, resume_at)
         self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, variant: str, kind: str, step: float, result: Any) -> None:
-        """One line of metrics, its numbers as TensorBoard scalars ARM/KIND/NAME, and a line for the person watching.
+        """Writes a line of metrics, its numbers as TensorBoard scalars VARIANT/KIND/NAME, and a line to the terminal.
 
         Args:
             variant: name of the variant.
@@ -67,21 +67,22 @@ class RunLog:
 
     @property
     def num_bytes(self) -> int:
-        """Of the metrics so far."""
+        """Size of the metrics so far."""
         return 0 if self._metrics is None else self._metrics.tell()
 
     def close(self) -> None:
         """Flushes and closes the files."""
         for file in (self._events, self._metrics):
             if file is not None:
-                with os_errors_name(self.folder / METRICS):  # a line that found no room is tried once more here
+                with os_errors_name(self.folder / METRICS):  # closing writes a line again that did not fit on the disk
                     file.close()
 
 
-def _cut(metrics: Path, num_bytes: int) -> None:
-    """Takes back what was written after the state from which the run goes on; it will be written again.
+def _truncate(metrics: Path, num_bytes: int) -> None:
+    """Removes lines that were written after the training checkpoint; the resumed run writes them again.
 
-    States wait for the disk and metrics do not, so after a power cut lines may be missing, the last one in part.
+    Training checkpoints are synchronized with the disk, metrics are not: after a power failure lines may be missing,
+    and the last one may be incomplete.
     """
     with open(metrics, "ab+") as file:
         file.seek(0)
@@ -90,22 +91,26 @@ def _cut(metrics: Path, num_bytes: int) -> None:
 
 
 def _line(variant: str, kind: str, step: float, values: dict[str, Any]) -> str:
-    """What a person watching the run, or reading its log, wants to see of a record."""
+    """A record as a line for the terminal."""
     head = f"{variant:8}  epoch {step:3g}  {kind:5}"
     if kind == "test":
         return f"{head}  {values['test_res']} px  top-1 {values['top1']:.1%}  loss {values['loss']:.3f}"
     speed, waiting = values["num_images"] / values["seconds"], values["wait_seconds"] / values["seconds"]
     resolution, loss = values["resolution"], values["loss"]
-    return f"{head}  {resolution} px  loss {loss:.3f}  {speed:.0f} images/s, {waiting:.0%} of it waiting for data"
+    return f"{head}  {resolution} px  loss {loss:.3f}  {speed:.0f} images/s, waiting for data {waiting:.0%}"
 
 
 def _move_aside(folder: Path) -> None:
-    """Renames an older run that has something to keep: an epoch, a state, or why it ended."""
+    """Renames an older run if it has something to keep: an epoch, a training checkpoint, or the reason why it ended."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not _is_run(folder):
-        raise InputError(f"{folder} exists and is no run folder; choose another with --run_dir")
-    kept = [folder / METRICS, *folder.glob(f"{STATES}/*.pt"), *(path for path in folder.iterdir() if _is_note(path))]
+        raise InputError(f"{folder} exists and is not a run folder; choose another with --run_dir")
+    kept = [
+        folder / METRICS,
+        *folder.glob(f"{CHECKPOINTS}/*.pt"),
+        *(path for path in folder.iterdir() if _is_note(path)),
+    ]
     if not any(path.is_file() and path.stat().st_size for path in kept):
         _clear(folder)
         return
@@ -116,7 +121,7 @@ def _move_aside(folder: Path) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run was begun there; one that was killed at once, or stood still, has left no recipe."""
+    """Whether a run began in the folder. A run that was killed at once, or stalled, may have no recipe."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
@@ -124,12 +129,12 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_note(path: Path) -> bool:
-    """Whether it says why a run ended."""
+    """Whether the file says why a run ended."""
     return path.name.startswith(("stalled-rank", "nonfinite-"))
 
 
 def _clear(folder: Path) -> None:
-    """Removes all but the recipe, by which whoever comes after a killed process knows the folder."""
+    """Removes everything except the recipe, which marks a run folder if this process is killed now."""
     for path in folder.iterdir():
         if path.name != RECIPE:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

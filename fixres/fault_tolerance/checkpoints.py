@@ -1,6 +1,6 @@
-"""Where a run's states lie on disk, so that it can be continued from the newest one that is whole.
+"""Training checkpoints on disk: the whole state of a run, which can be resumed from the newest intact one.
 
-The first 16 hex digits of a file's SHA-256 stand in its name, `state-00001234-0123456789abcdef.pt`, so that one rename
+A file's name contains the first 16 hex digits of its SHA-256, `state-00001234-0123456789abcdef.pt`, so that one rename
 makes content and checksum appear together.
 """
 
@@ -21,19 +21,19 @@ from fixres.models.weights import refuse_bombs
 from pipelines.runtime.atomic_files import os_errors_name, put_in_place, sync
 from pipelines.spec import InputError
 
-STATES = "states"
+CHECKPOINTS = "states"  # folder name
 _NAME = re.compile(r"state-([0-9]{8,18})-([0-9a-f]{16})\.pt")
 _PARTIAL = ".state.partial"
 _PLAIN = (int, float, str, bool, type(None), Tensor, nn.Parameter)
 
 
 class Saved(NamedTuple):
-    """A file whose name is that of a state; what is in it is another question.
+    """A file with the name of a training checkpoint; its content is not checked.
 
     Attributes:
-        step: of the state.
+        step: the number in its name.
         path: the file.
-        best: it has the highest step, so `StateFiles.newest` tries it first.
+        best: whether it has the highest step, so that `CheckpointFiles.newest` tries it first.
     """
 
     step: int
@@ -41,12 +41,12 @@ class Saved(NamedTuple):
     best: bool
 
 
-class StateFiles:
-    """The states of one run in one folder. Only one process may write there, see `run_lock`.
+class CheckpointFiles:
+    """The training checkpoints of one run in one folder. Only one process may write there, see `lock.locked`.
 
     Args:
-        folder: made when first written to.
-        keep: states that stay, at least 1. With 2, one that the disk damages costs a step back, not the run.
+        folder: created with the first file.
+        keep: number of files to keep, at least 1. With 2, the run can be resumed if the disk damages one.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -55,24 +55,24 @@ class StateFiles:
         self.folder, self.keep = folder, keep
 
     def write(self, step: int, content: dict[str, Any]) -> Path:
-        """Writes a state; when this returns it is on the disk, and all but the newest `keep` are gone.
+        """Writes a training checkpoint, synchronizes it with the disk, and removes all but the newest `keep`.
 
-        A state of the same step is replaced. States of later steps go, too: they were passed over as damaged or belong
-        to a run that was given up, and would hide this one.
+        A file of the same step is replaced. Files of later steps are removed, too: they are damaged or belong to a run
+        that was abandoned, and would hide this one.
 
         Args:
-            step: at least 0, higher than those before; the order of the states.
+            step: at least 0, higher than before; orders the files.
             content: tensors, numbers, strings, None, bools, and lists, tuples and dicts of them.
 
         Raises:
-            OSError: the disk is full or fails; the older states are as they were.
-            TypeError: something in `content` could not be read back.
+            OSError: the disk is full or fails; the older files are unchanged.
+            TypeError: `content` has a value that could not be read back.
         """
         _check_plain(content, "content")
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             sync(self.folder.parent)
-        partial = self.folder / _PARTIAL  # always the same name, so that what a killed process left is overwritten
+        partial = self.folder / _PARTIAL  # always the same name, so that a file of a killed process is overwritten
         with os_errors_name(self.folder / f"state-{step:08d}.pt"):
             try:
                 digest = save_hashed(content, partial)
@@ -84,30 +84,29 @@ class StateFiles:
         return path
 
     def newest(self) -> tuple[int, dict[str, Any], list[str]] | None:
-        """The state of the highest step that is whole.
+        """The intact training checkpoint of the highest step.
 
         Returns:
-            Its step, its content on the CPU, and a line for each damaged one of a higher step; None if there is no
-            state at all.
+            Its step, its content on the CPU, and a line for each damaged file of a higher step; None without files.
 
         Raises:
-            InputError: there are states, but all are damaged.
+            InputError: there are files, and all are damaged.
         """
-        passed: list[str] = []
+        damaged: list[str] = []
         for saved in self.saved():
             try:
-                return saved.step, _read(saved.path), passed
+                return saved.step, _read(saved.path), damaged
             except InputError as error:
-                passed.append(str(error))
-        if passed:
+                damaged.append(str(error))
+        if damaged:
             raise InputError(
-                f"{self.folder}: none of its {len(passed)} states can be read ({passed[0]}); bring back one of them "
-                "from a copy, or remove them and start again"
+                f"{self.folder}: none of the {len(damaged)} training checkpoints can be read ({damaged[0]}); restore "
+                "one of them from a copy, or remove them and start again"
             )
         return None
 
     def saved(self) -> list[Saved]:
-        """What looks like a state, by step, the highest first."""
+        """Files with the name of a training checkpoint, the highest step first."""
         if not self.folder.is_dir():
             return []
         named = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
@@ -115,7 +114,7 @@ class StateFiles:
         return [Saved(step, path, number == 0) for number, (step, path) in enumerate(found)]
 
     def _tidy(self, step: int, path: Path) -> None:
-        """Removes what `path` makes superfluous; only now, when it is sure to be there."""
+        """Removes files that are no longer needed, after `path` is on the disk."""
         older = [saved for saved in self.saved() if saved.step < step]
         kept = {path, *(saved.path for saved in older[: self.keep - 1])}
         for saved in self.saved():
@@ -124,14 +123,14 @@ class StateFiles:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The content of a state. Raises InputError if it is damaged."""
+    """The content of a training checkpoint. Raises InputError if it is damaged."""
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        if error.errno != errno.EIO:  # a folder that may not be read is no damage
+        if error.errno != errno.EIO:  # a missing permission is not damage
             raise
-        raise InputError(f"{path}: the disk cannot read it back") from error
+        raise InputError(f"{path}: the disk cannot read it") from error
     if not path.stem.endswith(digest[:16]):
         raise InputError(f"{path}: damaged ({path.stat().st_size} bytes that do not match the checksum in its name)")
     refuse_bombs(path)
@@ -139,15 +138,15 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except MemoryError:
         raise
-    except Exception as error:  # torch raises a dozen kinds here: zip, pickle, key, end of file
-        raise InputError(f"{path}: no file of torch.save, or with unsafe content") from error
+    except Exception as error:  # torch raises many kinds here: zip, pickle, key, end of file
+        raise InputError(f"{path}: not a file of torch.save, or with unsafe content") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a state")
+        raise InputError(f"{path}: contains a {type(content).__name__}, not a training checkpoint")
     return content
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """A NumPy number, say, could be written but never read with `weights_only`; better known before than after."""
+    """Refuses values that can be written, but not read with `weights_only`, such as a NumPy number."""
     kind = type(value)
     if kind in (dict, OrderedDict):
         for key, item in value.items():
@@ -157,4 +156,6 @@ def _check_plain(value: Any, where: str) -> None:
         for number, item in enumerate(value):
             _check_plain(item, f"{where}[{number}]")
     elif kind not in _PLAIN:
-        raise TypeError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which a state file cannot hold")
+        raise TypeError(
+            f"{where} is a {kind.__module__}.{kind.__qualname__}, which a training checkpoint cannot contain"
+        )

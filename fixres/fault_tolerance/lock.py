@@ -15,34 +15,35 @@ from pipelines.spec import InputError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock .NAME.lock beside a folder, which may be moved or not exist yet. On file systems that know no
-    locks nothing is held and nothing is said.
+    """Holds the lock file .NAME.lock beside a folder, which may not exist yet or may be moved.
+
+    On file systems without locks nothing is locked.
 
     Args:
-        folder: what is locked; its parent is made if need be.
+        folder: what is locked; its parent is created if it does not exist.
 
     Raises:
-        InputError: another process holds it; says which. Or it is the root folder.
+        InputError: another process holds the lock, or it is the root folder.
     """
     folder = folder.absolute()
     if not folder.name:
-        raise InputError(f"{folder} can be no run folder; choose another with --run_dir")
+        raise InputError(f"{folder} cannot be a run folder; choose another with --run_dir")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # NFS grants an exclusive lock only to those who may write.
+    # NFS needs write access for an exclusive lock.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if not acquire(descriptor):
             raise InputError(
                 f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
             )
-        _sign(descriptor)
+        _write_holder(descriptor)
         yield
     finally:
         release(descriptor)
 
 
-def _sign(descriptor: int) -> None:
-    """Notes who holds the lock; for people, so a full disk is no reason to stop."""
+def _write_holder(descriptor: int) -> None:
+    """Writes which process holds the lock. It is for people, so a full disk is no error."""
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     with suppress(OSError):
         os.ftruncate(descriptor, 0)

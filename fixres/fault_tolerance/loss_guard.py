@@ -1,4 +1,4 @@
-"""Losses that are not finite: noticed soon, with the batch that did it, and without stopping the host at every step."""
+"""Detects losses that are not finite, with their batches, without making the host wait for every step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
 
-_MAX_UNDER_WAY = 64  # losses on their way to the host; beyond, the host waits for the oldest
+_MAX_PENDING = 64  # losses on their way to the host; with more, the host waits for the oldest
 _NUM_SHOWN = 5  # sample indices in the error's line; the file has all
 
 
 class Event(Protocol):
-    """Says whether the device has come to it; torch.cuda.Event is one."""
+    """An event in the device's stream, such as torch.cuda.Event."""
 
     def query(self) -> bool: ...
 
@@ -29,7 +29,7 @@ class Event(Protocol):
 
 
 Copier = Callable[[Tensor], tuple[Tensor, Event | None]]
-"""Sends a scalar to the host: where it will stand, and when (None: it already does)."""
+"""Starts copying a scalar to the host; returns the copy, and the event after which it is valid (None: now)."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,30 @@ class _Loss:
 
 
 class LossGuard:
-    """Ends a run whose loss is no number any more.
+    """Ends a run whose loss is not finite.
 
-    On CUDA a loss is copied to pinned memory behind the step that computes it, and looked at once it is there: some
-    steps late, in the order of the steps, and never after `drain`.
+    On CUDA each loss is copied to pinned memory after the step that computes it, and checked when the copy is done:
+    some steps later, in the order of the steps, and at the latest in `drain`.
 
     Args:
-        folder: gets `nonfinite-TITLE-STEP.json` with the samples of the batches that did it.
+        folder: gets `nonfinite-TITLE-STEP.json` with the samples of the batches.
         device: where the losses are.
-        num_allowed: bad losses in a row that are let pass; fp16 with loss scaling leaves such steps out by itself.
-        copier: in place of the device's own.
+        num_allowed: bad losses in a row that are allowed; with fp16, loss scaling skips such steps.
+        copier: replaces the copier of the device.
     """
 
     def __init__(self, folder: Path, device: torch.device, num_allowed: int = 0, copier: Copier | None = None) -> None:
         self.folder, self.num_allowed = folder, num_allowed
         self._copy = copier or (_ToPinned(device) if device.type == "cuda" else _read)
-        self._under_way: deque[_Loss] = deque()
+        self._pending: deque[_Loss] = deque()
         self._bad: list[tuple[float, _Loss]] = []  # the last ones, in a row
 
     def add(self, loss: Tensor, indices: Tensor, title: str, step: int) -> None:
-        """Takes a step's loss, and looks at those of steps before that have arrived.
+        """Adds the loss of a step, and checks the earlier losses whose copies are done.
 
         Args:
             loss: scalar, on the device.
-            indices: int64 (B,), the batch's samples; -1 where the engine cannot tell. Kept, not copied.
+            indices: int64 (B,), the batch's samples, -1 if the engine does not know them. Not copied.
             title: of the epoch, as in the progress bar.
             step: number of the step, for the report.
 
@@ -73,32 +73,32 @@ class LossGuard:
             InputError: more than `num_allowed` losses in a row were not finite; names the last of them.
         """
         value, arrived = self._copy(loss.detach())
-        self._under_way.append(_Loss(value, arrived, indices, title, step))
-        while self._under_way and (first := self._under_way[0]):
+        self._pending.append(_Loss(value, arrived, indices, title, step))
+        while self._pending and (first := self._pending[0]):
             if first.arrived is not None and not first.arrived.query():
-                if len(self._under_way) <= _MAX_UNDER_WAY:
+                if len(self._pending) <= _MAX_PENDING:
                     return
                 first.arrived.synchronize()
-            self._look(self._under_way.popleft())
+            self._check(self._pending.popleft())
 
     def drain(self) -> None:
-        """Waits for and looks at all that were added. Raises as `add`."""
-        while self._under_way:
-            loss = self._under_way.popleft()
+        """Waits for all copies and checks them. Raises as `add`."""
+        while self._pending:
+            loss = self._pending.popleft()
             if loss.arrived is not None:
                 loss.arrived.synchronize()
-            self._look(loss)
+            self._check(loss)
 
-    def _look(self, loss: _Loss) -> None:
-        value = loss.value.item()  # now: its place is used again
+    def _check(self, loss: _Loss) -> None:
+        value = loss.value.item()  # now, because its slot is used again
         if math.isfinite(value):
             self._bad.clear()
             return
         self._bad.append((value, loss))
         if len(self._bad) > self.num_allowed:
             bad, self._bad = self._bad, []
-            self._under_way.clear()  # of steps after it, which start from broken weights
-            raise InputError(_describe(bad, _note(self.folder, bad)))
+            self._pending.clear()  # the steps after it started from broken weights
+            raise InputError(_describe(bad, _write_samples(self.folder, bad)))
 
 
 def _read(loss: Tensor) -> tuple[Tensor, None]:
@@ -106,11 +106,11 @@ def _read(loss: Tensor) -> tuple[Tensor, None]:
 
 
 class _ToPinned:
-    """Copies into pinned memory that is made once: to allocate some while kernels run can hold them up."""
+    """Copies into pinned memory that is allocated once: an allocation while kernels run can delay them."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._num_sent = device, 0
-        self._slots = torch.empty(_MAX_UNDER_WAY + 1, pin_memory=True)
+        self._slots = torch.empty(_MAX_PENDING + 1, pin_memory=True)
 
     def __call__(self, loss: Tensor) -> tuple[Tensor, Event]:
         slot = self._slots[self._num_sent % len(self._slots)]
@@ -121,8 +121,8 @@ class _ToPinned:
         return slot, event
 
 
-def _note(folder: Path, bad: list[tuple[float, _Loss]]) -> str:
-    """Writes the file, and says where it is."""
+def _write_samples(folder: Path, bad: list[tuple[float, _Loss]]) -> str:
+    """Writes the samples to a file; returns where they are, in words."""
     last = bad[-1][1]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", last.title).strip("-")[:80] or "run"
     path = folder / f"nonfinite-{slug}-{last.step}.json"
@@ -133,20 +133,20 @@ def _note(folder: Path, bad: list[tuple[float, _Loss]]) -> str:
     try:
         write_json(path, {"title": last.title, "step": last.step, "batches": batches})
     except OSError as error:  # a full disk must not hide the loss
-        return f"could not be noted in {path} ({error.strerror})"
-    return f"are noted in {path}"
+        return f"could not be written to {path} ({error.strerror})"
+    return f"are in {path}"
 
 
-def _describe(bad: list[tuple[float, _Loss]], noted: str) -> str:
+def _describe(bad: list[tuple[float, _Loss]], where: str) -> str:
     value, last = bad[-1]
     indices = last.indices.tolist()
-    row = f", not finite like the {len(bad) - 1} before it" if len(bad) > 1 else ""
+    row = f", after {len(bad) - 1} others that are not finite" if len(bad) > 1 else ""
     if min(indices, default=-1) < 0:
-        samples = f"its {len(indices)} samples, of which the engine cannot tell the indices,"
+        samples = f"its {len(indices)} samples, whose indices the engine does not know,"
     else:
         shown = ", ".join(map(str, indices[:_NUM_SHOWN])) + (", ..." if len(indices) > _NUM_SHOWN else "")
         samples = f"its {len(indices)} samples ({shown})"
     return (
-        f"{last.title}: the loss of step {last.step} is {value}{row}; {samples} {noted}. Lower optim.lr, lengthen "
-        "optim.warmup_epochs, or look at those samples; --resume auto goes on from the last state"
+        f"{last.title}: the loss of step {last.step} is {value}{row}; {samples} {where}. Lower optim.lr, lengthen "
+        "optim.warmup_epochs, or check these samples; --resume auto continues from the last training checkpoint"
     )

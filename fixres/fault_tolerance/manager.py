@@ -1,11 +1,11 @@
-"""Looks after a long run: states on disk to go on from, signals that ask it to end, bad losses, standing still."""
+"""Fault tolerance of a run: training checkpoints, signals that end it, losses that are not finite, stalls."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from fixres.config.fault_tolerance import FaultToleranceConfig
-from fixres.distributed.process_group import Agreement, broadcast, is_main, rank, wait_for_all
-from fixres.fault_tolerance.checkpoints import STATES, StateFiles
+from fixres.distributed.process_group import SharedFlags, broadcast, is_main, rank, wait_for_all
+from fixres.fault_tolerance.checkpoints import CHECKPOINTS, CheckpointFiles
 from fixres.fault_tolerance.loss_guard import LossGuard
 from fixres.fault_tolerance.signals import StopSignal
 from fixres.fault_tolerance.watchdog import Watchdog
@@ -23,21 +23,22 @@ from fixres.observability.console import log
 from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
 T = TypeVar("T")
-_SHARE = 0.01  # of the time may go into writing states
+_MAX_SHARE = 0.01  # of the time may be spent on saving
 
 
 class Preempted(Exception):
-    """A signal asked the run to end, and what it was doing can be gone on with."""
+    """A signal asked the run to end, and a training checkpoint is saved."""
 
 
 class FaultTolerance:
-    """What `Trainer` and the experiment tell of their progress; a context manager.
+    """Observes a run as the `Monitor` of its `Trainer`; a context manager.
 
     Args:
         folder: the run folder.
-        config: how often, how many, how long.
+        config: see FaultToleranceConfig.
         precision: whether losses are scaled, and the device.
-        snapshot: gives the state of the whole run, None to keep none; called in all processes after the same update.
+        snapshot: returns the content of a training checkpoint, or None to skip it; called in all processes after the
+            same update.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class FaultTolerance:
         snapshot: Callable[[], dict[str, Any] | None],
     ) -> None:
         self._config, self._snapshot = config, snapshot
-        self._files = StateFiles(folder / STATES, config.keep)
+        self._files = CheckpointFiles(folder / CHECKPOINTS, config.keep)
         self._guard = LossGuard(folder, precision.device, config.bad_losses if precision.name == "fp16" else 0)
-        self._stop, self._agreement = StopSignal(), Agreement(2)
+        self._stop, self._flags = StopSignal(), SharedFlags(2)
         self._watchdog = Watchdog(folder, config.stall_seconds, rank())
-        self._stack = ExitStack()
+        self._stack, self._interruptible = ExitStack(), False
         self._saved, self._pause, self._num_updates, self.serial = time.monotonic(), 0.0, 0, 0
 
     def __enter__(self) -> FaultTolerance:
@@ -63,22 +64,22 @@ class FaultTolerance:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
-        """A batch's loss, on the device.
+    def check_loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
+        """Takes the loss of a step, a scalar on the device.
 
         Raises:
-            InputError: it, or one before it, is not finite.
+            InputError: this loss or an earlier one is not finite.
         """
         self._guard.add(loss, batch.indices, title, step)
 
-    def updated(self) -> float:
-        """The weights were updated. Returns seconds spent on anything but training.
+    def after_update(self) -> float:
+        """To be called after each update of the weights. Returns the seconds spent on saving.
 
         Raises:
-            Preempted: a signal came, and the state is saved.
+            Preempted: a signal came, and a training checkpoint is saved.
         """
         self._num_updates += 1
-        stop, save = self._agreement(self._stop.name is not None, is_main() and self._is_due())
+        stop, save = self._flags(self._stop.name is not None, is_main() and self._is_due())
         if not stop and not save:
             return 0.0
         start = time.perf_counter()
@@ -88,8 +89,8 @@ class FaultTolerance:
             raise Preempted(self._stop.name or "another process")
         return time.perf_counter() - start
 
-    def end_of_epoch(self) -> None:
-        """All losses of an epoch were given.
+    def end_epoch(self) -> None:
+        """Checks all losses of the epoch.
 
         Raises:
             InputError: one of them is not finite.
@@ -97,7 +98,7 @@ class FaultTolerance:
         self._guard.drain()
 
     def raise_if_preempted(self) -> None:
-        """Ends the run if a signal asked for it, where all that matters is saved already.
+        """Ends the run without saving if a signal asked for it.
 
         Raises:
             Preempted: a signal came.
@@ -105,24 +106,33 @@ class FaultTolerance:
         if self._stop.name is not None:
             raise Preempted(self._stop.name)
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """In the block a signal ends the run between two batches, without saving; a resumed run repeats the block."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
     def _is_due(self) -> bool:
         if self._config.steps and self._num_updates % self._config.steps == 0:
             return True
         now = time.monotonic()
         if now - self._saved <= max(60 * self._config.minutes, self._pause):
             return False
-        self._saved = now  # asked for: processes that train together save one update later, and once
+        self._saved = now  # several processes save one update later, and only once
         return True
 
     def save(self) -> None:
-        """Writes a state. One that cannot be written is said and tried again later: the run is worth more."""
-        self._watchdog.doing("saving its state")
+        """Saves a training checkpoint. If writing fails, the run logs it, continues, and tries again later."""
+        self.heartbeat("saving a training checkpoint")
         start, content = time.monotonic(), self._snapshot()
         if content is not None:
             self._write(content)
         wait_for_all()
         self._saved = time.monotonic()
-        self._pause = (self._saved - start) / _SHARE
+        self._pause = (self._saved - start) / _MAX_SHARE
 
     def _write(self, content: dict[str, Any]) -> None:
         self.serial += 1
@@ -131,18 +141,21 @@ class FaultTolerance:
                 self._files.write(self.serial, content)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            log(f"the state was not saved ({reason}: {error.filename}); training goes on, the older states are whole")
+            log(
+                f"the training checkpoint was not saved ({reason}: {error.filename}); training continues, and the "
+                "older checkpoints are intact"
+            )
 
     @property
-    def has_state(self) -> bool:
-        """Whether there is a state on disk."""
+    def has_checkpoint(self) -> bool:
+        """Whether there is a training checkpoint on disk."""
         return bool(self._files.saved())
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest good state, if the main process has one, on the CPU; says which ones were damaged.
+        """The newest intact training checkpoint of the main process, on the CPU, or None; logs damaged ones.
 
         Raises:
-            InputError: there are states, and all are damaged.
+            InputError: there are training checkpoints, and all are damaged.
         """
         found = broadcast(self._files.newest() if is_main() else None)
         if found is None:
@@ -152,29 +165,29 @@ class FaultTolerance:
             log(line)
         return content
 
-    def watched(self, open_loader: OpenLoader, interruptible: Callable[[], bool]) -> OpenLoader:
-        """Opens loaders whose batches count as signs of life.
-
-        Args:
-            open_loader: opens what is watched.
-            interruptible: whether a signal may end the run between two batches, now.
-        """
+    def watched(self, open_loader: OpenLoader) -> OpenLoader:
+        """Wraps `open_loader`: each batch of its loaders is a heartbeat, and `interruptible` work can end after it."""
 
         def opened(split: Any, **fields: Any) -> Loader:
-            return _Watched(open_loader(split, **fields), self, interruptible)  # type: ignore[return-value]
+            return _WatchedLoader(open_loader(split, **fields), self)  # type: ignore[return-value]
 
         return opened
 
-    def doing(self, what: str) -> None:
-        """A sign of life: what comes next."""
-        self._watchdog.doing(what)
+    def heartbeat(self, activity: str) -> None:
+        """Tells the watchdog what the process does next."""
+        self._watchdog.heartbeat(activity)
+
+    def between_batches(self) -> None:
+        """Ends interruptible work if a signal asked for it."""
+        if self._interruptible:
+            self.raise_if_preempted()
 
 
-class _Watched:
-    """A loader that tells of its batches; all else is that of the loader it wraps."""
+class _WatchedLoader:
+    """A loader with heartbeats; everything else is the wrapped loader's."""
 
-    def __init__(self, loader: Loader, fault_tolerance: FaultTolerance, interruptible: Callable[[], bool]) -> None:
-        self._loader, self._fault_tolerance, self._interruptible = loader, fault_tolerance, interruptible
+    def __init__(self, loader: Loader, fault_tolerance: FaultTolerance) -> None:
+        self._loader, self._fault_tolerance = loader, fault_tolerance
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -183,23 +196,22 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._told(self._loader)
+        return self._watched(self._loader)
 
     def index_batches(self) -> Iterator[np.ndarray]:
-        """As the loader's; what is kept of the images is trained on in these batches."""
-        return self._told(self._loader.index_batches())
+        """As the loader's; fine-tuning from a cache of features iterates over these."""
+        return self._watched(self._loader.index_batches())
 
-    def _told(self, batches: Iterable[T]) -> Iterator[T]:
+    def _watched(self, batches: Iterable[T]) -> Iterator[T]:
         fault_tolerance, size = self._fault_tolerance, self._loader.resolution
         waiting, working = f"waiting for data at {size} px", f"working on a batch at {size} px"
-        fault_tolerance.doing(waiting)
+        fault_tolerance.heartbeat(waiting)
         try:
             for batch in batches:
-                fault_tolerance.doing(working)
+                fault_tolerance.heartbeat(working)
                 yield batch
-                if self._interruptible():
-                    fault_tolerance.raise_if_preempted()
-                fault_tolerance.doing(waiting)
+                fault_tolerance.between_batches()
+                fault_tolerance.heartbeat(waiting)
         except InputError:
-            fault_tolerance.raise_if_preempted()  # a signal to the process group ends the loader's workers, too
+            fault_tolerance.raise_if_preempted()  # a signal to the process group also ends the loader's workers
             raise

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save its state and end: schedulers send them before they take a machine away."""
+"""Signals that ask a run to save and end; job schedulers send them before they take the machine away."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignal:
-    """Within its block SIGTERM and SIGUSR1 set `name` instead of ending the process; the old handlers come back after.
+    """Within its block SIGTERM and SIGUSR1 set `name` instead of ending the process.
 
-    A second SIGTERM raises KeyboardInterrupt at once. SIGINT is left alone. Python delivers signals to the main thread
-    between two of its instructions: one that arrives during a long native call takes effect after it. Only the main
-    thread may enter the block; others get Python's ValueError.
+    The old handlers are restored after the block. A second SIGTERM raises KeyboardInterrupt at once. SIGINT is not
+    changed. Python handles signals in the main thread between two bytecode instructions, so a signal during a long
+    native call takes effect after the call. Only the main thread may enter the block; other threads get Python's
+    ValueError.
 
     Attributes:
-        name: of the first signal received, such as "SIGTERM"; None as long as there was none.
+        name: of the first signal received, such as "SIGTERM"; None before.
     """
 
     def __init__(self) -> None:
@@ -27,15 +28,15 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         for number in _SIGNALS:
-            self._old[number] = signal.signal(number, self._take)
+            self._old[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, old in self._old.items():
-            # None stands for a handler that was not set from Python and cannot be set back by it.
+            # None is a handler that was not set from Python, so Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if old is None else old)
 
-    def _take(self, number: int, *_: object) -> None:
+    def _receive(self, number: int, *_: object) -> None:
         self.name = self.name or signal.Signals(number).name
         self._num_terms += number == signal.SIGTERM
         if self._num_terms > 1:

@@ -27,9 +27,11 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.progress import EpochResult
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
-from fixres.training.trainer import EpochResult, Trainer
+from fixres.training.trainer import Trainer
 from pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
 
 
@@ -143,10 +145,10 @@ def _train(
         if cached is None:
             jittered = config.augmentation == "test_shift" and config.jitter > 0
             source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
-            trainer = Trainer(net, context.normalize, stepper, precision, smoothing, seed=context.seed)
+            trainer = Trainer(net, context.normalize, stepper, CrossEntropy(smoothing), seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
-        trainer = Trainer(parts.head, _ToFloat(), stepper, precision, smoothing, seed=context.seed)
+        trainer = Trainer(parts.head, _ToFloat(), stepper, CrossEntropy(smoothing), seed=context.seed)
         first, *others = _epochs(trainer, cache, config)
         return [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
     finally:

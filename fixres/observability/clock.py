@@ -1,4 +1,4 @@
-"""The clocks of a variant. A saving is claimed on the program clock and explained on the training clock."""
+"""The clock of a variant. A saving is claimed on wall-clock time and explained on training time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from contextlib import contextmanager
 class Clock:
     """Adds up wall time by stage: "train", "finetune", "evaluate", "open", "save".
 
-    Stages of one variant never overlap, and time outside them belongs to another variant or to nobody, so that two
-    variants can
-    take turns epoch by epoch and each still has its own clock.
+    Time outside of stages is not counted, so that variants which are trained in turn each have a clock of their own.
 
     Attributes:
-        seconds: wall time of each stage so far.
+        seconds: wall time of each stage so far, without the running stage.
     """
 
     def __init__(self) -> None:
@@ -26,47 +24,41 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Counts the time inside the `with` block towards `name`."""
-        assert self._running is None, f"stage {name!r} inside stage {self._running!r}"
-        self._running, self._began = name, time.perf_counter()
+        """Counts the time of the `with` block as `name`. Inside another stage, that one pauses."""
+        outer = self._running
+        self._switch_to(name)
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - self._began
-            self._running = None
+            self._switch_to(outer)
 
-    @contextmanager
-    def aside(self, name: str) -> Iterator[None]:
-        """Counts the time inside the `with` block towards `name` and not towards the stage that is running, if any."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - start
-            self.seconds[name] += seconds
-            self._began += seconds
+    def _switch_to(self, name: str | None) -> None:
+        now = time.perf_counter()
+        if self._running is not None:
+            self.seconds[self._running] += now - self._began
+        self._running, self._began = name, now
 
     def state_dict(self) -> dict[str, float]:
-        """The stages so far, with what the running one has taken."""
-        running = {self._running: time.perf_counter() - self._began} if self._running else {}
-        return {name: self.seconds[name] + running.get(name, 0.0) for name in {*self.seconds, *running}}
+        """The stages so far, with the running one up to now."""
+        self._switch_to(self._running)
+        return dict(self.seconds)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Adds what earlier processes of the run took."""
+        """Adds the time of earlier processes of the run."""
         for name, seconds in state.items():
             self.seconds[name] += seconds
 
     @property
     def train_seconds(self) -> float:
-        """Training proper: epochs over the training images, waiting for data included."""
+        """Epochs over the training images, waiting for data included."""
         return self.seconds["train"]
 
     @property
     def wall_seconds(self) -> float:
-        """Everything that the variant took: opening loaders, training, evaluation, fix, checkpoints."""
+        """All stages: opening loaders, training, evaluation, fine-tuning, saving."""
         return sum(self.seconds.values())
 
     @property
     def paused_seconds(self) -> float:
-        """What the training clock stood still for: program less training and fix."""
+        """Wall-clock time without training and fine-tuning."""
         return self.wall_seconds - self.seconds["train"] - self.seconds["finetune"]

@@ -1,4 +1,4 @@
-"""torch.compile for networks whose input changes its size a few times in a run."""
+"""torch.compile for networks whose input size changes a few times in a run."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _MAX_RESOLUTIONS = 64
 
 
 def compiled(net: nn.Module, choice: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """What the training step calls: the network itself, or its compiled form, which shares its weights.
+    """The network itself, or its compiled form, which shares its weights; for the training step.
 
     Args:
-        net: the network. Testing and saving use it as it is, so that weights keep their names.
-        choice: "yes", "no", or "auto": on GPUs, if what that needs is there.
+        net: the network. Evaluation and saving use it uncompiled, so that weights keep their names.
+        choice: "yes", "no", or "auto": on GPUs, if a compiler is installed.
         device: where it runs.
 
     Raises:
-        InputError: "yes", and what it needs is missing.
+        InputError: "yes", and the compiler or its headers are missing.
     """
     if choice == "no" or (choice == "auto" and device.type != "cuda"):
         return net
     if missing := _missing(device):
         if choice == "yes":
             raise InputError(f"compile=yes needs {missing}, or choose compile=no")
-        log(f"the network is not compiled, which needs {missing}")
+        log(f"the network is not compiled; this needs {missing}")
         return net
-    # A graph for each resolution: one graph for all of them, with sizes as variables, gives up what fixed sizes allow.
+    # One graph for each resolution: a single graph with variable sizes would be slower.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_RESOLUTIONS)
     return torch.compile(net, dynamic=False)
 
 
 def _missing(device: torch.device) -> str | None:
-    """What torch builds code with and does not find, and the remedy; it tells at the first step, in a traceback."""
+    """A missing tool that torch builds code with, and how to install it. torch itself fails only at the first step."""
     if device.type == "cpu":
-        there = shutil.which("g++") or shutil.which("c++")
-        return None if there else "a C++ compiler on the CPU; install g++"
-    # On GPUs Triton builds a small module of Python's, looking as it is looked for here.
+        found = shutil.which("g++") or shutil.which("c++")
+        return None if found else "a C++ compiler on the CPU; install g++"
+    # On GPUs Triton builds a small Python module; it searches the same places.
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "a C compiler; install gcc"
     scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
-    there = (Path(sysconfig.get_path("include", scheme)) / "Python.h").exists()
-    return None if there else "Python's headers; install python3-dev"
+    found = (Path(sysconfig.get_path("include", scheme)) / "Python.h").exists()
+    return None if found else "Python's headers; install python3-dev"

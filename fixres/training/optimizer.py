@@ -1,4 +1,4 @@
-"""SGD as the recipe asks, and one optimization step."""
+"""SGD for a recipe, one optimization step, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fixres.config.recipe import OptimConfig
 from fixres.distributed.process_group import without_sync
 from fixres.models.precision import Precision
-from fixres.training.ema import Average
 
 
 def create_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -34,19 +33,52 @@ def create_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The same rate for every parameter group."""
+    """Sets the same rate for every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-class Stepper:
-    """Backward and update with loss scaling where the precision needs it.
+class WeightEMA:
+    """timm's exponential moving average of all weights and BatchNorm statistics, with EMA warm-up.
 
     Args:
-        optimizer: what updates.
+        net: the network that is averaged, on its device.
+        decay: weight of the old average in each step, once the warm-up is over.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        from timm.utils import ModelEmaV3
+
+        self._ema, self._net, self._num_steps = ModelEmaV3(net, decay=decay, use_warmup=True), net, 0
+
+    @property
+    def net(self) -> nn.Module:
+        """The averaged network, in eval mode."""
+        return self._ema.module
+
+    def update(self) -> None:
+        """Averages in the network's weights; to be called after each step."""
+        self._num_steps += 1
+        self._ema.update(self._net, self._num_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages and the number of updates."""
+        return {"net": self.net.state_dict(), "num_steps": self._num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.net.load_state_dict(state["net"])
+        self._num_steps = state["num_steps"]
+
+
+class Stepper:
+    """Backward pass and update, with loss scaling if the precision needs it.
+
+    Args:
+        optimizer: of the network.
         precision: decides whether losses are scaled.
-        accumulate: losses of so many micro-batches, as large as one another, make one update.
-        average: told of each update.
+        accumulate: micro-batches per update; all have the same size.
+        ema: updated after each update.
     """
 
     def __init__(
@@ -54,21 +86,21 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         accumulate: int = 1,
-        average: Average | None = None,
+        ema: WeightEMA | None = None,
     ) -> None:
-        self.optimizer, self.accumulate = optimizer, accumulate
-        self._scaler, self._average, self._num_waiting = precision.scaler(), average, 0
+        self.optimizer, self.precision, self.accumulate = optimizer, precision, accumulate
+        self._scaler, self._ema, self._num_waiting = precision.scaler(), ema, 0
 
     def context(self, net: nn.Module) -> AbstractContextManager:
-        """Where the next batch is to be computed: only the last of an update asks other processes for gradients.
+        """The context for computing the next batch: processes exchange gradients only in the last one of an update.
 
         Args:
-            net: the network, from `distributed.data_parallel`.
+            net: the network, from `process_group.data_parallel`.
         """
         return without_sync(net) if self._num_waiting + 1 < self.accumulate else nullcontext()
 
     def step(self, loss: Tensor) -> None:
-        """Takes a loss (a scalar, mean over its batch), and updates if it is the last of its update."""
+        """Takes a micro-batch's loss (a scalar, mean over the batch); updates the weights if it is the last one."""
         if self._num_waiting == 0:
             self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss / self.accumulate).backward()
@@ -76,15 +108,15 @@ class Stepper:
         if self._num_waiting == 0:
             self._scaler.step(self.optimizer)
             self._scaler.update()
-            if self._average is not None:
-                self._average.update()
+            if self._ema is not None:
+                self._ema.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """What makes the next updates what they would be; to be asked for after an update."""
-        assert self._num_waiting == 0, "gradients of an unfinished update are not kept"
+        """The state of optimizer and loss scaling; only between two updates."""
+        assert self._num_waiting == 0, "gradients of an unfinished update cannot be saved"
         return {"optimizer": self.optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -1,11 +1,11 @@
-"""What a teacher said of a batch, kept on disk, so that the next run over the same batches need not ask it again.
+"""A cache of a teacher's logits on disk, so that the next run over the same batches need not evaluate the teacher.
 
 Crops are functions of (seed, epoch, index), colors and mixing of (seed, epoch, step): another run with the same data
-settings, for another student or another rate, sees the same batches. A batch is known by the digest of its pixels, so
-nothing that determines them can be forgotten, and a batch that differs in one pixel is a new one.
+settings, for another student or another rate, sees the same batches. The key of a batch is the digest of its pixels, so
+that no setting can be forgotten: a batch that differs in one pixel is a new one.
 
-The file grows batch by batch. Each entry has its length and a checksum; one that a killed run left half-written is cut
-off, and the file goes on from there.
+The file grows batch by batch. Each entry has its length and a checksum. If a killed run left an incomplete entry, the
+next run removes it and appends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
-from fixres.training.distillation import Teacher
+from fixres.training.losses import Teacher
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.runtime.locks import acquire, release
 from pipelines.spec import InputError, Loader
@@ -39,21 +39,21 @@ _DTYPES = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 
 
 class CachedTeacher:
-    """A teacher whose answers are kept; called as `distill.Teacher`.
+    """A teacher with a cache of its logits; called like `losses.Teacher`.
 
-    The first run, too, gets the values as they are kept, so that later ones repeat it to the bit.
+    The first run gets the values in the number format of the cache, so that later runs repeat it to the bit.
 
     Args:
-        teacher: asked for batches that are not known.
-        store: where answers are.
+        teacher: evaluated for batches that are not in the store.
+        store: the logits.
 
     Attributes:
-        num_asked: batches that the teacher saw.
-        num_known: batches that it was spared.
+        num_evaluated: batches for which the teacher was evaluated.
+        num_cached: batches whose logits were in the store.
     """
 
     def __init__(self, teacher: Teacher, store: LogitStore) -> None:
-        self._teacher, self._store, self.num_asked, self.num_known = teacher, store, 0, 0
+        self._teacher, self._store, self.num_evaluated, self.num_cached = teacher, store, 0, 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits, float32 (B, K), for uint8 (B, H, W, 3); on a GPU the host waits for the images."""
@@ -61,31 +61,31 @@ class CachedTeacher:
         digest = hashlib.blake2b(pixels, digest_size=32, key=str(pixels.shape).encode()).digest()
         values = self._store.get(digest)
         if values is None:
-            self.num_asked += 1
+            self.num_evaluated += 1
             values = self._store.put(digest, self._teacher(images).float().cpu().numpy())
         else:
-            self.num_known += 1
+            self.num_cached += 1
         return torch.from_numpy(values.astype(np.float32)).to(images.device)
 
 
 class LogitStore:
-    """A file of logits by digest. One process at a time uses it; one that was killed may take a moment to go.
+    """A file of logits by digest. One process at a time uses it.
 
     Args:
-        path: the file; it is made if it does not exist.
-        teacher: digest of all that the answers depend on beside the images.
+        path: the file; created if it does not exist.
+        teacher: digest of everything else that the logits depend on.
         num_classes: K.
         dtype: number format of the values.
     """
 
     def __init__(self, path: Path, teacher: str, num_classes: int, dtype: Literal["fp16", "fp32"]) -> None:
         self.path, self._num_classes, self._dtype = path, num_classes, _DTYPES[dtype]
-        self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, rows, checksum
+        self._entries: dict[bytes, tuple[int, int, int]] = {}  # offset, rows, checksum
         head = json.dumps({"version": _VERSION, "teacher": teacher, "num_classes": num_classes, "dtype": dtype}) + "\n"
         if not path.exists():
             with atomic_file(path) as partial:
                 partial.write_text(head)
-        # A descriptor of its own, which forked workers close: they would keep the lock of a process that was killed.
+        # A separate descriptor, which forked workers close: otherwise they would keep the lock of a killed process.
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._release_lock = finalize(self, release, descriptor)
         if not acquire(descriptor):
@@ -101,7 +101,7 @@ class LogitStore:
             raise
 
     def _read_entries(self, offset: int) -> int:
-        """Notes where each entry lies; returns the end of the last whole one and cuts off what follows."""
+        """Finds all entries; returns the end of the last complete one and truncates the file there."""
         size = self._file.seek(0, 2)
         while offset + _ENTRY.size <= size:
             self._file.seek(offset)
@@ -109,10 +109,10 @@ class LogitStore:
             start = offset + _ENTRY.size
             if not rows or start + self._num_bytes(rows) > size:
                 break
-            self._places[digest] = start, rows, checksum
+            self._entries[digest] = start, rows, checksum
             offset = start + self._num_bytes(rows)
         if offset != size:
-            _log.warning("%s: its last entry is not whole; it goes on before that", self.path)
+            _log.warning("%s: the last entry is incomplete and is removed", self.path)
             self._file.truncate(offset)
         return offset
 
@@ -120,7 +120,7 @@ class LogitStore:
         return rows * self._num_classes * self._dtype.itemsize
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     @property
     def num_bytes(self) -> int:
@@ -128,20 +128,20 @@ class LogitStore:
         return self._end
 
     def get(self, digest: bytes) -> np.ndarray | None:
-        """Values (B, K) as they were put; None if there are none, or if the disk gives back other ones."""
-        if digest not in self._places:
+        """The values (B, K) for a digest; None if there are none, or if they are damaged."""
+        if digest not in self._entries:
             return None
-        offset, rows, checksum = self._places[digest]
+        offset, rows, checksum = self._entries[digest]
         self._file.seek(offset)
         content = self._file.read(self._num_bytes(rows))
         if zlib.crc32(content) != checksum:
-            _log.warning("%s: a damaged entry; the teacher is asked again", self.path)
+            _log.warning("%s: a damaged entry; the teacher is evaluated again", self.path)
             return None
         return np.frombuffer(content, self._dtype).reshape(rows, self._num_classes)
 
     def put(self, digest: bytes, logits: np.ndarray) -> np.ndarray:
-        """Appends logits (B, K); returns them as they are kept."""
-        with np.errstate(over="ignore"):  # told below
+        """Appends logits (B, K); returns them in the number format of the file."""
+        with np.errstate(over="ignore"):  # an error below
             values = logits.astype(self._dtype)
         if not np.isfinite(values).all():
             raise InputError(
@@ -156,12 +156,12 @@ class LogitStore:
         except OSError as error:
             error.filename = error.filename or str(self.path)
             raise
-        self._places[digest] = self._end + _ENTRY.size, len(values), zlib.crc32(content)
+        self._entries[digest] = self._end + _ENTRY.size, len(values), zlib.crc32(content)
         self._end += len(entry)
         return values
 
     def close(self) -> None:
-        """Gives the file back to other runs."""
+        """Closes the file and releases its lock."""
         self._file.close()
         self._release_lock()
 
@@ -172,17 +172,17 @@ _STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # varian
 def with_cache(
     teacher: Teacher, folder: Path, num_classes: int, dtype: Literal["fp16", "fp32"], precision: str
 ) -> CachedTeacher:
-    """The teacher with a store in `folder`, in a file of its own for each teacher and number format.
+    """The teacher with a store in `folder`, one file for each teacher and number format.
 
     Args:
-        teacher: opened.
-        folder: made if it does not exist.
+        teacher: the teacher.
+        folder: created if it does not exist.
         num_classes: K.
-        dtype: number format of what is kept.
-        precision: under which the teacher is asked.
+        dtype: number format in the file.
+        precision: with which the teacher is evaluated.
     """
     digest = teacher_digest(teacher, precision)
-    # Processes that train together see other batches each.
+    # Each process of a run sees its own part of the batches.
     part = f"-{rank()}of{num_processes()}" if num_processes() > 1 else ""
     path = (folder / f"teacher-{digest[:16]}-{dtype}{part}.logits").resolve()
     store = _STORES.get(path)
@@ -192,7 +192,7 @@ def with_cache(
 
 
 def teacher_digest(teacher: Teacher, precision: str) -> str:
-    """Of weights, layers, normalization, resolution and number format."""
+    """Digest of weights, layers, normalization, resolution and number format."""
     digest = hashlib.sha256(f"{teacher.resolution} {precision} {teacher.net}".encode())
     for module in (teacher.net, teacher.normalize):
         for name, value in _state(module):
@@ -206,23 +206,23 @@ def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def check_cache(recipe: Recipe, variant: VariantConfig, loader: Loader) -> None:
-    """Refuses a cache that could never be read, or that its disk cannot hold.
+    """Checks before the training that the cache can be used.
 
     Raises:
-        InputError: the engine draws its own crops; too little room.
+        InputError: the engine draws its own crops, so that no later run has the same batches; or the disk is too small.
     """
     config = recipe.distill
     if config is None or config.cache is None:
         return
     if not loader.shares_boxes:
         raise InputError(
-            "distill.cache: this engine draws its own crops, so no two runs see the same; use data.engine roc or torch"
+            "distill.cache: this engine draws its own crops, so no two runs have the same; use data.engine roc or torch"
         )
     config.cache.mkdir(parents=True, exist_ok=True)
     num_bytes = loader.num_samples * variant.epochs * len(loader.classes) * _DTYPES[config.cache_dtype].itemsize
-    there = sum(file.stat().st_size for file in config.cache.glob(f"teacher-*-{config.cache_dtype}*.logits"))
+    stored = sum(file.stat().st_size for file in config.cache.glob(f"teacher-*-{config.cache_dtype}*.logits"))
     free = shutil.disk_usage(config.cache).free
-    if num_bytes - there > free:
+    if num_bytes - stored > free:
         raise InputError(
             f"distill.cache needs {num_bytes / 1e9:.1f} GB ({loader.num_samples} images, {variant.epochs} epochs, "
             f"{len(loader.classes)} classes), {config.cache} has {free / 1e9:.1f} GB free; choose another folder"

@@ -1,120 +1,55 @@
-"""One epoch over a loader: forward, loss, update, and how long the network stood waiting for data."""
+"""One training epoch over a loader: forward, loss, update, and the time spent waiting for data."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fixres.augment.color import BatchTransform
-from fixres.distributed.process_group import all_reduce, data_parallel, num_processes
+from fixres.config.recipe import DistillConfig, Recipe
+from fixres.distributed.process_group import data_parallel, num_processes
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
 from fixres.observability.profiler import StepProfiler
 from fixres.training.compilation import compiled
-from fixres.training.loss import CrossEntropy, Loss
-from fixres.training.optimizer import Stepper, set_lr
+from fixres.training.losses import CrossEntropy, Distilled, Loss, Teacher, open_teacher
+from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer, set_lr
+from fixres.training.progress import EpochResult, Progress, Timer
 from fixres.training.rng import seed_step
+from fixres.training.teacher_cache import CachedTeacher, with_cache
 from pipelines.spec import Batch, InputError, Loader
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch did.
+class Monitor(Protocol):
+    """Observes the steps of an epoch; see `fixres.fault_tolerance.manager`."""
 
-    Attributes:
-        loss: mean training loss.
-        num_images: images trained on.
-        seconds: wall time, waiting included.
-        wait_seconds: part of it spent waiting for the loader.
-        resolution: training resolution in pixels.
-    """
-
-    loss: float
-    num_images: int
-    seconds: float
-    wait_seconds: float
-    resolution: int
-
-    @property
-    def images_per_second(self) -> float:
-        """Training speed over the whole epoch."""
-        return self.num_images / self.seconds
-
-
-@dataclass
-class Progress:
-    """How far an epoch has come.
-
-    Attributes:
-        position: images handed out so far, over all processes.
-        num_images: trained on by this process.
-        loss_sum: of their losses; a tensor on the device while the epoch runs.
-        num_skipped: images of steps that loss scaling left out, not in `loss_sum`; likewise.
-        seconds: wall time so far.
-        wait_seconds: part of it spent waiting for the loader.
-    """
-
-    position: int = 0
-    num_images: int = 0
-    loss_sum: Tensor | float = 0.0
-    num_skipped: Tensor | float = 0.0
-    seconds: float = 0.0
-    wait_seconds: float = 0.0
-
-    def add(self, loss: Tensor, num_images: int, may_skip: bool) -> None:
-        """Counts a step; summed on the device, for asking for the number here would stop the host at every step.
-
-        Args:
-            loss: scalar, on the device.
-            num_images: of its batch.
-            may_skip: a loss that is not finite does not count: its step is left out, and a watch ends long rows.
-        """
-        if may_skip:
-            self.num_skipped += ~loss.isfinite() * num_images
-            loss = loss.nan_to_num(0.0, 0.0, 0.0)
-        self.loss_sum += loss * num_images
-        self.num_images += num_images
-
-    def state_dict(self) -> dict[str, Any]:
-        """As plain numbers; waits for the device."""
-        return vars(self) | {name: float(getattr(self, name)) for name in ("loss_sum", "num_skipped")}
-
-
-class Watch(Protocol):
-    """Who looks after a long run; see `fixres.fault_tolerance.manager`."""
-
-    def loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
-        """A batch's loss, on the device."""
+    def check_loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
+        """Called after each step with its loss, a scalar on the device."""
         ...
 
-    def updated(self) -> float:
-        """The weights were updated, and `Progress` tells of it. Returns seconds spent on anything but training."""
+    def after_update(self) -> float:
+        """Called after each update of the weights. Returns seconds that do not count as training."""
         ...
 
 
 class Trainer:
-    """A network with its loss, optimizer and precision, trained epoch by epoch.
+    """A network with its loss and optimizer, trained epoch by epoch.
 
     Args:
-        net: the network, on `precision.device`.
+        net: the network, on the device of `stepper.precision`.
         normalize: from uint8 NHWC batches to the network's input, on the same device.
-        stepper: the optimizer's step.
-        precision: autocast type and device.
-        label_smoothing: in [0, 1) (arXiv 1812.01187, section 5.2).
+        stepper: backward pass and update.
+        loss: see `fixres.training.losses`.
         compile: see `compilation.compiled`.
-        transform: what is done to batches on the device before normalization; nothing if None.
-        loss: in place of cross entropy with `label_smoothing`.
-        seed: of what the network draws by chance, such as dropout.
+        transform: augmentation on the device, before normalization; none if None.
+        seed: of what the network draws at random, such as dropout.
     """
 
     def __init__(
@@ -122,22 +57,19 @@ class Trainer:
         net: nn.Module,
         normalize: Normalize,
         stepper: Stepper,
-        precision: Precision,
-        label_smoothing: float,
+        loss: Loss,
         compile: str = "no",
         transform: BatchTransform | None = None,
-        loss: Loss | None = None,
         seed: int = 0,
     ) -> None:
-        self.net, self.normalize, self.stepper, self.precision = net, normalize, stepper, precision
+        self.net, self.normalize, self.stepper = net, normalize, stepper
         self._parallel = data_parallel(net)
-        self._forward = compiled(self._parallel, compile, precision.device)
-        self._transform, self._loss = transform, loss or CrossEntropy(label_smoothing)
-        self._seed, self._epoch = seed, 0
-        torch.backends.cudnn.benchmark = True  # batches come in few sizes: worth trying which algorithm is the fastest
+        self._forward = compiled(self._parallel, compile, stepper.precision.device)
+        self._loss, self._transform, self._seed, self._epoch = loss, transform, seed, 0
+        torch.backends.cudnn.benchmark = True  # batches have few sizes, so searching for the fastest algorithm pays
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells of what epoch the chance comes; the loader is told by the caller."""
+        """Selects the epoch whose random numbers are drawn; the caller also sets the loader's epoch."""
         self._epoch = epoch
         if self._transform is not None:
             self._transform.set_epoch(epoch)
@@ -149,65 +81,76 @@ class Trainer:
         title: str,
         profiler: StepProfiler | None = None,
         progress: Progress | None = None,
-        watch: Watch | None = None,
+        monitor: Monitor | None = None,
     ) -> EpochResult:
         """Trains on the loader's current epoch.
 
-        The caller sets the modules' train and eval modes, the epoch here and of the loader, and its resolution.
+        The caller sets the modules' train and eval modes, the epoch of trainer and loader, and the resolution.
 
         Args:
-            loader: training batches, from where `progress` stands.
-            lr: learning rate as a function of the share of the epoch done, in [0, 1).
-            title: what the progress bar says.
-            profiler: told of each step.
-            progress: where the epoch stands and how it goes on; its beginning if None.
-            watch: told of each step.
+            loader: training batches, from the position of `progress` on.
+            lr: learning rate as a function of the share of the epoch that is done, in [0, 1).
+            title: shown with the progress bar.
+            profiler: traces some steps.
+            progress: where the epoch is resumed; updated after each step. The epoch's beginning if None.
+            monitor: observes each step.
 
         Raises:
-            InputError: the loss is no longer a finite number.
+            InputError: the mean loss is not finite.
         """
         progress = Progress() if progress is None else progress
-        for name in ("loss_sum", "num_skipped"):
-            held = torch.as_tensor(getattr(progress, name), dtype=torch.float32, device=self.precision.device)
-            setattr(progress, name, held)
-        with bar(_images_ahead(loader), title) as shown:
+        progress.move_to(self.stepper.precision.device)
+        timer = Timer(progress, loader.counters)
+        num_images = min(len(loader) * loader.batch_size * num_processes(), loader.num_samples)
+        with bar(num_images, title) as shown:
             shown.update(progress.position)
-            course = _Course(loader, progress, title, profiler, watch, shown)
-            self._run(loader, lr, progress, course)
+            for batch, loss, step in self._steps(loader, lr, progress, title, profiler):
+                progress.add(loss, len(batch.labels), self._may_skip(monitor))
+                timer.update()
+                shown.set_postfix_str(f"waiting for data {timer.wait_share:.0%}", refresh=False)
+                shown.update(len(batch.labels) * num_processes())
+                if monitor is not None:
+                    monitor.check_loss(loss, batch, title, step)
+                    if (step + 1) % self.stepper.accumulate == 0:
+                        timer.exclude(monitor.after_update())
         if profiler is not None:
             profiler.finish(loader.counters.wait_seconds)
-        num_images = progress.loss_sum.new_tensor(progress.num_images)
-        loss_sum, num_skipped, num_images = all_reduce(
-            torch.stack([progress.loss_sum, progress.num_skipped, num_images])
-        )
-        mean, num_images = (loss_sum / (num_images - num_skipped)).item(), int(num_images)
+        mean, num_images = progress.over_processes()
         if not math.isfinite(mean):
             raise InputError(f"{title}: the loss is {mean}; lower optim.lr or lengthen optim.warmup_epochs")
-        course.note_time()  # once more, for on a GPU the last steps have only now been computed
+        timer.update()  # on a GPU the last steps are computed only now
         return EpochResult(mean, num_images, progress.seconds, progress.wait_seconds, loader.resolution)
 
-    def _run(self, loader: Loader, lr: Callable[[float], float], progress: Progress, course: _Course) -> None:
-        num_micro, device = self.stepper.accumulate, self.precision.device
-        micro = loader.batch_size * num_processes()
-        # An update that would lack micro-batches is left out, as a short last batch is.
-        num_updates = _num_updates(loader, num_micro, course.title)
-        first, last = progress.position // micro, num_updates * num_micro
-        if first % num_micro or progress.position % micro:
-            # Batches of another size came before, of another number of processes: no update may begin in the middle.
-            first = first // num_micro * num_micro
-            last = first + (loader.num_samples - progress.position) // micro // num_micro * num_micro
-        ahead = loader if last == len(loader) else islice(loader, last - first)
-        for step, batch in enumerate(course.batches(ahead), start=first):
+    def _may_skip(self, monitor: Monitor | None) -> bool:
+        """Loss scaling skips steps of infinite losses. Without a monitor nobody limits their number, so they count."""
+        return self.stepper.precision.name == "fp16" and monitor is not None
+
+    def _steps(
+        self,
+        loader: Loader,
+        lr: Callable[[float], float],
+        progress: Progress,
+        title: str,
+        profiler: StepProfiler | None,
+    ) -> Iterator[tuple[Batch, Tensor, int]]:
+        """Trains on each batch; yields it with its loss and its number in the epoch."""
+        num_micro, device = self.stepper.accumulate, self.stepper.precision.device
+        num_updates = _num_updates(loader, num_micro, title)
+        first, last = _span(loader, progress.position, num_micro, num_updates)
+        images_per_step = loader.batch_size * num_processes()
+        batches = loader if last == len(loader) else islice(loader, last - first)
+        for step, batch in enumerate(batches, start=first):
+            if profiler is not None:
+                profiler.step(loader.counters.wait_seconds)
             set_lr(self.stepper.optimizer, lr(step // num_micro / num_updates))
             seed_step(device, self._seed, self._epoch, step)
             images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
             loss = self.step(images, labels, step)
-            progress.add(loss, len(batch.labels), self.precision.name == "fp16" and course.is_watched)
-            progress.position = min(progress.position + micro, loader.num_samples)
-            course.stepped(loss, batch, step, (step + 1) % num_micro == 0)
+            progress.position = min(progress.position + images_per_step, loader.num_samples)
+            yield batch, loss, step
 
     def step(self, images: Tensor, labels: Tensor, number: int = 0) -> Tensor:
-        """One step from a batch (uint8 NHWC, int64) on the device; returns the loss, still on the device.
+        """Trains on one batch on the device; returns the loss, a scalar on the device.
 
         Args:
             images: uint8 (B, H, W, 3).
@@ -218,76 +161,76 @@ class Trainer:
         if self._transform is not None:
             images, targets = self._transform(images, labels, number)
         with self.stepper.context(self._parallel):
-            with self.precision.autocast(), _naming_small_batches(images):
+            with self.stepper.precision.autocast(), _small_batches_as_input_errors(images):
                 loss = self._loss(self._forward(self.normalize(images)), targets, images)
             self.stepper.step(loss)
         return loss.detach()
 
 
-class _Course:
-    """An epoch as those see it who are told of its steps, and its clock."""
+def _num_updates(loader: Loader, num_micro: int, title: str) -> int:
+    """Updates in an epoch. Micro-batches that are too few for an update are left out, like a short last batch."""
+    if num_micro > 1 and len(loader) < num_micro:
+        raise InputError(f"{title}: too few images for {num_micro} micro-batches; lower optim.accumulate")
+    return len(loader) // num_micro
 
-    def __init__(
-        self,
-        loader: Loader,
-        progress: Progress,
-        title: str,
-        profiler: StepProfiler | None,
-        watch: Watch | None,
-        shown: tqdm,
-    ) -> None:
-        self.title, self._progress, self._counters = title, progress, loader.counters
-        self._profiler, self._watch, self._shown = profiler, watch, shown
-        self._start = time.perf_counter() - progress.seconds
-        self._waited = self._counters.wait_seconds - progress.wait_seconds
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether somebody looks at each loss."""
-        return self._watch is not None
-
-    def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Hands them on."""
-        for batch in batches:
-            if self._profiler is not None:
-                self._profiler.step(self._counters.wait_seconds)
-            yield batch
-
-    def note_time(self) -> None:
-        """Sets the clocks of the progress."""
-        self._progress.seconds = time.perf_counter() - self._start
-        self._progress.wait_seconds = self._counters.wait_seconds - self._waited
-
-    def stepped(self, loss: Tensor, batch: Batch, step: int, updated: bool) -> None:
-        """A step was done, and with it, if `updated`, an update."""
-        self.note_time()
-        share = self._progress.wait_seconds / self._progress.seconds
-        self._shown.set_postfix_str(f"waiting for data {share:.0%}", refresh=False)
-        self._shown.update(len(batch.labels) * num_processes())
-        if self._watch is not None:
-            self._watch.loss(loss, batch, self.title, step)
-            if updated:
-                self._start += self._watch.updated()
+def _span(loader: Loader, position: int, num_micro: int, num_updates: int) -> tuple[int, int]:
+    """The steps, from the first to before the last, that remain after `position` images of an epoch."""
+    images_per_step = loader.batch_size * num_processes()
+    first = position // images_per_step
+    if first % num_micro == 0 and position % images_per_step == 0:
+        return first, num_updates * num_micro
+    # The steps before were made by another number of processes, with batches of another size: begin with an update.
+    first = first // num_micro * num_micro
+    num_left = (loader.num_samples - position) // images_per_step
+    return first, first + num_left // num_micro * num_micro
 
 
 @contextmanager
-def _naming_small_batches(images: Tensor) -> Iterator[None]:
+def _small_batches_as_input_errors(images: Tensor) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"BatchNorm cannot learn from {len(images)} image at a time; raise optim.batch_size, in a fix "
-            "finetune.batch_size, or lower optim.accumulate"
+            f"BatchNorm cannot learn from {len(images)} image at a time; raise optim.batch_size (in fine-tuning "
+            "finetune.batch_size) or lower optim.accumulate"
         ) from error
 
 
-def _num_updates(loader: Loader, num_micro: int, title: str) -> int:
-    if num_micro > 1 and len(loader) < num_micro:
-        raise InputError(f"{title}: too few images for {num_micro} micro-batches; lower optim.accumulate")
-    return len(loader) // num_micro
+def create_trainer(
+    recipe: Recipe,
+    net: nn.Module,
+    normalize: Normalize,
+    precision: Precision,
+    classes: tuple[str, ...],
+    ema: WeightEMA | None = None,
+) -> Trainer:
+    """A trainer of `net` with every trick that is on in `recipe`.
+
+    Args:
+        recipe: its optim, augment, distill, compile and seed.
+        net: the network, on its device.
+        normalize: from uint8 NHWC batches to its input, on the same device.
+        precision: autocast type and device.
+        classes: of the data in label order.
+        ema: updated after each update.
+
+    Raises:
+        InputError: the teacher cannot be opened.
+    """
+    optim, augment, distill = recipe.optim, recipe.augment, recipe.distill
+    stepper = Stepper(create_optimizer(net, optim), precision, optim.accumulate or 1, ema)
+    transform = BatchTransform(augment, len(classes), recipe.seed) if augment is not None else None
+    loss: Loss = CrossEntropy(optim.label_smoothing)
+    if distill is not None:
+        loss = Distilled(loss, _teacher(distill, classes, precision), distill.temperature)
+    return Trainer(net, normalize, stepper, loss, recipe.compile, transform, recipe.seed)
 
 
-def _images_ahead(loader: Loader) -> int:
-    return min(len(loader) * loader.batch_size * num_processes(), loader.num_samples)
+def _teacher(config: DistillConfig, classes: tuple[str, ...], precision: Precision) -> Teacher | CachedTeacher:
+    teacher = open_teacher(config, classes, precision.device)
+    if config.cache is None:
+        return teacher
+    return with_cache(teacher, config.cache, len(classes), config.cache_dtype, precision.name)

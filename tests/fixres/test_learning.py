@@ -15,9 +15,10 @@ from fixres.config.recipe import FinetuneConfig, ModelConfig, OptimConfig
 from fixres.evaluation.accuracy import evaluate, sweep
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.training.loss import CrossEntropy
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
-from fixres.training.trainer import Progress, Trainer
+from fixres.training.progress import Progress
+from fixres.training.trainer import Trainer
 from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
 from tests.fixres.finetuning.on_coded import finetune_on_coded
@@ -45,7 +46,7 @@ def test_decay_spares_exactly_batchnorm_and_biases(tiny_net: nn.Module) -> None:
 
 def _trainer(net: nn.Module, smoothing: float = 0.1) -> Trainer:
     stepper = Stepper(create_optimizer(net, OptimConfig()), CPU)
-    return Trainer(net, Normalize(), stepper, CPU, smoothing)
+    return Trainer(net, Normalize(), stepper, CrossEntropy(smoothing))
 
 
 def _train(loader: Loader, epochs: int) -> tuple[list[float], nn.Module]:
@@ -86,7 +87,7 @@ def test_an_epoch_counts_what_it_saw(open_coded: OpenCoded) -> None:
 
 @pytest.mark.parametrize(("position", "updates", "rates"), [(0, 3, [0, 0, 1, 1, 2, 2]), (8, 2, [1, 1, 2, 2]),
                                                            (12, 1, [1, 1]), (20, 0, [])])  # fmt: skip
-def test_an_epoch_goes_on_with_whole_updates_only(
+def test_a_resumed_epoch_has_whole_updates_only(
     position: int, updates: int, rates: list[int], open_coded: OpenCoded
 ) -> None:
     """Two batches of 4 make an update here; batches of 6, of another number of processes, made those before."""
@@ -94,12 +95,12 @@ def test_an_epoch_goes_on_with_whole_updates_only(
     loader.load_state_dict(loader.state_dict() | {"position": position})
     net, seen, done = create_model(TINY, 2).train(), [], []
     stepper = Stepper(create_optimizer(net, OptimConfig()), CPU, accumulate=2)
-    trainer = Trainer(net, Normalize(), stepper, CPU, 0.1)
-    watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: done.append(stepper.state_dict()) or 0.0)
+    trainer = Trainer(net, Normalize(), stepper, CrossEntropy(0.1))
+    monitor = SimpleNamespace(check_loss=lambda *_: None, after_update=lambda: done.append(stepper.state_dict()) or 0.0)
     progress = Progress(position, position, float(position))
-    trainer.epoch(loader, lambda share: seen.append(share) or 0.01, "train", progress=progress, watch=watch)
+    trainer.epoch(loader, lambda share: seen.append(share) or 0.01, "train", progress=progress, monitor=monitor)
     assert len(done) == updates and seen == pytest.approx([rate / 3 for rate in rates])
-    stepper.state_dict()  # no update is left half done
+    stepper.state_dict()  # no update is unfinished
 
 
 def test_an_exploding_loss_ends_in_one_line(open_coded: OpenCoded) -> None:
@@ -117,7 +118,7 @@ def test_a_batch_too_small_for_batchnorm_ends_in_one_line(open_coded: OpenCoded)
 
 
 class _InfiniteAt(CrossEntropy):
-    """Cross entropy, but for one step of which it is infinite; keeps what it gave."""
+    """Cross entropy that is infinite in one step; keeps its values."""
 
     def __init__(self, step: int) -> None:
         super().__init__(0.1)
@@ -131,13 +132,13 @@ class _InfiniteAt(CrossEntropy):
 
 @pytest.mark.parametrize("step", [0, 1])
 def test_with_loss_scaling_an_infinite_loss_costs_a_step_and_not_the_epoch(step: int, open_coded: OpenCoded) -> None:
-    """Only if somebody counts such losses; see `LossGuard`."""
+    """Only with a monitor, which counts such losses; see `LossGuard`."""
     loader, half = open_coded(crop=TrainCrop(), batch_size=6), Precision("fp16", torch.device("cpu"))
-    watch = SimpleNamespace(loss=lambda *_: None, updated=lambda: 0.0)
+    monitor = SimpleNamespace(check_loss=lambda *_: None, after_update=lambda: 0.0)
     net, loss = create_model(TINY, 2).train(), _InfiniteAt(step)
     stepper = Stepper(create_optimizer(net, OptimConfig()), half)
-    trainer = Trainer(net, Normalize(), stepper, half, 0.1, loss=loss)
-    result = trainer.epoch(loader, _constant(0.001), "train", watch=watch)
+    trainer = Trainer(net, Normalize(), stepper, loss)
+    result = trainer.epoch(loader, _constant(0.001), "train", monitor=monitor)
     finite = [value for value in loss.given if value < float("inf")]
     assert len(finite) == 3 and all(weight.isfinite().all() for weight in net.parameters())
     assert result.loss == pytest.approx(sum(finite) / 3, rel=1e-5) and result.num_images == 24
@@ -147,7 +148,7 @@ def test_with_loss_scaling_an_infinite_loss_costs_a_step_and_not_the_epoch(step:
 
 
 class _ByBlue(nn.Module):
-    """Scores class k by how near the image's blue lies to what sample number k has: an oracle with known answers."""
+    """Scores class k by the distance between the image's blue and that of sample k: an oracle with known answers."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -12,13 +12,13 @@ from fixres.augment.color import BatchTransform
 from fixres.config.augment import AugmentConfig
 from fixres.config.recipe import OptimConfig
 from fixres.evaluation.accuracy import evaluate
-from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from fixres.fault_tolerance.loss_guard import LossGuard
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
 from fixres.observability.profiler import StepProfiler
-from fixres.training.ema import Average
-from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.losses import CrossEntropy
+from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.spec import Loader, TrainCrop
 from tests.fixres.conftest import TINY
@@ -34,51 +34,51 @@ FORMATS = [
 
 
 class Guarded:
-    """A watch that looks at losses only."""
+    """A monitor that checks only losses."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.guard = LossGuard(folder, device)
 
-    def loss(self, loss: torch.Tensor, batch: object, title: str, step: int) -> None:
+    def check_loss(self, loss: torch.Tensor, batch: object, title: str, step: int) -> None:
         self.guard.add(loss, batch.indices, title, step)  # type: ignore[attr-defined]
 
-    def updated(self) -> float:
+    def after_update(self) -> float:
         return 0.0
 
 
 @pytest.mark.parametrize(("device", "precision", "compile"), FORMATS)
-def test_every_format_learns_the_same_and_goes_on_from_its_state(
+def test_every_format_learns_the_same_and_resumes_from_its_checkpoint(
     device: str, precision: str, compile: str, open_coded: OpenCoded, tmp_path: Path
 ) -> None:
-    def course(place: Precision, compile: str) -> tuple[list[float], Trainer, Average]:
+    def trained(place: Precision, compile: str) -> tuple[list[float], Trainer, WeightEMA]:
         torch.manual_seed(3)
         net = create_model(TINY, 2).to(place.device).train()
-        average = Average(net, 0.9)
-        stepper = Stepper(create_optimizer(net, OptimConfig()), place, 1, average)
+        ema = WeightEMA(net, 0.9)
+        stepper = Stepper(create_optimizer(net, OptimConfig()), place, 1, ema)
         transform = BatchTransform(AugmentConfig(color=0.2, pca=0.1, mixup=0.2), 2, 0)
-        trainer = Trainer(net, Normalize().to(place.device), stepper, place, 0.1, compile, transform)
+        trainer = Trainer(net, Normalize().to(place.device), stepper, CrossEntropy(0.1), compile, transform)
         loader, losses = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=4), []
         profiler = StepProfiler(tmp_path / f"{place.name}.json", 2, place.device)
-        watch = Guarded(tmp_path, place.device)
+        monitor = Guarded(tmp_path, place.device)
         for epoch, resolution in enumerate((32, 48)):
             loader.set_epoch(epoch)
             loader.set_resolution(resolution)
             trainer.set_epoch(epoch)
-            losses.append(trainer.epoch(loader, lambda _: 0.02, "train", profiler, watch=watch).loss)
-        watch.guard.drain()
+            losses.append(trainer.epoch(loader, lambda _: 0.02, "train", profiler, monitor=monitor).loss)
+        monitor.guard.drain()
         assert (", the GPU at work" in profiler.summary) == (place.device.type == "cuda")
-        return losses, trainer, average
+        return losses, trainer, ema
 
     place = Precision(precision, torch.device(device))
-    losses, trainer, average = course(place, compile)
-    plain, *_ = course(Precision("fp32", torch.device("cpu")), "no")
+    losses, trainer, ema = trained(place, compile)
+    plain, *_ = trained(Precision("fp32", torch.device("cpu")), "no")
     assert losses == pytest.approx(plain, rel=0.1)
-    for net in (trainer.net, average.net):
+    for net in (trainer.net, ema.net):
         result = evaluate(net, trainer.normalize, open_coded(), place)
         assert result.num_images == 24 and 0 <= result.top1 <= 1
     content = {"net": trainer.net.state_dict(), "stepper": trainer.stepper.state_dict()}
-    StateFiles(tmp_path / "states").write(1, content)
-    step, state, _ = StateFiles(tmp_path / "states").newest()
+    CheckpointFiles(tmp_path / "states").write(1, content)
+    step, state, _ = CheckpointFiles(tmp_path / "states").newest()
     trainer.net.load_state_dict(state["net"])
     trainer.stepper.load_state_dict(state["stepper"])
     loader = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True)

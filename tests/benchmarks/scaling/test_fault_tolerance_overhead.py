@@ -79,6 +79,6 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path, monkeyp
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "state.pt")
 
-    monkeypatch.setattr(fault_tolerance.StateFiles, "write", full)
+    monkeypatch.setattr(fault_tolerance.CheckpointFiles, "write", full)
     with pytest.raises(InputError, match="no checkpoint could be written there"):
         call(monkeypatch, tmp_path, "--networks", "small:32:2", "--rounds", 1)

@@ -8,7 +8,7 @@ import torch
 
 from fixres.augment.mixup import Mix, draw_mix, mixed
 from fixres.config.augment import AugmentConfig
-from fixres.training.loss import CrossEntropy
+from fixres.training.losses import CrossEntropy
 
 
 def _batch(num: int = 5, side: int = 9) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ from timm.layers import BatchNormAct2d
 
 from fixres.config.parsing import parse_recipe
 from fixres.distributed.process_group import (
-    Agreement,
+    SharedFlags,
     _from_slurm,
     all_gather,
     first_main,
@@ -29,6 +29,7 @@ from fixres.distributed.process_group import (
 from fixres.distributed.sync_batchnorm import SyncBatchNorm2d, synchronized
 from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
+from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from pipelines.datasets.prepared import PreparedData
 from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
@@ -182,12 +183,12 @@ def _batch_norms(rank: int, port: int, folder: Path) -> None:
         part = (values[:5] if rank == 0 else values[5:]).requires_grad_()
         _loss(net(part)).backward()
         found = {"input": part.grad, "grads": [net.weight.grad, net.bias.grad], **net.state_dict()}
-        torch.save({**found, "told": all_gather(rank), "wishes": _flags(rank)}, folder / f"{rank}.pt")
+        torch.save({**found, "ranks": all_gather(rank), "flags": _flags(rank)}, folder / f"{rank}.pt")
 
 
 def _flags(rank: int) -> list[tuple[bool, ...]]:
-    agree = Agreement(2)
-    return [agree(rank == 1 and step == 0, step == 2) for step in range(4)]
+    flags = SharedFlags(2)
+    return [flags(rank == 1 and step == 0, step == 2) for step in range(4)]
 
 
 def _layer(kind: type) -> Any:
@@ -226,8 +227,8 @@ def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path)
         torch.testing.assert_close(own + other, gradient)
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         torch.testing.assert_close(parts[0][name], layer.state_dict()[name])
-    assert parts[0]["told"] == [0, 1]
-    assert parts[0]["wishes"] == parts[1]["wishes"] == [(False, False), (True, False), (False, False), (False, True)]
+    assert parts[0]["ranks"] == [0, 1]
+    assert parts[0]["flags"] == parts[1]["flags"] == [(False, False), (True, False), (False, False), (False, True)]
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -244,12 +245,12 @@ def test_synchronized_batchnorm_is_as_exact_as_torchs_in_half_precision(kind: to
 def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever device the network is made on: ours adds in double precision, and refuses BatchNorms of other kinds."""
     seen: list[torch.device] = []
-    monkeypatch.setattr("fixres.experiment.variant.synchronized", lambda net, device: seen.append(device) or net)
+    monkeypatch.setattr("fixres.experiment.variant_parts.synchronized", lambda net, device: seen.append(device) or net)
     recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--run_dir", str(tmp_path / "run")])
     data = PreparedData(recipe.data, "cpu")
     test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
     with closing(RunLog(recipe.folder, recipe, {})) as log:
-        VariantRun("fast", recipe.variants["fast"], recipe, data, test_loader, CPU, log)
+        VariantRun(VariantPlan("fast", recipe), data, test_loader, CPU, log)
     assert seen == [CPU.device]
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     net = synchronized(torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)), torch.device("cuda"))
@@ -260,7 +261,7 @@ def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypa
 
 def test_a_process_alone_is_asked_nothing() -> None:
     assert num_processes() == 1 and all_gather(5) == [5] and first_main(lambda: 3) == 3
-    assert Agreement(2)(True, False) == (True, False)
+    assert SharedFlags(2)(True, False) == (True, False)
     assert sharded(max) is max  # type: ignore[arg-type,comparison-overlap]
     with joined("cpu") as device:
         assert device == "cpu" and not torch.distributed.is_initialized()

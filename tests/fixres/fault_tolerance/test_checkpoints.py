@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from pipelines.spec import InputError
 
 
@@ -36,7 +36,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def test_what_is_written_comes_back_and_old_ones_go(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path / "a" / "b", keep=2)
+    files = CheckpointFiles(tmp_path / "a" / "b", keep=2)
     assert files.newest() is None and not (tmp_path / "a").exists()
     for step in (0, 7, 100_000_000, 100_000_001):
         path = files.write(step, content(min(step, 9)))
@@ -51,8 +51,8 @@ def test_networks_and_optimizers_come_back(tmp_path: Path, tiny_net: torch.nn.Mo
     optimizer = torch.optim.SGD(tiny_net.parameters(), lr=0.1, momentum=0.9)
     tiny_net(torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()
-    StateFiles(tmp_path).write(1, {"net": tiny_net.state_dict(), "optimizer": optimizer.state_dict()})
-    found = StateFiles(tmp_path).newest()[1]
+    CheckpointFiles(tmp_path).write(1, {"net": tiny_net.state_dict(), "optimizer": optimizer.state_dict()})
+    found = CheckpointFiles(tmp_path).newest()[1]
     assert all(torch.equal(value, found["net"][name]) for name, value in tiny_net.state_dict().items())
     momenta = [one["momentum_buffer"] for one in optimizer.state_dict()["state"].values()]
     for mine, theirs in zip(momenta, found["optimizer"]["state"].values(), strict=True):
@@ -62,12 +62,12 @@ def test_networks_and_optimizers_come_back(tmp_path: Path, tiny_net: torch.nn.Mo
 @pytest.mark.parametrize("value", [np.float64(1), np.zeros(2), Path("x"), torch.float32, {1, 2}, [(np.int64(3),)]])
 def test_what_could_not_be_read_back_is_not_written(value: object, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"^content\['a'\].* which a state file cannot hold"):
-        StateFiles(tmp_path).write(1, {"a": value})
+        CheckpointFiles(tmp_path).write(1, {"a": value})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_step_written_twice_is_replaced(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path, keep=3)
+    files = CheckpointFiles(tmp_path, keep=3)
     files.write(1, content(1))
     files.write(2, content(8))
     files.write(2, content(2))
@@ -115,7 +115,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_state_is_named_and_the_one_before_it_used(kind: str, tmp_path: Path) -> None:
-    files = StateFiles(tmp_path, keep=3)
+    files = CheckpointFiles(tmp_path, keep=3)
     for step in (1, 2, 3):
         path = files.write(step, content(step))
     DAMAGE[kind](path)
@@ -123,19 +123,19 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(kind: str, tmp_path
     assert step == 2 and is_whole(found, 2)
     assert len(passed) == 1 and "state-00000003-" in passed[0] and "\n" not in passed[0]
     # It must not hide or outlive the states of the run that goes on from step 2, even if only one is kept.
-    StateFiles(tmp_path, keep=1).write(3, content(3))
+    CheckpointFiles(tmp_path, keep=1).write(3, content(3))
     assert steps(tmp_path) == [3] and files.newest()[::2] == (3, [])
 
 
 def test_a_later_damaged_state_gives_way(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path, keep=1)
+    files = CheckpointFiles(tmp_path, keep=1)
     os.truncate(files.write(9, content(9)), 5)
     files.write(4, content(4))
     assert files.newest()[0] == 4 and steps(tmp_path) == [4]
 
 
 def test_only_damaged_states_are_an_error_and_stay(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path)
+    files = CheckpointFiles(tmp_path)
     for step in (1, 2):
         files.write(step, content(step))
     for path in tmp_path.iterdir():
@@ -146,7 +146,7 @@ def test_only_damaged_states_are_an_error_and_stay(tmp_path: Path) -> None:
 
 
 def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
-    files = StateFiles(tmp_path, keep=1)
+    files = CheckpointFiles(tmp_path, keep=1)
     others = ["state-00000009-0123456789abcdef.pt.bak", "state-9-0123456789abcdef.pt", "net.pt"]
     for name in others:
         (tmp_path / name).write_text("x")
@@ -158,7 +158,7 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
 
 def test_the_clock_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    files = StateFiles(tmp_path)
+    files = CheckpointFiles(tmp_path)
     for step in (1, 2, 3):
         monkeypatch.setattr(time, "time", lambda step=step: now - 1e6 * step)
         os.utime(files.write(step, content(step)), (now - 1e6 * step,) * 2)
@@ -172,7 +172,7 @@ def _states(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("limit", [0, 100, 5000, 300_000, 399_999])
 def test_a_full_disk_leaves_the_older_states(limit: int, tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes the kernel itself refuse, in the middle of a tensor or of the file's end."""
-    files = StateFiles(tmp_path)
+    files = CheckpointFiles(tmp_path)
     for step in (1, 2):
         files.write(step, content(step))
     before = _states(tmp_path)
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_older_states(limit: int, tmp_path: Path) -> None
 def test_a_failing_disk_leaves_the_older_states(
     name: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = StateFiles(tmp_path)
+    files = CheckpointFiles(tmp_path)
     for step in (1, 2):
         files.write(step, content(step))
     before = _states(tmp_path)
@@ -215,14 +215,14 @@ def test_a_read_only_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
     if os.access(tmp_path / "in", os.W_OK):
         pytest.skip("root writes wherever it likes; the failing disk above raises EROFS instead")
     with pytest.raises(PermissionError):
-        StateFiles(tmp_path / "in").write(1, content(1))
+        CheckpointFiles(tmp_path / "in").write(1, content(1))
 
 
 def test_the_disk_has_it_before_the_name_and_the_name_before_the_old_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of system calls is what a power cut tests."""
-    files = StateFiles(tmp_path, keep=1)
+    files = CheckpointFiles(tmp_path, keep=1)
     files.write(1, content(1))
     calls: list[str] = []
     replace, fsync, unlink = os.replace, os.fsync, Path.unlink
@@ -244,15 +244,15 @@ def test_the_disk_has_it_before_the_name_and_the_name_before_the_old_go(
 
 
 def _write_for_ever(folder: Path, size: int) -> None:
-    step = (StateFiles(folder).newest() or (0,))[0]
+    step = (CheckpointFiles(folder).newest() or (0,))[0]
     while True:
         step += 1
-        StateFiles(folder).write(step, content(step % 50, size))
+        CheckpointFiles(folder).write(step, content(step % 50, size))
 
 
 def test_killed_at_any_moment_the_newest_state_is_whole(tmp_path: Path) -> None:
     rng, size, last, num_partial = random.Random(3), 200_000, 0, 0
-    files = StateFiles(tmp_path)
+    files = CheckpointFiles(tmp_path)
     for _ in range(20):
         child = os.fork()
         if child == 0:
@@ -284,6 +284,6 @@ def test_memory_holds_no_second_copy(tmp_path: Path) -> None:
     if child == 0:
         state = {"weights": torch.ones(32 << 20)}
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        StateFiles(tmp_path).write(1, state)
+        CheckpointFiles(tmp_path).write(1, state)
         os._exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > 50_000)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

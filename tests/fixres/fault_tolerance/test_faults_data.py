@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from pipelines.runtime.exit_codes import EXIT_INPUT
 from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, runs_in, states, wait_until_stopped
 from tests.fixres.runs import batches_of, metrics, same_weights
@@ -132,7 +132,7 @@ def test_a_replaced_sample_is_counted_once_however_often_the_run_is_killed(
 
 
 def _finite(run: Path) -> bool:
-    found = StateFiles(run / "states").newest()
+    found = CheckpointFiles(run / "states").newest()
     return found is not None and all(
         bool(value.isfinite().all()) for value in found[1]["variants"]["fast"]["net"].values() if torch.is_tensor(value)
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixres.fault_tolerance.checkpoints import StateFiles
+from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_SYSTEM
 from tests.fixres.fault_tolerance.fault_runs import Runs, runs_in, states
 from tests.fixres.runs import batches_of, metrics, same_weights
@@ -138,7 +138,7 @@ def test_a_state_of_another_program_is_one_line(
     runs: Runs, stopped: Path, change: Callable[[dict], None], words: str
 ) -> None:
     run = shutil.copytree(stopped, runs.folder / change.__name__.strip("_"))
-    files = StateFiles(run / "states")
+    files = CheckpointFiles(run / "states")
     found = files.newest()
     assert found is not None
     change(found[1])

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.fault_tolerance.loss_guard import _MAX_UNDER_WAY, LossGuard
+from fixres.fault_tolerance.loss_guard import _MAX_PENDING, LossGuard
 from pipelines.spec import InputError
 
 CPU = torch.device("cpu")
@@ -138,11 +138,11 @@ def test_drain_waits_for_all_in_order(tmp_path: Path) -> None:
 def test_a_device_that_lags_behind_is_waited_for(tmp_path: Path) -> None:
     device = Device()
     guard = LossGuard(tmp_path, CPU, copier=device.copy)
-    feed(guard, [1.0] * _MAX_UNDER_WAY)
+    feed(guard, [1.0] * _MAX_PENDING)
     assert device.waited_for == []
-    feed(guard, [1.0] * 3, first=_MAX_UNDER_WAY)
+    feed(guard, [1.0] * 3, first=_MAX_PENDING)
     assert device.waited_for == [0, 1, 2]
-    assert len(guard._under_way) == _MAX_UNDER_WAY
+    assert len(guard._under_way) == _MAX_PENDING
 
 
 def test_rows_go_on_over_drains(tmp_path: Path) -> None:

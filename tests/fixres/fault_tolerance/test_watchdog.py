@@ -39,7 +39,7 @@ def started(folder: Path, seconds: float, body: str, *arguments: str, **options:
 
 @pytest.mark.parametrize("how", ["sleep_here", "wait_for_a_pipe", "wait_for_a_lock", "call_into_c", "compute"])
 def test_a_stall_ends_the_process_and_is_explained(how: str, tmp_path: Path) -> None:
-    process = started(tmp_path / "run", 0.5, f"watchdog.doing('waiting for other ranks')\n{how}()")
+    process = started(tmp_path / "run", 0.5, f"watchdog.heartbeat('waiting for other ranks')\n{how}()")
     out, err = process.communicate(timeout=30)
     file = tmp_path / "run" / "stalled-rank3.txt"
     assert process.returncode == EXIT_STALLED == 76 and out == ""
@@ -53,7 +53,9 @@ def test_a_stall_ends_the_process_and_is_explained(how: str, tmp_path: Path) -> 
 
 
 def test_a_slow_run_that_moves_goes_on(tmp_path: Path) -> None:
-    process = started(tmp_path, 1.5, "for _ in range(10):\n    watchdog.doing('training step')\n    time.sleep(0.2)")
+    process = started(
+        tmp_path, 1.5, "for _ in range(10):\n    watchdog.heartbeat('training step')\n    time.sleep(0.2)"
+    )
     assert process.communicate(timeout=30) == ("came to the end\n", "") and process.returncode == 0
     assert not list(tmp_path.iterdir())
 
@@ -61,9 +63,9 @@ def test_a_slow_run_that_moves_goes_on(tmp_path: Path) -> None:
 def test_the_same_word_again_is_a_sign_of_life() -> None:
     """Compared is the call, not the text."""
     watchdog = Watchdog(Path("x"), 1)
-    watchdog.doing("step")
+    watchdog.heartbeat("step")
     before = watchdog._now
-    watchdog.doing("step")
+    watchdog.heartbeat("step")
     assert watchdog._now is not before
 
 
@@ -75,7 +77,7 @@ def test_it_can_be_switched_off(seconds: int, tmp_path: Path) -> None:
 
 def test_a_suspended_process_is_no_stall(tmp_path: Path) -> None:
     """Three times as long as a stall takes, within one and the same step; then it stalls in earnest."""
-    body = "watchdog.doing('testing')\nprint('go', flush=True)\ntime.sleep(60)"
+    body = "watchdog.heartbeat('testing')\nprint('go', flush=True)\ntime.sleep(60)"
     process = started(tmp_path, 1.0, body)
     assert process.stdout.readline() == "go\n"
     begun = time.monotonic()
@@ -105,7 +107,7 @@ def test_an_error_in_the_block_comes_through(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_still_ends_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    process = started(tmp_path / "file", 0.3, "watchdog.doing('saving')\nsleep_here()")
+    process = started(tmp_path / "file", 0.3, "watchdog.heartbeat('saving')\nsleep_here()")
     _, err = process.communicate(timeout=30)
     assert process.returncode == EXIT_STALLED
     assert "in sleep_here" in err and "stalled-rank3.txt could not be written" in err.splitlines()[-1]
@@ -119,7 +121,7 @@ def test_a_reader_of_stderr_that_hangs_does_not_keep_it_alive(tmp_path: Path) ->
         while True:
             os.write(write, bytes(4096))
     os.set_blocking(write, True)
-    process = started(tmp_path, 0.3, "watchdog.doing('logging')\nprint('x', file=sys.stderr)", stderr=write)
+    process = started(tmp_path, 0.3, "watchdog.heartbeat('logging')\nprint('x', file=sys.stderr)", stderr=write)
     assert process.wait(timeout=30) == EXIT_STALLED
     assert (tmp_path / "stalled-rank3.txt").read_text().splitlines()[0].startswith("rank 3")
     os.close(read), os.close(write)
@@ -127,7 +129,7 @@ def test_a_reader_of_stderr_that_hangs_does_not_keep_it_alive(tmp_path: Path) ->
 
 
 def test_with_the_gil_held_the_stacks_come_out_and_the_process_goes_on(tmp_path: Path) -> None:
-    process = started(tmp_path, 0.5, "time.sleep(0.2)\nkeep_the_gil()\nwatchdog.doing('again')", "3")
+    process = started(tmp_path, 0.5, "time.sleep(0.2)\nkeep_the_gil()\nwatchdog.heartbeat('again')", "3")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "came to the end\n")
     assert "Timeout (0:00:01)!" in err and "in keep_the_gil" in err

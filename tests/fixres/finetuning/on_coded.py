@@ -11,7 +11,7 @@ from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.models.factory import Normalize
 from fixres.models.probe import probe_network
-from fixres.training.trainer import EpochResult
+from fixres.training.progress import EpochResult
 from pipelines.spec import EvalCrop, Loader, TrainCrop
 from tests.fixres.conftest import CPU
 

@@ -13,8 +13,7 @@ from torchvision.transforms.v2 import functional
 from fixres.config.recipe import DistillConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
-from fixres.training.distillation import Distilled, Teacher, distillation, open_teacher
-from fixres.training.loss import CrossEntropy
+from fixres.training.losses import CrossEntropy, Distilled, Teacher, distillation_loss, open_teacher
 from pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
@@ -43,11 +42,11 @@ def test_the_loss_is_that_of_the_paper(temperature: float) -> None:
 
 def test_its_gradient_pulls_towards_the_teacher_and_ends_there() -> None:
     z, r = torch.randn(2, 4, requires_grad=True), torch.randn(2, 4)
-    (gradient,) = torch.autograd.grad(distillation(z, r, 20.0), z)
+    (gradient,) = torch.autograd.grad(distillation_loss(z, r, 20.0), z)
     expected = 20 * ((z / 20).softmax(1) - (r / 20).softmax(1)) / 2
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
     same = r.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(distillation(same, r, 20.0), same)
+    (gradient,) = torch.autograd.grad(distillation_loss(same, r, 20.0), same)
     assert gradient.abs().max() < 1e-5
 
 

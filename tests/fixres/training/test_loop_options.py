@@ -17,6 +17,7 @@ from fixres.config.recipe import OptimConfig, Recipe
 from fixres.models.factory import Normalize, create_model
 from fixres.observability.profiler import StepProfiler
 from fixres.training.compilation import compiled
+from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from pipelines.spec import InputError, Loader, TrainCrop
@@ -30,7 +31,7 @@ def _losses(loader: Loader, compile: str) -> tuple[list[float], dict[str, torch.
     torch.manual_seed(3)
     net = create_model(TINY, 2).train()
     stepper = Stepper(create_optimizer(net, OptimConfig()), CPU)
-    trainer, losses = Trainer(net, Normalize(), stepper, CPU, 0.1, compile), []
+    trainer, losses = Trainer(net, Normalize(), stepper, CrossEntropy(0.1), compile), []
     for epoch, resolution in enumerate((32, 48)):
         loader.set_epoch(epoch)
         loader.set_resolution(resolution)
@@ -83,7 +84,7 @@ def test_on_a_gpu_what_triton_builds_with_is_looked_for(
 
 def test_a_trace_holds_the_steps_that_were_asked_for(open_coded: OpenCoded, tmp_path: Path) -> None:
     net = create_model(TINY, 2).train()
-    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU), CPU, 0.1)
+    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU), CrossEntropy(0.1))
     loader = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=2)
     profiler = StepProfiler(tmp_path / "variant" / "trace.json", 2, torch.device("cpu"))
     trainer.epoch(loader, lambda _: 0.02, "train", profiler)
@@ -95,7 +96,7 @@ def test_a_trace_holds_the_steps_that_were_asked_for(open_coded: OpenCoded, tmp_
 
 def test_an_epoch_too_short_to_trace_leaves_nothing(open_coded: OpenCoded, tmp_path: Path) -> None:
     net = create_model(TINY, 2).train()
-    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU), CPU, 0.1)
+    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU), CrossEntropy(0.1))
     profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cpu"))
     trainer.epoch(open_coded(crop=TrainCrop(), shuffle=True, batch_size=12), lambda _: 0.02, "train", profiler)
     assert profiler.summary == "" and not list(tmp_path.iterdir())

@@ -19,9 +19,10 @@ from torch import nn
 from fixres.config.augment import DistillConfig
 from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
+from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.factory import Normalize, create_model
-from fixres.training import distillation as distill
-from fixres.training.distillation import Teacher
+from fixres.training import losses as distill
+from fixres.training.losses import Teacher
 from fixres.training.teacher_cache import LogitStore, teacher_digest, with_cache
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU, TINY
@@ -56,13 +57,13 @@ def test_a_second_run_asks_no_teacher_and_ends_with_the_same_weights(
 ) -> None:
     plain = _all_on(tmp_path / "plain", teacher)
     without = _run(plain, open_coded)
-    num_asked = len(asked)
-    assert num_asked > 0
+    num_evaluated = len(asked)
+    assert num_evaluated > 0
     config = DistillConfig(str(teacher), cache=tmp_path / "kept", cache_dtype=dtype)  # type: ignore[arg-type]
     first = _run(replace(plain, run_dir=tmp_path / "one", distill=config), open_coded)
-    assert len(asked) == 2 * num_asked
+    assert len(asked) == 2 * num_evaluated
     second = _run(replace(plain, run_dir=tmp_path / "two", distill=config), open_coded)
-    assert len(asked) == 2 * num_asked
+    assert len(asked) == 2 * num_evaluated
     assert _same(first, second)
     assert _same(first, without) == (dtype == "fp32")
     for name, value in first.items():
@@ -70,9 +71,9 @@ def test_a_second_run_asks_no_teacher_and_ends_with_the_same_weights(
     # Another student sees the same batches; another seed does not.
     other = replace(plain, run_dir=tmp_path / "three", distill=config, optim=replace(plain.optim, lr=0.1))
     _run(other, open_coded)
-    assert len(asked) == 2 * num_asked
+    assert len(asked) == 2 * num_evaluated
     _run(replace(plain, run_dir=tmp_path / "four", distill=config, seed=5), open_coded)
-    assert len(asked) == 3 * num_asked
+    assert len(asked) == 3 * num_evaluated
 
 
 def _store(path: Path, of: str = "t", classes: int = 3) -> LogitStore:
@@ -219,13 +220,13 @@ def test_one_other_pixel_is_another_batch(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
     logits = cached(images)
     torch.testing.assert_close(logits, _teacher()(images))
-    assert torch.equal(cached(images), logits) and (cached.num_asked, cached.num_known) == (1, 1)
+    assert torch.equal(cached(images), logits) and (cached.num_evaluated, cached.num_cached) == (1, 1)
     other = images.clone()
     other[1, 7, 7, 2] ^= 1
     assert not torch.equal(cached(other), logits)
     cached(images.view(2, 4, 16, 3))  # the same bytes
     cached(images.flip(0))
-    assert (cached.num_asked, cached.num_known) == (4, 1)
+    assert (cached.num_evaluated, cached.num_cached) == (4, 1)
     # Variants of one run share the file.
     assert torch.equal(with_cache(_teacher(), tmp_path, 3, "fp32", "fp32")(images), logits)
 
@@ -242,7 +243,7 @@ def test_caches_that_cannot_work_are_refused(
     def opened() -> VariantRun:
         log = RunLog(recipe.folder, recipe, {})
         try:
-            return VariantRun("baseline", recipe.variants["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+            return VariantRun(VariantPlan("baseline", recipe), open_coded, open_coded("val"), CPU, log)
         finally:
             log.close()
 

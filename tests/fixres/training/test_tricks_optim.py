@@ -12,8 +12,8 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig, OptimConfig, StepDecay
 from fixres.models.factory import Normalize, create_model
-from fixres.training.ema import Average
-from fixres.training.optimizer import Stepper, create_optimizer, set_lr
+from fixres.training.losses import CrossEntropy
+from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer, set_lr
 from fixres.training.schedule import training_lr
 from fixres.training.trainer import Trainer
 from pipelines.spec import Batch, Counters, InputError
@@ -106,7 +106,7 @@ def _weights_after(accumulate: int, micro: int) -> list[torch.Tensor]:
     labels = torch.randint(0, 3, (48,), generator=generator)
     stepper = Stepper(create_optimizer(net, OptimConfig(weight_decay=0.01)), CPU, accumulate)
     set_lr(stepper.optimizer, 0.5)
-    trainer = Trainer(net, Normalize(), stepper, CPU, 0.1)
+    trainer = Trainer(net, Normalize(), stepper, CrossEntropy(0.1))
     for number, start in enumerate(range(0, 48, micro)):
         trainer.step(images[start : start + micro], labels[start : start + micro], number)
     return [p.detach() for p in net.parameters()]
@@ -141,17 +141,17 @@ class _Batches:
 
 def test_an_epoch_of_micro_batches_leaves_out_what_makes_no_whole_step() -> None:
     net, rates = _Flat(), []
-    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU, 3), CPU, 0.1)
+    trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU, 3), CrossEntropy(0.1))
     result = trainer.epoch(_Batches(), lambda done: rates.append(done) or 0.1, "train")  # type: ignore[arg-type]
     assert rates == [0, 0, 0, 0.5, 0.5, 0.5] and result.num_images == 24
-    large = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU, 8), CPU, 0.1)
+    large = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU, 8), CrossEntropy(0.1))
     with pytest.raises(InputError, match="too few images for 8 micro-batches"):
         large.epoch(_Batches(), lambda _: 0.1, "train")  # type: ignore[arg-type]
 
 
 def test_the_average_follows_its_recursion() -> None:
     net = create_model(TINY, 2)
-    average, generator = Average(net, 0.9), np.random.default_rng(0)
+    average, generator = WeightEMA(net, 0.9), np.random.default_rng(0)
     weights, expected = generator.normal(size=60), None
     for n, weight in enumerate(weights, start=1):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A whole run with every trick on: it repeats, tests the average, and is the plain run where all are off."""
+"""A whole run with every trick on: it repeats, evaluates the EMA, and equals the plain run if all are off."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fixres.config.recipe import (
 from fixres.experiment.results import VariantResult
 from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
-from fixres.experiment.variant_end import finish
+from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.checkpoint import load_checkpoint
 from pipelines.spec import Loader
 from tests.fixres.conftest import CPU, TINY
@@ -52,38 +52,38 @@ def _all_on(folder: Path, teacher: Path) -> Recipe:
 
 
 def _train(recipe: Recipe, open_coded: OpenCoded) -> VariantResult:
-    """The recipe's variant from the first epoch to the fix."""
-    variant = _opened(recipe, open_coded)
-    with closing(variant.run_log):
+    """The recipe's variant from the first epoch to fine-tuning."""
+    with closing(RunLog(recipe.folder, recipe, {})) as log:
+        variant = _opened(recipe, open_coded, log)
         while not variant.is_trained:
             variant.train_epoch()
-        return finish(variant)
+        return variant.finish()
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_an_end_that_goes_on_from_the_middle_is_the_whole_one(
+def test_a_final_evaluation_that_is_resumed_in_the_middle_has_the_same_result(
     stage: int, tmp_path: Path, teacher: Path, open_coded: OpenCoded
 ) -> None:
-    """With an average of the weights, which is what is fixed: gone on with when tested, and when fixed."""
-    whole, kept = _opened(_all_on(tmp_path / "whole", teacher), open_coded), []
-    while not whole.is_trained:
-        whole.train_epoch()
-    wanted = finish(whole, lambda: kept.append(copy.deepcopy(whole.state_dict())))
-    whole.run_log.close()
-    other = _opened(_all_on(tmp_path / "other", teacher), open_coded)
-    other.load_state_dict(kept[stage])
-    got = finish(other)
-    other.run_log.close()
-    assert len(kept) == 2 and _same(_saved(whole.recipe, "finetuned.pt"), _saved(other.recipe, "finetuned.pt"))
+    """With an EMA of the weights, which is fine-tuned: resumed after the evaluation, and after the fine-tuning."""
+    whole, other, kept = _all_on(tmp_path / "whole", teacher), _all_on(tmp_path / "other", teacher), []
+    with closing(RunLog(whole.folder, whole, {})) as log:
+        variant = _opened(whole, open_coded, log)
+        while not variant.is_trained:
+            variant.train_epoch()
+        wanted = variant.finish(lambda: kept.append(copy.deepcopy(variant.state_dict())))
+    with closing(RunLog(other.folder, other, {})) as log:
+        resumed = _opened(other, open_coded, log)
+        resumed.load_state_dict(kept[stage])
+        got = resumed.finish()
+    assert len(kept) == 2 and _same(_saved(whole, "finetuned.pt"), _saved(other, "finetuned.pt"))
     assert got.sweep_before == wanted.sweep_before and (got.finetune_epochs == wanted.finetune_epochs) == (stage == 1)
     for name in ("top1", "top5", "top1_before_finetune", "num_bad_samples", "train_seconds"):
         assert getattr(got, name) == getattr(wanted, name)
     assert [point.top1 for point in got.curve] == [point.top1 for point in wanted.curve]
 
 
-def _opened(recipe: Recipe, open_coded: OpenCoded) -> VariantRun:
-    log = RunLog(recipe.folder, recipe, {})
-    return VariantRun("baseline", recipe.variants["baseline"], recipe, open_coded, open_coded("val"), CPU, log)
+def _opened(recipe: Recipe, open_coded: OpenCoded, log: RunLog) -> VariantRun:
+    return VariantRun(VariantPlan("baseline", recipe), open_coded, open_coded("val"), CPU, log)
 
 
 def _saved(recipe: Recipe, file: str = "trained.pt") -> dict[str, torch.Tensor]:
@@ -140,8 +140,8 @@ def test_epochs_draw_other_colors(tmp_path: Path, open_coded: OpenCoded, monkeyp
     assert epochs == [0, 1]
 
 
-def test_the_average_is_tested_and_saved_instead_of_the_weights(tmp_path: Path, open_coded: OpenCoded) -> None:
-    """With decay 0 it is the last weights; they must be those of a run without it, before and after the fix."""
+def test_the_ema_is_evaluated_and_saved_instead_of_the_weights(tmp_path: Path, open_coded: OpenCoded) -> None:
+    """With decay 0 it is the last weights; they must be those of a run without it, before and after fine-tuning."""
     plain = _plain(tmp_path / "plain")
     _train(plain, open_coded)
     zero = replace(_fields(plain, ema=0.0), run_dir=tmp_path / "zero")

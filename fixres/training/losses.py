@@ -1,0 +1,99 @@
+"""Training losses: cross entropy with hard or soft labels, distillation from a teacher (arXiv 1812.01187, section 5).
+
+A loss is called with logits (B, K), targets int64 (B,) or float (B, K), and uint8 NHWC images, all on the device, and
+returns a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from fixres.config.recipe import DistillConfig
+from fixres.models.factory import Normalize
+from fixres.models.pretrained import open_network
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class CrossEntropy:
+    """Mean cross entropy; smoothing applies to hard and soft labels alike (section 5.2).
+
+    Args:
+        label_smoothing: in [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float) -> None:
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+    def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
+        """See the module; the images are not used."""
+        return self._criterion(logits, targets)
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 times the cross entropy of softmax(teacher_logits / T) and softmax(logits / T), mean over the batch.
+
+    It does not vanish if both agree: the constant T^2 times the teacher's entropy remains, which has no gradient.
+
+    Args:
+        logits: float (B, K) of the network.
+        teacher_logits: float (B, K).
+        temperature: T.
+    """
+    soft_targets = (teacher_logits.float() / temperature).softmax(1)
+    return temperature**2 * cross_entropy(logits.float() / temperature, soft_targets)
+
+
+class Distilled:
+    """The sum of a loss for the labels and the distillation loss.
+
+    Args:
+        loss: for the labels.
+        teacher: uint8 (B, H, W, 3) to logits (B, K): a `Teacher`, or one with a cache.
+        temperature: T.
+    """
+
+    def __init__(self, loss: Loss, teacher: Callable[[Tensor], Tensor], temperature: float) -> None:
+        self._loss, self._teacher, self._temperature = loss, teacher, temperature
+
+    def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
+        """See the module; the teacher gets the augmented images that the network got."""
+        distilled = distillation_loss(logits, self._teacher(images), self._temperature)
+        return self._loss(logits, targets, images) + distilled
+
+
+class Teacher:
+    """A trained network that is only evaluated.
+
+    Args:
+        net: on the device; it is put into eval mode.
+        normalize: from uint8 NHWC batches to its input.
+        resolution: side in pixels to which its images are resized.
+    """
+
+    def __init__(self, net: nn.Module, normalize: Normalize, resolution: int) -> None:
+        self.net, self.normalize, self.resolution = net.eval().requires_grad_(False), normalize, resolution
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for uint8 (B, H, W, 3)."""
+        values = self.normalize(images)
+        if values.shape[-1] != self.resolution:
+            size = (self.resolution, self.resolution)
+            values = interpolate(values, size, mode="bilinear", antialias=True, align_corners=False)
+        return self.net(values)
+
+
+def open_teacher(config: DistillConfig, classes: tuple[str, ...], device: torch.device) -> Teacher:
+    """The teacher of a recipe, for data with these classes.
+
+    Raises:
+        InputError: the weights do not exist, or are for other classes.
+    """
+    opened = open_network(config.teacher, classes, arch=config.arch, model_kwargs=config.model_kwargs)
+    resolution = config.resolution or opened.info.test_res
+    return Teacher(opened.net.to(device), opened.normalize.to(device), resolution)
