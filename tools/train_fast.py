@@ -1,8 +1,8 @@
 """Trains a recipe's variants and writes a report: `python tools/train_fast.py [--config RECIPE] [--optim.lr 0.5 ...]`.
 
-Without arguments it runs the demo: makes the data, trains the usual way and the fast way, fixes, tests, compares. On
-several GPUs: `torchrun --nproc-per-node 8 tools/train_fast.py ...`, or `srun` (docs/distributed.md). A run that was
-ended goes on with `--resume auto` (docs/reliability.md).
+Without arguments it runs the demo: it draws the data, trains the usual way and the fast way, fine-tunes, evaluates and
+compares. On several GPUs: `torchrun --nproc-per-node 8 tools/train_fast.py ...`, or `srun` (docs/distributed.md).
+`--resume auto` continues a run that was ended (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave, run
 
 
 def main() -> None:
-    """Parses the recipe, meets the other processes if there are any, and trains."""
+    """Parses the recipe, joins the other processes if there are any, and trains."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _leave_early)
     from fixres.config.parsing import parse_recipe
@@ -29,13 +29,19 @@ def main() -> None:
         try:
             _train(replace(recipe, device=device))
         except Preempted as stop:
-            leave(f"ended by {stop}; the same call with --resume auto goes on from the saved state", EXIT_PREEMPTED)
+            leave(
+                f"ended by {stop}; the same call with --resume auto continues from the saved training checkpoint",
+                EXIT_PREEMPTED,
+            )
 
 
 def _leave_early(number: int, _: object) -> None:
-    """Until training begins, and after it; during it `fixres.fault_tolerance.manager` takes the signals."""
+    """Handles signals before and after the training; `fixres.fault_tolerance.manager` handles them during it."""
     name = signal.Signals(number).name
-    leave(f"ended by {name}; the same call with --resume auto goes on from the last state, if any", EXIT_PREEMPTED)
+    leave(
+        f"ended by {name}; the same call with --resume auto continues from the last training checkpoint, if any",
+        EXIT_PREEMPTED,
+    )
 
 
 def _train(recipe: Recipe) -> None:
@@ -46,7 +52,7 @@ def _train(recipe: Recipe) -> None:
     from fixres.observability.console import log
     from pipelines.datasets.prepared import PreparedData
 
-    check_before_data(recipe)  # now, for the data may take hours to convert
+    check_before_data(recipe)  # first, because converting the data may take hours
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
     log(data.engine_why)
     report = run_experiment(recipe, data, data.describe(), data.check_unchanged)

@@ -42,7 +42,7 @@ _SYNC = {
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}, "sync_bn": True},
     "optim": {"lr": 0.1, "batch_size": 8, "warmup_epochs": 1},
 }
-_ARMS = {
+_VARIANTS = {
     "baseline": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 48},
     "fast": {
         "epochs": 2,
@@ -72,7 +72,7 @@ def _noted(folder: Path, ranks: int) -> list[list[Any]]:
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None:
     """With BatchNorm over both: the same samples in each step, losses equal but for rounding, tests and fix as well."""
-    recipe = write_recipe(tmp_path, **_SYNC, variants=_ARMS)
+    recipe = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS)
     for number in (1, 2):
         call = ("--config", recipe, "--run_dir", tmp_path / f"run{number}")
         _finish(server, server.start_all(number, *call, NOTES=tmp_path / f"notes{number}"))
@@ -116,7 +116,7 @@ def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.M
 
 @pytest.mark.slow
 def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
-    recipe, notes = write_recipe(tmp_path, **_SYNC, variants=_ARMS), tmp_path / "notes"
+    recipe, notes = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS), tmp_path / "notes"
     run = torchrun(2, notes, "--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto", restarts=2)
     while len(seen := batches_of(tmp_path / "notes.1")) < 8 and run.poll() is None:
         time.sleep(0.01)
@@ -138,7 +138,7 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     """A damaged image that process `number` meets: that one says so, the other that it was left."""
     folder = tmp_path / "data"
     folder.mkdir()
-    recipe = write_recipe(folder, **_SYNC, variants={"baseline": _ARMS["baseline"]})
+    recipe = write_recipe(folder, **_SYNC, variants={"baseline": _VARIANTS["baseline"]})
     index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
     broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
     broken.write_bytes(b"no picture")
@@ -148,7 +148,7 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
     said = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
     assert len(said) == 2 and sum(str(broken) in line for line in said) == 1
-    assert sum("another process of the run has gone" in line for line in said) == 1
+    assert sum("another process of the run has ended" in line for line in said) == 1
     assert "Traceback" not in errors
 
 

@@ -36,7 +36,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
                 assert code in (0, -signal.SIGKILL), (tmp_path / "errors").read_text()
             assert same_weights(run, tmp_path / "whole")
             assert metrics(run) == metrics(tmp_path / "whole")
-    assert "going on with the run" in (tmp_path / "errors").read_text()
+    assert "resuming the run" in (tmp_path / "errors").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -55,7 +55,7 @@ def test_asked_to_stop_it_saves_and_leaves_with_a_code_of_its_own(tmp_path: Path
             codes.append(server.end())
     assert set(codes) == {0, EXIT_PREEMPTED} and len(codes) > 5
     lines = (tmp_path / "errors").read_text()
-    assert f"train_fast.py: ended by {number.name}; the same call with --resume auto goes on" in lines
+    assert f"train_fast.py: ended by {number.name}; the same call with --resume auto continues" in lines
     assert "Traceback" not in lines
     # No batch was trained on twice, none was left out.
     assert [batch[1:] for batch in batches_of(notes)] == [batch[1:] for batch in whole]

@@ -1,4 +1,4 @@
-"""Small runs to which something happens, and what they said."""
+"""Small runs with arranged faults, and their output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tests.fixres.runs import Server, serving, write_recipe
 
-ARMS = {
+VARIANTS = {
     "baseline": None,
     "fast": {
         "epochs": 2,
@@ -26,23 +26,23 @@ class Ended(NamedTuple):
 
     Attributes:
         code: exit code, negative for a signal.
-        said: the lines of its stderr.
+        lines: of its stderr.
     """
 
     code: int
-    said: list[str]
+    lines: list[str]
 
     @property
     def last(self) -> str:
         """The line that says why it ended."""
-        return self.said[-1]
+        return self.lines[-1]
 
     def names(self, *words: str) -> bool:
         """Whether the last line begins as a command's own and has all these words, and nothing is a traceback."""
         return (
             self.last.startswith("train_fast.py: ")
             and all(word in self.last for word in words)
-            and not any("Traceback" in line for line in self.said)
+            and not any("Traceback" in line for line in self.lines)
         )
 
 
@@ -56,26 +56,26 @@ class Runs:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
-        self.recipe = write_recipe(folder, variants=ARMS)
-        self._heard = 0
+        self.recipe = write_recipe(folder, variants=VARIANTS)
+        self._num_read = 0
 
     def start(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> int:
         """Starts a run in FOLDER/run; returns its process number."""
-        self._heard = len(self._errors())
+        self._num_read = len(self._errors())
         return self.server.start(*(f"--fault={fault}" for fault in faults), "--config", self.recipe, "--run_dir",
                                  self.folder / run, *arguments)  # fmt: skip
 
     def end(self) -> Ended:
         """Waits for the end of the run that was started."""
         code = self.server.end()
-        return Ended(code, [line.split("\r")[-1] for line in self._errors()[self._heard :].splitlines()])
+        return Ended(code, [line.split("\r")[-1] for line in self._errors()[self._num_read :].splitlines()])
 
     def __call__(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> Ended:
         """A whole run."""
         self.start(run, *arguments, faults=faults)
         return self.end()
 
-    def go_on(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> Ended:
+    def resumed(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> Ended:
         """A whole run with --resume auto."""
         return self(run, "--resume", "auto", *arguments, faults=faults)
 
@@ -86,16 +86,16 @@ class Runs:
 
 @contextmanager
 def runs_in(folder: Path) -> Iterator[Runs]:
-    """Runs in FOLDER, and "whole", to which nothing happens."""
+    """Runs in FOLDER, and the run "whole" without faults."""
     with serving(folder) as server:
         runs = Runs(folder, server)
         ended = runs("whole")
-        assert ended.code == 0, ended.said
+        assert ended.code == 0, ended.lines
         yield runs
 
 
-def states(run: Path) -> list[Path]:
-    """A run's states, the oldest first."""
+def checkpoints(run: Path) -> list[Path]:
+    """A run's training checkpoints, the oldest first."""
     return sorted((run / "states").glob("state-*.pt"))
 
 

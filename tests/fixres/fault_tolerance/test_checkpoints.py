@@ -61,7 +61,7 @@ def test_networks_and_optimizers_come_back(tmp_path: Path, tiny_net: torch.nn.Mo
 
 @pytest.mark.parametrize("value", [np.float64(1), np.zeros(2), Path("x"), torch.float32, {1, 2}, [(np.int64(3),)]])
 def test_what_could_not_be_read_back_is_not_written(value: object, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"^content\['a'\].* which a state file cannot hold"):
+    with pytest.raises(TypeError, match=r"^content\['a'\].* which a training checkpoint cannot contain"):
         CheckpointFiles(tmp_path).write(1, {"a": value})
     assert not list(tmp_path.iterdir())
 
@@ -134,13 +134,15 @@ def test_a_later_damaged_state_gives_way(tmp_path: Path) -> None:
     assert files.newest()[0] == 4 and steps(tmp_path) == [4]
 
 
-def test_only_damaged_states_are_an_error_and_stay(tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_are_an_error_and_stay(tmp_path: Path) -> None:
     files = CheckpointFiles(tmp_path)
     for step in (1, 2):
         files.write(step, content(step))
     for path in tmp_path.iterdir():
         os.truncate(path, 9)
-    with pytest.raises(InputError, match=rf"^{tmp_path}: none of its 2 states can be read \(.*state-00000002.*remove"):
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path}: none of the 2 training checkpoints can be read \(.*state-00000002.*remove"
+    ):
         files.newest()
     assert steps(tmp_path) == [1, 2]
 
@@ -170,7 +172,7 @@ def _states(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("limit", [0, 100, 5000, 300_000, 399_999])
-def test_a_full_disk_leaves_the_older_states(limit: int, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_older_checkpoints(limit: int, tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes the kernel itself refuse, in the middle of a tensor or of the file's end."""
     files = CheckpointFiles(tmp_path)
     for step in (1, 2):
@@ -191,7 +193,7 @@ def test_a_full_disk_leaves_the_older_states(limit: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "code"), [("fsync", errno.ENOSPC), ("replace", errno.EIO), ("fsync", errno.EROFS)])
-def test_a_failing_disk_leaves_the_older_states(
+def test_a_failing_disk_leaves_the_older_checkpoints(
     name: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = CheckpointFiles(tmp_path)

@@ -14,7 +14,7 @@ import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from pipelines.runtime.exit_codes import EXIT_INPUT
-from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, runs_in, states, wait_until_stopped
+from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, checkpoints, runs_in, wait_until_stopped
 from tests.fixres.runs import batches_of, metrics, same_weights
 
 pytestmark = pytest.mark.slow
@@ -56,15 +56,15 @@ def test_data_that_changes_under_the_run(runs: Runs, stored: Path, step: int, ch
     (val,) = (path for path in stored.parent.rglob("*.beton") if "val" in path.name)
     process = runs.start(run.name, *_ROC, faults=(f"step:{step}:SIGSTOP",))
     wait_until_stopped(process)
-    had = {path: path.read_bytes() for path in states(run)}
+    had = {path: path.read_bytes() for path in checkpoints(run)}
     assert callable(change)
     change(stored, val)
     os.kill(process, signal.SIGCONT)
     ended = runs.end()
     shutil.copy2(old, stored)
     assert ended.code == EXIT_INPUT and ended.names(str(stored), "was changed or replaced", "--resume auto")
-    assert {path: path.read_bytes() for path in states(run)} == had
-    assert runs.go_on(run.name, *_ROC).code == 0
+    assert {path: path.read_bytes() for path in checkpoints(run)} == had
+    assert runs.resumed(run.name, *_ROC).code == 0
     assert same_weights(run, runs.folder / "roc") and metrics(run) == metrics(runs.folder / "roc")
 
 
@@ -74,10 +74,10 @@ def test_data_that_was_changed_between_two_starts(runs: Runs, stored: Path, tmp_
     content = bytearray(stored.read_bytes())
     content[-100] ^= 1
     stored.write_bytes(content)
-    ended = runs.go_on("between", *_ROC)
+    ended = runs.resumed("between", *_ROC)
     shutil.copyfile(old, stored)
-    assert ended.code == EXIT_INPUT and ended.names("between", "the data is not what the run began with")
-    assert runs.go_on("between", *_ROC).code == 0
+    assert ended.code == EXIT_INPUT and ended.names("between", "the data is not the data with which the run began")
+    assert runs.resumed("between", *_ROC).code == 0
     assert same_weights(runs.folder / "between", runs.folder / "roc")
 
 
@@ -102,14 +102,16 @@ def _spoil_in_the_middle(runs: Runs, run: str, spoiled: tuple[int, Path], *argum
     return runs.end()
 
 
-def test_a_bad_sample_stops_the_run_which_goes_on_once_it_is_mended(runs: Runs, spoiled: tuple[int, Path]) -> None:
+def test_a_bad_sample_stops_the_run_which_can_be_resumed_once_it_is_repaired(
+    runs: Runs, spoiled: tuple[int, Path]
+) -> None:
     content = spoiled[1].read_bytes()
     ended = _spoil_in_the_middle(runs, "bad", spoiled)
     assert ended.code == EXIT_INPUT and ended.names(spoiled[1].name)
-    again = runs.go_on("bad")
+    again = runs.resumed("bad")
     assert again.code == EXIT_INPUT and again.names(spoiled[1].name)
     spoiled[1].write_bytes(content)
-    assert runs.go_on("bad").code == 0
+    assert runs.resumed("bad").code == 0
     assert same_weights(runs.folder / "bad", runs.folder / "whole")
 
 
@@ -125,8 +127,8 @@ def test_a_replaced_sample_is_counted_once_however_often_the_run_is_killed(
     replace = ("--data.on_bad", "replace")
     assert runs("replaced", *replace).code == 0 and _num_bad(runs.folder / "replaced") == 2
     for step in (3, 5, 5):
-        assert runs.go_on("replaced-often", *replace, faults=(f"step:{step}:SIGKILL",)).code == -signal.SIGKILL
-    assert runs.go_on("replaced-often", *replace).code == 0
+        assert runs.resumed("replaced-often", *replace, faults=(f"step:{step}:SIGKILL",)).code == -signal.SIGKILL
+    assert runs.resumed("replaced-often", *replace).code == 0
     assert _num_bad(runs.folder / "replaced-often") == 2
     assert same_weights(runs.folder / "replaced-often", runs.folder / "replaced")
 
@@ -150,14 +152,14 @@ def test_weights_that_are_no_numbers_end_the_run(runs: Runs) -> None:
     seen = [batch for batch in batches_of(runs.folder / "notes.0") if batch[1] == 1]
     assert batch["indices"] == seen[2][2] and batch["step"] == 2
     assert _finite(runs.folder / "poisoned")
-    assert runs.go_on("poisoned").code == 0
+    assert runs.resumed("poisoned").code == 0
     assert same_weights(runs.folder / "poisoned", runs.folder / "whole")
 
 
 def test_a_learning_rate_that_is_far_too_large(runs: Runs) -> None:
     ended = runs("huge", "--optim.lr", 1e38, "--optim.warmup_epochs", 0, "--fault_tolerance.steps", 1)
     assert ended.code == EXIT_INPUT and ended.names("not finite" if "weights" in ended.last else "the loss of step")
-    assert not states(runs.folder / "huge") or _finite(runs.folder / "huge")
+    assert not checkpoints(runs.folder / "huge") or _finite(runs.folder / "huge")
 
 
 def test_weights_that_break_in_the_last_step_are_not_tested(runs: Runs) -> None:
@@ -167,12 +169,12 @@ def test_weights_that_break_in_the_last_step_are_not_tested(runs: Runs) -> None:
         "fast: after epoch 2 its weights or BatchNorm statistics are not", "--resume auto"
     )
     assert _finite(runs.folder / "last") and not (runs.folder / "last" / "fast" / "trained.pt").exists()
-    assert runs.go_on("last").code == 0 and same_weights(runs.folder / "last", runs.folder / "whole")
+    assert runs.resumed("last").code == 0 and same_weights(runs.folder / "last", runs.folder / "whole")
 
 
 def test_statistics_that_break_end_the_run_after_the_epoch(runs: Runs) -> None:
     """Losses do not feel them: in training BatchNorm takes the batch's own."""
     ended = runs("statistics", faults=("after-step:3:spoil",))
     assert ended.code == EXIT_INPUT and ended.names("fast: after epoch 1", "BatchNorm statistics are not finite")
-    assert runs.go_on("statistics").code == 0
+    assert runs.resumed("statistics").code == 0
     assert same_weights(runs.folder / "statistics", runs.folder / "whole")

@@ -30,9 +30,9 @@ def test_it_is_named_at_once_on_the_cpu(value: float, tmp_path: Path) -> None:
         feed(guard, [1.0, 2.0, value, 3.0])
     path = tmp_path / "run" / "nonfinite-stage-1-2-128-px-2.json"
     assert str(caught.value) == (
-        f"stage 1/2: 128 px: the loss of step 2 is {value}; its 8 samples (200, 201, 202, 203, 204, ...) are noted in "
-        f"{path}. Lower optim.lr, lengthen optim.warmup_epochs, or look at those samples; --resume auto goes on from "
-        "the last state"
+        f"stage 1/2: 128 px: the loss of step 2 is {value}; its 8 samples (200, 201, 202, 203, 204, ...) are in "
+        f"{path}. Lower optim.lr, lengthen optim.warmup_epochs, or check these samples; --resume auto continues from "
+        "the last training checkpoint"
     )
     batch = {"title": "stage 1/2: 128 px", "step": 2, "loss": str(value), "indices": list(range(200, 208))}
     assert json.loads(path.read_text()) == {"title": "stage 1/2: 128 px", "step": 2, "batches": [batch]}
@@ -65,8 +65,8 @@ def test_it_ends_at_the_first_row_that_is_too_long(
     assert [one["indices"][0] for one in noted] == [100 * one["step"] for one in noted]
 
 
-def test_indices_that_the_engine_cannot_tell_are_said_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"its 3 samples, of which the engine cannot tell the indices, are noted"):
+def test_unknown_indices_are_mentioned(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"its 3 samples, whose indices the engine does not know, are in"):
         LossGuard(tmp_path, CPU).add(torch.tensor(NAN), torch.full((3,), -1), "x", 0)
 
 
@@ -75,7 +75,9 @@ def test_a_full_disk_does_not_hide_the_loss(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("fixres.fault_tolerance.loss_guard.write_json", full)
-    with pytest.raises(InputError, match=r"step 0 is inf; .* could not be noted in .*json \(No space left on device\)"):
+    with pytest.raises(
+        InputError, match=r"step 0 is inf; .* could not be written to .*json \(No space left on device\)"
+    ):
         feed(LossGuard(tmp_path, CPU), [INF])
 
 
@@ -109,7 +111,7 @@ class Arrival:
         self.host.copy_(self.loss)
 
 
-def test_losses_under_way_are_not_looked_at_nor_waited_for(tmp_path: Path) -> None:
+def test_losses_pending_are_not_looked_at_nor_waited_for(tmp_path: Path) -> None:
     device = Device()
     guard = LossGuard(tmp_path, CPU, copier=device.copy)
     feed(guard, [1.0, NAN, 1.0, 1.0])
@@ -142,15 +144,15 @@ def test_a_device_that_lags_behind_is_waited_for(tmp_path: Path) -> None:
     assert device.waited_for == []
     feed(guard, [1.0] * 3, first=_MAX_PENDING)
     assert device.waited_for == [0, 1, 2]
-    assert len(guard._under_way) == _MAX_PENDING
+    assert len(guard._pending) == _MAX_PENDING
 
 
-def test_rows_go_on_over_drains(tmp_path: Path) -> None:
+def test_rows_continue_over_drains(tmp_path: Path) -> None:
     guard = LossGuard(tmp_path, CPU, num_allowed=1, copier=Device().copy)
     feed(guard, [NAN])
     guard.drain()
     feed(guard, [NAN], first=1)
-    with pytest.raises(InputError, match="step 1 is nan, not finite like the 1 before it"):
+    with pytest.raises(InputError, match="step 1 is nan, after 1 others that are not finite"):
         guard.drain()
 
 

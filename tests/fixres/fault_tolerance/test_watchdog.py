@@ -45,14 +45,14 @@ def test_a_stall_ends_the_process_and_is_explained(how: str, tmp_path: Path) -> 
     assert process.returncode == EXIT_STALLED == 76 and out == ""
     assert err == (
         "rank 3 has been waiting for other ranks for 0.5 s, longer than fault_tolerance.stall_seconds; "
-        f"stacks: {file}; --resume auto goes on from the last state\n"
+        f"stacks: {file}; --resume auto continues from the last training checkpoint\n"
     )
     text = file.read_text()
     assert text.startswith(f"rank 3, process {process.pid}: waiting for other ranks since ")
     assert f"in {how}" in text and "in _watch" in text  # the main thread and the watching one
 
 
-def test_a_slow_run_that_moves_goes_on(tmp_path: Path) -> None:
+def test_a_slow_run_with_progress_is_not_ended(tmp_path: Path) -> None:
     process = started(
         tmp_path, 1.5, "for _ in range(10):\n    watchdog.heartbeat('training step')\n    time.sleep(0.2)"
     )
@@ -128,7 +128,7 @@ def test_a_reader_of_stderr_that_hangs_does_not_keep_it_alive(tmp_path: Path) ->
     process.communicate()
 
 
-def test_with_the_gil_held_the_stacks_come_out_and_the_process_goes_on(tmp_path: Path) -> None:
+def test_with_the_gil_held_the_stacks_are_written_and_the_process_continues(tmp_path: Path) -> None:
     process = started(tmp_path, 0.5, "time.sleep(0.2)\nkeep_the_gil()\nwatchdog.heartbeat('again')", "3")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "came to the end\n")

@@ -1,4 +1,4 @@
-"""Disks that are full, states that are damaged or of another run: what a whole run does about it."""
+"""Whole runs with full disks, and with checkpoints that are damaged or of another run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_SYSTEM
-from tests.fixres.fault_tolerance.fault_runs import Runs, runs_in, states
+from tests.fixres.fault_tolerance.fault_runs import Runs, checkpoints, runs_in
 from tests.fixres.runs import batches_of, metrics, same_weights
 
 pytestmark = pytest.mark.slow
@@ -26,9 +26,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 @pytest.fixture(scope="module")
 def stopped(runs: Runs) -> Path:
-    """A run that was killed in its second epoch, with two states; for copying."""
+    """A run that was killed in its second epoch, with two training checkpoints; for copying."""
     assert runs("stopped", faults=("step:7:SIGKILL",)).code == -9
-    assert len(states(runs.folder / "stopped")) == 2
+    assert len(checkpoints(runs.folder / "stopped")) == 2
     return runs.folder / "stopped"
 
 
@@ -36,17 +36,17 @@ def _same_as_whole(runs: Runs, run: Path) -> bool:
     return same_weights(run, runs.folder / "whole") and metrics(run) == metrics(runs.folder / "whole")
 
 
-def test_a_full_disk_costs_states_not_the_run(runs: Runs) -> None:
-    """While no state can be written it trains on; what was there stays whole, and is gone on with."""
+def test_a_full_disk_costs_checkpoints_not_the_run(runs: Runs) -> None:
+    """While no checkpoint can be written the training continues; older ones stay intact and can be resumed from."""
     ended = runs("full", faults=("full:state.partial:1:3",))
     assert ended.code == 0 and _same_as_whole(runs, runs.folder / "full")
-    told = [line for line in ended.said if "the state was not saved (No space left on device" in line]
-    assert len(told) == 2 and all("state-0000000" in line and "training goes on" in line for line in told)
+    lines = [line for line in ended.lines if "the training checkpoint was not saved (No space left on device" in line]
+    assert len(lines) == 2 and all("state-0000000" in line and "training continues" in line for line in lines)
     ended = runs("full2", faults=("full:state.partial:2", "step:8:SIGKILL"))
-    assert ended.code == -9 and [path.name[:14] for path in states(runs.folder / "full2")] == [
+    assert ended.code == -9 and [path.name[:14] for path in checkpoints(runs.folder / "full2")] == [
         "state-00000001", "state-00000002",
     ]  # fmt: skip
-    assert runs.go_on("full2").code == 0 and _same_as_whole(runs, runs.folder / "full2")
+    assert runs.resumed("full2").code == 0 and _same_as_whole(runs, runs.folder / "full2")
 
 
 @pytest.mark.parametrize("name", ["report.json", "finetuned.pt", "metrics.jsonl", "recipe.yaml"])
@@ -55,60 +55,60 @@ def test_a_full_disk_at_the_end_is_one_line(runs: Runs, name: str) -> None:
     ended = runs(run.name, faults=(f"full:{name}",))
     assert ended.code == EXIT_SYSTEM and ended.names("the disk is full", name)
     assert not (run / "fast" / name).exists() and not (run / "report.json").exists()
-    assert runs.go_on(run.name).code == 0
+    assert runs.resumed(run.name).code == 0
     assert _same_as_whole(runs, run) and (run / "report.json").exists()
 
 
-def test_a_truncated_state_is_named_and_the_one_before_used(runs: Runs, stopped: Path) -> None:
+def test_a_truncated_checkpoint_is_named_and_the_one_before_used(runs: Runs, stopped: Path) -> None:
     run = shutil.copytree(stopped, runs.folder / "truncated")
-    newest = states(run)[-1]
+    newest = checkpoints(run)[-1]
     os.truncate(newest, newest.stat().st_size // 2)
-    ended = runs.go_on(run.name)
+    ended = runs.resumed(run.name)
     assert ended.code == 0 and _same_as_whole(runs, run)
-    assert any(newest.name in line and "damaged" in line for line in ended.said)
+    assert any(newest.name in line and "damaged" in line for line in ended.lines)
 
 
-def test_with_all_states_damaged_it_ends_in_a_line(runs: Runs, stopped: Path) -> None:
+def test_with_all_checkpoints_damaged_it_ends_in_one_line(runs: Runs, stopped: Path) -> None:
     run = shutil.copytree(stopped, runs.folder / "damaged")
-    for path in states(run):
+    for path in checkpoints(run):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    kept = {path: path.read_bytes() for path in states(run)}
-    ended = runs.go_on(run.name)
-    assert ended.code == EXIT_INPUT and ended.names(f"{run}/states", "none of its 2 states can be read")
-    assert {path: path.read_bytes() for path in states(run)} == kept
+    kept = {path: path.read_bytes() for path in checkpoints(run)}
+    ended = runs.resumed(run.name)
+    assert ended.code == EXIT_INPUT and ended.names(f"{run}/states", "none of the 2 training checkpoints can be read")
+    assert {path: path.read_bytes() for path in checkpoints(run)} == kept
 
 
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [
-        (["--optim.lr", 0.3], "optim.lr=0.4, this call 0.3"),
-        (["--variants.fast.finetune.epochs", 2], "variants.fast.finetune.epochs=1, this call 2"),
-        (["--optim.batch_size", 10], "optim.batch_size=8, this call 10"),
+        (["--optim.lr", 0.3], "optim.lr=0.4, this call has 0.3"),
+        (["--variants.fast.finetune.epochs", 2], "variants.fast.finetune.epochs=1, this call has 2"),
+        (["--optim.batch_size", 10], "optim.batch_size=8, this call has 10"),
     ],
 )
 def test_the_setting_that_differs_is_named(runs: Runs, stopped: Path, arguments: list[object], setting: str) -> None:
-    ended = runs.go_on(stopped.name, *arguments)
+    ended = runs.resumed(stopped.name, *arguments)
     assert ended.code == EXIT_INPUT and ended.names(str(stopped), setting, "--resume no")
-    assert len(states(stopped)) == 2
+    assert len(checkpoints(stopped)) == 2
 
 
-def test_how_and_where_it_runs_may_change(runs: Runs, stopped: Path) -> None:
+def test_settings_of_how_and_where_it_runs_may_change(runs: Runs, stopped: Path) -> None:
     run = shutil.copytree(stopped, runs.folder / "elsewhere")
-    ended = runs.go_on(run.name, "--fault_tolerance.keep", 3, "--data.work_dir", runs.folder / "work2")
+    ended = runs.resumed(run.name, "--fault_tolerance.keep", 3, "--data.work_dir", runs.folder / "work2")
     assert ended.code == 0 and _same_as_whole(runs, run)
 
 
 def test_other_data_is_refused(runs: Runs, stopped: Path) -> None:
     other = shutil.copytree(runs.folder / "photos", runs.folder / "other")
     next((other / "train" / "class_00").iterdir()).rename(other / "train" / "class_00" / "00000.png.jpg")
-    ended = runs.go_on(stopped.name, "--data.path", other)
-    assert ended.code == EXIT_INPUT and ended.names(str(stopped), "the data is not what the run began with")
+    ended = runs.resumed(stopped.name, "--data.path", other)
+    assert ended.code == EXIT_INPUT and ended.names(str(stopped), "the data is not the data with which the run began")
     # The same images elsewhere are the same data.
     shutil.copytree(runs.folder / "photos", runs.folder / "moved")
     run = shutil.copytree(stopped, runs.folder / "moved-run")
-    assert runs.go_on(run.name, "--data.path", runs.folder / "moved").code == 0
+    assert runs.resumed(run.name, "--data.path", runs.folder / "moved").code == 0
     assert _same_as_whole(runs, run)
 
 
@@ -134,7 +134,7 @@ def _without_a_variant(state: dict) -> None:
         (_without_a_variant, "do not fit this program"),
     ],
 )
-def test_a_state_of_another_program_is_one_line(
+def test_a_checkpoint_of_another_program_is_one_line(
     runs: Runs, stopped: Path, change: Callable[[dict], None], words: str
 ) -> None:
     run = shutil.copytree(stopped, runs.folder / change.__name__.strip("_"))
@@ -143,33 +143,59 @@ def test_a_state_of_another_program_is_one_line(
     assert found is not None
     change(found[1])
     files.write(found[0] + 1, found[1])
-    ended = runs.go_on(run.name)
+    ended = runs.resumed(run.name)
     assert ended.code == EXIT_INPUT and ended.names(str(run), words, "--resume no")
 
 
-def test_finished_it_says_the_table_again_and_trains_nothing(runs: Runs) -> None:
+def _of_version_1(checkpoint: dict) -> None:
+    """As the program wrote it before variants, fine-tuning and fault tolerance had these names."""
+    former = {"variants": "arms", "finetune": "fix"}
+    recipe = {".".join(former.get(part, part) for part in key.split(".")): v for key, v in checkpoint["recipe"].items()}
+    arms = checkpoint.pop("variants")
+    for arm in arms.values():
+        arm["ending"]["fix_epochs"] = arm["ending"].pop("finetune_epochs")
+    checkpoint |= {"version": 1, "recipe": recipe | {"arms.small": None}, "arms": arms}
+
+
+def test_a_run_of_version_1_is_resumed(runs: Runs, stopped: Path) -> None:
+    run = shutil.copytree(stopped, runs.folder / "version-1")
+    for path in checkpoints(run)[:-1]:
+        path.unlink()
+    files = CheckpointFiles(run / "states")
+    found = files.newest()
+    assert found is not None
+    kept = (run / "metrics.jsonl").read_text()[: found[1]["metrics_bytes"]].replace('"variant"', '"arm"')
+    (run / "metrics.jsonl").write_text(kept)
+    _of_version_1(found[1])
+    files.write(found[0], found[1] | {"metrics_bytes": len(kept)})
+    ended = runs.resumed(run.name)
+    assert ended.code == 0 and same_weights(run, runs.folder / "whole"), ended.lines
+    assert [line["loss"] for line in metrics(run)] == [line["loss"] for line in metrics(runs.folder / "whole")]
+
+
+def test_a_finished_run_prints_the_table_again_and_trains_nothing(runs: Runs) -> None:
     run, notes = runs.folder / "whole", runs.folder / "notes.0"
     before, had = metrics(run), {path: path.read_bytes() for path in run.glob("fast/*.pt")}
     report, num = (run / "report.json").stat().st_mtime_ns, len(batches_of(notes))
-    ended = runs.go_on("whole")
+    ended = runs.resumed("whole")
     assert ended.code == 0 and len(batches_of(notes)) == num
     assert (run / "report.json").stat().st_mtime_ns > report and metrics(run) == before
     assert {path: path.read_bytes() for path in run.glob("fast/*.pt")} == had
-    assert "waiting for data" not in "".join(ended.said)
+    assert "waiting for data" not in "".join(ended.lines)
 
 
-def test_a_state_holds_only_what_can_be_read_safely(stopped: Path) -> None:
-    for path in states(stopped):
+def test_a_checkpoint_has_only_values_that_can_be_read_safely(stopped: Path) -> None:
+    for path in checkpoints(stopped):
         content = torch.load(path, weights_only=True)
         assert content["format"] == "roc-fixres-state"
 
 
 @pytest.mark.parametrize("run", ["file", "strange", "file/below"])
-def test_what_is_no_run_folder_is_left_alone(runs: Runs, run: str) -> None:
+def test_a_folder_of_something_else_is_not_changed(runs: Runs, run: str) -> None:
     (runs.folder / "file").write_text("a diary")
     (runs.folder / "strange").mkdir(exist_ok=True)
     (runs.folder / "strange" / "thesis.tex").write_text("three years")
-    ended = runs.go_on(run) if run == "file" else runs(run)
+    ended = runs.resumed(run) if run == "file" else runs(run)
     assert ended.code == EXIT_INPUT
     assert ended.names(str(runs.folder / run.split("/")[0]))
     assert (runs.folder / "file").read_text() == "a diary"
@@ -178,17 +204,17 @@ def test_what_is_no_run_folder_is_left_alone(runs: Runs, run: str) -> None:
 
 @pytest.mark.parametrize("place", ["parent", "states"])
 def test_a_folder_that_may_not_be_written_to(runs: Runs, stopped: Path, place: str) -> None:
-    """It trains on without states, but does not begin without a lock."""
+    """It trains without checkpoints, but does not start without a lock."""
     parent = runs.folder / f"read-only-{place}"
     run = Path(shutil.copytree(stopped, parent / "run"))
     closed = parent if place == "parent" else run / "states"
     closed.chmod(0o555)
     try:
-        ended = runs.go_on(run, faults=("modest",))
+        ended = runs.resumed(run, faults=("modest",))
     finally:
         closed.chmod(0o755)
     if place == "parent":
         assert ended.code == EXIT_SYSTEM and ended.names("not allowed to write", ".run.lock")
     else:
         assert ended.code == 0 and _same_as_whole(runs, run)
-        assert any("the state was not saved (Permission denied" in line for line in ended.said)
+        assert any("the training checkpoint was not saved (Permission denied" in line for line in ended.lines)
