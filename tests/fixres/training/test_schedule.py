@@ -53,6 +53,6 @@ def test_resolution_tables(config: ResolutionConfig, expected: list[int]) -> Non
         ([(0, 4)], "resolution=4 is not supported"),
     ],
 )
-def test_impossible_resolutions_are_refused(points: list[tuple[int, int]], message: str) -> None:
+def test_unsupported_resolutions_are_refused(points: list[tuple[int, int]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ResolutionConfig(points)
