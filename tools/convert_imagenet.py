@@ -10,6 +10,7 @@ python tools/convert_imagenet.py /data/imagenet roc/val.beton --format roc --spl
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from pipelines.conversion.converter import convert
@@ -25,28 +26,7 @@ from pipelines.spec import Source
 
 def main() -> None:
     """Converts what the command line names."""
-    parser = Parser(__doc__)
-    parser.add_argument("source", type=Path, help="the images: a folder, an archive or a file")
-    parser.add_argument("dest", type=Path, help="the file (roc, ffcv) or folder (webdataset) to write")
-    parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
-    parser.add_argument("--source-kind", choices=("auto", *KINDS), default="auto", help="kind of SOURCE (%(default)s)")
-    parser.add_argument("--split", choices=SPLITS, default=None, help="which split, if SOURCE has several")
-    parser.add_argument("--val-labels", type=Path, default=None, help="labels of validation images that come without")
-    parser.add_argument(
-        "--classes-from", type=Path, default=None, help="source, .beton or text file with the class list"
-    )
-    parser.add_argument("--max-side", type=int, default=500, help="longest stored side in pixels (%(default)s)")
-    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (%(default)s)")
-    parser.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help="orientation (%(default)s)")
-    parser.add_argument("--num-workers", type=int, default=None, help="processes (all cores)")
-    parser.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="damaged images (%(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")
-    parser.add_argument("--restart", action="store_true", help="discard an unfinished DEST instead of continuing it")
-    parser.add_argument(
-        "--shard", default="0/1", help="convert part i of n only, as i/n (tools/merge_parts.py joins them)"
-    )
-    parser.add_argument("--verify", action="store_true", help="decode all written images and count the classes")
-    options = parser.parse_args()
+    options = _parse()
     config = ConversionConfig(
         options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
         options.num_workers, options.overwrite, options.restart,
@@ -68,6 +48,31 @@ def main() -> None:
     )
     if options.verify:
         print(verify_data(done.dest, options.num_workers))
+
+
+def _parse() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("source", type=Path, help="the images: a folder, an archive or a file")
+    parser.add_argument("dest", type=Path, help="the file (roc, ffcv) or folder (webdataset) to write")
+    parser.add_argument("--format", choices=("roc", "ffcv", "webdataset"), required=True)
+    parser.add_argument("--source-kind", choices=("auto", *KINDS), default="auto", help="kind of SOURCE (%(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default=None, help="which split, if SOURCE has several")
+    parser.add_argument("--val-labels", type=Path, default=None, help="labels of validation images that come without")
+    parser.add_argument(
+        "--classes-from", type=Path, default=None, help="source, .beton or text file with the class list"
+    )
+    parser.add_argument("--max-side", type=int, default=500, help="longest stored side in pixels (%(default)s)")
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of re-encoded images (%(default)s)")
+    parser.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help="orientation (%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=None, help="processes (all cores)")
+    parser.add_argument("--on-bad", choices=("stop", "skip"), default="stop", help="damaged images (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace DEST if it exists")
+    parser.add_argument("--restart", action="store_true", help="discard an unfinished DEST instead of continuing it")
+    parser.add_argument(
+        "--shard", default="0/1", help="convert part i of n only, as i/n (tools/merge_parts.py joins them)"
+    )
+    parser.add_argument("--verify", action="store_true", help="decode all written images and count the classes")
+    return parser.parse_args()
 
 
 def _describe(source: Source) -> str:
