@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from fixres.distributed.process_group import num_processes, share_state
 from fixres.evaluation.metrics import Scorer, Scores
-from fixres.models.factory import Normalize
-from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.observability.console import bar
-from pipelines.spec import InputError, Loader
+from pipelines.spec import Loader
 
 
 @dataclass(frozen=True)
@@ -41,41 +39,24 @@ class EvalResult:
     images_per_second: float
 
 
-def evaluate(
-    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, title: str = "test"
-) -> EvalResult:
+def evaluate(predictor: Predictor, loader: Loader, title: str = "test") -> EvalResult:
     """One pass over `loader` at its current resolution. Leaves the network in eval mode."""
-    return measure(net, normalize, loader, precision, title)[0]
+    return measure(predictor, loader, title)[0]
 
 
-def measure(
-    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, title: str = "test"
-) -> tuple[EvalResult, Scores]:
+def measure(predictor: Predictor, loader: Loader, title: str = "test") -> tuple[EvalResult, Scores]:
     """`evaluate` with the scores of each image; each process tests a part, and all get the result of all parts."""
-    device, scorer = precision.device, Scorer(len(loader.classes))
-    net.eval()
-    share_state(net)
+    device, scorer = predictor.precision.device, Scorer(len(loader.classes))
+    predictor.net.eval()
+    share_state(predictor.net)
     start = time.perf_counter()
     with torch.inference_mode(), bar(loader.num_samples, title) as shown:
         for batch in loader:
             if len(batch.labels):  # a short last batch may have no image for this process
-                logits = forward(net, normalize, batch.images, precision)
-                scorer.add(logits, batch.labels.to(device, non_blocking=True), batch.indices)
+                scorer.add(predictor(batch.images), batch.labels.to(device, non_blocking=True), batch.indices)
             shown.update(len(batch.labels) * num_processes())
     scores = scorer.finish()
     return summarize(scores, loader.resolution, time.perf_counter() - start), scores
-
-
-def forward(net: nn.Module, normalize: Normalize, images: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """Logits of uint8 NHWC images; InputError if the network does not take images of their size."""
-    try:
-        with precision.autocast():
-            return net(normalize(images.to(precision.device, non_blocking=True)))
-    except AssertionError as error:  # timm's transformers check the size with assertions
-        reason = str(error).rstrip(".") or "it asserts another size"
-        raise InputError(
-            f"{type(net).__name__} cannot take images of {images.shape[1]} px ({reason}); choose another test_res"
-        ) from error
 
 
 def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
@@ -98,14 +79,12 @@ def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
     )
 
 
-def sweep(
-    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, resolutions: Iterable[int], title: str
-) -> list[EvalResult]:
+def sweep(predictor: Predictor, loader: Loader, resolutions: Iterable[int], title: str) -> list[EvalResult]:
     """`evaluate` at each resolution, in the given order."""
     results = []
     for resolution in resolutions:
         loader.set_resolution(resolution)
-        results.append(evaluate(net, normalize, loader, precision, f"{title} at {resolution} px"))
+        results.append(evaluate(predictor, loader, f"{title} at {resolution} px"))
     return results
 
 

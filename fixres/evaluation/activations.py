@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.models.checkpoint import CheckpointInfo
-from fixres.models.factory import Normalize
-from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes, probe_network
 from pipelines.runtime.atomic_files import check_target
@@ -88,34 +87,24 @@ def network_activations(
         open_loader: opens "val" with fields of LoaderConfig.
         classes: class names of the data in label order.
     """
-    (net, info, normalize), precision = job.open(classes)
+    predictor, info = job.open(classes)
     resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
     for resolution in {info.train_res, *resolutions}:
-        check_takes(net, resolution)
+        check_takes(predictor.net, resolution)
     # Shuffled, because the stored order is by class.
     settings = {"resolution": resolutions[0], "batch_size": job.batch_size, "shuffle": True}
     with closing(open_loader("val", crop=EvalCrop(info.crop_pct), **settings)) as loader:
-        return info, activation_statistics(
-            net, normalize, loader, precision, resolutions, info.train_res, job.num_images
-        )
+        return info, activation_statistics(predictor, loader, resolutions, info.train_res, job.num_images)
 
 
 def activation_statistics(
-    net: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    precision: Precision,
-    resolutions: Iterable[int],
-    train_res: int,
-    num_images: int = 1000,
+    predictor: Predictor, loader: Loader, resolutions: Iterable[int], train_res: int, num_images: int = 1000
 ) -> list[ActivationStatistics]:
     """Statistics at each resolution on the same images, and their distance to those at `train_res`.
 
     Args:
-        net: a trained network; left in eval mode.
-        normalize: uint8 NHWC batches to its input.
+        predictor: a trained network; left in eval mode.
         loader: images cropped as in testing. Shuffled if it has more than `num_images`: the stored order is by class.
-        precision: number format and device.
         resolutions: test resolutions in pixels.
         train_res: training resolution in pixels; evaluated even if it is not among `resolutions`.
         num_images: at most this many of the loader's first images; each takes 4 bytes a channel.
@@ -123,12 +112,12 @@ def activation_statistics(
     Raises:
         InputError: the network has no classifier, or its input is not pooled.
     """
-    net.eval()
-    classifier = probe_network(net, train_res).head.classifier
+    predictor.net.eval()
+    classifier = probe_network(predictor.net, train_res).head.classifier
 
     def values_at(resolution: int) -> np.ndarray:
         loader.set_resolution(resolution)
-        return pooled_activations(net, classifier, normalize, loader, precision, num_images)
+        return pooled_activations(predictor, classifier, loader, num_images)
 
     reference = values_at(train_res)
     return [
@@ -137,14 +126,7 @@ def activation_statistics(
     ]
 
 
-def pooled_activations(
-    net: nn.Module,
-    classifier: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    precision: Precision,
-    num_images: int,
-) -> np.ndarray:
+def pooled_activations(predictor: Predictor, classifier: nn.Module, loader: Loader, num_images: int) -> np.ndarray:
     """The input of `classifier` for the first `num_images` of `loader`, at its current resolution.
 
     Returns:
@@ -153,11 +135,8 @@ def pooled_activations(
     parts, num_seen = [], 0
     with torch.inference_mode(), inputs_of(classifier) as caught:
         for batch in loader:
-            with precision.autocast():
-                net(normalize(batch.images.to(precision.device, non_blocking=True)))
-            if len(caught) != 1:
-                raise InputError(f"{type(net).__name__} calls its classifier {len(caught)} times for a batch, not once")
-            parts.append(flat_features(caught.pop()).float().cpu().numpy())
+            predictor(batch.images)
+            parts.append(pooled_input(caught).cpu().numpy())
             num_seen += len(parts[-1])
             if num_seen >= num_images:
                 break
@@ -197,8 +176,11 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def flat_features(features: Tensor) -> Tensor:
-    """(B, C) from (B, C) or (B, C, 1, 1), the input of a classifier that is a convolution."""
+def pooled_input(caught: list[Tensor]) -> Tensor:
+    """float32 (B, C): takes the classifier's input in one batch, (B, C) or (B, C, 1, 1), out of the list."""
+    if len(caught) != 1:
+        raise InputError(f"the network calls its classifier {len(caught)} times for a batch, not once")
+    features = caught.pop()
     if features.ndim < 2 or features[0].numel() != features.shape[1]:
         raise InputError(f"the classifier's input has shape {tuple(features.shape)}: it is not pooled before")
-    return features.flatten(1)
+    return features.flatten(1).float()

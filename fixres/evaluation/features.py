@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fixres.evaluation.accuracy import forward
-from fixres.evaluation.activations import flat_features, inputs_of
+from fixres.evaluation.activations import inputs_of, pooled_input
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
-from fixres.models.factory import Normalize
-from fixres.models.precision import Precision
-from fixres.models.pretrained import NetworkChoice, OpenedNetwork
+from fixres.models.checkpoint import CheckpointInfo
+from fixres.models.predictor import Predictor
+from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
 from pipelines.runtime.atomic_files import check_target, resumable, write_json
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
@@ -100,17 +99,17 @@ def extract(
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
             reads them, the "fingerprint" of the stored images.
     """
-    opened, precision = job.open(classes)
-    resolution = job.test_res or opened.info.test_res
-    check_takes(opened.net, resolution)
-    settings = {"crop": EvalCrop(opened.info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
+    predictor, info = job.open(classes)
+    resolution = job.test_res or info.test_res
+    check_takes(predictor.net, resolution)
+    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
     start = time.perf_counter()
     with closing(open_loader(job.split, **settings)) as loader:
-        record = _record(job, opened, precision, loader, stored or {})
+        record = _record(job, predictor, info, loader, stored or {})
         with resumable(job.output, job.overwrite, folder=True) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
             kept = journal.num_done
-            _run(opened.net, opened.normalize, loader, precision, _Arrays(unfinished.data, journal, record))
+            _run(predictor, loader, _Arrays(unfinished.data, journal, record))
             write_json(unfinished.data / RECORD, record)
             if names is not None:
                 write_json(unfinished.data / NAMES, names)
@@ -118,16 +117,15 @@ def extract(
 
 
 def _record(
-    job: ExtractJob, opened: OpenedNetwork, precision: Precision, loader: Loader, stored: Mapping[str, str | float]
+    job: ExtractJob, predictor: Predictor, info: CheckpointInfo, loader: Loader, stored: Mapping[str, str | float]
 ) -> dict[str, Any]:
     """All that the arrays depend on."""
-    info = opened.info
     return {
         "version": VERSION,
         "model": job.weights,
         "arch": info.model,
         "model_kwargs": info.model_kwargs,
-        "weights": weights_digest(opened.net),
+        "weights": weights_digest(predictor.net),
         "resolution": loader.resolution,
         "crop_pct": info.crop_pct,
         "mean": list(info.mean),
@@ -139,8 +137,8 @@ def _record(
         "classes": list(info.classes),
         "dtype": job.dtype,
         "batch_size": job.batch_size,
-        "precision": precision.name,
-        "device": precision.device.type,
+        "precision": predictor.precision.name,
+        "device": predictor.precision.device.type,
         "torch": torch.__version__,
     }
 
@@ -255,16 +253,16 @@ class _Arrays:
         return arrays
 
 
-def _run(net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, arrays: _Arrays) -> None:
+def _run(predictor: Predictor, loader: Loader, arrays: _Arrays) -> None:
     """Fills the arrays from the first missing image on."""
     num, kept = arrays.num_images, arrays.num_done
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": kept})
-    net.eval()
-    with torch.inference_mode(), inputs_of(_classifier(net)) as caught, _bar(num, kept) as bar:
+    predictor.net.eval()
+    with torch.inference_mode(), inputs_of(_classifier(predictor.net)) as caught, _bar(num, kept) as bar:
         for batch in loader if kept < num else ():
             _check_order(batch.indices, arrays.num_done)
-            logits = forward(net, normalize, batch.images, precision)
-            rows = {EMBEDDINGS: _pooled(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
+            logits = predictor(batch.images)
+            rows = {EMBEDDINGS: pooled_input(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
             arrays.append(rows)
             bar.update(len(batch.labels))
     if arrays.num_done != num:
@@ -279,13 +277,6 @@ def _classifier(net: nn.Module) -> nn.Module:
     if not isinstance(classifier, nn.Linear | nn.Conv2d):
         raise InputError(f"{type(net).__name__} has no single linear classifier whose input could be extracted")
     return classifier
-
-
-def _pooled(caught: list[Tensor]) -> Tensor:
-    """float32 (B, C): the classifier's input in one batch."""
-    if len(caught) != 1:
-        raise InputError(f"the network calls its classifier {len(caught)} times for a batch, not once")
-    return flat_features(caught.pop()).float()
 
 
 def _check_order(indices: Tensor, done: int) -> None:

@@ -97,17 +97,17 @@ def evaluate_network(
         names: its test images' names in order; needed for ReaL only.
     """
     real = _read_real(job.real, names, len(classes))
-    (net, info, normalize), precision = job.open(classes)
+    predictor, info = job.open(classes)
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
-        check_takes(net, resolution)
+        check_takes(predictor.net, resolution)
     settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.batch_size}
     evaluations = []
     with closing(open_loader("val", **settings)) as loader:
         for resolution in resolutions:
             loader.set_resolution(resolution)
-            result, scores = measure(net, normalize, loader, precision, f"test at {resolution} px")
-            gflops = forward_flops(net, normalize, resolution) / 1e9
+            result, scores = measure(predictor, loader, f"test at {resolution} px")
+            gflops = forward_flops(predictor.net, predictor.normalize, resolution) / 1e9
             evaluations.append(_evaluation(result, scores, classes, real, gflops))
     return evaluations
 

@@ -72,9 +72,7 @@ def _finetune(
     plan: VariantPlan, network: VariantNetwork, data: TrainingData, config: FinetuneConfig
 ) -> list[EpochResult]:
     context = FinetuneContext(
-        net=network.evaluated,
-        normalize=network.normalize,
-        precision=network.precision,
+        predictor=network.predictor,
         open_train=data.open,
         eval_crop=plan.recipe.eval_crop,
         train_crop=plan.recipe.train_crop,

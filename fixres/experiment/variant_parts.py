@@ -18,6 +18,7 @@ from fixres.experiment.run_folder import RunLog
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.models.probe import check_takes
 from fixres.observability.clock import Clock
 from fixres.training.optimizer import WeightEMA
@@ -67,6 +68,11 @@ class VariantNetwork:
         self.normalize = Normalize().to(precision.device)
         self.ema = None if recipe.optim.ema is None else WeightEMA(self.net, recipe.optim.ema)
         self.evaluated: nn.Module = self.net if self.ema is None else self.ema.net
+
+    @property
+    def predictor(self) -> Predictor:
+        """The evaluated network, for the loaders' batches."""
+        return Predictor(self.evaluated, self.normalize, self.precision)
 
     def has_finite_weights(self) -> bool:
         """Whether all weights and statistics are finite, in all processes.
@@ -145,17 +151,17 @@ class Evaluator:
 
     def evaluate(self) -> EvalResult:
         """Evaluates at the variant's test resolution."""
-        network, title = self._network, f"{self._plan.name}: evaluation"
+        title = f"{self._plan.name}: evaluation"
         with self._clock.stage("evaluate"):
             self._loader.set_resolution(self._plan.config.test_res)
-            return evaluate(network.evaluated, network.normalize, self._loader, network.precision, title)
+            return evaluate(self._network.predictor, self._loader, title)
 
     def sweep(self, when: str) -> list[EvalResult]:
         """Evaluates at each resolution of the sweep."""
-        network, resolutions = self._network, self._plan.recipe.sweep_resolutions()
+        resolutions = self._plan.recipe.sweep_resolutions()
         title = f"{self._plan.name}: evaluation {when}"
         with self._clock.stage("evaluate"):
-            return sweep(network.evaluated, network.normalize, self._loader, network.precision, resolutions, title)
+            return sweep(self._network.predictor, self._loader, resolutions, title)
 
     def sample_crops(self, num: int) -> np.ndarray:
         """The first crops at the test resolution, uint8 (num, r, r, 3)."""

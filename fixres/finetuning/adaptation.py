@@ -23,8 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import pooled_activations
-from fixres.models.factory import Normalize
-from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.models.probe import NetworkProbe
 from pipelines.spec import InputError, Loader
 
@@ -46,33 +45,21 @@ class Line(NamedTuple):
     offset: float
 
 
-def adapt(
-    net: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    config: FinetuneConfig,
-    precision: Precision,
-    train_res: int,
-    probe: NetworkProbe,
-) -> str:
-    """Adapts `net` in place by the method `config.adapt`; returns a line that describes the result.
+def adapt(predictor: Predictor, loader: Loader, config: FinetuneConfig, train_res: int, probe: NetworkProbe) -> str:
+    """Adapts the network in place by the method `config.adapt`; returns a line that describes the result.
 
     Args:
-        net: a trained network; left in eval mode.
-        normalize: uint8 NHWC batches to its input.
+        predictor: a trained network; left in eval mode.
         loader: images cropped as in testing, shuffled, at the test resolution.
         config: adapt and adapt_images.
-        precision: number format and device.
         train_res: training resolution in pixels.
         probe: the network at the test resolution.
     """
     if config.adapt == "batchnorm":
-        num_layers, num_images = recalibrate(net, normalize, loader, precision, config.adapt_images)
+        num_layers, num_images = recalibrate(predictor, loader, config.adapt_images)
         return f"statistics of {num_layers} BatchNorms from {num_images} images at {loader.resolution} px"
     if config.adapt == "frechet":
-        return _adapt_activations(
-            net, probe.head.classifier, normalize, loader, precision, train_res, config.adapt_images
-        )
+        return _adapt_activations(predictor, probe.head.classifier, loader, train_res, config.adapt_images)
     return "no adaptation"
 
 
@@ -111,22 +98,16 @@ def fold(line: Line, classifier: nn.Module) -> None:
 
 
 def _adapt_activations(
-    net: nn.Module,
-    classifier: nn.Module,
-    normalize: Normalize,
-    loader: Loader,
-    precision: Precision,
-    train_res: int,
-    num_images: int,
+    predictor: Predictor, classifier: nn.Module, loader: Loader, train_res: int, num_images: int
 ) -> str:
     from scipy.stats import wasserstein_distance
 
     test_res = loader.resolution
-    net.eval()
+    predictor.net.eval()
     samples = {}
     for resolution in (train_res, test_res):
         loader.set_resolution(resolution)
-        samples[resolution] = pooled_activations(net, classifier, normalize, loader, precision, num_images)
+        samples[resolution] = pooled_activations(predictor, classifier, loader, num_images)
     loader.set_resolution(test_res)
     train, test = samples[train_res].ravel(), samples[test_res].ravel()
     line = matching_line(test, train)
@@ -139,9 +120,7 @@ def _adapt_activations(
     return f"pooled activations mapped by {text}: {distances}"
 
 
-def recalibrate(
-    net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, num_images: int
-) -> tuple[int, int]:
+def recalibrate(predictor: Predictor, loader: Loader, num_images: int) -> tuple[int, int]:
     """Sets the statistics of every BatchNorm to those of its input, over whole batches of about `num_images` images.
 
     Each layer's input is normalized with the statistics of its own batch, as in training. The new statistics are mean
@@ -150,7 +129,7 @@ def recalibrate(
     Returns:
         Number of BatchNorms, and of images used.
     """
-    net.eval()
+    net = predictor.net.eval()
     twin, moments = copy.deepcopy(net), {}
     for name, norm in twin.named_modules():
         if isinstance(norm, _BatchNorm) and norm.track_running_stats:
@@ -162,7 +141,7 @@ def recalibrate(
             f"finetune.adapt=batchnorm: {type(net).__name__} has no BatchNorm with statistics; use "
             "finetune.adapt=frechet"
         )
-    num_seen = _run(twin, normalize, loader, precision, num_images)
+    num_seen = _run(predictor._replace(net=twin), loader, num_images)
     with torch.no_grad():
         for name, found in moments.items():
             if found.num:  # a BatchNorm that the forward never calls keeps its statistics
@@ -172,14 +151,13 @@ def recalibrate(
     return len(moments), num_seen
 
 
-def _run(net: nn.Module, normalize: Normalize, loader: Loader, precision: Precision, num_images: int) -> int:
+def _run(predictor: Predictor, loader: Loader, num_images: int) -> int:
     """Evaluates whole batches of at least `num_images` images; returns their number."""
     num_seen = 0
     with torch.inference_mode():
         for batch in loader:
             try:
-                with precision.autocast():
-                    net(normalize(batch.images.to(precision.device, non_blocking=True)))
+                predictor(batch.images)
             except ValueError as error:
                 raise InputError(
                     f"BatchNorm cannot take statistics from a batch of {len(batch.labels)}; raise batch_size"

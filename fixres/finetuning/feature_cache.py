@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from fixres.config.recipe import FinetuneConfig
 from fixres.distributed.process_group import all_gather, local_rank, num_processes, wait_for_all
-from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.observability.console import bar
 from pipelines.spec import Batch, Counters, InputError, Loader
 
@@ -58,16 +57,12 @@ class FeatureCache:
     def __str__(self) -> str:
         return f"{self.num_samples} rows of {self._num_values} values, {_size_text(self._rows.nbytes)} {self._place}"
 
-    def fill(
-        self, backbone: nn.Module, normalize: nn.Module, images: Loader, precision: Precision
-    ) -> tuple[float, float]:
+    def fill(self, backbone: Predictor, images: Loader) -> tuple[float, float]:
         """Runs the backbone on every image once.
 
         Args:
             backbone: of the split network.
-            normalize: uint8 NHWC batches to its input.
             images: every image once over all processes, in stored order, as every epoch sees it.
-            precision: number format and device.
 
         Returns:
             Seconds in all, and seconds of waiting for data.
@@ -79,7 +74,7 @@ class FeatureCache:
         with torch.inference_mode(), bar(self.num_samples, "finetune: frozen layers") as shown:
             for batch in images:
                 # A step's samples are consecutive, split over the processes by rank.
-                for values, labels in all_gather(self._computed(backbone, normalize, batch, precision)):
+                for values, labels in all_gather(self._computed(backbone, batch)):
                     part = slice(done, done + len(labels))
                     self._put(part, values, labels)
                     done = part.stop
@@ -88,16 +83,12 @@ class FeatureCache:
         wait_for_all()  # all rows are written before any process reads them
         return time.perf_counter() - start, images.counters.wait_seconds - waited
 
-    def _computed(
-        self, backbone: nn.Module, normalize: nn.Module, batch: Batch, precision: Precision
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _computed(self, backbone: Predictor, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """(B, F) in the cache's number format, and int64 (B,)."""
         dtype, labels = self._rows.dtype, batch.labels.cpu().numpy()
         if not len(labels):  # a short last batch may have no image for this process
             return np.empty((0, self._num_values), dtype), labels
-        with precision.autocast():
-            rows = backbone(normalize(batch.images.to(precision.device, non_blocking=True)))
-        values = rows.float().cpu().numpy()
+        values = backbone(batch.images).float().cpu().numpy()
         if np.abs(values).max(initial=0) > np.finfo(dtype).max:
             raise InputError(
                 "finetune.cache_dtype=fp16 cannot hold a value of the frozen layers; use finetune.cache_dtype=fp32"

@@ -132,7 +132,8 @@ def finetune_network(
         classes: class names of the data in label order.
         image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
     """
-    (net, info, normalize), precision = job.open(classes, job.new_classifier)
+    predictor, info = job.open(classes, job.new_classifier)
+    net = predictor.net
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
     resolutions = job.resolutions or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
@@ -140,9 +141,7 @@ def finetune_network(
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
     open_loader, eval_crop = sharded(open_loader), EvalCrop(info.crop_pct)
     context = FinetuneContext(
-        net=net,
-        normalize=normalize,
-        precision=precision,
+        predictor=predictor,
         open_train=partial(open_loader, "train", seed=job.seed),
         eval_crop=eval_crop,
         train_crop=job.train_crop,
@@ -163,12 +162,12 @@ def _run(
     job: FinetuneJob, info: CheckpointInfo, context: FinetuneContext, probes: list[NetworkProbe], test_loader: Loader
 ) -> FinetuneReport:
     """Tests, fine-tunes for each resolution from the same weights, tests again, saves."""
-    net, finetunings = context.net, []
+    net, finetunings = context.predictor.net, []
     original = copy.deepcopy(net.state_dict())
     swept = _swept(job, info, [probe.resolution for probe in probes], net)
 
     def test(when: str) -> list[EvalResult]:
-        return sweep(net, context.normalize, test_loader, context.precision, swept, when)
+        return sweep(context.predictor, test_loader, swept, when)
 
     before = test("before fine-tuning")
     for probe in probes:
@@ -186,7 +185,7 @@ def _check(context: FinetuneContext, job: FinetuneJob, probes: list[NetworkProbe
     """Raises InputError if one of the fine-tunings would fail."""
     with closing(context.open(job.finetune, probes[0].resolution)) as loader:
         for probe in probes:
-            check_finetune(context.net, probe, loader, job.finetune, job.optim)
+            check_finetune(context.predictor.net, probe, loader, job.finetune, job.optim)
 
 
 def _advised(

@@ -23,8 +23,8 @@ from fixres.finetuning.color_jitter import Jittered
 from fixres.finetuning.feature_cache import FeatureCache, NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, SplitNetwork, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
-from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
 from fixres.training.losses import CrossEntropy
@@ -40,9 +40,7 @@ class FinetuneContext:
     """What all fine-tunings of a network share.
 
     Attributes:
-        net: a trained network.
-        normalize: uint8 NHWC batches to its input.
-        precision: number format and device.
+        predictor: a trained network.
         open_train: opens the training images. Takes `crop`, `resolution`, `batch_size` over all processes, `shuffle`
             and `drop_last`.
         eval_crop: the crop in testing.
@@ -52,9 +50,7 @@ class FinetuneContext:
         seed: of the color jitter, and of layers that draw random numbers.
     """
 
-    net: nn.Module
-    normalize: Normalize
-    precision: Precision
+    predictor: Predictor
     open_train: Callable[..., Loader]
     eval_crop: EvalCrop
     train_crop: TrainCrop
@@ -116,7 +112,7 @@ def finetune(context: FinetuneContext, config: FinetuneConfig, probe: NetworkPro
     adaptation = _adapt(context, config, probe) if config.adapt != "none" else ""
     layers, epochs = "no layer was trained", []
     if config.epochs:
-        chosen = trainable_layers(context.net, probe, config)
+        chosen = trainable_layers(context.predictor.net, probe, config)
         _log(chosen.why)
         with closing(context.open(config, probe.resolution)) as loader:
             layers, epochs = chosen.why, _train(context, config, loader, chosen.modules)
@@ -126,8 +122,8 @@ def finetune(context: FinetuneContext, config: FinetuneConfig, probe: NetworkPro
 def _adapt(context: FinetuneContext, config: FinetuneConfig, probe: NetworkProbe) -> str:
     crop = EvalCrop(context.eval_crop.crop_pct)
     with closing(context.open(config, probe.resolution, crop)) as loader:
-        line = adapt(context.net, context.normalize, loader, config, context.precision, context.train_res, probe)
-    share_state(context.net)  # each process has adapted to its own images
+        line = adapt(context.predictor, loader, config, context.train_res, probe)
+    share_state(context.predictor.net)  # each process has adapted to its own images
     _log(line)
     return line
 
@@ -136,7 +132,7 @@ def _train(
     context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
 ) -> list[EpochResult]:
     """Trains the modules `trainable` for all epochs."""
-    net, precision, optim = context.net, context.precision, context.optim
+    (net, normalize, precision), optim = context.predictor, context.optim
     freeze_except(net, trainable)
     smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
     try:
@@ -145,7 +141,7 @@ def _train(
         if cached is None:
             jittered = config.augmentation == "test_shift" and config.jitter > 0
             source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
-            trainer = Trainer(net, context.normalize, stepper, CrossEntropy(smoothing), seed=context.seed)
+            trainer = Trainer(net, normalize, stepper, CrossEntropy(smoothing), seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
         trainer = Trainer(parts.head, _ToFloat(), stepper, CrossEntropy(smoothing), seed=context.seed)
@@ -181,15 +177,15 @@ def _cached(
     if not config.repeats or config.cache == "no":
         return None
     try:
-        images = _noise(loader.resolution, context.precision)
-        parts = split(context.net, trainable, images, context.precision)
+        net, _, precision = context.predictor
+        parts = split(net, trainable, _noise(loader.resolution, precision), precision)
         cache = FeatureCache(loader, parts.num_values, config)
     except (CannotSplitError, NoRoomError) as error:
         _log(f"frozen layers are evaluated in every epoch, because {error}")
         return None
     _log(f"frozen layers are evaluated once: {cache}")
     with closing(context.open(config, loader.resolution, shuffle=False)) as plain:
-        return parts, cache, *cache.fill(parts.backbone, context.normalize, plain, context.precision)
+        return parts, cache, *cache.fill(context.predictor._replace(net=parts.backbone), plain)
 
 
 def _noise(resolution: int, precision: Precision) -> torch.Tensor:

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "checkpoint": ["CheckpointInfo", "load_checkpoint", "save_checkpoint"],
         "factory": ["Normalize", "create_model"],
         "precision": ["Precision", "choose_device", "choose_precision"],
+        "predictor": ["Predictor"],
         "pretrained": ["OpenedNetwork", "open_network"],
         "probe": ["NetworkProbe", "forward_flops", "probe_network"],
         "zoo": ["ZOO", "ZooModel"],

@@ -21,7 +21,8 @@ from torch import nn
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
 from fixres.models.factory import Normalize, create_model
-from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.models.precision import choose_device, choose_precision
+from fixres.models.predictor import Predictor
 from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated
 from fixres.models.weights import WeightFile, read_weights
 from fixres.models.zoo import ZOO
@@ -75,10 +76,10 @@ class NetworkChoice:
         """`model` or `checkpoint`."""
         return str(self.model if self.model is not None else self.checkpoint)
 
-    def open(self, classes: Sequence[str] | None, new_classifier: bool = False) -> tuple[OpenedNetwork, Precision]:
+    def open(self, classes: Sequence[str] | None, new_classifier: bool = False) -> tuple[Predictor, CheckpointInfo]:
         """The network on its device, for data with these classes; see `open_network`."""
         precision = choose_precision(self.precision, choose_device(self.device))
-        opened = open_network(
+        net, info, normalize = open_network(
             self.weights,
             classes,
             arch=self.arch,
@@ -86,8 +87,7 @@ class NetworkChoice:
             crop_pct=self.crop_pct,
             new_classifier=new_classifier,
         )
-        net, normalize = opened.net.to(precision.device), opened.normalize.to(precision.device)
-        return opened._replace(net=net, normalize=normalize), precision
+        return Predictor(net.to(precision.device), normalize.to(precision.device), precision), info
 
 
 def open_network(

@@ -15,6 +15,7 @@ from fixres.config.recipe import FinetuneConfig, ModelConfig, OptimConfig
 from fixres.evaluation.accuracy import evaluate, sweep
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.models.predictor import Predictor
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.progress import Progress
@@ -162,7 +163,7 @@ class _ByBlue(nn.Module):
 def test_evaluation_agrees_with_counting_by_hand(open_coded: OpenCoded) -> None:
     loader = open_coded(batch_size=7)
     net, normalize = _ByBlue(2), Normalize()
-    result = evaluate(net, normalize, loader, CPU)
+    result = evaluate(Predictor(net, normalize, CPU), loader)
     labels, logits = [], []
     for batch in loader:
         labels.append(batch.labels.numpy())
@@ -179,13 +180,13 @@ def test_evaluation_agrees_with_counting_by_hand(open_coded: OpenCoded) -> None:
 
 
 def test_a_sweep_tests_at_each_resolution(tiny_net: nn.Module, open_coded: OpenCoded) -> None:
-    results = sweep(tiny_net, Normalize(), open_coded(), CPU, [32, 48, 40], "test")
+    results = sweep(Predictor(tiny_net, Normalize(), CPU), open_coded(), [32, 48, 40], "test")
     assert [result.test_res for result in results] == [32, 48, 40]
 
 
 def test_a_network_of_other_classes_is_refused(open_coded: OpenCoded) -> None:
     with pytest.raises(InputError, match="the network has 5 classes, the data 2"):
-        evaluate(create_model(TINY, 5), Normalize(), open_coded(), CPU)
+        evaluate(Predictor(create_model(TINY, 5), Normalize(), CPU), open_coded())
 
 
 @pytest.mark.parametrize("layers", ["classifier", "classifier_bn"])

@@ -16,6 +16,7 @@ from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from fixres.fault_tolerance.loss_guard import LossGuard
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
+from fixres.models.predictor import Predictor
 from fixres.observability.profiler import StepProfiler
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer
@@ -74,7 +75,7 @@ def test_every_format_learns_the_same_and_resumes_from_its_checkpoint(
     plain, *_ = trained(Precision("fp32", torch.device("cpu")), "no")
     assert losses == pytest.approx(plain, rel=0.1)
     for net in (trainer.net, ema.net):
-        result = evaluate(net, trainer.normalize, open_coded(), place)
+        result = evaluate(Predictor(net, trainer.normalize, place), open_coded())
         assert result.num_images == 24 and 0 <= result.top1 <= 1
     content = {"net": trainer.net.state_dict(), "stepper": trainer.stepper.state_dict()}
     CheckpointFiles(tmp_path / "states").write(1, content)

@@ -13,6 +13,7 @@ from torch import nn
 
 from fixres.evaluation.activations import activation_statistics, pooled_activations
 from fixres.models.factory import Normalize
+from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
 from pipelines.spec import Batch, InputError, Loader
 from tests.fixres.conftest import CPU
@@ -64,7 +65,7 @@ POOLED = np.maximum(np.array(LEVELS, float) - 100, 0)
 @pytest.mark.parametrize("classifier", [nn.Linear(3, 2), nn.Conv2d(3, 2, 1)])
 def test_known_activations(classifier: nn.Module) -> None:
     net = Shifted(classifier)
-    (one,) = activation_statistics(net, _RAW, Pictures(LEVELS), CPU, [8], train_res=8)
+    (one,) = activation_statistics(Predictor(net, _RAW, CPU), Pictures(LEVELS), [8], train_res=8)
     assert (one.test_res, one.num_images, one.num_channels, one.distance) == (8, 4, 3, 0)
     assert one.zero_share == 5 / 12  # 0, 100, 90, 100 and 50
     assert one.mean == pytest.approx(POOLED.mean(), abs=1e-4)
@@ -79,14 +80,14 @@ def test_order_and_channels_of_the_values() -> None:
     loader, net = Pictures(LEVELS), Shifted()
     loader.set_resolution(8)
     for num in (1, 3, 4, 9):
-        values = pooled_activations(net, net.classifier, _RAW, loader, CPU, num)
+        values = pooled_activations(Predictor(net, _RAW, CPU), net.classifier, loader, num)
         assert values.dtype == np.float32 and values == pytest.approx(POOLED[:num], abs=1e-4)
 
 
 def test_resolutions_with_a_growing_black_part() -> None:
     """A bright square of 8 px fills a picture of 8 px, a quarter of one of 16 px, a sixteenth of one of 32 px."""
     loader = Pictures(LEVELS, bright_side=8)
-    results = activation_statistics(Shifted(), _RAW, loader, CPU, [32, 8], train_res=16)
+    results = activation_statistics(Predictor(Shifted(), _RAW, CPU), loader, [32, 8], train_res=16)
     assert [one.test_res for one in results] == [32, 8]
     assert [one.mean for one in results] == pytest.approx([POOLED.mean() / 16, POOLED.mean()], abs=1e-4)
     # All values move the same way, so the distance is that of the means.
@@ -99,14 +100,15 @@ def test_resolutions_with_a_growing_black_part() -> None:
 def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Callable[..., Loader]) -> None:
     """Real images of an engine, against timm's own computation of the pooled features."""
     loader, normalize = open_coded(resolution=48), Normalize()
+    predictor = Predictor(tiny_net.eval(), normalize, CPU)
     classifier = probe_network(tiny_net, 48).head.classifier
     assert classifier is tiny_net.get_classifier()
-    values = pooled_activations(tiny_net.eval(), classifier, normalize, loader, CPU, 20)
+    values = pooled_activations(predictor, classifier, loader, 20)
     with torch.inference_mode():
         images = torch.cat([batch.images for batch in loader])[:20]
         expected = tiny_net.forward_head(tiny_net.forward_features(normalize(images)), pre_logits=True)
     assert values == pytest.approx(expected.numpy(), abs=1e-4)
-    first, again = (activation_statistics(tiny_net, normalize, loader, CPU, [32, 64], 48) for _ in range(2))
+    first, again = (activation_statistics(predictor, loader, [32, 64], 48) for _ in range(2))
     assert first == again and all(one.distance > 0 and one.num_images == 24 for one in first)
     assert not tiny_net.training and not classifier._forward_pre_hooks
 
@@ -115,7 +117,7 @@ def test_real_network_against_forward_head(tiny_net: nn.Module, open_coded: Call
 def test_other_families(name: str, open_coded: Callable[..., Loader]) -> None:
     options = {"img_size": 32} if name.startswith("vit") else {}
     net = timm.create_model(name, num_classes=2, **options)
-    (one,) = activation_statistics(net, Normalize(), open_coded(resolution=32), CPU, [32], 32, num_images=2)
+    (one,) = activation_statistics(Predictor(net, Normalize(), CPU), open_coded(resolution=32), [32], 32, num_images=2)
     assert (one.num_images, one.num_channels) == (2, net.get_classifier().in_features)
 
 
@@ -165,5 +167,5 @@ class Endless(Shifted):
 )
 def test_mistakes_are_named(net: nn.Module, levels: object, word: str) -> None:
     with pytest.raises(InputError, match=word):
-        activation_statistics(net, _RAW, Pictures(levels), CPU, [8], train_res=8)
+        activation_statistics(Predictor(net, _RAW, CPU), Pictures(levels), [8], train_res=8)
     assert not any(module._forward_pre_hooks for module in net.modules())

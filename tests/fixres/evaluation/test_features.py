@@ -20,6 +20,7 @@ from fixres.evaluation.features import Extraction, ExtractJob, extract
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
+from fixres.models.predictor import Predictor
 from pipelines.loaders import open_loader
 from pipelines.spec import EvalCrop, InputError, Loader, LoaderConfig
 from tests.fixres.conftest import CPU, TINY
@@ -146,7 +147,7 @@ def test_scores_from_files_equal_scores_from_images(
     run(checkpoint, coded_folder, tmp_path / "a")
     config = LoaderConfig(coded_folder, EvalCrop(), 32, 7, num_workers=0)
     with open_loader("torch", config) as loader:
-        result, scores = measure(tiny_net, Normalize(), loader, CPU)
+        result, scores = measure(Predictor(tiny_net, Normalize(), CPU), loader)
     stored, same = score_softmax([open_softmax(tmp_path / "a")])
     assert 0 < result.top1 < 1
     assert (stored.top1, stored.top5, stored.class_mean_top1) == (result.top1, result.top5, result.class_mean_top1)

@@ -10,6 +10,7 @@ from torch import nn
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.models.factory import Normalize
+from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
 from fixres.training.progress import EpochResult
 from pipelines.spec import EvalCrop, Loader, TrainCrop
@@ -32,5 +33,5 @@ def finetune_on_coded(
         return opened[-1]
 
     optim = OptimConfig(batch_size=batch_size)
-    context = FinetuneContext(net, Normalize(), CPU, open_train, EvalCrop(), TrainCrop(), 32, optim, seed)
+    context = FinetuneContext(Predictor(net, Normalize(), CPU), open_train, EvalCrop(), TrainCrop(), 32, optim, seed)
     return finetune(context, config, probe_network(net, test_res)).epochs, opened[0]

@@ -15,6 +15,7 @@ from torch import nn
 from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, fit, fold, matching_line, recalibrate
 from fixres.models.factory import Normalize
+from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
 from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
@@ -22,6 +23,7 @@ from tests.fixres.evaluation.test_activations import LEVELS, Pictures
 from tests.fixres.families import FAMILIES, RESNET, create
 
 _RAW = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are
+_FRECHET = FinetuneConfig(adapt="frechet", epochs=0)
 
 
 def _drawn(mu: float, sigma: float, num: int = 40_000, seed: int = 0) -> np.ndarray:
@@ -93,7 +95,7 @@ def test_the_classifier_gets_its_training_activations_again() -> None:
     with torch.inference_mode():
         wanted = net(normalize(torch.from_numpy(levels.astype(np.uint8))[:, None, None, :]))
     loader.set_resolution(24)
-    said = adapt(net, normalize, loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, 16, probe_network(net, 24))
+    said = adapt(Predictor(net, normalize, CPU), loader, _FRECHET, 16, probe_network(net, 24))
     with torch.inference_mode():
         got = torch.cat([net(normalize(batch.images)) for batch in loader])
     # By hand: the inverse of 1.5 x + 0.25 is 0.667 x - 0.167.
@@ -105,7 +107,7 @@ def test_a_line_that_does_not_help_is_not_applied(open_coded: Callable[..., Load
     net = create(RESNET)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=32, shuffle=True)
-    said = adapt(net, Normalize(), loader, FinetuneConfig(adapt="frechet", epochs=0), CPU, 32, probe_network(net, 32))
+    said = adapt(Predictor(net, Normalize(), CPU), loader, _FRECHET, 32, probe_network(net, 32))
     assert "left unchanged" in said and "\n" not in said
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -126,7 +128,7 @@ def test_statistics_equal_numpys() -> None:
     net, loader = _Channels(), Pictures(LEVELS, batch_size=3, bright_side=4)
     loader.set_resolution(8)
     net.first.running_mean.fill_(77)
-    assert recalibrate(net, _RAW, loader, CPU, 100) == (3, 4)
+    assert recalibrate(Predictor(net, _RAW, CPU), loader, 100) == (3, 4)
     pixels = np.concatenate([batch.images.numpy() for batch in loader]).reshape(-1, 3).astype(float)
     np.testing.assert_allclose(net.first.running_mean, pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(net.first.running_var, pixels.var(0, ddof=1), rtol=1e-5)
@@ -144,7 +146,7 @@ def test_only_statistics_change_and_num_images_is_respected(open_coded: Callable
     before = {name: value.clone() for name, value in net.state_dict().items()}
     loader = open_coded(resolution=48)
     config = FinetuneConfig(adapt="batchnorm", epochs=0, adapt_images=9)
-    said = adapt(net, Normalize(), loader, config, CPU, 32, probe_network(net, 48))
+    said = adapt(Predictor(net, Normalize(), CPU), loader, config, 32, probe_network(net, 48))
     changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.endswith(("running_mean", "running_var"))}
     assert loader.counters.num_images == 16 and "from 16 images at 48 px" in said
@@ -153,11 +155,11 @@ def test_only_statistics_change_and_num_images_is_respected(open_coded: Callable
 def test_statistics_of_a_network_without_any(open_coded: Callable[..., Loader]) -> None:
     convnext = next(family for family in FAMILIES if family.name == "convnext_atto")
     with pytest.raises(InputError, match="ConvNeXt has no BatchNorm with statistics"):
-        recalibrate(create(convnext), Normalize(), open_coded(), CPU, 8)
+        recalibrate(Predictor(create(convnext), Normalize(), CPU), open_coded(), 8)
 
 
 def test_statistics_of_one_value_are_refused() -> None:
     loader = Pictures(LEVELS, batch_size=1)
     loader.set_resolution(1)
     with pytest.raises(InputError, match="from a batch of 1; raise batch_size"):
-        recalibrate(_Channels(), _RAW, loader, CPU, 8)
+        recalibrate(Predictor(_Channels(), _RAW, CPU), loader, 8)

@@ -18,6 +18,7 @@ from torch import nn
 
 from fixres.evaluation.accuracy import evaluate
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.predictor import Predictor
 from fixres.models.pretrained import OpenedNetwork, cached_weights, open_network
 from fixres.models.weights import read_weights
 from pipelines.spec import InputError
@@ -152,7 +153,7 @@ def test_a_vision_transformer_is_resized_and_logs_it(
         oracle.set_input_size(img_size=(64, 64))
         torch.testing.assert_close(net(large), oracle(large), rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match=r"cannot take images of 40 px .*divisible by patch size.*another test_res"):
-        evaluate(net, normalize, open_coded(resolution=40), CPU)  # type: ignore[operator]
+        evaluate(Predictor(net, normalize, CPU), open_coded(resolution=40))  # type: ignore[operator]
     save_checkpoint(tmp_path / "own.pt", net, info)
     timm.create_model(info.model, num_classes=2, checkpoint_path=str(tmp_path / "own.pt"), **info.model_kwargs)
 
