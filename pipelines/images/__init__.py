@@ -1,4 +1,4 @@
-"""Single images: opening untrusted files, decoding, encoding for storage, and resampling."""
+"""Single images: opening untrusted files, decoding, encoding for storage, and the filter of the resampler."""
 
 import lazy_loader as lazy
 
@@ -7,6 +7,5 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "codec": ["decode_rgb", "encode_jpeg", "fit_jpeg", "image_size"],
         "input_formats": ["open_image"],
-        "resampling": ["resize_box"],
     },
 )

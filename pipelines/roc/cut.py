@@ -9,28 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.roc.layout import (
-    BAD_INDEX,
-    ERRORS,
-    HEADER_SIZE,
-    HEIGHT,
-    IN_IMAGE,
-    INDEX_START,
-    INTERVAL,
-    LEVEL_WORDS,
-    MAX_PLAIN_WIDTH,
-    MCU_HEIGHT,
-    MCU_WIDTH,
-    OK,
-    SHIFT,
-    SIZE,
-    SOF_HEIGHT,
-    START,
-    WIDTH,
-    choose_level,
-    num_columns,
-    num_rows,
-)
+import pipelines.roc.layout as layout
 from pipelines.runtime.numba_cache import kernel
 from pipelines.spec import InputError
 
@@ -50,17 +29,17 @@ def cover(level: np.ndarray, y_low: int, y_high: int, x_low: int, x_high: int, w
         window: int64 (8,), filled: first row of segments, one past the last, first column, one past the last, then the
             pixels that they hold: y, x, height, width.
     """
-    mcu_height, step = level[MCU_HEIGHT], level[MCU_WIDTH] * level[INTERVAL]
+    mcu_height, step = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH] * level[layout.INTERVAL]
     if mcu_height == 16:
-        y_low, y_high = max(y_low - 1, 0), min(y_high + 1, level[HEIGHT])
-    if level[MCU_WIDTH] == 16:
-        x_low = max(min(x_low - 1, level[WIDTH] - MAX_PLAIN_WIDTH - 1), 0)
-        x_high = min(x_high + 1, level[WIDTH])
+        y_low, y_high = max(y_low - 1, 0), min(y_high + 1, level[layout.HEIGHT])
+    if level[layout.MCU_WIDTH] == 16:
+        x_low = max(min(x_low - 1, level[layout.WIDTH] - layout.MAX_PLAIN_WIDTH - 1), 0)
+        x_high = min(x_high + 1, level[layout.WIDTH])
     window[0], window[1] = y_low // mcu_height, (y_high - 1) // mcu_height + 1
     window[2], window[3] = x_low // step, (x_high - 1) // step + 1
     window[4], window[5] = window[0] * mcu_height, window[2] * step
-    window[6] = min(window[1] * mcu_height, level[HEIGHT]) - window[4]
-    window[7] = min(window[3] * step, level[WIDTH]) - window[5]
+    window[6] = min(window[1] * mcu_height, level[layout.HEIGHT]) - window[4]
+    window[7] = min(window[3] * step, level[layout.WIDTH]) - window[5]
 
 
 @kernel
@@ -83,9 +62,9 @@ def segment_length(field: np.ndarray, index: int, segment: int) -> int:
 @kernel
 def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
     """Bytes of the cut of `window` (see `cover`), its end marker included."""
-    columns, total = num_columns(level), level[HEADER_SIZE]
+    columns, total = layout.num_columns(level), level[layout.HEADER_SIZE]
     for row in range(window[0], window[1]):
-        total += sum_lengths(field, level[INDEX_START], row * columns + window[2], row * columns + window[3])
+        total += sum_lengths(field, level[layout.INDEX_START], row * columns + window[2], row * columns + window[3])
     return total
 
 
@@ -121,11 +100,11 @@ def write_cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: n
     Returns:
         OK or an error code.
     """
-    columns, index = num_columns(level), level[INDEX_START]
-    last_segment = num_rows(level) * columns - 1
-    start, header_size, size = level[START], level[HEADER_SIZE], level[SIZE]
+    columns, index = layout.num_columns(level), level[layout.INDEX_START]
+    last_segment = layout.num_rows(level) * columns - 1
+    start, header_size, size = level[layout.START], level[layout.HEADER_SIZE], level[layout.SIZE]
     _copy(store, start, out, 0, header_size)
-    at = level[SOF_HEIGHT]
+    at = level[layout.SOF_HEIGHT]
     out[at], out[at + 1] = window[6] >> 8, window[6] & 255
     out[at + 2], out[at + 3] = window[7] >> 8, window[7] & 255
     source, target, number, done = header_size, header_size, 0, 0
@@ -134,24 +113,24 @@ def write_cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: n
         source += sum_lengths(field, index, done, first)
         length = sum_lengths(field, index, first, last)
         if source + length > size or target + length > out.size:
-            return BAD_INDEX
+            return layout.BAD_INDEX
         if num_markers(store, start + source, length) != last - first:
-            return BAD_INDEX
+            return layout.BAD_INDEX
         _copy(store, start + source, out, target, length)
         for segment in range(first, last):
             step = segment_length(field, index, segment)
             if step < 2:
-                return BAD_INDEX
+                return layout.BAD_INDEX
             target += step
             expected = 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
             if out[target - 2] != 0xFF or out[target - 1] != expected:
-                return BAD_INDEX
+                return layout.BAD_INDEX
             out[target - 2], out[target - 1] = 0xFF, 0xD0 + (number & 7)
             number += 1
         source += length
         done = last
     out[target - 1] = 0xD9
-    return OK
+    return layout.OK
 
 
 def cut_crop(
@@ -179,14 +158,14 @@ def cut_crop(
         InputError: the record is damaged.
     """
     image, field = np.frombuffer(image_field, np.uint8), np.frombuffer(roc_field, np.uint8)
-    level, window = np.zeros(LEVEL_WORDS, np.int64), np.zeros(8, np.int64)
-    error = choose_level(field, image.size, *size, np.array(box, np.float64), resolution, min_zoom, level)
-    if error == OK:
-        y, x, h, w = (value / 2 ** level[SHIFT] for value in box)
-        y_high, x_high = min(int(np.ceil(y + h)), level[HEIGHT]), min(int(np.ceil(x + w)), level[WIDTH])
+    level, window = np.zeros(layout.LEVEL_WORDS, np.int64), np.zeros(8, np.int64)
+    error = layout.choose_level(field, image.size, *size, np.array(box, np.float64), resolution, min_zoom, level)
+    if error == layout.OK:
+        y, x, h, w = (value / 2 ** level[layout.SHIFT] for value in box)
+        y_high, x_high = min(int(np.ceil(y + h)), level[layout.HEIGHT]), min(int(np.ceil(x + w)), level[layout.WIDTH])
         cover(level, int(y), y_high, int(x), x_high, window)
         out = np.empty(cut_size(field, level, window), np.uint8)
-        error = write_cut(image if level[IN_IMAGE] else field, field, level, window, out)
-    if error != OK:
-        raise InputError(ERRORS[error])
-    return out.tobytes(), (int(window[4]), int(window[5])), int(level[SHIFT])
+        error = write_cut(image if level[layout.IN_IMAGE] else field, field, level, window, out)
+    if error != layout.OK:
+        raise InputError(layout.ERRORS[error])
+    return out.tobytes(), (int(window[4]), int(window[5])), int(level[layout.SHIFT])

@@ -10,49 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+import pipelines.roc.layout as layout
 from pipelines.roc.cut import cover, cut_size, write_cut
 from pipelines.roc.decoder.planes import on_level
-from pipelines.roc.layout import (
-    APP0,
-    APP15,
-    BAD_INDEX,
-    BYTES,
-    COM,
-    DHT,
-    DQT,
-    DRI,
-    HEADER_SIZE,
-    HEIGHT,
-    IMAGE_HEIGHT,
-    IMAGE_WIDTH,
-    IN_IMAGE,
-    INTERVAL,
-    LEVEL_SHIFT,
-    LEVEL_WORDS,
-    MAX_PIXELS,
-    MCU_HEIGHT,
-    MCU_WIDTH,
-    NOT_DECODABLE,
-    OK,
-    PIXELS,
-    SHIFT,
-    SIZE,
-    SOF0,
-    SOF_HEIGHT,
-    SOI,
-    SOS,
-    START,
-    TOO_LARGE,
-    WIDTH,
-    WRONG_SIZE,
-    check_bounds,
-    choose_level,
-    sample_fields,
-)
 from pipelines.runtime.numba_cache import kernel
 
 _WINDOW_WORDS = 8
-NUM_PLAN = LEVEL_WORDS + _WINDOW_WORDS
+NUM_PLAN = layout.LEVEL_WORDS + _WINDOW_WORDS
 """Words of a plan: the level, then the window that `cut.cover` fills."""
 
 
@@ -73,12 +37,8 @@ def plan_cuts(
     """Chooses what to cut for n samples.
 
     Args:
-        data: uint8, the whole file.
-        table: int64 (n, 6), rows of `sample_table.locate_samples`; untrusted.
-        boxes: float64 (n, 4): y, x, h, w in pixels of the image; untrusted.
+        data, table, boxes, inside, min_zoom: as in `crops.decode_samples`.
         resolution: output side in pixels. Together with `min_zoom` it chooses the level.
-        inside: use no pixel outside the box (training), or let the filter reach beyond it (evaluation).
-        min_zoom: see `layout.choose_level`.
         plans: int64 (n, 20), filled for `write_cuts`.
         used: int64 (n, 4), filled: the pixels of the cut that may be used, y, x, h, w.
         cut_boxes: float64 (n, 4), filled: the box in pixels of the cut, y, x, h, w.
@@ -87,22 +47,10 @@ def plan_cuts(
     """
     for i in range(table.shape[0]):
         counts[i, :], used[i, :], cut_boxes[i, :] = 0, 0, 0.0
-        codes[i] = check_bounds(table[i], data.size, boxes[i])
-        if codes[i] == OK:
-            level, window = plans[i, :LEVEL_WORDS], plans[i, LEVEL_WORDS:]
-            codes[i] = _plan(
-                data,
-                table[i],
-                boxes[i],
-                resolution,
-                inside,
-                min_zoom,
-                level,
-                window,
-                used[i],
-                cut_boxes[i],
-                counts[i],
-            )
+        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
+        if codes[i] == layout.OK:
+            filled = used[i], cut_boxes[i], counts[i]
+            codes[i] = _plan(data, table[i], boxes[i], resolution, inside, min_zoom, plans[i], filled)
 
 
 @kernel
@@ -113,33 +61,32 @@ def _plan(
     resolution: int,
     inside: bool,
     min_zoom: float,
-    level: np.ndarray,
-    window: np.ndarray,
-    used: np.ndarray,
-    cut_box: np.ndarray,
-    counts: np.ndarray,
+    plan: np.ndarray,
+    filled: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> int:
-    """Plans one sample; returns OK or an error code."""
-    image, field = sample_fields(data, sample)
-    height, width = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH]
-    error = choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
-    if error != OK:
+    """Plans one sample; fills `plan` and its rows of used pixels, boxes and counts. Returns OK or an error code."""
+    level, window, (used, cut_box, counts) = plan[: layout.LEVEL_WORDS], plan[layout.LEVEL_WORDS :], filled
+    image, field = layout.sample_fields(data, sample)
+    height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
+    error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
+    if error != layout.OK:
         return error
-    error = check_headers(image if level[IN_IMAGE] == 1 else field, level)
-    if error != OK:
+    error = check_headers(image if level[layout.IN_IMAGE] == 1 else field, level)
+    if error != layout.OK:
         return error
-    bounds, level_box = on_level(box, level[SHIFT], height, width, resolution, inside)
+    bounds, level_box = on_level(box, level[layout.SHIFT], height, width, resolution, inside)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
-    if window[6] * window[7] > MAX_PIXELS:
-        return TOO_LARGE
+    if window[6] * window[7] > layout.MAX_PIXELS:
+        return layout.TOO_LARGE
     size = cut_size(field, level, window)
-    if size > level[SIZE]:
-        return BAD_INDEX
+    if size > level[layout.SIZE]:
+        return layout.BAD_INDEX
     for axis in range(2):
         used[axis], used[axis + 2] = bounds[2 * axis] - window[4 + axis], bounds[2 * axis + 1] - bounds[2 * axis]
         cut_box[axis], cut_box[axis + 2] = level_box[axis] - window[4 + axis], level_box[axis + 2]
-    counts[BYTES], counts[PIXELS], counts[LEVEL_SHIFT] = size, window[6] * window[7], level[SHIFT]
-    return OK
+    counts[layout.BYTES], counts[layout.PIXELS] = size, window[6] * window[7]
+    counts[layout.LEVEL_SHIFT] = level[layout.SHIFT]
+    return layout.OK
 
 
 @kernel
@@ -157,12 +104,12 @@ def write_cuts(
     """
     for i in range(table.shape[0]):
         end = 0
-        if codes[i] == OK:
-            image, field = sample_fields(data, table[i])
-            level, window = plans[i, :LEVEL_WORDS], plans[i, LEVEL_WORDS:]
-            store = image if level[IN_IMAGE] == 1 else field
-            codes[i] = write_cut(store, field, level, window, out[i, : counts[i, BYTES]])
-            end = counts[i, BYTES] if codes[i] == OK else 0
+        if codes[i] == layout.OK:
+            image, field = layout.sample_fields(data, table[i])
+            level, window = plans[i, : layout.LEVEL_WORDS], plans[i, layout.LEVEL_WORDS :]
+            store = image if level[layout.IN_IMAGE] == 1 else field
+            codes[i] = write_cut(store, field, level, window, out[i, : counts[i, layout.BYTES]])
+            end = counts[i, layout.BYTES] if codes[i] == layout.OK else 0
         rest = out[i, end:]
         for k in range(rest.size):
             rest[k] = 0
@@ -173,39 +120,37 @@ def check_headers(store: np.ndarray, level: np.ndarray) -> int:
     """Checks that a level's headers describe the same baseline JPEG as its record; returns OK or an error code.
 
     Size, sampling and restart interval must agree, and `write_cut` must patch the height of the frame. Otherwise a
-    decoder would allocate memory for a size that was not checked. The tables are checked by the decoder.
-
-    Args:
-        store: uint8, the field that holds the level's JPEG.
-        level: int64 (12,), checked by `layout.read_level` against that field.
+    decoder would allocate memory for a size that was not checked. The tables are checked by the decoder. Arguments are
+    those of `cut.write_cut`.
     """
-    start = level[START]
-    at, end = start + 2, start + level[HEADER_SIZE]
+    start = level[layout.START]
+    at, end = start + 2, start + level[layout.HEADER_SIZE]
     num_components, interval = 0, 0
-    if store[start] != 0xFF or store[start + 1] != SOI:
-        return NOT_DECODABLE
+    if store[start] != 0xFF or store[start + 1] != layout.SOI:
+        return layout.NOT_DECODABLE
     while at + 4 <= end and store[at] == 0xFF:
         marker, size = store[at + 1], _two_bytes(store, at + 2)
         after = at + 2 + size
         if size < 2 or after > end:
-            return NOT_DECODABLE
-        if marker == SOS:
+            return layout.NOT_DECODABLE
+        if marker == layout.SOS:
             valid = num_components > 0 and after == end and size == 6 + 2 * num_components
-            return OK if valid and store[at + 4] == num_components and interval == level[INTERVAL] else NOT_DECODABLE
-        if marker == SOF0:
-            if num_components > 0 or at + 5 != start + level[SOF_HEIGHT]:
-                return NOT_DECODABLE
+            valid = valid and store[at + 4] == num_components and interval == level[layout.INTERVAL]
+            return layout.OK if valid else layout.NOT_DECODABLE
+        if marker == layout.SOF0:
+            if num_components > 0 or at + 5 != start + level[layout.SOF_HEIGHT]:
+                return layout.NOT_DECODABLE
             num_components = _num_components(store, at, size, level)
             if num_components == 0:
-                return WRONG_SIZE
-        elif marker == DRI:
+                return layout.WRONG_SIZE
+        elif marker == layout.DRI:
             if size != 4:
-                return NOT_DECODABLE
+                return layout.NOT_DECODABLE
             interval = _two_bytes(store, at + 4)
-        elif not (marker == DQT or marker == DHT or marker == COM or APP0 <= marker <= APP15):
-            return NOT_DECODABLE
+        elif marker not in (layout.DQT, layout.DHT, layout.COM) and not layout.APP0 <= marker <= layout.APP15:
+            return layout.NOT_DECODABLE
         at = after
-    return NOT_DECODABLE
+    return layout.NOT_DECODABLE
 
 
 @kernel
@@ -216,9 +161,9 @@ def _num_components(store: np.ndarray, at: int, size: int, level: np.ndarray) ->
     count = np.int64(store[at + 9])
     if (count != 1 and count != 3) or size != 8 + 3 * count:
         return 0
-    if _two_bytes(store, at + 5) != level[HEIGHT] or _two_bytes(store, at + 7) != level[WIDTH]:
+    if _two_bytes(store, at + 5) != level[layout.HEIGHT] or _two_bytes(store, at + 7) != level[layout.WIDTH]:
         return 0
-    columns, rows = level[MCU_WIDTH] // 8, level[MCU_HEIGHT] // 8
+    columns, rows = level[layout.MCU_WIDTH] // 8, level[layout.MCU_HEIGHT] // 8
     if count == 1:  # the MCU of a single component has one block, whatever its sampling
         return 1 if columns == 1 and rows == 1 else 0
     valid = store[at + 11] == (columns << 4 | rows) and store[at + 14] == 0x11 and store[at + 17] == 0x11

@@ -60,16 +60,8 @@ INTERVAL = 10
 INDEX_START = 11  # where the segment sizes begin in the `roc` field
 
 # Error codes of the kernels.
-OK = 0
-OUTSIDE_FILE = 1
-NOT_A_RECORD = 2
-WRONG_VERSION = 3
-BAD_LEVEL = 4
-BAD_INDEX = 5
-BAD_BOX = 6
-NOT_DECODABLE = 7
-TOO_LARGE = 8
-WRONG_SIZE = 9
+OK, OUTSIDE_FILE, NOT_A_RECORD, WRONG_VERSION, BAD_LEVEL, BAD_INDEX = range(6)
+BAD_BOX, NOT_DECODABLE, TOO_LARGE, WRONG_SIZE = range(6, 10)
 ERRORS = {
     OUTSIDE_FILE: "its bytes lie outside the file",
     NOT_A_RECORD: "its RoC record is damaged (no header)",

@@ -85,12 +85,8 @@ def ycc_to_rgb(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, out: np.ndarray) -
     assert y.shape[0] >= height and y.shape[1] >= width and y.shape[1] % GROUP == 0
     rest = np.empty(3 * GROUP, np.uint8)
     # flat, because making a view of each row takes longer than converting it
-    flat_y, flat_cb, flat_cr, flat_out = (
-        y.reshape(y.size),
-        cb.reshape(cb.size),
-        cr.reshape(cr.size),
-        out.reshape(out.size),
-    )
+    flat_y, flat_cb, flat_cr = y.reshape(y.size), cb.reshape(cb.size), cr.reshape(cr.size)
+    flat_out = out.reshape(out.size)
     for i in range(height):
         source, target = i * y.shape[1], i * width * 3
         for x in range(0, whole, GROUP):

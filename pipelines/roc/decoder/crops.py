@@ -9,28 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+import pipelines.roc.layout as layout
 from pipelines.roc.cut import cover, cut_size
 from pipelines.roc.decoder.jpeg_tables import Tables, empty_tables
 from pipelines.roc.decoder.planes import on_level, planes_to_crop
 from pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
-from pipelines.roc.layout import (
-    BYTES,
-    IMAGE_HEIGHT,
-    IMAGE_WIDTH,
-    IN_IMAGE,
-    LEVEL_SHIFT,
-    LEVEL_WORDS,
-    MAX_PIXELS,
-    MCU_HEIGHT,
-    MCU_WIDTH,
-    OK,
-    PIXELS,
-    SHIFT,
-    TOO_LARGE,
-    check_bounds,
-    choose_level,
-    sample_fields,
-)
 from pipelines.runtime.numba_cache import kernel
 
 
@@ -62,8 +45,8 @@ def decode_samples(
     tables = empty_tables()
     for i in range(table.shape[0]):
         counts[i, :] = 0
-        codes[i] = check_bounds(table[i], data.size, boxes[i])
-        if codes[i] == OK:
+        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
+        if codes[i] == layout.OK:
             codes[i] = _decode_crop(data, table[i], boxes[i], flips[i], inside, min_zoom, tables, out[i], counts[i])
 
 
@@ -80,26 +63,27 @@ def _decode_crop(
     counts: np.ndarray,
 ) -> int:
     """Decodes the segments that one crop needs; returns OK or an error code."""
-    image, field = sample_fields(data, sample)
-    height, width, resolution = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH], out.shape[0]
-    level, window = np.empty(LEVEL_WORDS, np.int64), np.empty(8, np.int64)
-    error = choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
-    if error != OK:
+    image, field = layout.sample_fields(data, sample)
+    height, width, resolution = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH], out.shape[0]
+    level, window = np.empty(layout.LEVEL_WORDS, np.int64), np.empty(8, np.int64)
+    error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
+    if error != layout.OK:
         return error
-    store, shift = image if level[IN_IMAGE] == 1 else field, level[SHIFT]
+    store, shift = image if level[layout.IN_IMAGE] == 1 else field, level[layout.SHIFT]
     error = read_header(store, level, tables)
-    if error != OK:
+    if error != layout.OK:
         return error
     bounds, level_box = on_level(box, shift, height, width, resolution, inside)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
-    if window[6] * window[7] > MAX_PIXELS:
-        return TOO_LARGE
+    if window[6] * window[7] > layout.MAX_PIXELS:
+        return layout.TOO_LARGE
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
     planes = np.empty(lay_out_planes(level, window, starts, strides), np.uint8)
     error = decode_window(store, field, level, window, tables, planes, starts, strides)
-    if error != OK:
+    if error != layout.OK:
         return error
-    counts[BYTES], counts[PIXELS], counts[LEVEL_SHIFT] = cut_size(field, level, window), window[6] * window[7], shift
-    factors = (level[MCU_HEIGHT] // 8, level[MCU_WIDTH] // 8)
+    counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]
+    counts[layout.LEVEL_SHIFT] = shift
+    factors = (level[layout.MCU_HEIGHT] // 8, level[layout.MCU_WIDTH] // 8)
     planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, level_box, bounds, flip, out)
-    return OK
+    return layout.OK

@@ -26,7 +26,8 @@ def used_range(start: float, length: float, extent: int, resolution: int, inside
         start, length: the box.
         extent: pixels of the image along the axis.
         resolution: output pixels.
-        inside: use no pixel outside the box (`pipelines.images.resampling.resize_box`).
+        inside: use no pixel outside the box, as in torchvision's crop followed by resize. Otherwise the filter reaches
+            beyond it, up to the border of the image, as in Pillow's `resize(box=)`.
     """
     if inside:
         low, high = math.floor(start), math.ceil(start + length)

@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import functools
 import threading
+import weakref
 
 import llvmlite.binding
 import numpy as np
@@ -57,20 +58,10 @@ class Decompressor:
     """A TurboJPEG handle. Only one thread may use it at a time."""
 
     def __init__(self) -> None:
-        self._library = load()
-        self.handle = self._library.tjInitDecompress()
+        self.handle = load().tjInitDecompress()
         if not self.handle:
             raise MemoryError("libturbojpeg could not allocate a decompressor")
-
-    def close(self) -> None:
-        """Frees the handle. Idempotent."""
-        if self.handle:
-            self._library.tjDestroy(self.handle)
-            self.handle = 0
-
-    def __del__(self) -> None:
-        if getattr(self, "handle", 0):
-            self.close()
+        weakref.finalize(self, load().tjDestroy, self.handle)
 
 
 @kernel

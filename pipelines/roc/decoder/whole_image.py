@@ -7,22 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+import pipelines.roc.layout as layout
 from pipelines.roc.decoder.planes import on_level, planes_to_crop
 from pipelines.roc.decoder.turbojpeg import GRAY, chroma_factors, decode_planes, read_header, reset
 from pipelines.roc.decoder.weighted_rows import whole_groups
-from pipelines.roc.layout import (
-    BYTES,
-    IMAGE_HEIGHT,
-    IMAGE_WIDTH,
-    MAX_PIXELS,
-    NOT_DECODABLE,
-    OK,
-    PIXELS,
-    TOO_LARGE,
-    WRONG_SIZE,
-    check_bounds,
-    sample_fields,
-)
 from pipelines.runtime.numba_cache import kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
@@ -40,15 +28,14 @@ def decode_whole_images(
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Makes the crops of n samples. Arguments are those of `crops.decode_samples`, with one difference.
+    """Makes the crops of n samples. Arguments are those of `crops.decode_samples`.
 
-    Args:
-        handle: of a `turbojpeg.Decompressor` that no other thread uses at the same time.
+    Instead of `min_zoom` it takes the handle of a `turbojpeg.Decompressor` that no other thread uses at the same time.
     """
     for i in range(table.shape[0]):
         counts[i, :] = 0
-        codes[i] = check_bounds(table[i], data.size, boxes[i])
-        if codes[i] == OK:
+        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
+        if codes[i] == layout.OK:
             codes[i] = _decode_image(data, table[i], boxes[i], flips[i], inside, handle, out[i], counts[i])
 
 
@@ -64,28 +51,28 @@ def _decode_image(
     counts: np.ndarray,
 ) -> int:
     """Decodes one image and makes its crop; returns OK or an error code."""
-    jpeg, _ = sample_fields(data, sample)
-    height, width = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH]
-    if height * width > MAX_PIXELS:
-        return TOO_LARGE
+    jpeg, _ = layout.sample_fields(data, sample)
+    height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
+    if height * width > layout.MAX_PIXELS:
+        return layout.TOO_LARGE
     numbers = np.empty(4, np.int32)
     if not read_header(handle, jpeg, numbers):
         reset(handle)
-        return NOT_DECODABLE
+        return layout.NOT_DECODABLE
     # The JPEG's own headers decide how much the decoder writes, so they must agree with the table.
     if numbers[0] != width or numbers[1] != height:
-        return WRONG_SIZE
+        return layout.WRONG_SIZE
     factors = chroma_factors(numbers[2])
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
     planes = np.empty(lay_out_planes(height, width, factors, starts, strides), np.uint8)
     if not decode_planes(handle, jpeg, height, width, planes, starts, strides):
         reset(handle)
-        return NOT_DECODABLE
-    counts[BYTES], counts[PIXELS] = jpeg.size, height * width
+        return layout.NOT_DECODABLE
+    counts[layout.BYTES], counts[layout.PIXELS] = jpeg.size, height * width
     bounds, level_box = on_level(box, 0, height, width, out.shape[0], inside)
     window = np.array([0, 0, height, width])
     planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GRAY, level_box, bounds, flip, out)
-    return OK
+    return layout.OK
 
 
 @kernel
@@ -94,14 +81,9 @@ def lay_out_planes(height: int, width: int, factors: tuple[int, int], starts: np
 
     TurboJPEG pads a plane to a multiple of the chroma factor, at most 4. Four more bytes and rows leave room for that.
 
-    Args:
-        height, width: of the image in pixels.
-        factors: rows and columns of pixels per chroma sample.
-        starts: int64 (3,), filled: where each plane begins.
-        strides: int32 (3,), filled: bytes from row to row.
-
     Returns:
-        Bytes of the buffer.
+        Bytes of the buffer. `starts` and `strides` are filled as in `segments.lay_out_planes`; `factors` are the rows
+        and columns of pixels per chroma sample.
     """
     strides[0], strides[1] = whole_groups(width + 4), whole_groups((width + factors[1] - 1) // factors[1] + 4)
     strides[2] = strides[1]

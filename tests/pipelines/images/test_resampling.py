@@ -1,4 +1,4 @@
-"""The resampler against Pillow and torchvision, and against images that encode their geometry."""
+"""The weights of the resampler, as `plain_resampler` applies them, against Pillow, torchvision and coded images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2.functional import resized_crop
 
-from pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps, resize_box
-from pipelines.spec import InputError
+from pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
 from tests.coded import coded_image, read_box
+from tests.pipelines.images.plain_resampler import resize_box
 
 sides = st.integers(1, 90)
 outputs = st.integers(1, 70)
@@ -104,18 +104,3 @@ def test_taps_stay_in_bounds_and_sum_to_one(start, length, num_out, low, extent,
     fill_taps(start, length, low, high, flip, first, weights)
     assert first.min() >= low and first.max() + weights.shape[1] <= high
     assert (weights.astype(int).sum(1) == WEIGHT_ONE).all()
-
-
-@pytest.mark.parametrize(
-    "box", [(-1, 0, 5, 5), (0, 0, 11, 5), (0, 0, 5, 0), (6, 0, 5, 5), (float("nan"), 0, 5, 5), (0, 0, 5, float("inf"))]
-)
-def test_boxes_outside_the_image_are_refused(box):
-    with pytest.raises(InputError, match="not inside the image of 10 x 10"):
-        resize_box(np.zeros((10, 10, 3), np.uint8), box, (4, 4))
-
-
-def test_wrong_images_and_sizes_are_refused():
-    with pytest.raises(InputError, match="float64"):
-        resize_box(np.zeros((10, 10, 3)), (0, 0, 5, 5), (4, 4))
-    with pytest.raises(InputError, match="size="):
-        resize_box(np.zeros((10, 10, 3), np.uint8), (0, 0, 5, 5), (0, 4))

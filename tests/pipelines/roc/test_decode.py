@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.images.resampling import fill_taps, num_taps, resize_box
+from pipelines.images.resampling import fill_taps, num_taps
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.decoder.turbojpeg import Decompressor, load
 from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, sum_rows_of_bytes
@@ -26,6 +26,7 @@ from pipelines.roc.layout import (
     WRONG_SIZE,
 )
 from tests.coded import coded_image, jpeg, read_box
+from tests.pipelines.images.plain_resampler import resize_box
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo, pillow, record
 
 INF = float("inf")
