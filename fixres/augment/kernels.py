@@ -1,8 +1,8 @@
-"""Colors and mixing of uint8 batches on a CPU, compiled: each pixel is read once, reckoned with and written once.
+"""Compiled kernels for colors and mixing of uint8 batches on a CPU: each pixel is read once and written once.
 
-As operations of torch a batch becomes floats, four times its bytes, and goes through memory once for every operation.
-Piece by piece it stays in the cache, but torch wakes its other threads for each of hundreds of small operations, which
-costs more than the reckoning (benchmarks/LOG.md).
+With torch's operations a batch becomes float, four times its bytes, and passes through memory for every operation. In
+small pieces it would stay in the cache, but then torch wakes its threads for each of hundreds of small operations,
+which costs more than the computation (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ZERO, _HALF, _MOST = np.float32(0), np.float32(0.5), np.float32(255)
 
 
 def recolored_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
-    """As `augment_batch.recolored`: pixels times matrix plus shift, rounded and cut to [0, 255].
+    """As `color.recolored`: pixels times matrix plus shift, rounded and clipped to [0, 255].
 
     Args:
         images: uint8 (B, H, W, 3) on the CPU.
@@ -31,7 +31,7 @@ def recolored_on_cpu(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor
 
 
 def blended_on_cpu(images: Tensor, weight: float) -> Tensor:
-    """Image i with a share of `weight`, image B - 1 - i with the rest, rounded.
+    """`weight` times image i plus 1 - `weight` times image B - 1 - i, rounded.
 
     Args:
         images: uint8 (B, H, W, 3) on the CPU.
@@ -46,12 +46,12 @@ def blended_on_cpu(images: Tensor, weight: float) -> Tensor:
 
 @njit(nogil=True, cache=True)
 def _recolor(pixels, coefficients, out):
-    """uint8 (B, P, 3), float32 (B, 3, 4): each row a matrix's and its shift; uint8 (B, P, 3)."""
+    """pixels uint8 (B, P, 3); coefficients float32 (B, 3, 4), matrix and shift in each row; out uint8 (B, P, 3)."""
     for k in range(len(pixels)):
         a, b, c = coefficients[k]
         for i in range(pixels.shape[1]):
             red, green, blue = np.float32(pixels[k, i, 0]), np.float32(pixels[k, i, 1]), np.float32(pixels[k, i, 2])
-            # Rounded by cutting off what is above a half; what is below 0 after that is 0 in any case.
+            # Adding a half and truncating rounds; negative values become 0 in any case.
             first = a[0] * red + a[1] * green + a[2] * blue + a[3] + _HALF
             second = b[0] * red + b[1] * green + b[2] * blue + b[3] + _HALF
             third = c[0] * red + c[1] * green + c[2] * blue + c[3] + _HALF
@@ -62,7 +62,7 @@ def _recolor(pixels, coefficients, out):
 
 @njit(nogil=True, cache=True)
 def _blend(values, share, out):
-    """uint8 (B, N), the other image's share, uint8 (B, N)."""
+    """values uint8 (B, N); share of the other image; out uint8 (B, N)."""
     for k in range((len(values) + 1) // 2):
         other = len(values) - 1 - k
         for i in range(values.shape[1]):

@@ -1,7 +1,7 @@
 """mixup (arXiv 1710.09412; 1812.01187, section 5.4) and CutMix (1905.04899) of uint8 batches, with soft labels.
 
-As in timm.data.Mixup, image i is mixed with image B - 1 - i and all images of a batch share one weight. That class
-takes its chance from NumPy's global state, and floats with the channels first; labels are made by its function.
+As in timm.data.Mixup, image i is mixed with image B - 1 - i and all images of a batch share one weight. timm's class
+uses NumPy's global random state and float NCHW images, so only its function for the labels is used here.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ class Mix(NamedTuple):
 
     Attributes:
         weight: of an image's own label, in [0, 1].
-        box: (top, bottom, left, right) in pixels of what CutMix takes from the other image; None with mixup.
+        box: (top, bottom, left, right) in pixels, where CutMix shows the other image; None with mixup.
     """
 
     weight: float
     box: tuple[int, int, int, int] | None = None
 
 
-def draw_mix(config: AugmentConfig, side: int, random: np.random.Generator) -> Mix:
+def draw_mix(config: AugmentConfig, side: int, rng: np.random.Generator) -> Mix:
     """Draws one batch's mix, for square images of `side` pixels."""
-    if config.cutmix and (not config.mixup or random.random() < config.cutmix_prob):
-        return _draw_box(random.beta(config.cutmix, config.cutmix), side, random)
-    return Mix(random.beta(config.mixup, config.mixup))
+    if config.cutmix and (not config.mixup or rng.random() < config.cutmix_prob):
+        return _draw_box(rng.beta(config.cutmix, config.cutmix), side, rng)
+    return Mix(rng.beta(config.mixup, config.mixup))
 
 
-def _draw_box(weight: float, side: int, random: np.random.Generator) -> Mix:
-    """A square of 1 - weight of the area, centered anywhere and cut at the borders; the weight is what then remains."""
+def _draw_box(weight: float, side: int, rng: np.random.Generator) -> Mix:
+    """A square of 1 - weight of the area with a random center; its part inside the image gives the actual weight."""
     cut = int(side * np.sqrt(1 - weight))
-    y, x = random.integers(0, side, 2)
+    y, x = rng.integers(0, side, 2)
     top, bottom, left, right = (
         int(np.clip(edge, 0, side)) for edge in (y - cut // 2, y + (cut + 1) // 2, x - cut // 2, x + (cut + 1) // 2)
     )
@@ -45,17 +45,17 @@ def _draw_box(weight: float, side: int, random: np.random.Generator) -> Mix:
 
 
 def mixed(images: Tensor, labels: Tensor, mix: Mix, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The batch mixed with itself in reverse order; what comes in stays as it is.
+    """The batch mixed with itself in reverse order. The input is not changed.
 
     Args:
         images: uint8 (B, H, W, 3).
         labels: int64 (B,).
-        mix: how.
+        mix: weight and box.
         num_classes: of the labels.
 
     Returns:
-        uint8 (B, H, W, 3), rounded; float32 (B, num_classes), each row with `weight` on the image's own class and
-        the rest on the other's.
+        uint8 (B, H, W, 3), rounded; float32 (B, num_classes), each row with `weight` for the image's own class
+        and the rest for the other's.
     """
     from timm.data.mixup import mixup_target
 
@@ -70,6 +70,6 @@ def _mixed_images(images: Tensor, mix: Mix) -> Tensor:
         return own.lerp_(own.flip(0), 1 - mix.weight).round_().to(images.dtype)
     top, bottom, left, right = mix.box
     images = images.clone()
-    # flip copies, so that no pixel is read after it was written.
+    # flip copies, so no pixel is read after it was written.
     images[:, top:bottom, left:right] = images[:, top:bottom, left:right].flip(0)
     return images

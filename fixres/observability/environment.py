@@ -1,4 +1,4 @@
-"""What a measured number depends on: hardware, versions, commit."""
+"""The conditions of a measurement: hardware, versions, commit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def capture() -> dict[str, Any]:
-    """Hardware, operating system, package versions and the project's commit, as JSON can hold them."""
+    """Hardware, operating system, package versions and the project's commit, as values for JSON."""
     return {
         "cpu": _cpu_name(),
         "num_cores": len(os.sched_getaffinity(0)),
@@ -58,9 +58,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> dict[str, Any]:
-    """The commit and whether the checkout is that, without changes; None where nobody knows.
+    """The commit, and whether the checkout has no changes; None if unknown.
 
-    What `git archive` unpacked is asked first: git would take an enclosing checkout of something else for ours.
+    The file of `git archive` comes first: in an unpacked archive git would find an enclosing checkout.
     """
     archived = (_ROOT / ".git_archival.txt").read_text().strip() if (_ROOT / ".git_archival.txt").exists() else "$"
     if not archived.startswith("$"):
@@ -70,7 +70,7 @@ def _commit() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """A git command's output in the project's checkout, or None where there is none."""
+    """The output of a git command in the project's checkout; None if it fails."""
     command = ["git", "-C", str(_ROOT), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,4 +1,4 @@
-"""A trace of some training steps, and the share of them that the device stood waiting for data."""
+"""A trace of some training steps, and the share of their time that was spent waiting for data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SKIPPED = 3  # the first steps compile, choose algorithms and fill caches
 
 
 class StepProfiler:
-    """Traces steps once: after the first few of an epoch, so many, into a file for chrome://tracing or Perfetto.
+    """Traces the steps after the first few of an epoch, once, into a file for chrome://tracing or Perfetto.
 
     Args:
         path: the trace.
-        num_steps: steps to trace; an epoch with fewer is traced as far as it goes.
+        num_steps: steps to trace; fewer if the epoch ends before.
         device: where the network runs.
 
     Attributes:
-        summary: a line for people, once steps were traced.
+        summary: a line for people; empty before the trace.
     """
 
     def __init__(self, path: Path, num_steps: int, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class StepProfiler:
         self._step, self._profile, self._start, self._waited = 0, None, 0.0, 0.0
 
     def step(self, wait_seconds: float) -> None:
-        """To be called before each step, with the loader's wait clock."""
+        """To be called before each step, with the seconds that the loader has waited so far."""
         if self._step == _SKIPPED and not self.summary:
             activities = [ProfilerActivity.CPU]
             if self._device.type == "cuda":
@@ -42,7 +42,7 @@ class StepProfiler:
             self.finish(wait_seconds)
 
     def finish(self, wait_seconds: float) -> None:
-        """Ends the trace and writes it; does nothing if none is running."""
+        """Ends and writes the trace; does nothing if no trace is running."""
         if self._profile is None:
             return
         traced, self._profile = self._profile, None
@@ -55,21 +55,21 @@ class StepProfiler:
         steps = max(1, min(self._step - _SKIPPED - 1, self._num_steps))
         self.summary = (
             f"{steps} steps of {1000 * seconds / steps:.1f} ms, {(wait_seconds - self._waited) / seconds:.0%} of it "
-            f"waiting for data{self._busy(traced, seconds)}; trace: {self._path}"
+            f"waiting for data{self._gpu_share(traced, seconds)}; trace: {self._path}"
         )
 
-    def _busy(self, traced: profile, seconds: float) -> str:
-        """On a GPU: the share of the time in which it worked at all."""
+    def _gpu_share(self, traced: profile, seconds: float) -> str:
+        """On a GPU: the share of the time in which it ran a kernel or a copy."""
         if self._device.type != "cuda":
             return ""
-        # Annotations, such as the one of each compiled region, stand beside the kernels that they span.
+        # Annotations, such as those of compiled regions, overlap with the kernels in them.
         events = [event for event in traced.events() if event.device_type.name == "CUDA"]
         ranges = [event.time_range for event in events if not event.is_user_annotation]
-        return f", the GPU at work {_covered([(one.start, one.end) for one in ranges]) / 1e6 / seconds:.0%}"
+        return f", the GPU busy {_covered([(one.start, one.end) for one in ranges]) / 1e6 / seconds:.0%}"
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
-    """Length of what spans (start, end) cover together; kernels and copies run beside each other."""
+    """Total length covered by spans (start, end), which may overlap: kernels and copies run at the same time."""
     total, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))

@@ -67,7 +67,7 @@ def test_every_format_learns_the_same_and_resumes_from_its_checkpoint(
             trainer.set_epoch(epoch)
             losses.append(trainer.epoch(loader, lambda _: 0.02, "train", profiler, monitor=monitor).loss)
         monitor.guard.drain()
-        assert (", the GPU at work" in profiler.summary) == (place.device.type == "cuda")
+        assert (", the GPU busy" in profiler.summary) == (place.device.type == "cuda")
         return losses, trainer, ema
 
     place = Precision(precision, torch.device(device))

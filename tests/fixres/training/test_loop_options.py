@@ -74,7 +74,7 @@ def test_on_a_gpu_what_triton_builds_with_is_looked_for(
     monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
     net, gpu = create_model(TINY, 2), torch.device("cuda")
     assert compiled(net, "auto", gpu) is net
-    assert f"the network is not compiled, which needs {told}" in capfd.readouterr().err
+    assert f"the network is not compiled; this needs {told}" in capfd.readouterr().err
     with pytest.raises(InputError, match=f"compile=yes needs {told}.*, or choose compile=no"):
         compiled(net, "yes", gpu)
     (tmp_path / "Python.h").touch()
@@ -113,7 +113,7 @@ def test_the_gpus_share_counts_each_moment_once(tmp_path: Path) -> None:
 
     events = [event(0, 9e5, annotation=True), event(3e5, 5e5), event(1e5, 4e5), event(0, 9e5, "CPU"), event(2e5, 3e5)]
     profiler = StepProfiler(tmp_path / "trace.json", 2, torch.device("cuda"))
-    assert profiler._busy(SimpleNamespace(events=lambda: events), 1.0) == ", the GPU at work 40%"
+    assert profiler._gpu_share(SimpleNamespace(events=lambda: events), 1.0) == ", the GPU busy 40%"
 
 
 def test_a_negative_number_of_steps_is_refused() -> None:
