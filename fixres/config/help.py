@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import is_dataclass
 from typing import Any
 
 from fixres.config.validation import adapter
@@ -19,14 +20,23 @@ def print_help(kind: type, description: str) -> None:
     parser.add_argument("--help", action="store_true", help="show this message")
     parser.add_argument("--config", help="a YAML file with any of the settings below; it can be given several times")
     schema = adapter(kind).json_schema()
-    root = next(option for option in schema["anyOf"] if option.get("type") != "null")
-    for title, settings in _groups(_resolved(root, schema), schema, "").items():
+    for title, settings in _groups(_described(kind, schema), schema, "").items():
         group = parser.add_argument_group(title)
         for name, leaf in settings:
             default = f" (default: {json.dumps(leaf['default'])})" if "default" in leaf else ""
             text = f"{leaf.get('description', '')}{default}".replace("%", "%%")
             group.add_argument(f"--{name}", metavar=_metavar(leaf), help=text)
     parser.print_help()
+
+
+def _described(kind: type, schema: dict) -> dict:
+    """The schema of `kind` in `schema`. pydantic finds a field's docstring only in the class that defines the field."""
+    root = next(option for option in schema["anyOf"] if option.get("type") != "null")
+    described = _resolved(root, schema)
+    for base in filter(is_dataclass, kind.__mro__[1:]):
+        for name, setting in _described(base, adapter(base).json_schema())["properties"].items():
+            described["properties"][name] = setting | described["properties"][name]
+    return described
 
 
 def _groups(group: dict, schema: dict, prefix: str) -> dict[str, list[tuple[str, dict]]]:

@@ -59,7 +59,7 @@ class NetworkChoice:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of timm.create_model, for files without them."""
     crop_pct: float | None = None
-    """Of the test crop; that of the weights if null."""
+    """Side of the center crop over the resized short side in testing; that of the weights if null."""
     device: str = "auto"
     """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
     precision: str = "auto"

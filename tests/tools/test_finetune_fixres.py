@@ -222,6 +222,13 @@ def test_recipes_can_be_read(name: str) -> None:
     assert job.optim.batch_size == told["optim"]["batch_size"]
 
 
+def test_help_describes_inherited_settings(finetune: object) -> None:
+    done = finetune("--help")
+    text = " ".join(done.out.split())
+    assert done.code == 0 and "or the timm name of cached weights. (default: null)" in text
+    assert 'the GPU if there is one. (default: "auto")' in text and "Seeds order, crops, flips and jitter." in text
+
+
 def test_the_published_rate() -> None:
     """8 * lr * batch / 512 of the published code, divided by 10 every 30 epochs; a literal table."""
     from fixres.training.schedule import scaled_lr, stepped_lr
