@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +99,15 @@ def test_tests_that_reliability_names_exist() -> None:
     assert len(names) >= 20
     for name in names:
         assert re.search(rf"def test_\w*{name}", written), name
+
+
+def test_architecture_shows_the_layers_of_the_import_contract() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    shown = " ".join((ROOT / "ARCHITECTURE.md").read_text().split())
+    for package in ("pipelines", "fixres", "benchmarks"):
+        layers = config[f"importlinter:contract:{package}"]["layers"].split("\n")
+        assert " → ".join(layer.replace(" |", ",") for layer in layers if layer) in shown, package
 
 
 def test_the_first_screen_quotes_the_throughput_record() -> None:
