@@ -213,13 +213,13 @@ def test_recipes_can_be_read(name: str) -> None:
     arguments = named_recipes(as_settings(["--config", name, "--checkpoint", "x.pt", "--test-res", "288,320"]),
                               RECIPES / "finetune")  # fmt: skip
     job = parse(FinetuneJob, arguments, "")
-    told = yaml.safe_load((RECIPES / "finetune" / f"{name}.yaml").read_text())
+    settings = yaml.safe_load((RECIPES / "finetune" / f"{name}.yaml").read_text())
     assert (
         job.resolutions == [288, 320]
-        and job.finetune.lr == told["finetune"]["lr"]
-        and job.finetune.epochs == told["finetune"]["epochs"]
+        and job.finetune.lr == settings["finetune"]["lr"]
+        and job.finetune.epochs == settings["finetune"]["epochs"]
     )
-    assert job.optim.batch_size == told["optim"]["batch_size"]
+    assert job.optim.batch_size == settings["optim"]["batch_size"]
 
 
 def test_help_describes_inherited_settings(finetune: object) -> None:
