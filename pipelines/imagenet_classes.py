@@ -18,17 +18,11 @@ NUM_IMAGENET = 1000
 
 
 class Classes(NamedTuple):
-    """A class list in label order.
+    """A class list in label order."""
 
-    Attributes:
-        classes: names that identify a class; synsets if they are known.
-        class_names: human-readable names.
-        labels: int64 (N,), the samples' classes in this list.
-    """
-
-    classes: tuple[str, ...]
-    class_names: tuple[str, ...]
-    labels: np.ndarray
+    classes: tuple[str, ...]  # names that identify a class; synsets if they are known
+    class_names: tuple[str, ...]  # human-readable names
+    labels: np.ndarray  # int64 (N,), the samples' classes in this list
 
 
 def is_synset(name: str) -> bool:

@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,6 @@ _AHEAD = 3  # batches, as in the engine
 _EPOCHS = 6
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A batch that was cut, as DALI is fed with it."""
-
-    feed: Fed
-
-
 class Stage:
     """A DALI pipeline of the engine's first operators."""
 
@@ -72,7 +64,7 @@ class Stage:
         node = roc_dali.decoded_node(node, self._config)
         return (roc_dali.resized_node(node, numbers, inside=True),) if self._num_operators > 1 else (node, *numbers)
 
-    def seconds(self, jobs: list[_Prepared]) -> float:
+    def seconds(self, jobs: list[Fed]) -> float:
         """Time for all jobs, which a thread puts into a queue."""
         background = Prefetcher(jobs, _AHEAD)
         start = time.perf_counter()
@@ -124,11 +116,11 @@ class DaliStages:
         for indices, yxhw, _ in drawn:
             self._cutter.cut(self._table[indices], yxhw, resolution)
 
-    def _cut_all(self, drawn: list, resolution: int) -> tuple[list[_Prepared], int, int, float]:
+    def _cut_all(self, drawn: list, resolution: int) -> tuple[list[Fed], int, int, float]:
         """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""
         all_cuts = [self._cutter.cut(self._table[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
         jobs = [
-            _Prepared(Fed(cuts.encoded, roc_dali.graph_numbers(cuts, flips, resolution, True)))
+            Fed(cuts.encoded, roc_dali.graph_numbers(cuts, flips, resolution, True))
             for cuts, (_, _, flips) in zip(all_cuts, drawn, strict=True)
         ]
         num_bytes, num_pixels = (sum(int(cuts.counts[:, k].sum()) for cuts in all_cuts) for k in (BYTES, PIXELS))

@@ -68,8 +68,7 @@ class Journal:
     def checkpoint_if_due(self, sync: Callable[[], None]) -> None:
         """Begins a checkpoint if it is time and none is running. Raises the error of the one before.
 
-        Args:
-            sync: returns when all data that was written so far is safe on disk.
+        `sync` returns when all data that was written so far is safe on disk.
         """
         if self._running is not None and not self._running.done():
             return

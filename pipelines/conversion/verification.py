@@ -17,15 +17,9 @@ _CHUNK = 64
 
 
 def verify_data(path: Path, num_workers: int | None = None, progress: bool = True) -> str:
-    """Decodes all samples of a file or folder, and all levels of RoC records.
+    """Decodes all samples of anything that `open_source` opens, and all levels of RoC records.
 
-    Args:
-        path: anything that `open_source` opens.
-        num_workers: processes; None uses all cores.
-        progress: show a progress bar.
-
-    Returns:
-        A line with the counts.
+    Processes are as many as `num_workers`, or as all cores if that is None. Returns a line with the counts.
 
     Raises:
         InputError: samples cannot be decoded; the message names the first.

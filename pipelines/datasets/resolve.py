@@ -23,17 +23,11 @@ _GENERATED = ("scenes", "imagenette")
 
 
 class DataFolders(NamedTuple):
-    """Two ImageFolders, or two .beton files, of the same classes.
+    """Two ImageFolders, or two .beton files, of the same classes."""
 
-    Attributes:
-        train: class folders of training images, or train.beton.
-        val: class folders of test images, or val.beton.
-        classes: names in label order.
-    """
-
-    train: Path
-    val: Path
-    classes: tuple[str, ...]
+    train: Path  # class folders of training images, or train.beton
+    val: Path  # class folders of test images, or val.beton
+    classes: tuple[str, ...]  # names in label order
 
 
 def resolve_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:

@@ -126,8 +126,7 @@ class BetonReader(BetonData):
         metadata = self._read(self._metadata_dtype(), num_samples, start, "the metadata")
         self._data_start = start + metadata.nbytes
         table = self._read_table(int(header["alloc_table_ptr"]))
-        info = self._read_info(header, descriptors, metadata, table)
-        self.about = info
+        self.about = info = self._read_info(header, descriptors, metadata, table)
         self._take_images(metadata[f"f{self._field('image', layout.TYPE_IMAGE)}"], table)
         self._take_labels(metadata[f"f{self._field('label', layout.TYPE_INT)}"], info)
         self._byte_spans = self._take_bytes(metadata)
@@ -246,14 +245,12 @@ class BetonReader(BetonData):
         return tuple(map(str, names))
 
     def _take_bytes(self, metadata: np.ndarray) -> dict[str, np.ndarray]:
-        columns = {
-            name: metadata[f"f{k}"]
+        columns = [
+            (name, metadata[f"f{k}"])
             for k, (name, type_id) in enumerate(zip(self.field_names, self._types, strict=True))
             if type_id in (layout.TYPE_BYTES, layout.TYPE_JSON)
-        }
-        return {
-            name: self._spans(column["ptr"], column["size"], f"its field {name!r}") for name, column in columns.items()
-        }
+        ]
+        return {name: self._spans(column["ptr"], column["size"], f"its field {name!r}") for name, column in columns}
 
     def _spans(self, offsets: np.ndarray, sizes: np.ndarray, what: str) -> np.ndarray:
         end = np.uint64(len(self._memory))

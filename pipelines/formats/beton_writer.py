@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -64,7 +63,6 @@ class BetonWriter:
     name and the verification.
 
     Attributes:
-        path: the file.
         num_samples: samples written so far, those of `keep` included.
     """
 
@@ -81,10 +79,7 @@ class BetonWriter:
         """Opens the file.
 
         Args:
-            path: the file.
-            max_samples: space for their metadata is reserved before the images.
-            classes: class names in label order.
-            extra_fields: names of BytesField columns.
+            path, max_samples, classes, extra_fields: as in `write_beton`.
             page_size: bytes, a power of two.
             about: further entries of the file's JSON object.
             keep: samples that an earlier process has written to `path`, which stay there.
@@ -110,9 +105,7 @@ class BetonWriter:
     def __enter__(self) -> BetonWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     @property

@@ -10,9 +10,10 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.spec import InputError
+from pipelines.spec import BadSampleError, InputError
 
 _BLOCK = 512
 _MAX_READ = 1 << 20  # tarfile reads headers only; the longest proper one is a name
@@ -20,30 +21,18 @@ _MAX_PADDING = 1 << 20  # writers pad archives with zeros, GNU tar to 10 KiB
 
 
 class Member(NamedTuple):
-    """A file in an archive.
+    """A file in an archive."""
 
-    Attributes:
-        name: as stored, without a leading "./"; untrusted, so it must not be used as a path to write to.
-        offset: position of its bytes in the outermost file.
-        size: in bytes.
-    """
-
-    name: str
-    offset: int
-    size: int
+    name: str  # as stored, without a leading "./"; untrusted, so it must not be used as a path to write to
+    offset: int  # position of its bytes in the outermost file
+    size: int  # in bytes
 
 
 class Span:
     """Bytes [start, start + size) of an open file as a file with its own position."""
 
     def __init__(self, descriptor: int, start: int = 0, size: int | None = None) -> None:
-        """Wraps an open file.
-
-        Args:
-            descriptor: of the file; the caller closes it.
-            start: in bytes.
-            size: in bytes; to the file's end if None.
-        """
+        """Wraps an open file, which the caller closes. The span ends with the file if `size` is None."""
         self._descriptor, self._start, self._position = descriptor, start, 0
         self.size = os.fstat(descriptor).st_size - start if size is None else size
 
@@ -108,6 +97,18 @@ def walk(archive: Span | Memory, name: str, start: int = 0) -> Iterator[Member]:
         raise InputError(
             f"{name}: not a readable tar file ({error}): it is damaged, truncated, or compressed and must be unpacked"
         ) from None
+
+
+def read_member(archive: Path, offset: int, size: int, name: str, index: int) -> bytes:
+    """The bytes of sample `index`, which is called `name` in errors; raises BadSampleError if they cannot be read."""
+    try:
+        with open(archive, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+    except OSError as error:
+        raise BadSampleError(f"{name}: cannot be read ({error.strerror})", index) from None
+    if len(data) < size:
+        raise BadSampleError(f"{name}: the archive has become shorter", index)
+    return data
 
 
 def _check_end(archive: Span | Memory, offset: int, name: str) -> None:

@@ -21,24 +21,14 @@ _SYNSET_KEYS = ("synset", "wnid", "class_name")
 
 
 class Label(NamedTuple):
-    """A sample's class.
+    """A sample's class."""
 
-    Attributes:
-        number: class number, NO_NUMBER if it is missing.
-        synset: empty if it is missing.
-    """
-
-    number: int
-    synset: str = ""
+    number: int  # class number, NO_NUMBER if it is missing
+    synset: str = ""  # empty if it is missing
 
 
 def parse_cls(content: bytes, name: str) -> Label:
-    """The class number in a `.cls` member.
-
-    Args:
-        content: the member's bytes.
-        name: of the sample, for errors.
-    """
+    """The class number in a `.cls` member; `name` is the sample's, for errors."""
     text = content.strip()
     if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) >= MAX_CLASSES:
         raise InputError(f"{name}: its .cls member holds {text[:20]!r}, not a class number")

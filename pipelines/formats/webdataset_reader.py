@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.formats.tar_index import Span, walk
+from pipelines.formats.tar_index import Span, read_member, walk
 from pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
 from pipelines.imagenet_classes import human_names
-from pipelines.spec import BadSampleError, InputError
+from pipelines.spec import InputError
 
 INDEX_VERSION = "v1.2"
 TABLE_NAME = "classes.json"
@@ -47,12 +47,7 @@ class TarSource:
     """
 
     def __init__(self, path: str | Path, shards: Sequence[Path] | None = None) -> None:
-        """Indexes the shards.
-
-        Args:
-            path: the folder.
-            shards: the tar files to read; all if None.
-        """
+        """Indexes the shards of a folder; only these `shards` if they are given."""
         self.path = Path(path)
         self.shards = sorted(self.path.glob("*.tar") if shards is None else shards)
         if not self.shards:
@@ -76,14 +71,8 @@ class TarSource:
 
     def read(self, index: int) -> bytes:
         """The image member's bytes."""
-        try:
-            with open(self.shards[self._shard[index]], "rb", buffering=0) as file:
-                data = os.pread(file.fileno(), int(self._size[index]), int(self._offset[index]))
-        except OSError as error:
-            raise BadSampleError(f"{self.name(index)}: cannot be read ({error.strerror})", int(index)) from None
-        if len(data) < self._size[index]:
-            raise BadSampleError(f"{self.name(index)}: the shard has become shorter", int(index))
-        return data
+        shard, offset, size = (int(column[index]) for column in (self._shard, self._offset, self._size))
+        return read_member(self.shards[shard], offset, size, self.name(index), int(index))
 
     def name(self, index: int) -> str:
         """The shard's path and the sample's key."""

@@ -80,9 +80,7 @@ class ShardWriter:
         """Opens the folder, which must exist.
 
         Args:
-            folder: for the shards.
-            classes: class names in label order.
-            samples_per_shard: number of samples in all shards but the last.
+            folder, classes, samples_per_shard: as in `write_shards`.
             about: further entries of `classes.json`.
             keep: samples that an earlier process has written, in whole shards (`num_in_whole_shards`).
         """

@@ -101,12 +101,7 @@ class Inspection:
 
 
 def inspect_source(source: Source, path: Path | str, max_looked_at: int = 2000) -> Inspection:
-    """Collects the facts about an opened data set.
-
-    Args:
-        source: the data set.
-        path: its path, for the result.
-        max_looked_at: the number of samples whose headers or RoC levels are read, at most.
+    """Collects the facts about an opened data set; reads the headers or RoC levels of at most `max_looked_at` samples.
 
     Raises:
         InputError: all samples that were looked at are bad.
@@ -126,12 +121,7 @@ def inspect_source(source: Source, path: Path | str, max_looked_at: int = 2000) 
 
 
 def class_facts(names: Sequence[str], labels: np.ndarray) -> ClassFacts:
-    """Counts by class.
-
-    Args:
-        names: in label order, at least one.
-        labels: int64 (N,), in [0, len(names)).
-    """
+    """Counts by class, from at least one name in label order and int64 (N,) labels below their number."""
     counts = np.bincount(labels, minlength=len(names))
     empty = tuple(names[k] for k in np.flatnonzero(counts == 0))
     smallest, largest = names[int(counts.argmin())], names[int(counts.argmax())]

@@ -13,31 +13,19 @@ _SEED = 0
 
 
 class Headers(NamedTuple):
-    """Headers of some images.
+    """Headers of some images."""
 
-    Attributes:
-        sizes: int64 (N, 2), height and width in pixels.
-        num_bytes: int64 (N,), size of each file.
-        formats: Pillow's name of each file's format.
-        bad_samples: a line for each image that cannot be opened.
-    """
-
-    sizes: np.ndarray
-    num_bytes: np.ndarray
-    formats: tuple[str, ...]
-    bad_samples: tuple[str, ...]
+    sizes: np.ndarray  # int64 (N, 2), height and width in pixels
+    num_bytes: np.ndarray  # int64 (N,), size of each file
+    formats: tuple[str, ...]  # Pillow's name of each file's format
+    bad_samples: tuple[str, ...]  # a line for each image that cannot be opened
 
 
 class ImageSizes(NamedTuple):
-    """Sizes of all or some images.
+    """Sizes of all or some images."""
 
-    Attributes:
-        sizes: int64 (N, 2), height and width in pixels.
-        bad_samples: a line for each image that cannot be opened.
-    """
-
-    sizes: np.ndarray
-    bad_samples: tuple[str, ...]
+    sizes: np.ndarray  # int64 (N, 2), height and width in pixels
+    bad_samples: tuple[str, ...]  # a line for each image that cannot be opened
 
 
 def random_samples(source: Source, max_looked_at: int) -> list[int]:

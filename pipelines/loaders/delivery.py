@@ -18,19 +18,12 @@ _HELD = 3  # batches in an engine's device memory that are kept until the device
 
 
 class Delivery(NamedTuple):
-    """A batch with the costs of making it.
+    """A batch with the costs of making it. Costs are None if the engine cannot tell them."""
 
-    Attributes:
-        batch: images, labels and indices, on the loader's device.
-        bytes_read: encoded bytes of its samples, None if the engine cannot tell.
-        pixels_decoded: pixels that came out of the JPEG decoder, None if the engine cannot tell.
-        bad_samples: one line for each sample that was replaced.
-    """
-
-    batch: Batch
-    bytes_read: int | None
-    pixels_decoded: int | None
-    bad_samples: list[str]
+    batch: Batch  # images, labels and indices, on the loader's device
+    bytes_read: int | None  # encoded bytes of its samples
+    pixels_decoded: int | None  # pixels that came out of the JPEG decoder
+    bad_samples: list[str]  # one line for each sample that was replaced
 
 
 class HostBuffers:
@@ -136,10 +129,7 @@ def hold_until_used(
 
     The engine reuses memory once no tensor points to it, but kernels that read it may still be queued then. When the
     consumer asks for the next batch, all kernels for the last one are queued; an event after them tells when they ran.
-
-    Args:
-        deliveries: of an engine that writes to device memory itself.
-        mark: records an event on the consumer's stream.
+    `mark` records it on the consumer's stream.
     """
     waiting: deque[tuple[Delivery, torch.cuda.Event]] = deque()
     try:

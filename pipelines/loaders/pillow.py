@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pipelines.images.codec import decode_rgb
 from pipelines.loaders.base import BaseLoader, retry_next
@@ -102,38 +102,23 @@ class _Batches(Dataset):
 
 
 def resized_crop(crop: Crop, pixels: np.ndarray, yxhw: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
-    """uint8 (r, r, 3): `train_crop` or `eval_crop`, then the flip."""
+    """uint8 (r, r, 3): the box of an image, uint8 HWC, by `train_crop` or `eval_crop`, then the flip."""
     cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
     image = cut(pixels, yxhw, resolution)
     return image[:, ::-1] if flip else image
 
 
 def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
-    """Cuts the box out, then resizes it. Pixels outside the box are not used.
-
-    Args:
-        pixels: uint8 (h, w, 3).
-        yxhw: integer box inside the image.
-        resolution: output side r.
-
-    Returns:
-        uint8 (r, r, 3).
-    """
+    """Cuts the integer box out, then resizes it to uint8 (r, r, 3). Pixels outside the box are not used."""
     y, x, h, w = (int(v) for v in yxhw)
     crop = Image.fromarray(pixels[y : y + h, x : x + w])
     return np.asarray(crop.resize((resolution, resolution), Image.Resampling.BILINEAR))
 
 
 def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
-    """Resizes a fractional box. The filter uses pixels outside the box, as when the whole image is resized.
+    """Resizes a fractional box to uint8 (r, r, 3).
 
-    Args:
-        pixels: uint8 (h, w, 3).
-        yxhw: float box inside the image.
-        resolution: output side r.
-
-    Returns:
-        uint8 (r, r, 3).
+    The filter uses pixels outside the box, as when the whole image is resized.
     """
     height, width = pixels.shape[:2]
     y, x, h, w = (float(v) for v in yxhw)
@@ -141,22 +126,6 @@ def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarr
     corners = (max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height))
     resized = Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BILINEAR, box=corners)
     return np.asarray(resized)
-
-
-class _Jobs(Sampler):
-    """The jobs of the next iteration; read in the parent process."""
-
-    def __init__(self, loader: TorchLoader) -> None:
-        self._loader = loader
-        self.start, self.epoch, self.resolution = 0, 0, 0
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[_Job]:
-        loader, epoch, resolution = self._loader, self.epoch, self.resolution
-        for indices in batches(loader.config, loader.num_samples, epoch, self.start):
-            yield _Job(epoch, resolution, indices)
 
 
 class TorchLoader(BaseLoader):
@@ -174,12 +143,11 @@ class TorchLoader(BaseLoader):
     def __init__(self, config: LoaderConfig) -> None:
         source = open_stored(config.path)
         super().__init__(config, source.classes, len(source))
-        self._jobs = _Jobs(self)
-        workers = {
-            "multiprocessing_context": fork_server(),
-            "persistent_workers": True,
-            "prefetch_factor": _PREFETCH,
-        }
+        self._jobs: list[_Job] = []  # of the next iteration
+        options = {}
+        if config.num_workers:
+            context = fork_server()
+            options = {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": _PREFETCH}
         self._engine = DataLoader(
             _Batches(source, config),
             sampler=self._jobs,
@@ -188,11 +156,12 @@ class TorchLoader(BaseLoader):
             num_workers=config.num_workers,
             generator=torch.Generator(),  # unused, but without it DataLoader draws from torch's global generator
             pin_memory=torch.device(config.device).type == "cuda",
-            **(workers if config.num_workers else {}),
+            **options,
         )
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        self._jobs.start, self._jobs.epoch, self._jobs.resolution = start, epoch, resolution
+        wanted = batches(self.config, self.num_samples, epoch, start)
+        self._jobs[:] = [_Job(epoch, resolution, indices) for indices in wanted]
         for result in self._received():
             if result.error is not None:
                 raise result.error

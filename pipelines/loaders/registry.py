@@ -11,21 +11,13 @@ from pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
 class _Engine(NamedTuple):
-    """What an engine needs.
+    """What an engine needs."""
 
-    Attributes:
-        module: imported when the engine is opened, because FFCV takes 6 s and DALI 2 s to import.
-        loader: name of the class.
-        package: the package that must be installed, or None.
-        extra: the extra of roc-fixres that installs it.
-        kinds: kinds of paths that it reads: "folder", "beton", "parts", "shards".
-    """
-
-    module: str
-    loader: str
-    package: str | None
-    extra: str | None
-    kinds: tuple[str, ...]
+    module: str  # imported when the engine is opened, because FFCV takes 6 s and DALI 2 s to import
+    loader: str  # name of the class
+    package: str | None  # that must be installed
+    extra: str | None  # of roc-fixres, which installs it
+    kinds: tuple[str, ...]  # of paths that it reads: "folder", "beton", "parts", "shards"
 
 
 _ANY = ("folder", "beton", "shards")

@@ -30,21 +30,13 @@ _CHUNK = 16
 
 
 class _Work(NamedTuple):
-    """A batch that is being decoded.
+    """A batch that is being decoded."""
 
-    Attributes:
-        images: uint8 (B, r, r, 3), host memory.
-        indices: int64 (B,).
-        codes: int64 (B,), error codes.
-        counts: int64 (B, 3).
-        parts: the running calls that fill the arrays.
-    """
-
-    images: torch.Tensor
-    indices: np.ndarray
-    codes: np.ndarray
-    counts: np.ndarray
-    parts: list[Future]
+    images: torch.Tensor  # uint8 (B, r, r, 3), host memory
+    indices: np.ndarray  # int64 (B,)
+    codes: np.ndarray  # int64 (B,), error codes
+    counts: np.ndarray  # int64 (B, 3)
+    parts: list[Future]  # the running calls that fill the arrays
 
 
 class RocLoader(RocBase):

@@ -86,13 +86,9 @@ def fit_roc(
 
 
 def encode_level(image: Image.Image, shift: int, quality: int, subsampling: str) -> Level:
-    """Encodes one level.
+    """Encodes one level: an RGB image without metadata that was halved `shift` times.
 
-    Args:
-        image: RGB, without metadata.
-        shift: how many times the image was halved.
-        quality: libjpeg's scale, 1 to 100.
-        subsampling: of chroma, one of `SUBSAMPLINGS`.
+    `quality` is on libjpeg's scale, 1 to 100; `subsampling` is one of `SUBSAMPLINGS`.
     """
     # libjpeg writes an optimized scan in one call, and Pillow expects at most 1 byte a pixel: too little for noise.
     # 24 bytes are enough: no sample takes more than 8, and the last MCU may be filled up with 15 rows and columns.
@@ -109,12 +105,8 @@ def encode_level(image: Image.Image, shift: int, quality: int, subsampling: str)
 def index_jpeg(jpeg: bytes, shift: int = 0) -> Level:
     """Finds the segments of a baseline JPEG by its restart markers.
 
-    Args:
-        jpeg: a file whose restart interval divides its rows of MCUs.
-        shift: how many times the image was halved.
-
     Raises:
-        ValueError: the file has no such restart markers.
+        ValueError: the file has no restart markers, or their interval does not divide its rows of MCUs.
     """
     frame, interval, header_size = _read_headers(jpeg)
     height, width = int.from_bytes(jpeg[frame : frame + 2], "big"), int.from_bytes(jpeg[frame + 2 : frame + 4], "big")

@@ -46,11 +46,7 @@ class ReadAhead:
     """
 
     def __init__(self, data: np.ndarray) -> None:
-        """Compares the file with the available memory.
-
-        Args:
-            data: uint8, a memory map of the whole file.
-        """
+        """Compares the size of `data`, a memory map of the whole file, with the available memory."""
         self.active = data.size > _MAX_SHARE * psutil.virtual_memory().available
         self._start = data.ctypes.data
         self._madvise = ctypes.CDLL(None, use_errno=True).madvise

@@ -33,15 +33,7 @@ def atomic_file(target: Path, overwrite: bool = False) -> AbstractContextManager
 
 
 def atomic_folder(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:
-    """Gives an empty temporary folder to fill. It becomes `target` if the block succeeds.
-
-    Args:
-        target: the final name; its parent is created if necessary.
-        overwrite: replace an existing folder with all that it holds.
-
-    Raises:
-        InputError: `target` exists and `overwrite` is not set, it is a file, or another process is writing it.
-    """
+    """As `atomic_file`, errors included, for a folder, which is empty at first. `overwrite` replaces all its files."""
     return _written(target, overwrite, folder=True)
 
 
@@ -52,26 +44,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Unfinished(NamedTuple):
-    """The paths of data whose writing can be continued after a crash.
+    """The paths of data whose writing can be continued after a crash."""
 
-    Attributes:
-        data: the file or folder that gets the final name.
-        journal: where the writer notes what is safe on disk. `data` is kept after an error if this file exists.
-    """
-
-    data: Path
-    journal: Path
+    data: Path  # the file or folder that gets the final name
+    journal: Path  # where the writer notes what is safe on disk; `data` is kept after an error if this file exists
 
 
 @contextmanager
 def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> Iterator[Unfinished]:
-    """As `atomic_file` or `atomic_folder`, but unfinished data is kept as long as the writer has a journal beside it.
-
-    Args:
-        target: the final name; its parent is created if necessary.
-        overwrite: replace what exists.
-        folder: create a folder.
-    """
+    """As `atomic_file` or `atomic_folder`, but unfinished data is kept while the writer has a journal beside it."""
     journal = target.with_name(f".{target.name}.journal")
     with _written(target, overwrite, folder, journal) as data:
         yield Unfinished(data, journal)
@@ -105,11 +86,7 @@ def _written(target: Path, overwrite: bool, folder: bool, journal: Path | None =
 
 
 def check_target(target: Path, folder: bool = False) -> None:
-    """Checks before any work that `target` can be written.
-
-    Args:
-        target: the final name; it may exist.
-        folder: a folder is to be written.
+    """Checks before any work that `target`, a file or folder that may exist, can be written.
 
     Raises:
         InputError: `target` exists and is of the other kind, or one of its parents is a file.

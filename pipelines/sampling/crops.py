@@ -14,15 +14,10 @@ _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
 
 
 class Boxes(NamedTuple):
-    """Crop rectangles in pixels of the stored images.
+    """Crop rectangles in pixels of the stored images."""
 
-    Attributes:
-        yxhw: (N, 4): y, x, height, width; int64 for training crops, else float64.
-        flip: bool (N,), mirror the crop horizontally.
-    """
-
-    yxhw: np.ndarray
-    flip: np.ndarray
+    yxhw: np.ndarray  # (N, 4): y, x, height, width; int64 for training crops, else float64
+    flip: np.ndarray  # bool (N,), mirror the crop horizontally
 
 
 def crop_boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int) -> Boxes:

@@ -29,21 +29,13 @@ _ERRORS = (arrow.ArrowException, OSError, ValueError, OverflowError)
 
 
 class _Shard(NamedTuple):
-    """Contents of a shard's footer and label column.
-
-    Attributes:
-        path: the file.
-        column: leaf column with the encoded images.
-        ends: int64 (G,), rows up to the end of each row group.
-        labels: int64 (rows,).
-        names: class names in label order, empty if the file has none.
-    """
+    """Contents of a shard's footer and label column."""
 
     path: Path
-    column: str
-    ends: np.ndarray
-    labels: np.ndarray
-    names: tuple[str, ...]
+    column: str  # leaf column with the encoded images
+    ends: np.ndarray  # int64 (G,), rows up to the end of each row group
+    labels: np.ndarray  # int64 (rows,)
+    names: tuple[str, ...]  # class names in label order, empty if the file has none
 
 
 class ParquetSource:

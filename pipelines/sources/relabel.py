@@ -31,13 +31,8 @@ class RelabeledSource:
     def __init__(self, source: Source, classes: Sequence[str], path: Path | str, place: Path | str) -> None:
         """Maps the source's labels to the list.
 
-        If the source's classes are "0", "1", ..., its labels stay and get the list's names.
-
-        Args:
-            source: the source to relabel.
-            classes: distinct names.
-            path: of the source, for errors.
-            place: the file or source of the list, for errors.
+        If the source's classes are "0", "1", ..., its labels stay and get the list's names. Errors name the source's
+        `path` and the `place` of the list, a file or source.
         """
         self.source, self.path, self.classes = source, Path(path), tuple(classes)
         new = {name: number for number, name in enumerate(self.classes)}

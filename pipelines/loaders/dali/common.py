@@ -10,6 +10,7 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 
 from pipelines.images.codec import decode_rgb
+from pipelines.sampling.philox import random_words
 from pipelines.spec import BadSampleError, InputError, LoaderConfig, Source
 
 PREFETCH = 2  # batches in flight inside DALI
@@ -22,16 +23,15 @@ def build_pipeline(
     batch_size: int = 0,
     prefetch: int = PREFETCH,
 ) -> Pipeline:
-    """Builds a pipeline on the config's device.
+    """Builds a pipeline on the config's device, with `prefetch` batches inside DALI.
 
     The dynamic executor counts references to its buffers, so tensors that share them stay valid.
 
     Args:
-        config: device and number of threads.
+        config: device, number of threads and batch size.
         graph: creates the nodes of the outputs.
         seed: of DALI's random operators.
         batch_size: instead of the config's.
-        prefetch: batches inside DALI.
     """
     pipeline = Pipeline(
         batch_size=batch_size or config.batch_size,
@@ -129,19 +129,15 @@ def find_bad(source: Source, indices: Iterable[int], config: LoaderConfig, error
         InputError: all can be decoded; DALI failed for another reason.
     """
     indices = sorted({int(index) for index in indices})
-    found = {index: line for index in indices if (line := _pillow_error(source, index))}
+    found = {index: line for index in indices if (line := pillow_error(source, index))}
     found = found or {index: line for index in indices if (line := _dali_error(source, index, config))}
     if not found:
         raise InputError(f"{config.path}: DALI failed, but no image is bad: {error_reason(error)}") from error
     return found
 
 
-def is_good(source: Source, index: int) -> bool:
-    """Whether Pillow can decode the sample."""
-    return _pillow_error(source, index) is None
-
-
-def _pillow_error(source: Source, index: int) -> str | None:
+def pillow_error(source: Source, index: int) -> str | None:
+    """Why Pillow cannot decode the sample; None if it can."""
     try:
         decode_rgb(source.read(index), source.name(index), index)
     except BadSampleError as error:
@@ -168,6 +164,12 @@ def decoding_error(encoded: np.ndarray, config: LoaderConfig) -> str | None:
     except RuntimeError as error:
         return error_reason(error)
     return None
+
+
+def random_seed(config: LoaderConfig, stream: int, epoch: int) -> int:
+    """A seed of DALI's operators, below 2**31, for this rank and epoch."""
+    words = random_words(config.seed, stream, epoch, np.array([config.rank]), 1)
+    return int(words[0, 0]) & 0x7FFFFFFF
 
 
 def raise_bad(found: dict[int, str]) -> None:

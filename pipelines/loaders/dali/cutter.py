@@ -19,31 +19,22 @@ _ALIGNMENT = 4096  # bytes; rows of nearly the same width share buffers
 
 
 class Cuts(NamedTuple):
-    """The cuts of a batch.
-
-    Attributes:
-        encoded: uint8 (B, m), a JPEG file in each row, padded with zeros; or, if that would be mostly zeros, a list of
-            B uint8 arrays. Rows of samples whose code is not OK are undefined.
-        used: int64 (B, 4), the pixels of each cut that may be used: y, x, h, w.
-        boxes: float64 (B, 4), the box in pixels of the cut: y, x, h, w.
-        codes: int64 (B,), error codes.
-        counts: int64 (B, 3), as `cut_batch.plan_cuts` fills it.
-    """
+    """The cuts of a batch. Rows of samples whose code is not OK are undefined."""
 
     encoded: np.ndarray | list[np.ndarray]
-    used: np.ndarray
-    boxes: np.ndarray
-    codes: np.ndarray
-    counts: np.ndarray
+    """uint8 (B, m), a JPEG file in each row, padded with zeros; or, if that would be mostly zeros, a list of B uint8
+    arrays."""
+    used: np.ndarray  # int64 (B, 4), the pixels of each cut that may be used: y, x, h, w
+    boxes: np.ndarray  # float64 (B, 4), the box in pixels of the cut: y, x, h, w
+    codes: np.ndarray  # int64 (B,), error codes
+    counts: np.ndarray  # int64 (B, 3), as `cut_batch.plan_cuts` fills it
 
 
 class Cutter:
     """Cuts crops of one file. A buffer is reused once its `Cuts` are freed.
 
     Args:
-        data: uint8, the whole file.
-        inside: see `cut_batch.plan_cuts`.
-        min_zoom: see `layout.choose_level`.
+        data, inside, min_zoom: as in `cut_batch.plan_cuts`.
         pool: threads that share the work, or None for the calling thread.
     """
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,36 +20,28 @@ from pipelines.sampling.order import batches
 from pipelines.spec import BadSampleError, Batch
 
 
-class Fed(NamedTuple):
-    """DALI's inputs for one batch.
-
-    Attributes:
-        encoded: uint8 (B, m) or a list of B uint8 arrays; must not change until the batch has come out.
-        numbers: small arrays of B rows each.
-    """
+@dataclass
+class Fed:
+    """DALI's inputs for one batch."""
 
     encoded: np.ndarray | list[np.ndarray]
+    """uint8 (B, m) or a list of B uint8 arrays; must not change until the batch has come out."""
     numbers: tuple[np.ndarray, ...]
+    """Small arrays of B rows each."""
 
 
 @dataclass
-class Job:
-    """A batch before decoding. All jobs inside DALI have the same epoch and resolution.
-
-    Attributes:
-        indices: int64 (B,), the samples that are delivered, replacements included.
-        wanted: int64 (B,), the samples of the order.
-        epoch, resolution: of the iteration that it belongs to.
-        feed: DALI's inputs.
-        bad_samples: one line for each sample that was replaced.
-    """
+class Job(Fed):
+    """A batch before decoding. All jobs inside DALI have the same epoch and resolution."""
 
     indices: np.ndarray
+    """int64 (B,), the samples that are delivered, replacements included."""
     wanted: np.ndarray
+    """int64 (B,), the samples of the order."""
     epoch: int
     resolution: int
-    feed: Fed
     bad_samples: list[str]
+    """One line for each sample that was replaced."""
 
 
 class Feed:
@@ -67,7 +59,7 @@ class Feed:
         self._waiting: tuple[deque, deque] = deque(), deque()
 
     def start(self, jobs: Iterator[Any]) -> None:
-        """Starts a new iteration over `jobs`, which have an attribute `feed`."""
+        """Starts a new iteration over `jobs`."""
         self.error = None
         self.resume(jobs)
 
@@ -89,7 +81,7 @@ class Feed:
         if not self._waiting[which]:
             job = self._take()
             for waiting in self._waiting:
-                waiting.append(job.feed)
+                waiting.append(job)
         return self._waiting[which].popleft()
 
     def _take(self) -> Any:
@@ -107,12 +99,8 @@ class Feed:
 def external_sources(feed: Feed, dtypes: Sequence[Any], ndims: Sequence[int] = ()) -> list[Any]:
     """Graph nodes of the encoded images and of the small arrays.
 
-    The images are not copied, because that would take longer than cutting them. Small arrays are faster to copy.
-
-    Args:
-        feed: supplies the inputs.
-        dtypes: DALI types of the small arrays.
-        ndims: dimensions of one sample of each small array; 1 by default.
+    The images are not copied, because that would take longer than cutting them. Small arrays are faster to copy. They
+    have the DALI types `dtypes`, and `ndims` dimensions for each sample, by default 1.
     """
     options = {"batch": True, "no_copy": True}
     images = fn.external_source(source=feed.encoded, num_outputs=1, dtype=[types.UINT8], ndim=[1], **options)

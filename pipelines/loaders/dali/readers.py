@@ -14,7 +14,7 @@ from pipelines.formats.webdataset_reader import TarSource
 from pipelines.loaders.base import MAX_BAD_IN_A_ROW
 from pipelines.loaders.dali import common as dali
 from pipelines.sampling.order import batches, epoch_order, num_batches
-from pipelines.sampling.philox import STREAM_DALI_READER, random_words
+from pipelines.sampling.philox import STREAM_DALI_READER
 from pipelines.sources.folder import FolderSource
 from pipelines.spec import InputError, LoaderConfig
 
@@ -22,17 +22,11 @@ _SHUFFLE_BUFFER = 4096  # samples; DALI's default is 1024. At 110 KB each 450 MB
 
 
 class Reading(ABC):
-    """The rest of an epoch on one rank.
+    """The rest of an epoch on one rank."""
 
-    Attributes:
-        num_runs: runs of the pipeline.
-        num_skipped: number of first runs whose batches were delivered before and are skipped.
-        num_empty: empty batches at the end, if this rank gets no sample of a short last step.
-    """
-
-    num_runs: int
-    num_skipped: int = 0
-    num_empty: int = 0
+    num_runs: int  # runs of the pipeline
+    num_skipped: int = 0  # first runs whose batches were delivered before and are skipped
+    num_empty: int = 0  # empty batches at the end, if this rank gets no sample of a short last step
 
     @abstractmethod
     def nodes(self) -> tuple[Any, Any]:
@@ -95,7 +89,7 @@ class ShardReading(Reading):
         self._folder = tempfile.TemporaryDirectory(prefix="replacements-") if replacements else None
         if self._folder:
             self._indexes = [_redirect(path, source, replacements, Path(self._folder.name)) for path in self._indexes]
-        self._seed = _seed(config, epoch)
+        self._seed = dali.random_seed(config, STREAM_DALI_READER, epoch)
 
     def nodes(self) -> tuple[Any, Any]:
         return fn.readers.webdataset(
@@ -141,11 +135,6 @@ def neighbors(source: FolderSource | TarSource, index: int) -> list[int]:
 
 def _shard_of(source: TarSource, index: int) -> str:
     return source.name(index).rpartition(": ")[0]
-
-
-def _seed(config: LoaderConfig, epoch: int) -> int:
-    words = random_words(config.seed, STREAM_DALI_READER, epoch, np.array([config.rank]), 1)
-    return int(words[0, 0]) & 0x7FFFFFFF
 
 
 def _checked_index(shard: Path) -> str:

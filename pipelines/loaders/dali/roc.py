@@ -16,7 +16,7 @@ from nvidia.dali import fn, types
 from pipelines.loaders.base import retry_next
 from pipelines.loaders.dali import common as dali
 from pipelines.loaders.dali.cutter import Cuts, Cutter
-from pipelines.loaders.dali.feed import Fed, FedLoader, Feed, Job, external_sources
+from pipelines.loaders.dali.feed import FedLoader, Feed, Job, external_sources
 from pipelines.loaders.roc_base import RocBase
 from pipelines.roc.decoder.crops import decode_samples
 from pipelines.roc.layout import NUM_COUNTS, OK
@@ -25,9 +25,10 @@ from pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 @dataclass
 class _Job(Job):
-    """Adds the cuts, with their encoded images and their costs."""
+    """Adds the costs."""
 
-    cuts: Cuts
+    counts: np.ndarray
+    """int64 (B, 3), as `cut_batch.plan_cuts` fills it."""
 
 
 class RocDALILoader(FedLoader, RocBase):
@@ -71,8 +72,8 @@ class RocDALILoader(FedLoader, RocBase):
             yxhw, flips = self._boxes(indices, epoch, resolution)
             cuts = self._cutter.cut(self._table[indices], yxhw, resolution)
             assert (cuts.codes == OK).all(), "a sample that was cut once can be cut again"
-        feed = Fed(cuts.encoded, graph_numbers(cuts, flips, resolution, self._inside))
-        return _Job(indices, wanted, epoch, resolution, feed, bad_samples, cuts)
+        numbers = graph_numbers(cuts, flips, resolution, self._inside)
+        return _Job(cuts.encoded, numbers, indices, wanted, epoch, resolution, bad_samples, cuts.counts)
 
     def _replacement(self, wanted: int, epoch: int, resolution: int, bad_samples: list[str]) -> int:
         """Stops at a bad sample, or returns the index of the next good one, depending on `on_bad`."""
@@ -88,7 +89,7 @@ class RocDALILoader(FedLoader, RocBase):
         return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
 
     def _costs(self, job: _Job, outputs: tuple) -> tuple[int, int]:  # noqa: ARG002
-        return self._note(job.indices, job.cuts.counts)
+        return self._note(job.indices, job.counts)
 
     def _find_bad(self, failed: list[_Job], error: RuntimeError) -> dict[int, str]:
         """DALI does not name the sample. So our decoder is tried, then DALI with one image at a time."""
@@ -110,7 +111,7 @@ class RocDALILoader(FedLoader, RocBase):
 
     def _not_decoded_by_dali(self, job: _Job) -> dict[int, str]:
         remedy = "our decoder can; choose --engine roc, or convert the data again"
-        reasons = [dali.decoding_error(encoded, self.config) for encoded in job.cuts.encoded]
+        reasons = [dali.decoding_error(encoded, self.config) for encoded in job.encoded]
         return {
             int(index): f"{self._reader.name(int(index))}: DALI cannot decode it ({reason}), {remedy}"
             for index, reason in zip(job.indices, reasons, strict=True)

@@ -7,7 +7,6 @@ entropy-decoded), resizes and flips, on the CPU or the GPU.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from nvidia.dali import fn, types
@@ -15,19 +14,12 @@ from nvidia.dali import fn, types
 from pipelines.images.codec import image_size
 from pipelines.loaders.base import retry_next
 from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali.feed import Fed, FedLoader, Job, external_sources
+from pipelines.loaders.dali.feed import FedLoader, Job, external_sources
 from pipelines.sampling.crops import crop_boxes
 from pipelines.sources import open_stored
 from pipelines.spec import LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 2
-
-
-@dataclass
-class _Job(Job):
-    """Adds the encoded bytes."""
-
-    num_bytes: int
 
 
 class DALISliceLoader(FedLoader):
@@ -55,10 +47,10 @@ class DALISliceLoader(FedLoader):
             )
         return fn.flip(images, horizontal=flip), pixels.shape()
 
-    def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[_Job]:
+    def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[Job]:
         return (self._job(indices, epoch, resolution) for indices in wanted)
 
-    def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> _Job:
+    def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> Job:
         bad_samples: list[str] = []
         config = self.config
         read = [retry_next(self._read, int(i), self.num_samples, config.on_bad, bad_samples) for i in wanted]
@@ -73,8 +65,8 @@ class DALISliceLoader(FedLoader):
             corners = first.astype(np.float32), (first + second).astype(np.float32)
         sizes = np.full((len(read), 2), resolution, np.float32)
         encoded = [np.frombuffer(data, np.uint8) for _, data, _ in read]
-        feed = Fed(encoded, (*corners, sizes, chosen.flip.astype(np.int32)))
-        return _Job(indices, wanted, epoch, resolution, feed, bad_samples, sum(map(len, encoded)))
+        numbers = (*corners, sizes, chosen.flip.astype(np.int32))
+        return Job(encoded, numbers, indices, wanted, epoch, resolution, bad_samples)
 
     def _read(self, index: int) -> tuple[int, bytes, tuple[int, int]]:
         """Index, encoded image, (height, width)."""
@@ -84,11 +76,11 @@ class DALISliceLoader(FedLoader):
             return index, data, (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
         return index, data, image_size(data, self._source.name(index), index)
 
-    def _costs(self, job: _Job, outputs: tuple) -> tuple[int, int]:
+    def _costs(self, job: Job, outputs: tuple) -> tuple[int, int]:
         _, shapes = outputs
-        return job.num_bytes, int(dali.to_numpy(shapes)[:, :2].prod(axis=1).sum())
+        return sum(map(len, job.encoded)), int(dali.to_numpy(shapes)[:, :2].prod(axis=1).sum())
 
-    def _find_bad(self, failed: list[_Job], error: RuntimeError) -> dict[int, str]:
+    def _find_bad(self, failed: list[Job], error: RuntimeError) -> dict[int, str]:
         return dali.find_bad(self._source, (i for job in failed for i in job.indices), self.config, error)
 
     def _bad_key(self, index: int, epoch: int, resolution: int) -> tuple[int, int, int]:  # noqa: ARG002

@@ -24,7 +24,7 @@ from pipelines.loaders.dali import common as dali
 from pipelines.loaders.dali.readers import Reading, neighbors, plan
 from pipelines.loaders.delivery import Delivery, to_device
 from pipelines.sampling.crops import resized_short_side
-from pipelines.sampling.philox import STREAM_DALI_PIPELINE, random_words
+from pipelines.sampling.philox import STREAM_DALI_PIPELINE
 from pipelines.sources import open_stored
 from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
 
@@ -122,8 +122,8 @@ class DALILoader(BaseLoader):
         same_again = start == 0 and not self.config.shuffle
         kept, self._kept = self._kept, None
         if not (kept and same_again):
-            seed = random_words(self.config.seed, STREAM_DALI_PIPELINE, epoch, np.array([self.config.rank]), 1)
-            kept = dali.build_pipeline(self.config, lambda: self._graph(reading), int(seed[0, 0]) & 0x7FFFFFFF)
+            seed = dali.random_seed(self.config, STREAM_DALI_PIPELINE, epoch)
+            kept = dali.build_pipeline(self.config, lambda: self._graph(reading), seed)
         self._runs_left = reading.num_runs
         yield from dali.run_to_end(kept)
         self._kept = kept if same_again else None
@@ -149,7 +149,8 @@ class DALILoader(BaseLoader):
 
     def _replacement(self, index: int, found: dict[int, str]) -> int:
         for candidate in neighbors(self._source, index):
-            if candidate not in found and candidate not in self._replacements and dali.is_good(self._source, candidate):
+            known_bad = candidate in found or candidate in self._replacements
+            if not known_bad and dali.pillow_error(self._source, candidate) is None:
                 return candidate
         raise BadSampleError(f"{found[index]}; no sample near it can replace it", index)
 

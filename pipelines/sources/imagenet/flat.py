@@ -17,11 +17,9 @@ class FlatSource(FilesSource):
     """The unpacked val images of ILSVRC2012 as a `pipelines.spec.Source`, ordered by class, then name."""
 
     def __init__(self, path: str | Path, val_labels: str | Path | None = None) -> None:
-        """Lists the images.
+        """Lists the images of a folder. Labels are read from `val_labels` (see `val_labels.read_labels`).
 
-        Args:
-            path: the folder.
-            val_labels: a file with the labels (see `val_labels.read_labels`) instead of the devkit next to the folder.
+        If that is None, they are those of the devkit next to the folder.
         """
         path = Path(path)
         if not path.is_dir():

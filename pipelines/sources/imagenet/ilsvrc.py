@@ -6,7 +6,6 @@ offset in the outer file. `ILSVRC2012_img_val.tar` is flat; its labels are in th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,28 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.formats.tar_index import Member, Span, is_litter, is_plain, walk
+from pipelines.formats.tar_index import Member, Span, is_litter, is_plain, read_member, walk
 from pipelines.sources.imagenet.devkit import devkit_labels
 from pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
-from pipelines.spec import BadSampleError, InputError
+from pipelines.spec import InputError
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
 
 class _Image(NamedTuple):
-    """An image in the archive. Sorting gives ImageFolder's order: by class, then by name.
-
-    Attributes:
-        synset: its class.
-        name: name within its class.
-        offset: position of its bytes in the file.
-        size: in bytes.
-    """
+    """An image in the archive. Sorting gives ImageFolder's order: by class, then by name."""
 
     synset: str
     name: str
-    offset: int
-    size: int
+    offset: int  # position of its bytes in the file
+    size: int  # in bytes
 
 
 class IlsvrcSource:
@@ -81,15 +73,7 @@ class IlsvrcSource:
 
     def read(self, index: int) -> bytes:
         """The image's bytes."""
-        offset, size = self._spans[index].tolist()
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                data = os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            raise BadSampleError(f"{self.name(index)}: cannot be read ({error.strerror})", int(index)) from None
-        if len(data) < size:
-            raise BadSampleError(f"{self.name(index)}: the archive has become shorter", int(index))
-        return data
+        return read_member(self.path, *self._spans[index].tolist(), self.name(index), int(index))
 
     def name(self, index: int) -> str:
         """The archive's path, the class and the image's name."""

@@ -21,12 +21,9 @@ class KaggleSource(FilesSource):
     """One split of Kaggle's layout as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name."""
 
     def __init__(self, path: str | Path, split: str | None = None, val_labels: str | Path | None = None) -> None:
-        """Lists the images.
+        """Lists the images of `split`, "train" or "val", in the folder that holds ILSVRC/ and the tables.
 
-        Args:
-            path: the folder that holds ILSVRC/ and the tables.
-            split: "train" or "val".
-            val_labels: a file with the labels of the val images instead of LOC_val_solution.csv.
+        `val_labels` is a file with the labels of the val images instead of LOC_val_solution.csv.
         """
         self.root = kaggle_root(Path(path))
         if self.root is None:

@@ -191,7 +191,7 @@ def test_a_shard_that_shrinks_or_disappears_is_a_bad_sample(shards: Path) -> Non
     source = TarSource(shards)
     shard = shards / "shard-000000.tar"
     shard.write_bytes(shard.read_bytes()[:600])
-    with pytest.raises(BadSampleError, match=r"shard-000000\.tar: 000000007: the shard has become shorter"):
+    with pytest.raises(BadSampleError, match=r"shard-000000\.tar: 000000007: the archive has become shorter"):
         source.read(7)
     shard.unlink()
     with pytest.raises(BadSampleError, match="cannot be read"):
