@@ -1,14 +1,17 @@
-"""Command-line options that several benchmarks share."""
+"""Command lines of the benchmarks: options that several of them share, and how a package is run."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.cli import output_file
-from pipelines.spec import InputError, check_resolution
+from pipelines.runtime.exit_codes import run
+from pipelines.spec import check_resolution
 
 
 def sides(text: str) -> list[int]:
@@ -76,15 +79,7 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
-def seeds_of(text: str) -> list[int]:
-    """A type for `--seeds`: integers, each counts once."""
-    try:
-        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} must be numbers with commas, such as 1,2,3") from None
-
-
-def refuse_seed(words: list[str]) -> None:
-    """Raises InputError if `--seed` is among the options of a benchmark that takes `--seeds`."""
-    if any(word.split("=")[0] == "--seed" for word in words):
-        raise InputError("--seed has no effect here; use --seeds 1,2,3")
+def run_package(package: str) -> None:
+    """Runs `main` of the package's module `run`, as `python -m` does; messages begin with the package's name."""
+    sys.argv[0] = package
+    run(lambda: importlib.import_module(f"{package}.run").main())  # imported after OpenMP is configured

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from fixres.config.parsing import as_plain
+from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.experiment.report import read_report
 from pipelines.runtime.atomic_files import write_json
+from pipelines.runtime.cli import Parser
+from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from pipelines.spec import InputError
 
 _LOCAL = ("--run_dir", "--data.work_dir", "--json", "--note")  # not useful on another machine
@@ -34,6 +37,9 @@ class Trainings(ABC):
     Attributes:
         finished: what the record keeps of each finished training, by its index in `planned`.
     """
+
+    write_page: Callable[[dict[str, Any], Path], None]
+    """Writes a record as HTML; a static method of each subclass."""
 
     def __init__(self, name: str, folder: Path, planned: Sequence[tuple[str, Recipe]]) -> None:
         self.planned = list(planned)
@@ -61,10 +67,6 @@ class Trainings(ABC):
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """The record of the finished trainings."""
-
-    @abstractmethod
-    def write_page(self, record: dict[str, Any], target: Path) -> None:
-        """Writes the record as HTML."""
 
     def write(self) -> dict[str, Any]:
         """Writes record and page atomically; returns the record."""
@@ -104,8 +106,28 @@ class Trainings(ABC):
                 )
                 bar.update()
 
-    def kept(self) -> str:
-        """What an interrupted command says about its results."""
+    def run(self, target: Path | None, text: Callable[[dict[str, Any]], str]) -> None:
+        """The benchmark: trains what is missing, writes record and page, prints the tables.
+
+        Args:
+            target: a second file for the record.
+            text: gives the tables of a record.
+        """
+        from fixres.fault_tolerance.manager import Preempted
+
+        try:
+            self.train_missing()
+            record = self.write()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; {self._kept()}; the same command resumes") from None
+        except Preempted as stop:
+            leave(f"ended by {stop}; {self._kept()}; the same command with --resume auto resumes", EXIT_PREEMPTED)
+        if target:
+            write_json(target, record)
+        print(text(record))
+        print(f"page: {self.page_file}")
+
+    def _kept(self) -> str:
         where = f", {self.page_file}" if self.finished else ""
         return f"{len(self.finished)} of {len(self.planned)} trainings are finished{where}"
 
@@ -166,3 +188,20 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
         if name not in _LOCAL:
             kept += [name, value]
     return " ".join(kept)
+
+
+def parse_trainings(parser: Parser, arguments: Sequence[str], default_recipe: str) -> tuple[argparse.Namespace, Recipe]:
+    """The parser's own options with `--seeds`, and a recipe from all other options."""
+    parser.add_argument("--seeds", type=seeds_of, default="1,2,3", help="one training for each (%(default)s)")
+    options, rest = parser.parse_known_args(list(arguments))
+    if any(word.split("=")[0] == "--seed" for word in rest):
+        raise InputError("--seed has no effect here; use --seeds 1,2,3")
+    return options, parse_recipe(rest, default=default_recipe)
+
+
+def seeds_of(text: str) -> list[int]:
+    """A type for `--seeds`: integers, each counts once."""
+    try:
+        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} must be numbers with commas, such as 1,2,3") from None

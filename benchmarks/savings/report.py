@@ -68,7 +68,10 @@ def text(record: dict[str, Any]) -> str:
     """For the terminal."""
     num = len(record["runs"])
     title = f"{num} seed{'s' if num > 1 else ''}; means ± standard deviations; differences and ratios seed by seed"
-    return "\n".join([title, *aligned(rows(record)), *verdicts(record)])
+    found = [title, *aligned(rows(record)), *verdicts(record)]
+    if projection := record["projection"]:
+        found += ["", *projection["conditions"], *projection["verdicts"]]
+    return "\n".join(found)
 
 
 def page(record: dict[str, Any], target: Path) -> None:

@@ -18,19 +18,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.options import add_options, refuse_seed, seeds_of
+from benchmarks.harness.options import add_options
 from benchmarks.harness.records import VERSION
-from benchmarks.harness.resume import Trainings, as_json, command_line, finished_report
+from benchmarks.harness.resume import Trainings, as_json, command_line, finished_report, parse_trainings
 from benchmarks.projection.scenario import Scenario, project, step_speeds
 from benchmarks.savings.comparison import REFERENCES
 from benchmarks.savings.report import page, text
 from benchmarks.training.run_record import record_of
-from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.training.schedule import resolution_at
-from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from pipelines.spec import InputError
 
 _MORE_FIELDS = ("evaluate_seconds", "paused_seconds")  # besides those of `record_of`
@@ -42,13 +39,16 @@ class Savings(Trainings):
     Args:
         recipe: of the variants; its seed is not used.
         seeds: one training each.
+        scenario: what to project; None for nothing.
         options: name, note, target and command of the record.
     """
 
-    def __init__(self, recipe: Recipe, seeds: Sequence[int], **options: Any) -> None:
+    write_page = staticmethod(page)
+
+    def __init__(self, recipe: Recipe, seeds: Sequence[int], scenario: Scenario | None, **options: Any) -> None:
         _check_variants(recipe)
         super().__init__("savings", recipe.folder, [(f"seed {seed}", _recipe_of(recipe, seed)) for seed in seeds])
-        self._options, self._earlier = options, self.earlier().get("projection")
+        self._options, self._scenario, self._earlier = options, scenario, self.earlier().get("projection")
         self.projection: dict[str, Any] | None = None
 
     def found(self, k: int) -> dict[str, Any] | None:
@@ -71,11 +71,10 @@ class Savings(Trainings):
             "runs": [run_of(report) for report in reports],
         }
 
-    def write_page(self, record: dict[str, Any], target: Path) -> None:
-        page(record, target)
-
-    def project(self, scenario: Scenario | None) -> None:
-        """Adds the projection to the record; that of an earlier call if it was of the same scenario."""
+    def train_missing(self) -> None:
+        """Trains, then adds the projection; that of an earlier call if it was of the same scenario."""
+        super().train_missing()
+        scenario = self._scenario
         if scenario and self._earlier and self._earlier["scenario"] == as_json(asdict(scenario)):
             self.projection = self._earlier
         elif scenario:
@@ -109,48 +108,22 @@ def _check_variants(recipe: Recipe) -> None:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe from all other options."""
     parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--seeds", type=seeds_of, default="1,2,3", help="all variants are trained with each (%(default)s)"
-    )
     parser.add_argument("--target", type=float, help="accuracy, as a fraction, to which times are measured (what large "
                         "reaches in its worst seed, in whole percentage points)")  # fmt: skip
     parser.add_argument("--project", default="resnet50", help="network to project ImageNet for, or none (%(default)s)")
     parser.add_argument("--gpus", type=int, default=8, help="devices of that projection (%(default)s)")
     add_options(parser, note="", json=None)
-    options, rest = parser.parse_known_args(list(arguments))
-    refuse_seed(rest)
+    options, recipe = parse_trainings(parser, arguments, "savings_scenes")
     if options.target is not None and not 0 < options.target <= 1:
         raise InputError(f"--target {options.target:g} must be a fraction in (0, 1], such as 0.75")
-    return options, parse_recipe(rest, default="savings_scenes")
+    return options, recipe
 
 
 def main() -> None:
-    """Trains the missing seeds, writes record and page, prints the table."""
-    from fixres.fault_tolerance.manager import Preempted
-
+    """Trains the missing seeds, writes record and page, prints the table and the projection."""
     options, recipe = parse(sys.argv[1:])
-    savings = Savings(
-        recipe,
-        options.seeds,
-        name=options.json.stem if options.json else "savings",
-        note=options.note,
-        target=options.target,
-        command=command_line("benchmarks.savings", sys.argv[1:]),
-    )
-    scenario = None
-    if options.project != "none":
-        scenario = Scenario(options.project, gpus=options.gpus, cores=12 * options.gpus)
-    try:
-        savings.train_missing()
-        savings.project(scenario)
-        record = savings.write()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {savings.kept()}; the same command resumes") from None
-    except Preempted as stop:
-        leave(f"ended by {stop}; {savings.kept()}; the same command with --resume auto resumes", EXIT_PREEMPTED)
-    if options.json:
-        write_json(options.json, record)
-    print(text(record))
-    if record["projection"]:
-        print("", *record["projection"]["conditions"], *record["projection"]["verdicts"], sep="\n")
-    print(f"page: {savings.page_file}")
+    wanted = options.project != "none"
+    scenario = Scenario(options.project, gpus=options.gpus, cores=12 * options.gpus) if wanted else None
+    name, command = options.json.stem if options.json else "savings", command_line("benchmarks.savings", sys.argv[1:])
+    described = {"name": name, "note": options.note, "target": options.target, "command": command}
+    Savings(recipe, options.seeds, scenario, **described).run(options.json, text)

@@ -1,15 +1,6 @@
 """`python -m benchmarks.scaling`."""
 
-import sys
-
-from pipelines.runtime.openmp import configure_openmp
+from benchmarks.harness.options import run_package
 
 if __name__ == "__main__":
-    configure_openmp()  # before torch is imported
-
-from benchmarks.scaling.run import main
-from pipelines.runtime.exit_codes import run
-
-if __name__ == "__main__":
-    sys.argv[0] = "benchmarks.scaling"  # the name in messages and records, instead of __main__.py
-    run(main)
+    run_package("benchmarks.scaling")

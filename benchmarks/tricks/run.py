@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.options import add_options, refuse_seed, seeds_of
+from benchmarks.harness.options import add_options
 from benchmarks.harness.records import record
-from benchmarks.harness.resume import Trainings, command_line, finished_report
+from benchmarks.harness.resume import Trainings, command_line, finished_report, parse_trainings
 from benchmarks.training.isolated_run import PROCESS, train_apart
 from benchmarks.tricks.report import page, text
 from benchmarks.tricks.variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
-from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import Recipe
-from pipelines.runtime.atomic_files import write_json
 from pipelines.runtime.cli import Parser
 from pipelines.spec import InputError
 
@@ -43,6 +41,8 @@ class Ablation(Trainings):
         tricks: which the variants are made of, for the record.
         options: settings, note and command of the record.
     """
+
+    write_page = staticmethod(page)
 
     def __init__(
         self, recipe: Recipe, trained: Sequence[Variant], seeds: Sequence[int], tricks: Sequence[Trick], **options: Any
@@ -89,9 +89,6 @@ class Ablation(Trainings):
             trainings=[self.finished[k] for k in sorted(self.finished)],
         )
 
-    def write_page(self, record: dict[str, Any], target: Path) -> None:
-        page(record, target)
-
 
 def training_of(variant: Variant, report: dict[str, Any], process: dict[str, Any]) -> dict[str, Any]:
     """What the record keeps of one report.json and process.json: seconds, bytes, fractions."""
@@ -120,20 +117,16 @@ def _recipe_of(variant: Variant, seed: int, folder: Path) -> Recipe:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     """The benchmark's own options, and the recipe from all other options."""
     parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--seeds", type=seeds_of, default="1,2,3", help="all variants are trained with each (%(default)s)"
-    )
     parser.add_argument("--variants", default="all", help="all, stack, leave-one-out, or names with commas: baseline, "
                         "a trick's for the stack up to it, without-TRICK for all but it (%(default)s)")  # fmt: skip
     parser.add_argument("--teacher", type=Path, help="weights of a trained network: adds distillation to all tricks")
     add_options(parser, note="", json=None)
-    options, rest = parser.parse_known_args(list(arguments))
-    refuse_seed(rest)
+    options, recipe = parse_trainings(parser, arguments, "tricks/ablation")
     if options.teacher is not None and not options.teacher.is_file():
         raise InputError(
             f"--teacher {options.teacher}: no such file; use a checkpoint, such as runs/NAME/VARIANT/finetuned.pt"
         )
-    return options, parse_recipe(rest, default="tricks/ablation")
+    return options, recipe
 
 
 def main() -> None:
@@ -143,15 +136,6 @@ def main() -> None:
     trained = chosen(variants(recipe, TRICKS, on_top), options.variants)
     teacher = options.teacher and options.teacher.name
     settings = {"seeds": options.seeds, "variants": options.variants, "teacher": teacher, "json": options.json}
-    record_options = {"settings": settings, "note": options.note}
-    record_options["command"] = command_line("benchmarks.tricks", sys.argv[1:])
-    ablation = Ablation(recipe, trained, options.seeds, [*TRICKS, *on_top], **record_options)
-    try:
-        ablation.train_missing()
-        content = ablation.write()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {ablation.kept()}; the same command resumes") from None
-    if options.json:
-        write_json(options.json, content)
-    print(text(content))
-    print(f"page: {ablation.page_file}")
+    described = {"settings": settings, "note": options.note}
+    described["command"] = command_line("benchmarks.tricks", sys.argv[1:])
+    Ablation(recipe, trained, options.seeds, [*TRICKS, *on_top], **described).run(options.json, text)

@@ -63,7 +63,8 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> _FakeExperiment:
     monkeypatch.setattr("fixres.experiment.experiment.run_experiment", fake)
     monkeypatch.setattr("pipelines.datasets.prepared.PreparedData", _NoData)
     # The real page takes a second.
-    monkeypatch.setattr(savings, "page", lambda record, target: target.write_text(f"page of {len(record['runs'])}"))
+    write = staticmethod(lambda record, target: target.write_text(f"page of {len(record['runs'])}"))
+    monkeypatch.setattr(savings.Savings, "write_page", write)
     return fake
 
 
@@ -226,7 +227,7 @@ def test_a_preempted_run_ends_with_its_exit_code_and_is_resumed(
 ) -> None:
     experiment.interrupt, experiment.end = 2, Preempted("SIGUSR1")
     left: list[tuple[str, int]] = []
-    monkeypatch.setattr(savings, "leave", lambda *end: left.append(end) or sys.exit(end[1]))
+    monkeypatch.setattr("benchmarks.harness.resume.leave", lambda *end: left.append(end) or sys.exit(end[1]))
     with pytest.raises(SystemExit):
         _call(monkeypatch, tmp_path, "--seeds", "1,2")
     assert left[0][1] == EXIT_PREEMPTED

@@ -56,7 +56,8 @@ def training(monkeypatch: pytest.MonkeyPatch) -> _FakeTraining:
     fake = _FakeTraining()
     monkeypatch.setattr(tricks, "train_apart", fake)
     monkeypatch.setattr("pipelines.datasets.prepared.PreparedData", _NoData)
-    monkeypatch.setattr(tricks, "page", lambda record, target: target.write_text(str(len(record["trainings"]))))
+    write = staticmethod(lambda record, target: target.write_text(str(len(record["trainings"]))))
+    monkeypatch.setattr(tricks.Ablation, "write_page", write)
     return fake
 
 
