@@ -362,6 +362,7 @@ def test_signals_leave_no_target_and_no_workers(format: str, how: signal.Signals
     target, partial = tmp_path / "out" / "x", tmp_path / "out" / ".x.partial"
     child = Child(tmp_path / "errors", lambda: None, source=tmp_path / "in", dest=target, format=format)
     wait_until(lambda: partial.exists() and len(psutil.Process(child.pid).children()) == 2)
+    time.sleep(0.3)  # Python ignores a KeyboardInterrupt in the hooks that it runs after a fork
     workers = psutil.Process(child.pid).children()
     # Ctrl-C goes to the whole process group, the other signals to one process.
     os.killpg(child.pid, how) if how == signal.SIGINT else os.kill(child.pid, how)
