@@ -49,16 +49,16 @@ def is_main() -> bool:
 def joined(device: str) -> Iterator[str]:
     """Joins the process group, if the environment names one; yields the device of this process.
 
-    The environment is torchrun's, or that of a SLURM job step with several tasks.
+    The environment is torchrun's, or that of a SLURM job step with several tasks. Ends this process with
+    `EXIT_LOST_PEER` if it waits for another process that has ended.
 
     Args:
         device: "auto", "cpu" or "cuda"; "cuda:n" only for a single process.
 
     Raises:
         InputError: more processes than GPUs, a device that all would share, or processes that do not start.
-
-    Ends this process with `EXIT_LOST_PEER` if it waits for another process that has ended.
     """
+    global _control
     _from_slurm(os.environ)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
@@ -73,7 +73,9 @@ def joined(device: str) -> Iterator[str]:
         line = " ".join(str(error).split())[:200]
         leave(f"another process of the run has ended ({line}); if it is not restarted, see its log", EXIT_LOST_PEER)
     finally:
-        _leave_group()
+        _control = None
+        # Without a barrier: a process that fails must not wait here for the others.
+        dist.destroy_process_group()
 
 
 def _from_slurm(environment: Any) -> None:
@@ -128,13 +130,6 @@ def _store() -> dist.Store:
     timeout = timedelta(minutes=_MINUTES_FOR_PEERS)
     store, own_rank, number = next(dist.rendezvous("env://", timeout=timeout))
     return private_store(store, own_rank, number, timeout.total_seconds())
-
-
-def _leave_group() -> None:
-    global _control
-    _control = None
-    # Without a barrier: a process that fails must not wait here for the others.
-    dist.destroy_process_group()
 
 
 def _is_lost_peer(error: RuntimeError) -> bool:
@@ -204,30 +199,23 @@ class SharedFlags:
     """Flags that any process can set and all processes see after the same step, without waiting for each other.
 
     The exchange runs while the next step is computed, so flags are seen one call later.
-
-    Args:
-        num_flags: number of flags.
     """
 
-    def __init__(self, num_flags: int) -> None:
-        self._num, self._pending = num_flags, None
+    def __init__(self) -> None:
+        self._pending = None
 
     def __call__(self, *flags: bool) -> tuple[bool, ...]:
         """Which flags any process had set in the call before; in a single process, the flags of this call."""
-        assert len(flags) == self._num, f"{len(flags)} flags instead of {self._num}"
         if not dist.is_initialized():
             return flags
-        seen = self._wait()
+        seen = (False,) * len(flags)
+        if self._pending is not None:
+            values, work = self._pending
+            work.wait()
+            seen = tuple(bool(value) for value in values)
         values = torch.tensor(flags, dtype=torch.uint8)
         self._pending = values, dist.all_reduce(values, dist.ReduceOp.MAX, group=_control, async_op=True)
         return seen
-
-    def _wait(self) -> tuple[bool, ...]:
-        if self._pending is None:
-            return (False,) * self._num
-        values, work = self._pending
-        work.wait()
-        return tuple(bool(value) for value in values)
 
 
 def data_parallel(net: nn.Module) -> nn.Module:

@@ -19,16 +19,7 @@ def private_store(store: dist.Store, rank: int, num_processes: int, seconds: flo
 
     Each process writes a request with a random token. The main process answers each request with its token and the
     prefix, until every process has confirmed the prefix. So an answer to an old request is ignored, because it has
-    another token.
-
-    Args:
-        store: shared by all processes, with any content.
-        rank: of this process.
-        num_processes: in all.
-        seconds: to wait for the others.
-
-    Raises:
-        RuntimeError: the others did not answer in time.
+    another token. Raises RuntimeError if the others do not answer within `seconds`.
     """
     deadline = time.monotonic() + seconds
     prefix = _answer_all(store, num_processes, deadline) if rank == 0 else _request(store, rank, deadline)

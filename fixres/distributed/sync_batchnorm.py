@@ -15,12 +15,7 @@ from pipelines.spec import InputError
 
 
 def synchronized(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network with synchronized BatchNorms; unchanged in a single process.
-
-    Args:
-        net: can still be on another device.
-        device: where it will train.
-    """
+    """The network with synchronized BatchNorms, for training on `device`; unchanged in a single process."""
     if not dist.is_initialized():
         return net
     if device.type == "cuda":

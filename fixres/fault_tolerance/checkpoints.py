@@ -28,17 +28,10 @@ _PLAIN = (int, float, str, bool, type(None), Tensor, nn.Parameter)
 
 
 class Saved(NamedTuple):
-    """A file with the name of a training checkpoint; its content is not checked.
-
-    Attributes:
-        step: the number in its name.
-        path: the file.
-        best: whether it has the highest step, so that `CheckpointFiles.newest` tries it first.
-    """
+    """A file with the name of a training checkpoint, which contains its step; its content is not checked."""
 
     step: int
     path: Path
-    best: bool
 
 
 class CheckpointFiles:
@@ -84,13 +77,9 @@ class CheckpointFiles:
         return path
 
     def newest(self) -> tuple[int, dict[str, Any], list[str]] | None:
-        """The intact training checkpoint of the highest step.
+        """The step and content (on the CPU) of the newest intact file, and a line for each newer, damaged one.
 
-        Returns:
-            Its step, its content on the CPU, and a line for each damaged file of a higher step; None without files.
-
-        Raises:
-            InputError: there are files, and all are damaged.
+        None without files; InputError if all are damaged.
         """
         damaged: list[str] = []
         for saved in self.saved():
@@ -110,8 +99,7 @@ class CheckpointFiles:
         if not self.folder.is_dir():
             return []
         named = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
-        found = sorted(((int(match[1]), path) for match, path in named if match and path.is_file()), reverse=True)
-        return [Saved(step, path, number == 0) for number, (step, path) in enumerate(found)]
+        return sorted((Saved(int(match[1]), path) for match, path in named if match and path.is_file()), reverse=True)
 
     def _tidy(self, step: int, path: Path) -> None:
         """Removes files that are no longer needed, after `path` is on the disk."""

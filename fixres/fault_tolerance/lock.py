@@ -17,10 +17,7 @@ from pipelines.spec import InputError
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock file .NAME.lock beside a folder, which may not exist yet or may be moved.
 
-    On file systems without locks nothing is locked.
-
-    Args:
-        folder: what is locked; its parent is created if it does not exist.
+    The parent of the folder is created if it does not exist. On file systems without locks nothing is locked.
 
     Raises:
         InputError: another process holds the lock, or it is the root folder.

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,22 +19,14 @@ _MAX_PENDING = 64  # losses on their way to the host; with more, the host waits 
 _NUM_SHOWN = 5  # sample indices in the error's line; the file has all
 
 
-class Event(Protocol):
-    """An event in the device's stream, such as torch.cuda.Event."""
-
-    def query(self) -> bool: ...
-
-    def synchronize(self) -> None: ...
-
-
-Copier = Callable[[Tensor], tuple[Tensor, Event | None]]
+Copier = Callable[[Tensor], tuple[Tensor, torch.cuda.Event | None]]
 """Starts copying a scalar to the host; returns the copy, and the event after which it is valid (None: now)."""
 
 
 @dataclass(frozen=True)
 class _Loss:
     value: Tensor
-    arrived: Event | None
+    arrived: torch.cuda.Event | None
     indices: Tensor
     title: str
     step: int
@@ -112,7 +103,7 @@ class _ToPinned:
         self._device, self._num_sent = device, 0
         self._slots = torch.empty(_MAX_PENDING + 1, pin_memory=True)
 
-    def __call__(self, loss: Tensor) -> tuple[Tensor, Event]:
+    def __call__(self, loss: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         slot = self._slots[self._num_sent % len(self._slots)]
         self._num_sent += 1
         slot.copy_(loss.float(), non_blocking=True)

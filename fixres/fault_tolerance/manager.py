@@ -51,7 +51,7 @@ class FaultTolerance:
         self._config, self._snapshot = config, snapshot
         self._files = CheckpointFiles(folder / CHECKPOINTS, config.keep)
         self._guard = LossGuard(folder, precision.device, config.bad_losses if precision.name == "fp16" else 0)
-        self._stop, self._flags = StopSignal(), SharedFlags(2)
+        self._stop, self._flags = StopSignal(), SharedFlags()
         self._watchdog = Watchdog(folder, config.stall_seconds, rank())
         self._stack, self._interruptible = ExitStack(), False
         self._saved, self._pause, self._num_updates, self.serial = time.monotonic(), 0.0, 0, 0
@@ -65,19 +65,11 @@ class FaultTolerance:
         self._stack.close()
 
     def check_loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
-        """Takes the loss of a step, a scalar on the device.
-
-        Raises:
-            InputError: this loss or an earlier one is not finite.
-        """
+        """Takes the loss of a step, a scalar on the device. InputError if it or an earlier one is not finite."""
         self._guard.add(loss, batch.indices, title, step)
 
     def after_update(self) -> float:
-        """To be called after each update of the weights. Returns the seconds spent on saving.
-
-        Raises:
-            Preempted: a signal came, and a training checkpoint is saved.
-        """
+        """To be called after each update. Returns the seconds spent on saving; raises Preempted after a signal."""
         self._num_updates += 1
         stop, save = self._flags(self._stop.name is not None, is_main() and self._is_due())
         if not stop and not save:
@@ -90,19 +82,11 @@ class FaultTolerance:
         return time.perf_counter() - start
 
     def end_epoch(self) -> None:
-        """Checks all losses of the epoch.
-
-        Raises:
-            InputError: one of them is not finite.
-        """
+        """Checks all losses of the epoch. Raises InputError if one of them is not finite."""
         self._guard.drain()
 
     def raise_if_preempted(self) -> None:
-        """Ends the run without saving if a signal asked for it.
-
-        Raises:
-            Preempted: a signal came.
-        """
+        """Ends the run without saving, with Preempted, if a signal asked for it."""
         if self._stop.name is not None:
             raise Preempted(self._stop.name)
 
@@ -152,11 +136,7 @@ class FaultTolerance:
         return bool(self._files.saved())
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest intact training checkpoint of the main process, on the CPU, or None; logs damaged ones.
-
-        Raises:
-            InputError: there are training checkpoints, and all are damaged.
-        """
+        """The newest intact training checkpoint of the main process, see `CheckpointFiles`; logs damaged ones."""
         found = broadcast(self._files.newest() if is_main() else None)
         if found is None:
             return None

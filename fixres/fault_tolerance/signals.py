@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from types import TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -31,7 +30,7 @@ class StopSignal:
             self._old[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, old in self._old.items():
             # None is a handler that was not set from Python, so Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -8,7 +8,6 @@ import select
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from pipelines.runtime.exit_codes import EXIT_STALLED
 
@@ -47,11 +46,7 @@ class Watchdog:
         self._written = False
 
     def heartbeat(self, activity: str) -> None:
-        """Reports progress. It takes about 0.1 µs, so it can be called in every step.
-
-        Args:
-            activity: what the process does next, such as "waiting for data".
-        """
+        """Reports progress, and what the process does next. It takes about 0.1 µs: it can be called in every step."""
         self._now = (activity, time.monotonic())
 
     def __enter__(self) -> Watchdog:
@@ -60,7 +55,7 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.seconds > 0:
             self._ended.set()
             self._thread.join()

@@ -19,15 +19,12 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass
 class Call:
-    """One call of a module.
+    """One call of a module: the tensors among its arguments, and those that it returned.
 
     Attributes:
-        module: the module.
         start: its number in the order in which calls begin.
         parent: number of the call of a composite module inside which it was made; -1 for the network itself.
-        inputs: the tensors among its arguments.
         num_inputs: number of arguments that are tensors; a list of tensors does not count.
-        outputs: the tensors that it returned.
     """
 
     module: nn.Module
@@ -94,12 +91,8 @@ def _repeated(calls: list[Call]) -> list[Call]:
     for call in calls:
         same = [other for other in calls if type(other.module) is type(call.module)]
         if len(same) > 1:
-            return [one for one in same if not any(o is not one and _contains(o.module, one.module) for o in same)]
+            return [one for one in same if not any(o is not one and one.module in o.module.modules() for o in same)]
     return []
-
-
-def _contains(outer: nn.Module, inner: nn.Module) -> bool:
-    return any(module is inner for module in outer.modules())
 
 
 def _is_composite(module: nn.Module) -> bool:

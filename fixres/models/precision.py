@@ -32,14 +32,9 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """Automatic mixed precision on one device.
+    """Automatic mixed precision on one device."""
 
-    Attributes:
-        name: "fp32", "bf16" or "fp16".
-        device: the device.
-    """
-
-    name: str
+    name: str  # "fp32", "bf16" or "fp16"
     device: torch.device
 
     def autocast(self) -> AbstractContextManager:
@@ -57,9 +52,6 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """`name`, or for "auto" the fastest that trains as well: bf16 on GPUs and on CPUs with AMX, else fp32.
 
     On CPUs without AMX bf16 autocast costs more than it saves; with AMX it trains ResNets 2 to 4 times faster.
-
-    Raises:
-        InputError: another name, or fp16 on a CPU.
     """
     if name not in _PRECISIONS:
         raise InputError(f"precision={name!r} is unknown; use {', '.join(_PRECISIONS)}")

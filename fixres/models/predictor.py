@@ -12,24 +12,14 @@ from pipelines.spec import InputError
 
 
 class Predictor(NamedTuple):
-    """A network with its normalization, device and number format.
-
-    Attributes:
-        net: on the device of `precision`.
-        normalize: uint8 NHWC batches to its input, on the same device.
-        precision: number format and device.
-    """
+    """A network with its normalization, both on the device of `precision`."""
 
     net: nn.Module
     normalize: Normalize
     precision: Precision
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network's output, such as logits, for uint8 NHWC images on any device.
-
-        Raises:
-            InputError: the network does not take images of their size.
-        """
+        """The network's output, such as logits, for uint8 NHWC images on any device. InputError if it refuses them."""
         try:
             with self.precision.autocast():
                 return self.net(self.normalize(images.to(self.precision.device, non_blocking=True)))

@@ -33,13 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class OpenedNetwork(NamedTuple):
-    """A network that is ready for the loader's batches.
-
-    Attributes:
-        net: on the CPU, in eval mode, in channels_last.
-        info: name, classes, resolutions, test transform.
-        normalize: uint8 NHWC batches to its input.
-    """
+    """A network on the CPU, in eval mode and channels_last, with its normalization of the loader's batches."""
 
     net: nn.Module
     info: CheckpointInfo
@@ -99,27 +93,22 @@ def open_network(
     crop_pct: float | None = None,
     new_classifier: bool = False,
 ) -> OpenedNetwork:
-    """Opens a network with its weights.
+    """Opens a network with its weights; nothing is downloaded. `NetworkChoice` explains the other arguments.
 
     Args:
-        model: a file of weights (ours, timm's, torchvision's, FixRes', safetensors), or timm's name of weights in the
-            local cache, such as resnet50.tv_in1k. Nothing is downloaded.
+        model: a file of weights, or timm's name of weights in the local cache, such as resnet50.tv_in1k.
         classes: class names of the data in label order; None takes those of the weights.
-        arch: timm's or the zoo's name of the network, for files that do not name it. The tag (resnet50.tv_in1k) chooses
-            the transform.
-        model_kwargs: further arguments of timm.create_model, for weights that are not one of our checkpoints.
-        crop_pct: of the test crop, instead of that of the weights.
         new_classifier: replace a classifier for other classes by one with random weights.
 
     Raises:
         InputError: no such file or name, weights that do not fit the network, a classifier for other classes.
     """
-    path = _as_path(model)
-    if path is None:
+    path = Path(model)
+    if path.exists() or os.sep in model or path.suffix in _SUFFIXES:
+        weights = read_weights(path)
+    else:
         arch = arch or model
         weights = read_weights(cached_weights(_timm_name(model)[0]))
-    else:
-        weights = read_weights(path)
     if is_checkpoint(weights):
         opened = _open_checkpoint(weights, classes, new_classifier)
     else:
@@ -249,9 +238,8 @@ def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[
         std=tuple(config["std"]),
     )
     tag = f"{config['architecture']}.{config['tag']}" if config.get("tag") else name
-    resized = (
-        "" if config["interpolation"] == "bilinear" else f", but resized bilinearly, not {config['interpolation']}"
-    )
+    wanted = config["interpolation"]
+    resized = "" if wanted == "bilinear" else f", but resized bilinearly, not {wanted}"
     _log.warning(
         "%s: transform of timm's %s: crop_pct %g, mean %s, std %s%s; --arch NAME.TAG or --crop_pct change it",
         name, tag, crop_pct, list(info.mean), list(info.std), resized,
@@ -264,9 +252,3 @@ def _log_resizing(net: nn.Module, name: str) -> None:
         embed = getattr(net, "patch_embed", None)
         grid = " x ".join(map(str, getattr(embed, "grid_size", None) or ())) or "?"
         _log.warning("%s: its position embedding (%s patches) is resized to each test resolution", name, grid)
-
-
-def _as_path(model: str) -> Path | None:
-    """`model` as a file, or None if it is a name."""
-    path = Path(model)
-    return path if path.exists() or os.sep in model or path.suffix in _SUFFIXES else None

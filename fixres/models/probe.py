@@ -20,14 +20,12 @@ _USUAL_STRIDE = 32
 
 @dataclass(frozen=True)
 class NetworkProbe:
-    """What one forward pass at one resolution tells about a network.
+    """What one forward pass at one resolution (pixels) tells about a network.
 
     Attributes:
         name: the network's class.
-        resolution: side of the image in pixels.
         stride: pixels of the image for one of the last feature map.
-        blocks: the blocks in the order in which they run.
-        found_head: classifier and normalizations before it; None if the logits do not come from a linear layer.
+        found_head: None if the logits do not come from a linear layer.
         values_per_channel: for each BatchNorm that runs, the fewest values of a channel that one image gives it; the
             key is its id.
     """
@@ -41,11 +39,7 @@ class NetworkProbe:
 
     @property
     def head(self) -> Head:
-        """The head.
-
-        Raises:
-            InputError: the logits do not come from a linear or convolutional layer.
-        """
+        """The head. Raises InputError if the logits do not come from a linear or convolutional layer."""
         if self.found_head is None:
             raise InputError(
                 f"{self.name}: its logits do not come from a linear layer; FixRes needs a linear classifier"
@@ -54,11 +48,7 @@ class NetworkProbe:
 
 
 def probe_network(net: nn.Module, resolution: int) -> NetworkProbe:
-    """Runs one black image of side `resolution` through `net`; modes, gradients and hooks are as before afterwards.
-
-    Raises:
-        InputError: the network does not take this resolution.
-    """
+    """Runs one black image of side `resolution` through `net`; modes, gradients and hooks are as before afterwards."""
     with eval_mode(net, gradients=True), recorded_calls(net) as calls:
         logits = _forward(net, resolution)
         head = find_head(net, logits)
@@ -95,12 +85,7 @@ def _forward(net: nn.Module, resolution: int) -> Tensor:
 
 @contextmanager
 def eval_mode(net: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Eval mode of all modules inside the block; afterwards modes and gradients as before.
-
-    Args:
-        net: the network.
-        gradients: give every parameter a gradient inside the block.
-    """
+    """Inside the block all modules are in eval mode, and with `gradients` every parameter gets one; then as before."""
     modes = [(module, module.training) for module in net.modules()]
     frozen = [parameter for parameter in net.parameters() if not parameter.requires_grad]
     if gradients:

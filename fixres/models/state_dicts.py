@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,7 @@ _TRANSLATION_ERRORS = (LookupError, AttributeError, TypeError, ValueError, Runti
 def differences(net: nn.Module, state_dict: Mapping[str, Tensor], optional: str | None = None) -> str:
     """Names and shapes in which a file and a network differ, for a message; empty if they fit.
 
-    Args:
-        net: the network.
-        state_dict: the file's tensors.
-        optional: prefix of names that may be missing; BatchNorm's counters of steps, which old files lack, always may.
+    Names with the prefix `optional` may be missing, and BatchNorm's counters of steps, which old files lack.
     """
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in state_dict and not name.endswith("num_batches_tracked")]
@@ -68,14 +66,7 @@ def classifier_name(net: nn.Module) -> str:
 def load_weights(
     weights: WeightFile, net: nn.Module, name: str, state_dict: dict[str, Tensor], optional: str | None
 ) -> None:
-    """Loads all tensors into the network.
-
-    Args:
-        weights: the file.
-        net: the network.
-        name: its timm name.
-        state_dict: the file's tensors under timm's names.
-        optional: prefix of names that may be missing, those of the classifier; None if none may.
+    """Loads the file's tensors, which have timm's names, into the network `name`; see `differences` for `optional`.
 
     Raises:
         InputError: names or shapes that do not fit, sparse or quantized tensors, values that are not finite.
@@ -90,6 +81,16 @@ def load_weights(
     if bad is not None:
         raise InputError(f"{weights.path}: {bad} is not finite; the training that made it had failed")
     net.load_state_dict(state_dict, strict=False)
+
+
+def weights_digest(*modules: nn.Module, prefix: str = "") -> str:
+    """SHA-256 of `prefix` and of the names, types, shapes and values of all weights and buffers."""
+    digest = hashlib.sha256(prefix.encode())
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def shortened(names: Sequence[str]) -> str:

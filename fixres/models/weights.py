@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from pipelines.spec import InputError
 
 # Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# Prefixes of torch.compile and DistributedDataParallel, in the order in which they are removed.
-_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+# Prefixes of torch.compile and DistributedDataParallel.
+_PREFIXES = re.compile(r"^(_orig_mod\.)?(module\.)?(_orig_mod\.)?")
 # torch.save does not compress, so an archive cannot hold more than its own size; one that does would fill memory.
 _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
@@ -32,7 +33,6 @@ class WeightFile:
     """Tensors by name, and the file's other content.
 
     Attributes:
-        path: the file.
         state_dict: tensors on the CPU, without the wrappers' prefixes.
         key: their key in the file, "" if the file has no other content.
         arch: timm's name of the network, if the file has it.
@@ -64,7 +64,7 @@ def read_weights(path: Path) -> WeightFile:
         raise InputError(f"{path}: holds a {type(loaded).__name__}, not weights by name; save net.state_dict() there")
     key = next((key for key in _KEYS if isinstance(loaded.get(key), Mapping)), "")
     tensors = loaded[key] if key else loaded
-    state_dict = {_bare(name): value for name, value in tensors.items() if isinstance(name, str)}
+    state_dict = {_PREFIXES.sub("", name): value for name, value in tensors.items() if isinstance(name, str)}
     if not state_dict or not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise InputError(
             f"{path}: no weights in it; expected tensors by name, at the top or under {', '.join(map(repr, _KEYS))}"
@@ -91,15 +91,12 @@ def _torch_file(path: Path) -> Any:
         # timm's training script keeps its options beside the weights, as a Namespace of plain values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = _unsafe_globals(path)
-        if unsafe:
+    except Exception as error:  # torch raises a dozen kinds here: pickle, zip, key, end of file, runtime
+        if isinstance(error, pickle.UnpicklingError) and (unsafe := _unsafe_globals(path)):
             raise InputError(
                 f"{path}: wants to execute {unsafe} while loading, which is never done with weights; ask its "
                 "author for a .safetensors file, or one with net.state_dict() only"
             ) from error
-        raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
-    except Exception as error:  # torch raises a dozen kinds here: zip, key, end of file, runtime
         raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
 
 
@@ -120,12 +117,6 @@ def _unsafe_globals(path: Path) -> str:
     except Exception:  # the older format, which torch cannot look into without loading
         return ""
     return ", ".join(sorted(name for name in names if name != "argparse.Namespace")[:3])
-
-
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
 
 
 def _arch(content: Mapping[str, Any]) -> str | None:

@@ -25,7 +25,6 @@ class ZooModel:
     """A trained network and its fine-tuning.
 
     Attributes:
-        name: the key.
         timm_name: timm's name with the tag of its weights, or without a tag if timm has no weights.
         train_res: training resolution in pixels.
         finetuned_res: test resolution in pixels of the paper's fine-tuning, or None.
@@ -34,10 +33,8 @@ class ZooModel:
         interpolation: how the training and test images were resized.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
-        finetuned_top1: top1 on ImageNet's val after fine-tuning, with the better of the paper's augmentations, or None.
-        finetuned_top5: top5, likewise.
-        source: source of the figures of the fine-tuning.
-        timm_kwargs: further arguments of timm.create_model.
+        finetuned_top1: top1 on ImageNet's val after fine-tuning with the better of the paper's augmentations, or None.
+        source: of the figures of the fine-tuning.
     """
 
     name: str
@@ -53,11 +50,6 @@ class ZooModel:
     finetuned_top5: float | None = None
     source: str = _TIMM
     timm_kwargs: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def architecture(self) -> str:
-        """timm's name without the tag."""
-        return self.timm_name.partition(".")[0]
 
 
 def _resnets() -> list[ZooModel]:

@@ -187,7 +187,7 @@ def _batch_norms(rank: int, port: int, folder: Path) -> None:
 
 
 def _flags(rank: int) -> list[tuple[bool, ...]]:
-    flags = SharedFlags(2)
+    flags = SharedFlags()
     return [flags(rank == 1 and step == 0, step == 2) for step in range(4)]
 
 
@@ -261,7 +261,7 @@ def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypa
 
 def test_a_process_alone_is_asked_nothing() -> None:
     assert num_processes() == 1 and all_gather(5) == [5] and first_main(lambda: 3) == 3
-    assert SharedFlags(2)(True, False) == (True, False)
+    assert SharedFlags()(True, False) == (True, False)
     assert sharded(max) is max  # type: ignore[arg-type,comparison-overlap]
     with joined("cpu") as device:
         assert device == "cpu" and not torch.distributed.is_initialized()
