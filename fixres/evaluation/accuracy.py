@@ -60,13 +60,7 @@ def measure(predictor: Predictor, loader: Loader, title: str = "test") -> tuple[
 
 
 def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
-    """The figures of a pass.
-
-    Args:
-        scores: of all images.
-        test_res: test resolution in pixels.
-        seconds: duration of the pass.
-    """
+    """The figures of a pass that took `seconds`."""
     num = len(scores)
     return EvalResult(
         test_res=test_res,

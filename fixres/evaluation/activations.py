@@ -80,13 +80,7 @@ class ActivationStatistics:
 def network_activations(
     job: ActivationsJob, open_loader: OpenLoader, classes: tuple[str, ...]
 ) -> tuple[CheckpointInfo, list[ActivationStatistics]]:
-    """The network's description and the statistics at each of the job's resolutions, in rising order.
-
-    Args:
-        job: network, resolutions and number of images.
-        open_loader: opens "val" with fields of LoaderConfig.
-        classes: class names of the data in label order.
-    """
+    """The network's description and the statistics at each of the job's resolutions, in rising order."""
     predictor, info = job.open(classes)
     resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
     for resolution in {info.train_res, *resolutions}:
@@ -103,7 +97,7 @@ def activation_statistics(
     """Statistics at each resolution on the same images, and their distance to those at `train_res`.
 
     Args:
-        predictor: a trained network; left in eval mode.
+        predictor: the network; left in eval mode.
         loader: images cropped as in testing. Shuffled if it has more than `num_images`: the stored order is by class.
         resolutions: test resolutions in pixels.
         train_res: training resolution in pixels; evaluated even if it is not among `resolutions`.
@@ -127,11 +121,7 @@ def activation_statistics(
 
 
 def pooled_activations(predictor: Predictor, classifier: nn.Module, loader: Loader, num_images: int) -> np.ndarray:
-    """The input of `classifier` for the first `num_images` of `loader`, at its current resolution.
-
-    Returns:
-        float32 (N, C).
-    """
+    """float32 (N, C): the input of `classifier` for the first `num_images` of `loader`, at its current resolution."""
     parts, num_seen = [], 0
     with torch.inference_mode(), inputs_of(classifier) as caught:
         for batch in loader:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fixres.evaluation.activations import inputs_of, pooled_input
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
@@ -26,6 +25,8 @@ from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
+from fixres.models.state_dicts import weights_digest
+from fixres.observability.console import bar
 from pipelines.runtime.atomic_files import check_target, resumable, write_json
 from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
@@ -67,19 +68,12 @@ class ExtractJob(NetworkChoice):
 
 @dataclass(frozen=True)
 class Extraction:
-    """A finished extraction.
-
-    Attributes:
-        folder: with the files.
-        num_images: rows of each file.
-        num_kept: images that an earlier, interrupted run had extracted.
-        seconds: of this run.
-    """
+    """A finished extraction."""
 
     folder: Path
     num_images: int
-    num_kept: int
-    seconds: float
+    num_kept: int  # images that an earlier, interrupted run had extracted
+    seconds: float  # of this run
 
 
 def extract(
@@ -95,7 +89,7 @@ def extract(
         job: what to extract.
         open_loader: the data.
         classes: its class names in label order.
-        names: its images' names in order, if they are known; they are stored beside the arrays.
+        names: its images' names in order, stored beside the arrays.
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
             reads them, the "fingerprint" of the stored images.
     """
@@ -143,17 +137,6 @@ def _record(
     }
 
 
-def weights_digest(net: nn.Module) -> str:
-    """SHA-256 of all weights, so that an extraction is not resumed with those of another network."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 class _Journal:
     """How many images are on disk: a line with the record, then a line for each note."""
 
@@ -195,13 +178,7 @@ def _refusal(found: str, wanted: str) -> str:
 
 
 class _Arrays:
-    """The memory-mapped .npy files of an unfinished extraction.
-
-    Args:
-        folder: of the files.
-        journal: says how many images they hold.
-        record: number of images, classes and number format.
-    """
+    """The memory-mapped .npy files of an unfinished extraction."""
 
     def __init__(self, folder: Path, journal: _Journal, record: dict[str, Any]) -> None:
         self._folder, self._journal, self._dtype = folder, journal, np.dtype(record["dtype"])
@@ -258,13 +235,13 @@ def _run(predictor: Predictor, loader: Loader, arrays: _Arrays) -> None:
     num, kept = arrays.num_images, arrays.num_done
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": kept})
     predictor.net.eval()
-    with torch.inference_mode(), inputs_of(_classifier(predictor.net)) as caught, _bar(num, kept) as bar:
+    with torch.inference_mode(), inputs_of(_classifier(predictor.net)) as caught, bar(num, "extract", kept) as shown:
         for batch in loader if kept < num else ():
             _check_order(batch.indices, arrays.num_done)
             logits = predictor(batch.images)
             rows = {EMBEDDINGS: pooled_input(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
             arrays.append(rows)
-            bar.update(len(batch.labels))
+            shown.update(len(batch.labels))
     if arrays.num_done != num:
         raise InputError(
             f"the loader gave {arrays.num_done} images of {num}; look for damaged ones with tools/inspect_dataset.py"
@@ -286,7 +263,3 @@ def _check_order(indices: Tensor, done: int) -> None:
     if bool((indices < 0).any()):
         raise InputError("this engine does not report which image is which; use --data.engine roc or torch")
     raise InputError("images were replaced or reordered; extraction needs each one: use --data.on_bad stop")
-
-
-def _bar(num: int, done: int) -> tqdm:
-    return tqdm(total=num, initial=done, desc="extract", unit="img", leave=False, mininterval=0.5, disable=None)

@@ -65,9 +65,6 @@ class Evaluation:
     """A pass over a test split at one resolution. Accuracies are fractions, intervals of 95 % confidence.
 
     Attributes:
-        result: the figures that every test has.
-        top1_interval: of top1.
-        top5_interval: of top5.
         classes: class names in label order; empty if unknown.
         class_top1: fraction of correct images of each class, None for classes without images.
         class_counts: number of images of each class.
@@ -90,11 +87,7 @@ def evaluate_network(
 ) -> list[Evaluation]:
     """Tests the job's network on the test split at each of its resolutions.
 
-    Args:
-        job: what to test.
-        open_loader: the data.
-        classes: its class names in label order.
-        names: its test images' names in order; needed for ReaL only.
+    ReaL needs `names`, those of the test images in order; `classes` are in label order.
     """
     real = _read_real(job.real, names, len(classes))
     predictor, info = job.open(classes)

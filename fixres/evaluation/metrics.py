@@ -17,7 +17,6 @@ class Scores:
     """The result of a pass for each image; all reported figures are computed from it.
 
     Attributes:
-        num_classes: number of classes.
         labels: int64 (N,).
         predictions: int64 (N,), the class with the highest score.
         ranks: int64 (N,), how many classes score higher than the label; equal scores go to the lower class number.
@@ -51,12 +50,7 @@ class Scores:
 
 
 class Scorer:
-    """Collects batches of scores on their device.
-
-    Args:
-        num_classes: classes of the data.
-        what: name of the scores in errors, such as "the network".
-    """
+    """Collects batches of scores on their device; `what` is their name in errors."""
 
     def __init__(self, num_classes: int, what: str = "the network") -> None:
         self._num_classes, self._what = num_classes, what
@@ -65,12 +59,9 @@ class Scorer:
         self._bad: Tensor | bool = False
 
     def add(self, scores: Tensor, labels: Tensor, indices: Tensor) -> None:
-        """Adds a batch.
+        """Adds a batch: scores float (B, num_classes), logits or logarithms of probabilities; the others int64 (B,).
 
-        Args:
-            scores: float (B, num_classes), logits or logarithms of probabilities.
-            labels: int64 (B,), on the same device.
-            indices: int64 (B,), on any device.
+        Labels are on the device of the scores, indices on any.
         """
         if scores.ndim != 2 or scores.shape[1] != self._num_classes:
             raise InputError(
@@ -82,11 +73,7 @@ class Scorer:
         self._parts.append((labels, scores.argmax(1), label_ranks(scores, labels), indices))
 
     def finish(self) -> Scores:
-        """The scores of all batches of all processes.
-
-        Raises:
-            InputError: no batch was added, or a score is not finite.
-        """
+        """The scores of all batches of all processes. InputError without batches, or if a score is not finite."""
         shares = all_gather((self._columns(), float(self._loss), bool(self._bad)))
         columns = [np.concatenate(column) for column in zip(*(columns for columns, _, _ in shares), strict=True)]
         if not len(columns[0]):
@@ -103,12 +90,7 @@ class Scorer:
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """int64 (B,): number of classes before the label, by score, then by class number.
-
-    Args:
-        scores: float (B, C), finite.
-        labels: int64 (B,).
-    """
+    """int64 (B,): number of classes before the label, by score (B, C), finite, then by class number."""
     own = scores.gather(1, labels[:, None])
     earlier = torch.arange(scores.shape[1], device=scores.device)[None] < labels[:, None]
     return ((scores > own) | ((scores == own) & earlier)).sum(1)

@@ -29,7 +29,6 @@ class SoftmaxFile:
     """One network's probabilities.
 
     Attributes:
-        path: the .npy file.
         probabilities: float (N, C), memory-mapped.
         labels: int64 (N,).
         record: of the extraction; empty for files of other programs.
@@ -44,11 +43,7 @@ class SoftmaxFile:
 
 
 def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
-    """Opens a folder of tools/extract_features.py, or a .npy file with labels.npy beside it.
-
-    Args:
-        path: folder or file.
-        labels: a .npy file with the labels, if they are in another place.
+    """Opens a folder of tools/extract_features.py, or a .npy file with labels.npy beside it, or with `labels`.
 
     Raises:
         InputError: a file is missing, damaged, of another shape, or does not contain numbers.
@@ -80,11 +75,7 @@ def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
 
 
 def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
-    """Scores the mean of all files' probabilities, read in chunks.
-
-    Raises:
-        InputError: files of different images, or values that are not probabilities.
-    """
+    """Scores the mean of all files' probabilities, read in chunks. InputError for files of different images."""
     first = files[0]
     for other in files[1:]:
         _check_same_images(first, other)

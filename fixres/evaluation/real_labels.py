@@ -34,11 +34,7 @@ class RealResult:
 
 
 def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
-    """The labels of each val image; image number n has index n - 1.
-
-    Raises:
-        InputError: no such file, or not a list of lists of class numbers below `num_classes`.
-    """
+    """The labels, class numbers below `num_classes`, of each val image; image number n has index n - 1."""
     if not path.is_file():
         raise InputError(
             f"{path} is not a file; give real.json of https://github.com/google-research/reassessed-imagenet"
@@ -60,15 +56,7 @@ def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
 
 
 def val_numbers(names: Sequence[str], num_real: int) -> list[int]:
-    """The number n, from 1, of each image ILSVRC2012_val_n.
-
-    Args:
-        names: of the data's images in its order, with or without folders and endings.
-        num_real: number of images with ReaL labels.
-
-    Raises:
-        InputError: an image of another name, or an unknown number.
-    """
+    """The number n, 1 to `num_real`, of each image ILSVRC2012_val_n; names may have folders and endings."""
     numbers = []
     for name in names:
         match = re.search(r"ILSVRC2012_val_([0-9]{8})(?![0-9])", name)
@@ -81,16 +69,7 @@ def val_numbers(names: Sequence[str], num_real: int) -> list[int]:
 
 
 def score_real(scores: Scores, real: Sequence[frozenset[int]], numbers: Sequence[int]) -> RealResult:
-    """Accuracy by ReaL labels.
-
-    Args:
-        scores: of a pass; their indices identify the images.
-        real: from `read_real`.
-        numbers: from `val_numbers`, in the data's order.
-
-    Raises:
-        InputError: the engine does not report which image is which, or no image has a label.
-    """
+    """Accuracy by the labels of `read_real` and the numbers of `val_numbers`; the scores' indices identify images."""
     if int(scores.indices.min()) < 0:
         raise InputError(
             "this engine does not report which image is which, as ReaL needs; use --data.engine roc or torch"

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from fixres.distributed.process_group import is_main
 
 
-def bar(num_images: int, title: str) -> tqdm:
-    """A progress bar over images, removed at its end; hidden if stderr is not a terminal."""
+def bar(num_images: int, title: str, done: int = 0) -> tqdm:
+    """A progress bar over images, `done` at its start, removed at its end; hidden if stderr is not a terminal."""
     hidden = None if is_main() else True
-    return tqdm(total=num_images, desc=title, unit="img", leave=False, mininterval=0.5, disable=hidden)
+    return tqdm(total=num_images, initial=done, desc=title, unit="img", leave=False, mininterval=0.5, disable=hidden)
 
 
 def log(line: str) -> None:

@@ -20,13 +20,10 @@ _MAX_RESOLUTIONS = 64
 def compiled(net: nn.Module, choice: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network itself, or its compiled form, which shares its weights; for the training step.
 
-    Args:
-        net: the network. Evaluation and saving use it uncompiled, so that weights keep their names.
-        choice: "yes", "no", or "auto": on GPUs, if a compiler is installed.
-        device: where it runs.
+    Evaluation and saving use the network uncompiled, so that weights keep their names.
 
-    Raises:
-        InputError: "yes", and the compiler or its headers are missing.
+    Args:
+        choice: "yes" (InputError if a compiler is missing), "no", or "auto": on GPUs, if a compiler is installed.
     """
     if choice == "no" or (choice == "auto" and device.type != "cuda"):
         return net

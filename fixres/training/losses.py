@@ -20,11 +20,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class CrossEntropy:
-    """Mean cross entropy; smoothing applies to hard and soft labels alike (section 5.2).
-
-    Args:
-        label_smoothing: in [0, 1).
-    """
+    """Mean cross entropy; smoothing, in [0, 1), applies to hard and soft labels alike (section 5.2)."""
 
     def __init__(self, label_smoothing: float) -> None:
         self._criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
@@ -38,24 +34,13 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     """T^2 times the cross entropy of softmax(teacher_logits / T) and softmax(logits / T), mean over the batch.
 
     It does not vanish if both agree: the constant T^2 times the teacher's entropy remains, which has no gradient.
-
-    Args:
-        logits: float (B, K) of the network.
-        teacher_logits: float (B, K).
-        temperature: T.
     """
     soft_targets = (teacher_logits.float() / temperature).softmax(1)
     return temperature**2 * cross_entropy(logits.float() / temperature, soft_targets)
 
 
 class Distilled:
-    """The sum of a loss for the labels and the distillation loss.
-
-    Args:
-        loss: for the labels.
-        teacher: uint8 (B, H, W, 3) to logits (B, K): a `Teacher`, or one with a cache.
-        temperature: T.
-    """
+    """The sum of a loss for the labels and the distillation loss; the teacher may have a cache."""
 
     def __init__(self, loss: Loss, teacher: Callable[[Tensor], Tensor], temperature: float) -> None:
         self._loss, self._teacher, self._temperature = loss, teacher, temperature
@@ -67,13 +52,7 @@ class Distilled:
 
 
 class Teacher:
-    """A trained network that is only evaluated.
-
-    Args:
-        net: on the device; it is put into eval mode.
-        normalize: from uint8 NHWC batches to its input.
-        resolution: side in pixels to which its images are resized.
-    """
+    """A trained network that is put into eval mode and gets images resized to side `resolution` (pixels)."""
 
     def __init__(self, net: nn.Module, normalize: Normalize, resolution: int) -> None:
         self.net, self.normalize, self.resolution = net.eval().requires_grad_(False), normalize, resolution
@@ -89,11 +68,7 @@ class Teacher:
 
 
 def open_teacher(config: DistillConfig, classes: tuple[str, ...], device: torch.device) -> Teacher:
-    """The teacher of a recipe, for data with these classes.
-
-    Raises:
-        InputError: the weights do not exist, or are for other classes.
-    """
+    """The teacher of a recipe. Raises InputError if its weights do not exist, or are for other classes."""
     opened = open_network(config.teacher, classes, arch=config.arch, model_kwargs=config.model_kwargs)
     resolution = config.resolution or opened.info.test_res
     return Teacher(opened.net.to(device), opened.normalize.to(device), resolution)

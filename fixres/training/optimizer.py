@@ -41,9 +41,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class WeightEMA:
     """timm's exponential moving average of all weights and BatchNorm statistics, with EMA warm-up.
 
-    Args:
-        net: the network that is averaged, on its device.
-        decay: weight of the old average in each step, once the warm-up is over.
+    After the warm-up `decay` is the weight of the old average in each step.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:
@@ -76,7 +74,7 @@ class Stepper:
 
     Args:
         optimizer: of the network.
-        precision: decides whether losses are scaled.
+        precision: its number format.
         accumulate: micro-batches per update; all have the same size.
         ema: updated after each update.
     """
@@ -92,11 +90,7 @@ class Stepper:
         self._scaler, self._ema, self._num_waiting = precision.scaler(), ema, 0
 
     def context(self, net: nn.Module) -> AbstractContextManager:
-        """The context for computing the next batch: processes exchange gradients only in the last one of an update.
-
-        Args:
-            net: the network, from `process_group.data_parallel`.
-        """
+        """The context for computing the next batch: processes exchange gradients only in the last one of an update."""
         return without_sync(net) if self._num_waiting + 1 < self.accumulate else nullcontext()
 
     def step(self, loss: Tensor) -> None:

@@ -31,11 +31,6 @@ class EpochResult:
     wait_seconds: float
     resolution: int
 
-    @property
-    def images_per_second(self) -> float:
-        """Training speed over the whole epoch."""
-        return self.num_images / self.seconds
-
 
 @dataclass
 class Progress:
@@ -66,10 +61,7 @@ class Progress:
     def add(self, loss: Tensor, num_images: int, may_skip: bool) -> None:
         """Adds a step on the device. Reading the loss here would make the host wait for every step.
 
-        Args:
-            loss: scalar, on the device.
-            num_images: images of its batch.
-            may_skip: do not count a loss that is not finite: loss scaling skips that step.
+        With `may_skip` a loss that is not finite does not count: loss scaling skips that step.
         """
         if may_skip:
             self.num_skipped += ~loss.isfinite() * num_images

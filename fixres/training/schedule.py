@@ -20,9 +20,8 @@ def lr_at(epoch: float, epochs: float, peak: float, warmup_epochs: float = 0.0) 
 
     Args:
         epoch: position in epochs, fractional, in [0, epochs].
-        epochs: length of the run in epochs.
+        epochs: length of the run; a run shorter than `warmup_epochs` only warms up.
         peak: rate at the end of the warm-up.
-        warmup_epochs: its length; a run shorter than it only warms up.
     """
     if epoch < warmup_epochs:
         return peak * epoch / warmup_epochs

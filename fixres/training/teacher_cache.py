@@ -23,10 +23,11 @@ from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
+from fixres.models.state_dicts import weights_digest
 from fixres.training.losses import Teacher
 from pipelines.runtime.atomic_files import atomic_file
 from pipelines.runtime.locks import acquire, release
@@ -42,10 +43,6 @@ class CachedTeacher:
     """A teacher with a cache of its logits; called like `losses.Teacher`.
 
     The first run gets the values in the number format of the cache, so that later runs repeat it to the bit.
-
-    Args:
-        teacher: evaluated for batches that are not in the store.
-        store: the logits.
 
     Attributes:
         num_evaluated: batches for which the teacher was evaluated.
@@ -172,15 +169,7 @@ _STORES: WeakValueDictionary[Path, LogitStore] = WeakValueDictionary()  # varian
 def with_cache(
     teacher: Teacher, folder: Path, num_classes: int, dtype: Literal["fp16", "fp32"], precision: str
 ) -> CachedTeacher:
-    """The teacher with a store in `folder`, one file for each teacher and number format.
-
-    Args:
-        teacher: the teacher.
-        folder: created if it does not exist.
-        num_classes: K.
-        dtype: number format in the file.
-        precision: with which the teacher is evaluated.
-    """
+    """The teacher, evaluated in `precision`, with a store in `folder`: a file for each teacher and number format."""
     digest = teacher_digest(teacher, precision)
     # Each process of a run sees its own part of the batches.
     part = f"-{rank()}of{num_processes()}" if num_processes() > 1 else ""
@@ -193,16 +182,8 @@ def with_cache(
 
 def teacher_digest(teacher: Teacher, precision: str) -> str:
     """Digest of weights, layers, normalization, resolution and number format."""
-    digest = hashlib.sha256(f"{teacher.resolution} {precision} {teacher.net}".encode())
-    for module in (teacher.net, teacher.normalize):
-        for name, value in _state(module):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _state(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return sorted(module.state_dict().items())
+    settings = f"{teacher.resolution} {precision} {teacher.net}"
+    return weights_digest(teacher.net, teacher.normalize, prefix=settings)
 
 
 def check_cache(recipe: Recipe, variant: VariantConfig, loader: Loader) -> None:

@@ -43,12 +43,12 @@ class Trainer:
     """A network with its loss and optimizer, trained epoch by epoch.
 
     Args:
-        net: the network, on the device of `stepper.precision`.
-        normalize: from uint8 NHWC batches to the network's input, on the same device.
+        net: the network; like `normalize` on the device of `stepper.precision`.
+        normalize: makes its input.
         stepper: backward pass and update.
         loss: see `fixres.training.losses`.
         compile: see `compilation.compiled`.
-        transform: augmentation on the device, before normalization; none if None.
+        transform: augmentation on the device, before normalization.
         seed: of what the network draws at random, such as dropout.
     """
 
@@ -102,8 +102,7 @@ class Trainer:
         progress.move_to(self.stepper.precision.device)
         timer = Timer(progress, loader.counters)
         num_images = min(len(loader) * loader.batch_size * num_processes(), loader.num_samples)
-        with bar(num_images, title) as shown:
-            shown.update(progress.position)
+        with bar(num_images, title, progress.position) as shown:
             for batch, loss, step in self._steps(loader, lr, progress, title, profiler):
                 progress.add(loss, len(batch.labels), self._may_skip(monitor))
                 timer.update()
@@ -150,12 +149,9 @@ class Trainer:
             yield batch, loss, step
 
     def step(self, images: Tensor, labels: Tensor, number: int = 0) -> Tensor:
-        """Trains on one batch on the device; returns the loss, a scalar on the device.
+        """Trains on the batch `number` of an epoch, uint8 (B, H, W, 3) and int64 (B,); returns the loss, a scalar.
 
-        Args:
-            images: uint8 (B, H, W, 3).
-            labels: int64 (B,).
-            number: of the batch in its epoch, for the transform.
+        All are on the device.
         """
         targets = labels
         if self._transform is not None:
@@ -207,19 +203,7 @@ def create_trainer(
     classes: tuple[str, ...],
     ema: WeightEMA | None = None,
 ) -> Trainer:
-    """A trainer of `net` with every trick that is on in `recipe`.
-
-    Args:
-        recipe: its optim, augment, distill, compile and seed.
-        net: the network, on its device.
-        normalize: from uint8 NHWC batches to its input, on the same device.
-        precision: autocast type and device.
-        classes: of the data in label order.
-        ema: updated after each update.
-
-    Raises:
-        InputError: the teacher cannot be opened.
-    """
+    """A trainer of `net` with every trick that is on in `recipe`; see `Trainer` and `Stepper` for the arguments."""
     optim, augment, distill = recipe.optim, recipe.augment, recipe.distill
     stepper = Stepper(create_optimizer(net, optim), precision, optim.accumulate or 1, ema)
     transform = BatchTransform(augment, len(classes), recipe.seed) if augment is not None else None
