@@ -60,16 +60,7 @@ def pca_shifts(alphas: np.ndarray) -> np.ndarray:
 
 
 def recolored(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
-    """Pixels times matrix plus shift, rounded and clipped to [0, 255].
-
-    Args:
-        images: uint8 (B, H, W, 3).
-        matrices: float32 (B, 3, 3), on the same device.
-        shifts: float32 (B, 3), on the same device.
-
-    Returns:
-        uint8 (B, H, W, 3).
-    """
+    """uint8 (B, H, W, 3): pixels times matrix (B, 3, 3) plus shift (B, 3), rounded and clipped to [0, 255]."""
     if not images.is_cuda:
         return recolored_on_cpu(images, matrices, shifts)
     values = torch.baddbmm(shifts[:, None], images.flatten(1, 2).float(), matrices.transpose(1, 2))
@@ -77,13 +68,7 @@ def recolored(images: Tensor, matrices: Tensor, shifts: Tensor) -> Tensor:
 
 
 class BatchTransform:
-    """Colors and mixing of batches.
-
-    Args:
-        config: which augmentations, and how strong.
-        num_classes: of the labels.
-        seed: of the run.
-    """
+    """Colors and mixing of batches."""
 
     def __init__(self, config: AugmentConfig, num_classes: int, seed: int) -> None:
         self._config, self._num_classes, self._seed, self._epoch = config, num_classes, seed, 0

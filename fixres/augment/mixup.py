@@ -45,13 +45,7 @@ def _draw_box(weight: float, side: int, rng: np.random.Generator) -> Mix:
 
 
 def mixed(images: Tensor, labels: Tensor, mix: Mix, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The batch mixed with itself in reverse order. The input is not changed.
-
-    Args:
-        images: uint8 (B, H, W, 3).
-        labels: int64 (B,).
-        mix: weight and box.
-        num_classes: of the labels.
+    """The batch, uint8 (B, H, W, 3) and int64 (B,), mixed with itself in reverse order. The input is not changed.
 
     Returns:
         uint8 (B, H, W, 3), rounded; float32 (B, num_classes), each row with `weight` for the image's own class

@@ -43,7 +43,6 @@ def run_experiment(
     `resume: auto` the run continues from the newest intact training checkpoint in the run folder.
 
     Args:
-        recipe: the settings.
         open_loader: opens "train" or "val" with fields of LoaderConfig.
         data: describes the data in the report: path, engine, sizes, preparation time. A resumed run needs the same
             "fingerprint" as before.

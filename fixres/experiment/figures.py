@@ -84,15 +84,7 @@ def stages(variants: list[VariantResult]) -> bytes:
 def apparent_sizes(
     train_crop: TrainCrop, eval_crop: EvalCrop, sizes: np.ndarray, train_res: int, test_resolutions: list[int]
 ) -> bytes:
-    """Distribution of apparent sizes (`fixres.resolution.apparent_size`) in training and at some test resolutions.
-
-    Args:
-        train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the center crop.
-        sizes: integers (N, 2), height and width of images in pixels.
-        train_res: training resolution in pixels.
-        test_resolutions: rising, in pixels.
-    """
+    """Distribution of `fixres.resolution.apparent_size` in training and at test resolutions, which are rising."""
     sizes = sizes[:: -(-len(sizes) // _MAX_IMAGES)]
     tested = [np.sort(sizes_in_testing(eval_crop, sizes, resolution)) for resolution in test_resolutions]
     largest = 1.05 * max(train_res / train_crop.scale[0] ** 0.5, tested[-1][-1])

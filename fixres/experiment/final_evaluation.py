@@ -25,11 +25,7 @@ def finish(
     """Evaluates and fine-tunes a trained network; saves its weights before and after the fine-tuning.
 
     Args:
-        plan: name and settings of the variant.
-        network: trained for all epochs.
-        data: its loader is closed.
-        evaluator: evaluates the network.
-        output: gets metrics and weights.
+        plan, network, data, evaluator, output: the variant. The training loader is closed.
         state: the steps that are done are not repeated.
         save: saves a training checkpoint; called after the first evaluation and after fine-tuning.
     """

@@ -30,8 +30,6 @@ class Report:
     """A finished run.
 
     Attributes:
-        recipe: the resolved recipe.
-        variants: the result of each variant.
         environment: hardware, versions, commit.
         data: path, engine, classes, sizes, preparation time.
         crops: variant name to uint8 (num, r, r, 3) crops under "train" and "test".

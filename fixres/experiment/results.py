@@ -87,23 +87,14 @@ class VariantResult:
 
 @dataclass
 class TrainingState:
-    """What a variant has done so far.
-
-    Attributes:
-        epochs: results of the finished epochs.
-        curve: evaluations so far.
-        progress: of the epoch that is running.
-        clock: time spent.
-        sweep_before: evaluation over resolutions after training; None before it is done.
-        finetune_epochs: losses and speeds of the fine-tuning; None before it is done.
-    """
+    """What a variant has done so far: see `VariantResult`. `progress` is that of the epoch that is running."""
 
     epochs: list[EpochResult] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
-    sweep_before: list[EvalResult] | None = None
-    finetune_epochs: list[EpochResult] | None = None
+    sweep_before: list[EvalResult] | None = None  # before it is done
+    finetune_epochs: list[EpochResult] | None = None  # before it is done
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for a training checkpoint; to be called in all processes."""

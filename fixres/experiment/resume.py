@@ -19,12 +19,7 @@ _FREE = ("run_dir", "resume", "device", "profile", "fault_tolerance", "data.num_
 
 
 def header(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
-    """What a training checkpoint contains besides the variants.
-
-    Args:
-        recipe: of the run.
-        data: its "fingerprint" identifies the images.
-    """
+    """What a training checkpoint contains besides the variants; the "fingerprint" of `data` identifies the images."""
     settings = dict(_leaves(as_plain(recipe)))
     # With per_process the batch size follows from the number of processes, which may change.
     size = {} if recipe.optim.per_process is not None else {"optim.batch_size": recipe.optim.batch_size}

@@ -29,19 +29,7 @@ from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
 
 class VariantRun:
-    """Trains a variant epoch by epoch. Variants are trained in turn, so that a slow minute of the machine slows all.
-
-    Args:
-        plan: name and settings.
-        open_loader: opens the training split.
-        eval_loader: the test split, shared by all variants.
-        precision: number format and device.
-        run_log: the run folder.
-
-    Attributes:
-        state: what is done.
-        result: of the finished variant; None before.
-    """
+    """Trains a variant epoch by epoch. All variants share `eval_loader`. `result` is None before it is finished."""
 
     def __init__(
         self, plan: VariantPlan, open_loader: OpenLoader, eval_loader: Loader, precision: Precision, run_log: RunLog
@@ -69,11 +57,7 @@ class VariantRun:
         return len(self.state.epochs) == self.plan.config.epochs
 
     def train_epoch(self, monitor: Monitor | None = None) -> None:
-        """Trains the next epoch, or the rest of a resumed one; evaluates if it is time for it.
-
-        Args:
-            monitor: observes each step and may save training checkpoints.
-        """
+        """Trains the next epoch, or the rest of a resumed one; evaluates if it is time for it."""
         plan, state, epoch = self.plan, self.state, len(self.state.epochs)
         epochs, optim, profiler = plan.config.epochs, plan.recipe.optim, self._profiler(epoch)
         assert self.trainer is not None, "the variant is trained"
@@ -122,12 +106,7 @@ class VariantRun:
             self.output.save_weights("best.pt", self.network.evaluated, num_epochs)
 
     def finish(self, save: Callable[[], None] = lambda: None) -> VariantResult:
-        """Evaluates over the sweep, fine-tunes, evaluates again; the variant cannot be trained afterwards.
-
-        Args:
-            save: saves a training checkpoint, in all processes; called after the first evaluation and after
-                fine-tuning.
-        """
+        """See `final_evaluation.finish`; the variant cannot be trained afterwards."""
         self.trainer = None  # two trainers of one network would both exchange its gradients between processes
         self.result = finish(self.plan, self.network, self.data, self.evaluator, self.output, self.state, save)
         return self.result

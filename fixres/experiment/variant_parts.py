@@ -47,11 +47,6 @@ class VariantPlan:
 class VariantNetwork:
     """The network, its input normalization, and the moving average of its weights if the recipe has one.
 
-    Args:
-        plan: model, seed and resolutions.
-        num_classes: of the data.
-        precision: number format and device.
-
     Attributes:
         net: what is trained.
         evaluated: what is evaluated, fine-tuned and saved: the moving average, or `net` without one.
@@ -94,12 +89,7 @@ class VariantNetwork:
 
 
 class TrainingData:
-    """The training split: the loader for training, and further loaders for fine-tuning.
-
-    Args:
-        plan: crop, batch size, seed and resolutions.
-        open_loader: opens the split.
-    """
+    """The training split: the loader for training, and further loaders for fine-tuning."""
 
     def __init__(self, plan: VariantPlan, open_loader: OpenLoader) -> None:
         self._plan, self._open_loader = plan, open_loader
@@ -137,14 +127,7 @@ class TrainingData:
 
 
 class Evaluator:
-    """Evaluates a variant's network on the test split.
-
-    Args:
-        plan: test resolution and sweep.
-        network: what is evaluated.
-        loader: the test split, shared by all variants.
-        clock: counts the time as "evaluate".
-    """
+    """Evaluates a variant's network on the test split, whose loader all variants share."""
 
     def __init__(self, plan: VariantPlan, network: VariantNetwork, loader: Loader, clock: Clock) -> None:
         self._plan, self._network, self._loader, self._clock = plan, network, loader, clock
@@ -170,14 +153,7 @@ class Evaluator:
 
 
 class VariantOutput:
-    """Writes a variant's metrics, and its weights into the folder of its name.
-
-    Args:
-        plan: name, model and resolutions.
-        run_log: the run folder.
-        classes: in label order.
-        clock: counts the time as "save".
-    """
+    """Writes a variant's metrics, and its weights into the folder of its name."""
 
     def __init__(self, plan: VariantPlan, run_log: RunLog, classes: tuple[str, ...], clock: Clock) -> None:
         self._plan, self._run_log, self._classes, self._clock = plan, run_log, classes, clock

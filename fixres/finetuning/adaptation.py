@@ -48,12 +48,7 @@ class Line(NamedTuple):
 def adapt(predictor: Predictor, loader: Loader, config: FinetuneConfig, train_res: int, probe: NetworkProbe) -> str:
     """Adapts the network in place by the method `config.adapt`; returns a line that describes the result.
 
-    Args:
-        predictor: a trained network; left in eval mode.
-        loader: images cropped as in testing, shuffled, at the test resolution.
-        config: adapt and adapt_images.
-        train_res: training resolution in pixels.
-        probe: the network at the test resolution.
+    `loader` gives images cropped as in testing, shuffled, at the test resolution, that of `probe`.
     """
     if config.adapt == "batchnorm":
         num_layers, num_images = recalibrate(predictor, loader, config.adapt_images)
@@ -64,12 +59,7 @@ def adapt(predictor: Predictor, loader: Loader, config: FinetuneConfig, train_re
 
 
 def fit(values: np.ndarray, above: float = 0.0) -> Frechet:
-    """The distribution whose quantiles are nearest to the sample's, by least squares.
-
-    Args:
-        values: a sample, of any shape.
-        above: quantiles up to this probability do not count.
-    """
+    """The distribution whose quantiles `above` a probability are nearest to those of the sample, by least squares."""
     probabilities = _PROBABILITIES[_PROBABILITIES > above]
     if len(probabilities) < 2:
         raise InputError(f"{above:.0%} of the pooled activations are 0; there is no distribution to adapt")
@@ -124,10 +114,8 @@ def recalibrate(predictor: Predictor, loader: Loader, num_images: int) -> tuple[
     """Sets the statistics of every BatchNorm to those of its input, over whole batches of about `num_images` images.
 
     Each layer's input is normalized with the statistics of its own batch, as in training. The new statistics are mean
-    and variance over all images of all batches, not an average of the batches' variances.
-
-    Returns:
-        Number of BatchNorms, and of images used.
+    and variance over all images of all batches, not an average of the batches' variances. Returns the numbers of
+    BatchNorms and images.
     """
     net = predictor.net.eval()
     twin, moments = copy.deepcopy(net), {}

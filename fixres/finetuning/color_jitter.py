@@ -28,15 +28,7 @@ def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.nda
 
 
 def jittered(images: Tensor, by: Tensor) -> Tensor:
-    """Changes brightness, contrast and saturation; rounds and clips to [0, 255] after each.
-
-    Args:
-        images: uint8 (B, H, W, 3).
-        by: float (B, 3), factors on the same device.
-
-    Returns:
-        uint8 (B, H, W, 3).
-    """
+    """uint8 (B, H, W, 3), changed by `factors` (B, 3) on the same device; rounded and clipped after each of three."""
     values = images.float()
     brightness, contrast, saturation = (by[:, k].view(-1, 1, 1, 1) for k in range(3))
     values = _clipped(values * brightness)
@@ -58,14 +50,7 @@ def _clipped(values: Tensor) -> Tensor:
 
 
 class Jittered:
-    """A loader with color jitter; all else comes from the loader that it wraps.
-
-    Args:
-        loader: the wrapped loader.
-        amount: see `factors`.
-        seed: the run's seed.
-        device: the device that computes the jitter.
-    """
+    """A loader with color jitter (see `factors`), computed on `device`; all else comes from the wrapped loader."""
 
     def __init__(self, loader: Loader, amount: float, seed: int, device: torch.device) -> None:
         self._loader, self._amount, self._seed, self._device, self._epoch = loader, amount, seed, device, 0

@@ -37,10 +37,7 @@ class NoRoomError(Exception):
 class FeatureCache:
     """The rows of a data set, and a loader of them for `Trainer`: `Batch.images` are rows (B, F).
 
-    Args:
-        loader: whose order, batch size and resolution are used; it is not iterated over.
-        num_values: F.
-        config: number format and limits.
+    The order, batch size and resolution are those of `loader`, which is not iterated over.
 
     Raises:
         NoRoomError: the rows exceed the memory limit and the free disk space.
@@ -58,17 +55,11 @@ class FeatureCache:
         return f"{self.num_samples} rows of {self._num_values} values, {_size_text(self._rows.nbytes)} {self._place}"
 
     def fill(self, backbone: Predictor, images: Loader) -> tuple[float, float]:
-        """Runs the backbone on every image once.
+        """Runs the backbone on every image once; returns the seconds in all, and those of waiting for data.
 
         Args:
             backbone: of the split network.
             images: every image once over all processes, in stored order, as every epoch sees it.
-
-        Returns:
-            Seconds in all, and seconds of waiting for data.
-
-        Raises:
-            InputError: a value does not fit the number format.
         """
         start, waited, done = time.perf_counter(), images.counters.wait_seconds, 0
         with torch.inference_mode(), bar(self.num_samples, "finetune: frozen layers") as shown:
@@ -76,7 +67,9 @@ class FeatureCache:
                 # A step's samples are consecutive, split over the processes by rank.
                 for values, labels in all_gather(self._computed(backbone, batch)):
                     part = slice(done, done + len(labels))
-                    self._put(part, values, labels)
+                    self._labels[part] = labels
+                    if self._writes:
+                        self._rows[part] = values
                     done = part.stop
                 shown.update(len(batch.labels) * num_processes())
         assert done == self.num_samples, f"the loader gave {done} of {self.num_samples} images"
@@ -95,11 +88,6 @@ class FeatureCache:
             )
         return values.astype(dtype), labels
 
-    def _put(self, part: slice, values: np.ndarray, labels: np.ndarray) -> None:
-        self._labels[part] = labels
-        if self._writes:
-            self._rows[part] = values
-
     def __len__(self) -> int:
         return len(self._loader)
 
@@ -115,11 +103,7 @@ class FeatureCache:
 
 
 def _make_rows(shape: tuple[int, int], config: FinetuneConfig) -> tuple[np.ndarray, str, bool]:
-    """Uninitialized rows in memory or in a temporary file, within the limits of `config`.
-
-    Returns:
-        float16 or float32 (N, F); their place, for people; whether this process is to write them.
-    """
+    """Uninitialized rows (N, F), their place in words, and whether this process is to write them."""
     dtype = np.dtype(np.float16 if config.cache_dtype == "fp16" else np.float32)
     folder = Path(config.cache_dir or tempfile.gettempdir())
     if num_processes() == 1 and math.prod(shape) * dtype.itemsize <= config.cache_memory * _GIB:

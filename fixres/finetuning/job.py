@@ -126,11 +126,7 @@ def finetune_network(
 ) -> FinetuneReport:
     """Tests, fine-tunes for each resolution and tests again; the main process writes checkpoints and report.
 
-    Args:
-        job: the settings.
-        open_loader: opens "train" or "val" with fields of LoaderConfig.
-        classes: class names of the data in label order.
-        image_sizes: gives int (N, 2), heights and widths of training images, for test_res auto.
+    For test_res auto `image_sizes` gives int (N, 2), heights and widths of training images.
     """
     predictor, info = job.open(classes, job.new_classifier)
     net = predictor.net

@@ -40,11 +40,8 @@ class FinetuneContext:
     """What all fine-tunings of a network share.
 
     Attributes:
-        predictor: a trained network.
         open_train: opens the training images. Takes `crop`, `resolution`, `batch_size` over all processes, `shuffle`
             and `drop_last`.
-        eval_crop: the crop in testing.
-        train_crop: the crop in training.
         train_res: training resolution in pixels.
         optim: batch size, momentum, weight decay and label smoothing, as in training.
         seed: of the color jitter, and of layers that draw random numbers.
@@ -59,13 +56,9 @@ class FinetuneContext:
     seed: int
 
     def open(self, config: FinetuneConfig, resolution: int, crop: Crop | None = None, shuffle: bool = True) -> Loader:
-        """Opens the training images for a fine-tuning.
+        """Opens the training images for a fine-tuning, with `crop` instead of that of `config.augmentation`.
 
-        Args:
-            config: batch size and augmentation.
-            resolution: pixels.
-            crop: instead of the crop of `config.augmentation`.
-            shuffle: random order without the short last batch; else stored order with it.
+        With `shuffle` in random order without the short last batch, else in stored order with it.
         """
         return self.open_train(
             crop=crop or self._crop(config),
@@ -101,12 +94,9 @@ class FinetuneResult:
 
 
 def finetune(context: FinetuneContext, config: FinetuneConfig, probe: NetworkProbe) -> FinetuneResult:
-    """Adapts and fine-tunes the network in place for one test resolution, over all processes.
+    """Adapts and fine-tunes the network in place for the test resolution of `probe`, over all processes.
 
-    Args:
-        context: the network and its data. Afterwards the network is in eval mode and all its parameters have gradients.
-        config: which layers are trained, how long and on which images.
-        probe: the network at the test resolution.
+    Afterwards the network is in eval mode and all its parameters have gradients.
     """
     start = time.perf_counter()
     adaptation = _adapt(context, config, probe) if config.adapt != "none" else ""

@@ -18,15 +18,7 @@ _SYNCHRONIZED = (SyncBatchNorm2d, nn.SyncBatchNorm)  # over the images of all pr
 def check_finetune(
     net: nn.Module, probe: NetworkProbe, loader: Loader, config: FinetuneConfig, optim: OptimConfig
 ) -> None:
-    """Raises InputError if the fine-tuning would fail.
-
-    Args:
-        net: the network, trained or not.
-        probe: the network at the test resolution.
-        loader: of the training images; its engine and their number count.
-        config: the fine-tuning.
-        optim: of the training, for the batch size.
-    """
+    """Raises InputError if the fine-tuning for the resolution of `probe` on the images of `loader` would fail."""
     _check_batches(loader, config, optim)
     if config.cache_dir is not None and not config.cache_dir.is_dir():
         raise InputError(f"finetune.cache_dir={config.cache_dir} is not a folder; create it, or choose another")

@@ -42,15 +42,14 @@ class CannotSplitError(Exception):
 def split(net: nn.Module, trainable: tuple[nn.Module, ...], images: Tensor, precision: Precision) -> SplitNetwork:
     """Splits `net` before the first modules of `trainable` and compares both parts with it on `images`.
 
-    Args:
-        net: the network; it keeps its modes and gradients.
-        trainable: the modules that are trained.
-        images: float (B, 3, r, r), at least two images, in the network's input format; later images must have the same
-            size.
-        precision: number format.
+    Of the possible splits it returns the one with the fewest values at the split point. The network keeps its modes and
+    gradients.
 
-    Returns:
-        Of the possible splits the one with the fewest values at the split point.
+    Args:
+        net: the network.
+        trainable: the modules that are trained.
+        images: float (B, 3, r, r), at least two, normalized; later images must have the same size.
+        precision: number format.
 
     Raises:
         CannotSplitError: the forward cannot be recorded, or both parts together do not give the network's logits.

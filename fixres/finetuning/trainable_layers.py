@@ -31,16 +31,7 @@ class TrainableLayers:
 
 
 def trainable_layers(net: nn.Module, probe: NetworkProbe, config: FinetuneConfig) -> TrainableLayers:
-    """The layers of `net` that `config.layers` means.
-
-    Args:
-        net: a classifier.
-        probe: what is known of it.
-        config: layers and num_blocks.
-
-    Raises:
-        InputError: no classifier, or fewer blocks than asked for.
-    """
+    """The layers of `net` that `config.layers` means. InputError without classifier, or with too few blocks."""
     head, blocks = probe.head, probe.blocks
     if config.layers == "paper":
         return _as_in_the_papers(net, head, blocks)

@@ -14,13 +14,7 @@ _SKIPPED = 3  # the first steps compile, choose algorithms and fill caches
 class StepProfiler:
     """Traces the steps after the first few of an epoch, once, into a file for chrome://tracing or Perfetto.
 
-    Args:
-        path: the trace.
-        num_steps: steps to trace; fewer if the epoch ends before.
-        device: where the network runs.
-
-    Attributes:
-        summary: a line for people; empty before the trace.
+    It traces fewer than `num_steps` if the epoch ends before. `summary` is a line for people, empty before the trace.
     """
 
     def __init__(self, path: Path, num_steps: int, device: torch.device) -> None:

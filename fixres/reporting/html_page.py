@@ -10,14 +10,7 @@ from pipelines.runtime.atomic_files import atomic_file
 
 
 def write_page(target: Path, package: str, template: str, **values: Any) -> None:
-    """Writes `render_page` atomically.
-
-    Args:
-        target: the HTML file; an older one is replaced.
-        package: as for `render_page`.
-        template: likewise.
-        **values: likewise.
-    """
+    """Writes `render_page` atomically; an older file is replaced."""
     text = render_page(package, template, **values)
     with atomic_file(target, overwrite=True) as path:
         path.write_text(text, encoding="utf-8")

@@ -24,11 +24,7 @@ def axes(
 ) -> Iterator[tuple[Axes, io.BytesIO]]:
     """Axes to draw on, and the buffer that holds the PNG after the block.
 
-    Args:
-        title: above the plot.
-        x: label of the horizontal axis.
-        y: label of the vertical axis.
-        legend: "below" puts a long legend below the plot, in two columns.
+    A legend "below" the plot has two columns, for long texts.
     """
     # Figure instead of pyplot: no global state, no display.
     figure = Figure(figsize=(5.8, 4.6 if legend == "below" else 3.7), layout="constrained")
@@ -45,14 +41,7 @@ def axes(
 
 
 def stacked_bars(title: str, x: str, names: Sequence[str], parts: Mapping[str, np.ndarray]) -> bytes:
-    """A horizontal bar for each of `names`, the first on top, made of up to five `parts`.
-
-    Args:
-        title: above the plot.
-        x: label of the horizontal axis.
-        names: N bars.
-        parts: label to lengths, float (N,).
-    """
+    """A horizontal bar for each of N `names`, the first on top, of up to five `parts`: label to lengths (N,)."""
     with axes(title, x, "", legend="below") as (plot, png):
         left = np.zeros(len(names))
         for (label, lengths), color in zip(parts.items(), _STACK_COLORS, strict=False):

@@ -15,7 +15,6 @@ class Candidate:
     """One test resolution.
 
     Attributes:
-        test_res: pixels.
         ratio: expected apparent size in testing over that in training; 1 means equal.
         standard_error: of `ratio`, if only a sample of the images was used; else 0.
         cost_factor: pixels of an image over those at the training resolution, about the ratio of test times.
@@ -32,9 +31,6 @@ class Advice:
     """The advice from apparent sizes for the test resolution.
 
     Attributes:
-        train_res: training resolution in pixels.
-        train_crop: scale and ratio of RandomResizedCrop.
-        crop_pct: side of the center crop over the resized short side.
         stride: advised resolutions are multiples of it.
         num_images: number of images whose sizes were used.
         num_samples: images of the data set.
@@ -66,15 +62,9 @@ def advise(
     stride: int = 32,
     num_samples: int | None = None,
 ) -> Advice:
-    """Computes the advice for one way of training.
+    """Computes the advice for one way of training; see `apparent_size` for the arguments.
 
-    Args:
-        train_res: training resolution in pixels; with progressive resizing the last.
-        train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the center crop.
-        sizes: integers (N, 2), height and width of the images, in pixels.
-        stride: the network's, in pixels.
-        num_samples: images of the whole data set; N if not given.
+    With progressive resizing `train_res` is the last training resolution. `stride` is the network's, in pixels.
     """
     check_resolution(train_res)
     if not 1 <= stride <= MAX_RESOLUTION:

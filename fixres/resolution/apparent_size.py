@@ -8,6 +8,9 @@ The distribution of sigma under RandomResizedCrop is computed, not simulated: sc
 ten attempts until a box fits the image, else the largest centered box of allowed ratio. Boxes are rounded to pixels
 before the attempt, so half a pixel more fits on each side; this matters in small images and is included. The rounding
 of boxes that fit is not included; it changes sigma by less than 1e-3 from 32 px on.
+
+In all functions `sizes` are integers (N, 2), height and width of each image in pixels. If they are a random sample,
+`num_samples` is the number of images of the whole data set.
 """
 
 from __future__ import annotations
@@ -23,38 +26,23 @@ _NARROW = 1e-4  # least width of a range: a narrower one would lose digits
 
 
 class Estimate(NamedTuple):
-    """A mean over images.
-
-    Attributes:
-        mean: the mean.
-        standard_error: of the mean, if only a sample of the images was used; else 0.
-    """
+    """A mean over images."""
 
     mean: float
-    standard_error: float
+    standard_error: float  # 0 if all images were used
 
 
 def ideal_sigma(scale: tuple[float, float]) -> float:
-    """Mean of sigma if every box fits: factor F of the paper's equation 4.
-
-    Args:
-        scale: range of sigma squared.
-    """
+    """Mean of sigma if every box fits: factor F of the paper's equation 4. `scale` is the range of sigma squared."""
     low, high = np.sqrt(scale)
     # (high^3 - low^3) / (high^2 - low^2) without its 0 / 0 at equal ends.
     return float(2 / 3 * (high * high + high * low + low * low) / (high + low))
 
 
 def mean_sigma(crop: TrainCrop, sizes: np.ndarray, power: float = 1.0) -> np.ndarray:
-    """Mean of sigma ** power over the crops of each image.
+    """float64 (N,): mean of sigma ** power over the crops of each image.
 
-    Args:
-        crop: scale and ratio of RandomResizedCrop.
-        sizes: integers (N, 2), height and width of each image in pixels.
-        power: 1 for sigma; 2 for the crop's fraction of the area; -1 for apparent size over train_res. Above -2.
-
-    Returns:
-        float64 (N,).
+    The power is 1 for sigma; 2 for the crop's fraction of the area; -1 for apparent size over train_res. Above -2.
     """
     sizes = _checked(sizes)
     found = _accepted(crop, sizes, 0.0, crop.scale[1])
@@ -65,16 +53,7 @@ def mean_sigma(crop: TrainCrop, sizes: np.ndarray, power: float = 1.0) -> np.nda
 
 
 def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Fraction of training crops whose sigma is at most the given one; each image has the same weight.
-
-    Args:
-        crop: scale and ratio of RandomResizedCrop.
-        sizes: integers (N, 2), height and width of each image in pixels.
-        sigma: (M,).
-
-    Returns:
-        float64 (M,) in [0, 1].
-    """
+    """float64 (M,): fraction of crops whose sigma is at most each given one; each image has the same weight."""
     sizes = _checked(sizes)
     found = _accepted(crop, sizes, 0.0, crop.scale[1])
     missed, fall_back = (1 - found) ** _ATTEMPTS, _fall_back_area(crop, sizes)
@@ -88,16 +67,7 @@ def sigma_cdf(crop: TrainCrop, sizes: np.ndarray, sigma: np.ndarray) -> np.ndarr
 
 
 def sizes_in_testing(crop: EvalCrop, sizes: np.ndarray, test_res: int) -> np.ndarray:
-    """Apparent sizes in testing: the square root of each resized image's area before the center crop.
-
-    Args:
-        crop: the center crop.
-        sizes: integers (N, 2), height and width of each image in pixels.
-        test_res: test resolution in pixels.
-
-    Returns:
-        float64 (N,), pixels.
-    """
+    """float64 (N,), pixels: the square root of each resized image's area before the center crop."""
     sizes = _checked(sizes)
     resized_short = np.floor(check_resolution(test_res) / crop.crop_pct)
     resized_long = np.floor(resized_short * sizes.max(axis=1) / sizes.min(axis=1))
@@ -112,16 +82,7 @@ def apparent_ratio(
     test_res: int,
     num_samples: int | None = None,
 ) -> Estimate:
-    """Expected apparent size in testing over that in training (equation 4, on real image sizes).
-
-    Args:
-        train_crop: scale and ratio of RandomResizedCrop.
-        eval_crop: the center crop.
-        sizes: integers (N, 2), height and width of the images, in pixels.
-        train_res: training resolution in pixels.
-        test_res: test resolution in pixels.
-        num_samples: images of the whole data set, if `sizes` are a random sample of it.
-    """
+    """Expected apparent size in testing over that in training (equation 4, on real image sizes)."""
     ratios = sizes_in_testing(eval_crop, sizes, test_res) * mean_sigma(train_crop, sizes) / check_resolution(train_res)
     return _estimate(ratios, num_samples)
 
@@ -139,12 +100,7 @@ def _accepted(crop: TrainCrop, sizes: np.ndarray, power: float, high: float) -> 
 
     A box of relative area a and log ratio u fits an image if log a <= margin - |u - center|. Over a the integral of
     a ** power is elementary; over u it is one of exponentials, `_above`, from the lowest to the highest log ratio.
-
-    Args:
-        crop: scale and ratio.
-        sizes: float64 (N, 2).
-        power: above -1.
-        high: at most crop.scale[1].
+    `power` is above -1, `high` at most crop.scale[1].
     """
     low_u, high_u = _widened(*np.log(crop.ratio))
     low, full_high = crop.scale[0], crop.scale[1]
