@@ -89,7 +89,7 @@ def extract(
         job: what to extract.
         open_loader: the data.
         classes: its class names in label order.
-        names: its images' names in order, stored beside the arrays.
+        names: its images' names in order, stored beside the arrays; None if unknown.
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
             reads them, the "fingerprint" of the stored images.
     """

@@ -75,7 +75,11 @@ def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
 
 
 def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
-    """Scores the mean of all files' probabilities, read in chunks. InputError for files of different images."""
+    """Scores the mean of all files' probabilities, read in chunks.
+
+    Raises:
+        InputError: files of different images, or values that are not probabilities.
+    """
     first = files[0]
     for other in files[1:]:
         _check_same_images(first, other)

@@ -22,10 +22,9 @@ def finish(
     state: TrainingState,
     save: Callable[[], None],
 ) -> VariantResult:
-    """Evaluates and fine-tunes a trained network; saves its weights before and after the fine-tuning.
+    """Evaluates and fine-tunes a trained network; saves its weights before and after. Closes the training loader.
 
     Args:
-        plan, network, data, evaluator, output: the variant. The training loader is closed.
         state: the steps that are done are not repeated.
         save: saves a training checkpoint; called after the first evaluation and after fine-tuning.
     """

@@ -93,8 +93,8 @@ class TrainingState:
     curve: list[CurvePoint] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
-    sweep_before: list[EvalResult] | None = None  # before it is done
-    finetune_epochs: list[EpochResult] | None = None  # before it is done
+    sweep_before: list[EvalResult] | None = None  # None: not done yet
+    finetune_epochs: list[EpochResult] | None = None  # None: not done yet
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for a training checkpoint; to be called in all processes."""

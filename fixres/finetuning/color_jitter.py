@@ -28,7 +28,7 @@ def factors(amount: float, seed: int, epoch: int, indices: np.ndarray) -> np.nda
 
 
 def jittered(images: Tensor, by: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3), changed by `factors` (B, 3) on the same device; rounded and clipped after each of three."""
+    """Changes brightness, contrast, saturation of uint8 (B, H, W, 3) by `factors`; rounds and clips after each."""
     values = images.float()
     brightness, contrast, saturation = (by[:, k].view(-1, 1, 1, 1) for k in range(3))
     values = _clipped(values * brightness)

@@ -85,7 +85,10 @@ def _forward(net: nn.Module, resolution: int) -> Tensor:
 
 @contextmanager
 def eval_mode(net: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Inside the block all modules are in eval mode, and with `gradients` every parameter gets one; then as before."""
+    """Inside the block all modules are in eval mode, and no parameter, or each with `gradients`, gets a gradient.
+
+    Afterwards modes and gradients are as before.
+    """
     modes = [(module, module.training) for module in net.modules()]
     frozen = [parameter for parameter in net.parameters() if not parameter.requires_grad]
     if gradients:

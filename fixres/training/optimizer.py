@@ -74,7 +74,7 @@ class Stepper:
 
     Args:
         optimizer: of the network.
-        precision: its number format.
+        precision: decides whether losses are scaled.
         accumulate: micro-batches per update; all have the same size.
         ema: updated after each update.
     """

@@ -149,9 +149,9 @@ class Trainer:
             yield batch, loss, step
 
     def step(self, images: Tensor, labels: Tensor, number: int = 0) -> Tensor:
-        """Trains on the batch `number` of an epoch, uint8 (B, H, W, 3) and int64 (B,); returns the loss, a scalar.
+        """Trains on uint8 (B, H, W, 3) and int64 (B,), the batch `number` of an epoch; returns the loss, a scalar.
 
-        All are on the device.
+        All three are on the device.
         """
         targets = labels
         if self._transform is not None:
