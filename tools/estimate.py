@@ -16,6 +16,7 @@ if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
 import argparse
+from dataclasses import fields
 
 from benchmarks.harness.options import add_options
 from benchmarks.projection.scenario import Scenario, project, step_speeds
@@ -27,16 +28,9 @@ from pipelines.runtime.exit_codes import run
 def main() -> None:
     """Parses the command line and projects."""
     options = _parse()
-    scenario = Scenario(
-        model=options.model,
-        num_images=options.images,
-        gpus=options.gpus,
-        cores=12 * options.gpus if options.cores is None else options.cores,
-        large=options.large,
-        small=options.small,
-        test_res=options.test_res,
-        finetune_epochs=options.finetune_epochs,
-    )
+    if options.cores is None:
+        options.cores = 12 * options.gpus
+    scenario = Scenario(**{field.name: getattr(options, field.name) for field in fields(Scenario)})
     projection = project(scenario, *step_speeds(options.model, options.measure, options.recorded))
     print(projection.text())
     if options.json:
@@ -57,7 +51,8 @@ def _parse() -> argparse.Namespace:
     schedule = {"type": _schedule, "metavar": "RESOLUTION:EPOCHS,..."}
     parser.add_argument("--gpus", type=int, default=1, help="devices (%(default)s)")
     parser.add_argument("--cores", type=int, help="loader cores in all (12 for each device)")
-    parser.add_argument("--images", type=int, default=1281167, help="size of the training set (%(default)s)")
+    parser.add_argument("--images", dest="num_images", type=int, default=1281167, metavar="IMAGES",
+                        help="size of the training set (%(default)s)")  # fmt: skip
     parser.add_argument("--large", default="224:16", help="the usual training (%(default)s)", **schedule)
     parser.add_argument("--small", default="128:12,160:4", help="the fast training (%(default)s)", **schedule)
     parser.add_argument("--test-res", type=int, default=224, help="of the fine-tuning, in pixels (%(default)s)")

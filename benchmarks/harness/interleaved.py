@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,17 +20,11 @@ from benchmarks.harness.stats import Estimate, estimate, paired_ratio
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one engine's work.
+    """A stretch of one engine's work."""
 
-    Attributes:
-        num_images: images finished in it.
-        seconds: wall-clock time.
-        cpu_seconds: CPU time of all its threads and processes; None if it was not measured.
-    """
-
-    num_images: int
-    seconds: float
-    cpu_seconds: float | None = None
+    num_images: int  # images finished in it
+    seconds: float  # wall-clock time
+    cpu_seconds: float | None = None  # CPU time of all its threads and processes; None if it was not measured
 
     def __add__(self, other: Window) -> Window:
         known = self.cpu_seconds is not None and other.cpu_seconds is not None
@@ -47,15 +42,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What interleaved measurements gave.
+    """What interleaved measurements gave."""
 
-    Attributes:
-        windows: for each engine its window in each round that all engines finished.
-        interrupted: whether Ctrl-C came before the last round was finished.
-    """
-
-    windows: dict[str, tuple[Window, ...]]
-    interrupted: bool = False
+    windows: dict[str, tuple[Window, ...]]  # for each engine its window in each round that all engines finished
+    interrupted: bool = False  # whether Ctrl-C came before the last round was finished
 
     @property
     def num_rounds(self) -> int:
@@ -77,6 +67,11 @@ class Rounds:
     def ratio(self, one: str, other: str) -> Estimate:
         """How many times as fast `one` is as `other`."""
         return paired_ratio(self.speeds(one), self.speeds(other))
+
+    def relative(self, name: str, reference: str) -> dict[str, Any]:
+        """A record's entries for speed and speed relative to the reference."""
+        relative = self.ratio(name, reference).as_json("relative_speed", "relative_speed_interval")
+        return self.speed(name).as_json("images_per_second") | relative
 
 
 def interleave(

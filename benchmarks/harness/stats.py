@@ -19,21 +19,13 @@ _NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Spread:
-    """Measurements of one quantity, such as one for each seed.
+    """Measurements of one quantity, such as one for each seed."""
 
-    Attributes:
-        num: number of measurements.
-        mean: their mean.
-        sd: standard deviation (n - 1); None for a single measurement.
-        low: lower end of the 95 % interval of the mean (Student's t); None for a single measurement.
-        high: upper end of that interval.
-    """
-
-    num: int
-    mean: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
+    num: int  # number of measurements
+    mean: float  # their mean
+    sd: float | None = None  # standard deviation (n - 1); None for a single measurement
+    low: float | None = None  # lower end of the 95 % interval of the mean (Student's t); None for a single measurement
+    high: float | None = None  # upper end of that interval
 
     def text(self, factor: float = 1.0, digits: int = 1, sign: str = "") -> str:
         """Mean ± standard deviation; `sign` is "+" for differences."""
@@ -79,26 +71,20 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value measured in several rounds.
+    """A value measured in several rounds."""
 
-    Attributes:
-        value: the estimate.
-        low: lower end of the 95 % confidence interval; the smallest round if there are fewer than five.
-        high: upper end of the interval; the largest round if there are fewer than five.
-        num_rounds: number of measurements.
-    """
-
-    value: float
-    low: float
-    high: float
-    num_rounds: int
+    value: float  # the estimate
+    low: float  # lower end of the 95 % confidence interval; the smallest round if there are fewer than five
+    high: float  # upper end of the interval; the largest round if there are fewer than five
+    num_rounds: int  # number of measurements
 
     @property
     def interval(self) -> list[float]:
         return [self.low, self.high]
 
-    def as_json(self) -> dict[str, Any]:
-        return {"value": self.value, "interval": self.interval}
+    def as_json(self, value: str = "value", interval: str = "interval") -> dict[str, Any]:
+        """The entries of a record, by these names."""
+        return {value: self.value, interval: self.interval}
 
 
 def estimate(values: Sequence[float], center: Callable[..., Any] = np.median) -> Estimate:

@@ -16,31 +16,18 @@ _NUM_WORST = 3
 
 @dataclass(frozen=True)
 class Agreement:
-    """One engine compared with the reference at one resolution.
+    """One engine compared with the reference at one resolution."""
 
-    Attributes:
-        engine: its name.
-        crops: "training" (random boxes, the same for both) or "center".
-        res: output side in pixels.
-        mean: mean absolute difference of each crop in gray levels, float (N,).
-        largest: largest absolute difference of each crop in gray levels, float (N,).
-        psnr: of each crop in dB, float (N,).
-        labels: whether the labels of each crop are equal, bool (N,).
-        coarse: whether each crop came from a coarser level of a RoC record, bool (N,).
-        worst: the engine's crops with the largest mean difference, worst first, uint8 (<= 3, r, r, 3).
-        reference: the same crops of the reference, uint8 (<= 3, r, r, 3).
-    """
-
-    engine: str
-    crops: str
-    res: int
-    mean: np.ndarray
-    largest: np.ndarray
-    psnr: np.ndarray
-    labels: np.ndarray
-    coarse: np.ndarray
-    worst: np.ndarray
-    reference: np.ndarray
+    engine: str  # its name
+    crops: str  # "training" (random boxes, the same for both) or "center"
+    res: int  # output side in pixels
+    mean: np.ndarray  # mean absolute difference of each crop in gray levels, float (N,)
+    largest: np.ndarray  # largest absolute difference of each crop in gray levels, float (N,)
+    psnr: np.ndarray  # of each crop in dB, float (N,)
+    labels: np.ndarray  # whether the labels of each crop are equal, bool (N,)
+    coarse: np.ndarray  # whether each crop came from a coarser level of a RoC record, bool (N,)
+    worst: np.ndarray  # the engine's crops with the largest mean difference, worst first, uint8 (<= 3, r, r, 3)
+    reference: np.ndarray  # the same crops of the reference, uint8 (<= 3, r, r, 3)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -102,13 +102,11 @@ def _num_bytes(target: Path) -> int:
 
 
 def _result(writer: str, rounds: Rounds, num_bytes: int) -> dict[str, Any]:
-    ratio = rounds.ratio(writer, _THEIRS)
     return {
         "writer": writer,
         "images_per_second": rounds.speed(writer).value,
         "rounds": rounds.speeds(writer),
-        "speedup_over_ffcv": ratio.value,
-        "speedup_over_ffcv_interval": ratio.interval,
+        **rounds.ratio(writer, _THEIRS).as_json("speedup_over_ffcv", "speedup_over_ffcv_interval"),
         "bytes": num_bytes,
     }
 

@@ -17,7 +17,8 @@ if __name__ == "__main__":
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,9 @@ class DaliStages:
         jobs, bytes_cut, pixels, padding = self._cut_all(drawn, resolution)
         num = sum(len(indices) for indices, _, _ in drawn)
         taken: dict[str, list[float]] = {step: [] for step in _STEPS}
-        for number in trange(
-            rounds + 1, desc=f"{resolution} px", leave=False, disable=None
-        ):  # the first round warms up
-            cut = _seconds(lambda: self._cut(drawn, resolution))
+        # The first round warms up.
+        for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):
+            cut = timeit(lambda: self._cut(drawn, resolution), number=1)
             queue, decode, resize = (stage.seconds(jobs) for stage in self._stages)
             if number:
                 for step, seconds in zip(_STEPS, (cut, queue, decode - queue, resize - decode), strict=True):
@@ -126,12 +126,6 @@ class DaliStages:
         num_bytes, num_pixels = (sum(int(cuts.counts[:, k].sum()) for cuts in all_cuts) for k in (BYTES, PIXELS))
         room = sum(row.size for cuts in all_cuts for row in cuts.encoded)
         return jobs, num_bytes, num_pixels, room / num_bytes
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

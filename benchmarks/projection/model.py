@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipelines.spec import InputError
 
 Schedule = tuple[tuple[int, int], ...]
@@ -27,21 +29,13 @@ Speeds = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs at one resolution.
+    """Some epochs at one resolution."""
 
-    Attributes:
-        name: "train" or "finetune".
-        resolution: pixels.
-        epochs: how many.
-        seconds: for all of them.
-        limit: "network" or "loader", whichever is slower.
-    """
-
-    name: str
-    resolution: int
-    epochs: int
-    seconds: float
-    limit: str
+    name: str  # "train" or "finetune"
+    resolution: int  # pixels
+    epochs: int  # how many
+    seconds: float  # for all of them
+    limit: str  # "network" or "loader", whichever is slower
 
     def text(self) -> str:
         """A line for the terminal."""
@@ -82,13 +76,9 @@ def at_resolution(speeds: Speeds, resolution: int, by_pixels: bool) -> float:
             "no measured speed to project from; run benchmarks.throughput and benchmarks.training.train_step"
         )
     known = sorted(speeds)
-    if resolution <= known[0] or resolution >= known[-1]:
-        nearest = known[0] if resolution <= known[0] else known[-1]
-        return speeds[nearest] * ((nearest / resolution) ** 2 if by_pixels else 1.0)
-    above = next(side for side in known if side >= resolution)
-    below = known[known.index(above) - 1]
-    share = math.log(resolution / below) / math.log(above / below)
-    return math.exp((1 - share) * math.log(speeds[below]) + share * math.log(speeds[above]))
+    nearest = min(max(resolution, known[0]), known[-1])
+    speed = math.exp(np.interp(math.log(nearest), np.log(known), np.log([speeds[side] for side in known])))
+    return speed * ((nearest / resolution) ** 2 if by_pixels else 1.0)
 
 
 def steps_of(record: dict[str, Any], model: str) -> dict[int, float]:

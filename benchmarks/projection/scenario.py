@@ -26,27 +26,16 @@ ENGINES = ("dali", "roc")
 
 @dataclass(frozen=True)
 class Scenario:
-    """The runs to project.
+    """The runs to project."""
 
-    Attributes:
-        model: a timm name.
-        num_images: size of the training set.
-        gpus: number of devices.
-        cores: loader cores in all.
-        large: schedule of the usual training.
-        small: schedule of the fast training.
-        test_res: resolution in pixels for which the fast training is fine-tuned.
-        finetune_epochs: epochs of fine-tuning.
-    """
-
-    model: str = "resnet50"
-    num_images: int = 1281167
-    gpus: int = 8
-    cores: int = 96
-    large: Schedule = ((224, 16),)
-    small: Schedule = ((128, 12), (160, 4))
-    test_res: int = 224
-    finetune_epochs: int = 1
+    model: str = "resnet50"  # a timm name
+    num_images: int = 1281167  # size of the training set
+    gpus: int = 8  # number of devices
+    cores: int = 96  # loader cores in all
+    large: Schedule = ((224, 16),)  # schedule of the usual training
+    small: Schedule = ((128, 12), (160, 4))  # schedule of the fast training
+    test_res: int = 224  # resolution in pixels for which the fast training is fine-tuned
+    finetune_epochs: int = 1  # epochs of fine-tuning
 
     def __post_init__(self) -> None:
         if min(self.gpus, self.cores, self.num_images) < 1 or self.finetune_epochs < 0:
@@ -91,18 +80,12 @@ def _records(kind: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Projection:
-    """Projected runs.
+    """Projected runs."""
 
-    Attributes:
-        scenario: what was projected.
-        steps: images/s of one device in training, by resolution.
-        origins: of the speeds of steps and loaders.
-        runs: phases by title; the first is the usual training, the last the fast training with engine roc.
-    """
-
-    scenario: Scenario
-    steps: dict[int, float]
-    origins: tuple[str, str]
+    scenario: Scenario  # what was projected
+    steps: dict[int, float]  # images/s of one device in training, by resolution
+    origins: tuple[str, str]  # of the speeds of steps and loaders
+    # phases by title; the first is the usual training, the last the fast training with engine roc
     runs: dict[str, list[Phase]]
 
     def hours(self) -> dict[str, float]:

@@ -19,31 +19,20 @@ REFERENCES = ("large", "baseline")
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """One trained variant, tested in one way, in one seed. Accuracies are fractions.
+    """One trained variant, tested in one way, in one seed. Accuracies are fractions."""
 
-    Attributes:
-        title: such as "small + FixRes".
-        variant: name of the training.
-        trained: training resolutions as text, such as "64 to 96 px".
-        test_res: test resolution in pixels.
-        finetuned: whether it comes after FixRes fine-tuning.
-        top1: accuracy at `test_res`.
-        train_seconds: training time.
-        finetune_seconds: time of the fine-tuning, 0 without one.
-        wall_seconds: opening, training, fine-tuning, saving and one test at the end. The tests for curves and sweeps,
-            which only a benchmark makes, are left out.
-        curve: (seconds of training and fine-tuning, top1) of each test during the run, the last one at the end.
-    """
-
-    title: str
-    variant: str
-    trained: str
-    test_res: int
-    finetuned: bool
-    top1: float
-    train_seconds: float
-    finetune_seconds: float
+    title: str  # such as "small + FixRes"
+    variant: str  # name of the training
+    trained: str  # training resolutions as text, such as "64 to 96 px"
+    test_res: int  # test resolution in pixels
+    finetuned: bool  # whether it comes after FixRes fine-tuning
+    top1: float  # accuracy at `test_res`
+    train_seconds: float  # training time
+    finetune_seconds: float  # time of the fine-tuning, 0 without one
+    # opening, training, fine-tuning, saving and one test at the end. The tests for curves and sweeps, which only a
+    # benchmark makes, are left out.
     wall_seconds: float
+    # (seconds of training and fine-tuning, top1) of each test during the run, the last one at the end
     curve: list[tuple[float, float]]
 
     @property
@@ -111,15 +100,10 @@ def _evaluation(variant: dict[str, Any], title: str, test_res: int, finetuned: b
 
 @dataclass(frozen=True)
 class Comparison:
-    """One final evaluation over all seeds, compared with the reference of the same seeds.
+    """One final evaluation over all seeds, compared with the reference of the same seeds."""
 
-    Attributes:
-        evaluations: in each seed.
-        reference: the reference variant at its training resolution, in each seed.
-    """
-
-    evaluations: list[FinalEvaluation]
-    reference: list[FinalEvaluation]
+    evaluations: list[FinalEvaluation]  # in each seed
+    reference: list[FinalEvaluation]  # the reference variant at its training resolution, in each seed
 
     @property
     def first(self) -> FinalEvaluation:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.subprocesses import child_environment
+from benchmarks.harness.subprocesses import start
 from benchmarks.scaling.worker import Spec
 from pipelines.runtime.atomic_files import write_json
 from pipelines.spec import InputError
@@ -37,14 +37,8 @@ def run_job(spec: Spec, processes: int, torch_threads: int) -> dict[str, Any]:
         spec = replace(spec, output=str(folder / "windows.json"))
         write_json(folder / "spec.json", asdict(spec))
         with open(folder / "output", "wb") as output:
-            job = subprocess.Popen(
-                _command(processes, folder / "spec.json"),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={"OMP_NUM_THREADS": str(torch_threads)} | child_environment(),
-                start_new_session=True,
-            )
+            command, threads = _command(processes, folder / "spec.json"), {"OMP_NUM_THREADS": str(torch_threads)}
+            job = start(command, threads, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             try:
                 code = job.wait()
             finally:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,18 +75,12 @@ def _spec(options: argparse.Namespace) -> Spec:
     """What all jobs have in common; converts the data to the engine's format if necessary."""
     gradients = gradient_bytes(options.model)
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
+    names = ("model", "engine", "threads", "device", "precision", "compile", "seconds", "windows")
     return Spec(
-        model=options.model,
+        **{name: getattr(options, name) for name in names},
         resolution=options.res,
         batches={},
         path=str(files.path(KINDS[options.engine]).resolve()),
-        engine=options.engine,
-        threads=options.threads,
-        device=options.device,
-        precision=options.precision,
-        compile=options.compile,
-        seconds=options.seconds,
-        windows=options.windows,
         reduced_bytes=sorted({*(size for size in _SMALL_SIZES if size < gradients), gradients}),
         output="",
     )
@@ -106,7 +101,7 @@ def _batches(options: argparse.Namespace) -> dict[str, dict[int, int]]:
 def _of(spec: Spec, batches: dict[str, dict[int, int]], processes: int) -> Spec:
     """The spec of a job. All modes are the same for a single process, so it measures only one."""
     found = {mode: sizes[processes] for mode, sizes in batches.items()}
-    return Spec(**vars(spec) | {"batches": dict(list(found.items())[: 1 if processes == 1 else None])})
+    return replace(spec, batches=dict(list(found.items())[: 1 if processes == 1 else None]))
 
 
 def _parse() -> argparse.Namespace:
@@ -133,10 +128,10 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     most = max(options.processes)
     _check_devices(choose_device(options.device).type, most)
     _check_batches(options, most)
-    cores = len(os.sched_getaffinity(0))
-    options.torch_threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores // most)))
+    share = max(1, len(os.sched_getaffinity(0)) // most)
+    options.torch_threads = int(os.environ.get("OMP_NUM_THREADS", share))
     if options.threads is None:
-        options.threads = max(1, cores // most)
+        options.threads = share
     return options
 
 

@@ -59,32 +59,21 @@ Feed = Callable[[], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Spec:
-    """What a job measures.
+    """What a job measures."""
 
-    Attributes:
-        model: a timm name.
-        resolution: pixels.
-        batches: images of all processes together, by mode.
-        path: data of `engine`, which has `threads` threads in each process.
-        seconds: minimum length of a window.
-        windows: number of windows of each series.
-        reduced_bytes: sizes of the timed all-reduces.
-        output: file for the windows.
-    """
-
-    model: str
-    resolution: int
-    batches: dict[str, int]
-    path: str
+    model: str  # a timm name
+    resolution: int  # pixels
+    batches: dict[str, int]  # images of all processes together, by mode
+    path: str  # data of `engine`, which has `threads` threads in each process
     engine: str
     threads: int
     device: str
     precision: str
     compile: str
-    seconds: float
-    windows: int
-    reduced_bytes: list[int]
-    output: str
+    seconds: float  # minimum length of a window
+    windows: int  # number of windows of each series
+    reduced_bytes: list[int]  # sizes of the timed all-reduces
+    output: str  # file for the windows
 
 
 class _Stepper(Stepper):

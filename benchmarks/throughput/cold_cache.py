@@ -57,18 +57,15 @@ def evict_files(client: EngineClient, resolution: int) -> float:
 
 
 def _result(name: str, resolution: int, rounds: Rounds, share: float) -> dict[str, Any]:
-    speed, cpu, first = rounds.speed(name), rounds.cpu_per_image(name), next(iter(rounds.windows))
-    ratio = rounds.ratio(first, name)
+    cpu, first = rounds.cpu_per_image(name), next(iter(rounds.windows))
     return {
         "engine": name,
         "res": resolution,
         "cache": "cold",
-        "images_per_second": speed.value,
-        "interval": speed.interval,
+        **rounds.speed(name).as_json("images_per_second"),
         "cpu_seconds_per_image": cpu and cpu.value,
         "against": first,
-        "ratio": ratio.value,
-        "ratio_interval": ratio.interval,
+        **rounds.ratio(first, name).as_json("ratio", "ratio_interval"),
         "resident_share": share,
         "is_cold": share <= MAX_RESIDENT_SHARE,
     }

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing import Pipe
+from subprocess import DEVNULL, PIPE
 from typing import Any, Self
 
 from benchmarks.harness.interleaved import Window
-from benchmarks.harness.subprocesses import child_environment
+from benchmarks.harness.subprocesses import kill, start
 from benchmarks.throughput.engines import Engine
 from pipelines.spec import InputError
 
@@ -39,18 +39,9 @@ class EngineClient:
         self.engine = engine
         self._connection, theirs = Pipe()
         command = [sys.executable, "-m", "benchmarks.throughput.engine_worker", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=child_environment(),
-            start_new_session=True,  # a process group of its own, which Ctrl-C does not reach
-        )
+        self._process = start(command, pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL)
         theirs.close()
-        self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
-        )
+        self._guard = start(["sh", "-c", _GUARD, "guard", str(self._process.pid)], stdin=PIPE)
         self.memory_bytes_peak, opened = 0, False
         try:
             self.memory_bytes_before, self.first_batch_seconds = self._ask("open", engine, resolution)
@@ -86,12 +77,8 @@ class EngineClient:
 
     def kill(self) -> None:
         """Kills all its processes. May be called twice."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._guard.kill()
-        self._guard.wait()
-        self._guard.stdin.close()
+        kill(self._process)
+        kill(self._guard)
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -34,21 +34,13 @@ _PACKAGES = {"spdl": "spdl", "webdataset": "webdataset"}
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine and its settings.
+    """An engine and its settings."""
 
-    Attributes:
-        name: of `KINDS`, or `DECODE_BOUND`.
-        path: its data.
-        batch_size: images.
-        num_threads: threads or worker processes.
-        device: where batches arrive.
-    """
-
-    name: str
-    path: Path
-    batch_size: int
-    num_threads: int
-    device: str
+    name: str  # of `KINDS`, or `DECODE_BOUND`
+    path: Path  # its data
+    batch_size: int  # images
+    num_threads: int  # threads or worker processes
+    device: str  # where batches arrive
 
     def open(self) -> Any:
         """A loader with `set_epoch`, `set_resolution`, iteration over batches, `counters` (or None) and `close`."""

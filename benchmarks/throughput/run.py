@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +129,13 @@ def _results(clients: dict[str, EngineClient], resolution: int, rounds: Rounds) 
 
 
 def _result(name: str, resolution: int, rounds: Rounds) -> dict[str, Any]:
-    speed, cpu = rounds.speed(name), rounds.cpu_per_image(name)
+    cpu = rounds.cpu_per_image(name)
     share = rounds.ratio(name, DECODE_BOUND) if name == "roc" else None
     return {
         "engine": name,
         "res": resolution,
         "cache": "warm",
-        "images_per_second": speed.value,
-        "interval": speed.interval,
+        **rounds.speed(name).as_json("images_per_second"),
         "rounds": rounds.speeds(name),
         "cpu_seconds_per_image": cpu and cpu.value,
         "cpu_interval": cpu and cpu.interval,
@@ -147,11 +147,10 @@ def _result(name: str, resolution: int, rounds: Rounds) -> dict[str, Any]:
 
 def _ratios(engines: list[str], resolution: int, rounds: Rounds) -> list[dict[str, Any]]:
     """How many times as fast each engine is as each other."""
-    pairs = [(one, other) for one in engines for other in engines if one != other and rounds.num_rounds]
-    found = [(one, other, rounds.ratio(one, other)) for one, other in pairs]
+    pairs = permutations(engines, 2) if rounds.num_rounds else ()
     return [
-        {"engine": one, "against": other, "res": resolution, "ratio": ratio.value, "interval": ratio.interval}
-        for one, other, ratio in found
+        {"engine": one, "against": other, "res": resolution, **rounds.ratio(one, other).as_json("ratio")}
+        for one, other in pairs
     ]
 
 

@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL import Image
@@ -39,11 +39,13 @@ class ThirdPartyLoader(ABC):
 
     def _shuffled(self, data: torch.utils.data.Dataset, **more: Any) -> torch.utils.data.DataLoader:
         """torch's own loader over samples with random access."""
-        config = self._config
-        if config.num_workers:  # its default forks this process, where DALI may run
+        if self._config.num_workers:  # its default forks this process, where DALI may run
             more["multiprocessing_context"] = safe_context()
-        more |= {"num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
-        return torch.utils.data.DataLoader(data, config.batch_size, shuffle=True, drop_last=True, **more)
+        return self._in_workers(data, batch_size=self._config.batch_size, shuffle=True, drop_last=True, **more)
+
+    def _in_workers(self, data: torch.utils.data.Dataset, **options: Any) -> torch.utils.data.DataLoader:
+        num = self._config.num_workers
+        return torch.utils.data.DataLoader(data, num_workers=num, persistent_workers=num > 0, **options)
 
     def _batches(self) -> Iterator[Any]:
         """An epoch of the package's own loader."""
@@ -66,12 +68,6 @@ class ThirdPartyLoader(ABC):
 
     def close(self) -> None:
         self._loader, self._resolution = None, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class StockDataLoader(ThirdPartyLoader):
@@ -138,8 +134,7 @@ class WebDatasetLoader(ThirdPartyLoader):
             .batched(config.batch_size, partial=False)
             .with_epoch(nbatches=num_batches)
         )
-        workers = {"num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
-        return torch.utils.data.DataLoader(data, batch_size=None, **workers)
+        return self._in_workers(data, batch_size=None)
 
 
 class SPDLLoader(ThirdPartyLoader):

@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     files = BenchmarkFiles(options.data, options.work_dir, options.num_images, options.max_side, options.quality)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     steps = Steps(options.model, options.batch_size, precision, options.compile)
-    results, interrupted = [], False
+    results = []
     with ExitStack() as stack:
         streams = {}
         for name, path in paths.items():
@@ -56,12 +56,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             stack.callback(streams[name].close)
         for side in options.res:
             rounds = _rounds(steps, streams, side, options)
-            interrupted = rounds.interrupted
-            results += _results(rounds, side) if rounds.num_rounds else []
-            if interrupted:
+            if rounds.num_rounds:
+                results += [
+                    {"engine": name, "res": side, **rounds.relative(name, ON_DEVICE)} for name in rounds.windows
+                ]
+            if rounds.interrupted:
                 break
     note = _NOTE.format(**vars(options) | {"precision": precision.name})
-    return record("end_to_end_step", vars(options), environment, note, interrupted, results=results)
+    return record("end_to_end_step", vars(options), environment, note, rounds.interrupted, results=results)
 
 
 def _rounds(steps: Steps, streams: dict[str, Stream], resolution: int, options: argparse.Namespace) -> Rounds:
@@ -76,15 +78,6 @@ def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Wind
     for _ in range(batches_ahead(num_workers)):
         stream.next_batch()
     return steps.fed_window(stream.batch, seconds)
-
-
-def _results(rounds: Rounds, resolution: int) -> list[dict[str, Any]]:
-    found = []
-    for name in rounds.windows:
-        speed, relative = rounds.speed(name), rounds.ratio(name, ON_DEVICE)
-        one = {"engine": name, "res": resolution, "images_per_second": speed.value, "interval": speed.interval}
-        found.append(one | {"relative_speed": relative.value, "relative_speed_interval": relative.interval})
-    return found
 
 
 def _parse() -> argparse.Namespace:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
-from benchmarks.harness.subprocesses import child_environment
+from benchmarks.harness.subprocesses import kill, start
 from fixres.config.parsing import parse_recipe, save_recipe
 from fixres.config.recipe import Recipe
 from pipelines.runtime.atomic_files import write_json
@@ -37,29 +36,14 @@ def train_apart(recipe: Recipe) -> None:
     file, log = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
     save_recipe(recipe, file)
     with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.training.isolated_run", str(file)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=child_environment(),
-            start_new_session=True,  # Ctrl-C does not reach it
-        )
+        command = [sys.executable, "-m", "benchmarks.training.isolated_run", str(file)]
+        process = start(command, stdin=PIPE, stdout=output, stderr=output)
         try:
             code = process.wait()
         finally:
-            _kill(process)
+            kill(process)
     if code:
         raise InputError(f"the training of {folder} ended with code {code}: {_last_line(log)}; its output is in {log}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process and its children; a process that has ended left none."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdin.close()
 
 
 def _last_line(log: Path) -> str:

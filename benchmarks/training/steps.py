@@ -21,17 +21,11 @@ _STEPS_QUEUED = 8
 
 
 class Load(NamedTuple):
-    """A network and its batches.
+    """A network and its batches."""
 
-    Attributes:
-        name: "small" or a timm name.
-        res: side of the images in pixels.
-        batch_size: images.
-    """
-
-    name: str
-    res: int
-    batch_size: int
+    name: str  # "small" or a timm name
+    res: int  # side of the images in pixels
+    batch_size: int  # images
 
     def model(self, small: ModelConfig) -> ModelConfig:
         """The network; `small` is the one of that name."""

@@ -115,8 +115,7 @@ def _result(steps: Steps, resolution: int, rounds: Rounds, peak: float) -> dict[
     return {
         "model": steps.name,
         "res": resolution,
-        "images_per_second": speed.value,
-        "interval": speed.interval,
+        **speed.as_json("images_per_second"),
         "train_gflops_per_image": flops / 1e9,
         "share_of_peak": speed.value * flops / peak,
     }

@@ -26,17 +26,11 @@ _LEAVE_ONE_OUT_HEAD = [
 
 @dataclass(frozen=True)
 class Group:
-    """All trainings with the same tricks.
+    """All trainings with the same tricks."""
 
-    Attributes:
-        title: the last trick added, or the one left out.
-        source: the trick's paper or section.
-        by_seed: entries of the record.
-    """
-
-    title: str
-    source: str
-    by_seed: dict[int, dict[str, Any]]
+    title: str  # the last trick added, or the one left out
+    source: str  # the trick's paper or section
+    by_seed: dict[int, dict[str, Any]]  # entries of the record
 
     @property
     def first(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.interleaved import Rounds, Window, interleave
+from benchmarks.harness.interleaved import Window, interleave
 from benchmarks.harness.options import add_options
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.training.steps import NUM_CLASSES, loads, resident_batch, timed_steps, training_network
@@ -98,19 +98,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             runs = {switch: lambda loop=loop: loop.window(options.seconds) for switch, loop in loops.items()}
             rounds = interleave(runs, options.rounds, str(load))
             if rounds.num_rounds:
-                loops = [_result(rounds, switch) for switch in rounds.windows]
+                loops = [{"tricks": switch, **rounds.relative(switch, "plain")} for switch in rounds.windows]
                 results.append({"model": load.name, "batch_size": load.batch_size, "res": load.res, "loops": loops})
             if rounds.interrupted:
                 raise KeyboardInterrupt
     note = _NOTE.format(precision=precision.name, rounds=options.rounds)
     settings = vars(options) | {"networks": [str(load) for load in options.networks]}
     return record("tricks_speed", settings, environment, note, interruption.happened, results=results)
-
-
-def _result(rounds: Rounds, switch: str) -> dict[str, Any]:
-    speed, relative = rounds.speed(switch), rounds.ratio(switch, "plain")
-    one = {"tricks": switch, "images_per_second": speed.value, "interval": speed.interval}
-    return one | {"relative_speed": relative.value, "relative_speed_interval": relative.interval}
 
 
 def _switches(text: str) -> list[str]:

@@ -18,34 +18,21 @@ from pipelines.spec import InputError
 
 @dataclass(frozen=True)
 class Trick:
-    """One switch.
+    """One switch."""
 
-    Attributes:
-        name: in file names and on the command line.
-        title: in tables.
-        source: section of arXiv 1812.01187, or another paper.
-        on: turns a recipe without it into one with it.
-    """
-
-    name: str
-    title: str
-    source: str
-    on: Callable[[Recipe], Recipe]
+    name: str  # in file names and on the command line
+    title: str  # in tables
+    source: str  # section of arXiv 1812.01187, or another paper
+    on: Callable[[Recipe], Recipe]  # turns a recipe without it into one with it
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One training: the baseline with some tricks.
+    """One training: the baseline with some tricks."""
 
-    Attributes:
-        name: of its folder.
-        tricks: names of its tricks.
-        recipe: of the training, without its seed and folder.
-    """
-
-    name: str
-    tricks: tuple[str, ...]
-    recipe: Recipe
+    name: str  # of its folder
+    tricks: tuple[str, ...]  # names of its tricks
+    recipe: Recipe  # of the training, without its seed and folder
 
 
 def _optim(**values: Any) -> Callable[[Recipe], Recipe]:
