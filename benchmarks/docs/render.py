@@ -35,12 +35,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def section(record: dict[str, Any], root: str = "") -> str:
-    """A record's table and the conditions of its measurement.
-
-    Args:
-        record: of a kind that has a table.
-        root: path from the document to the root of the repository, for the link to the record.
-    """
+    """A record's table and conditions; `root` is the path from the document to the repository, for the link."""
     environments = [one["environment"] for one in record["runs"]] if "runs" in record else [record["environment"]]
     first, file = environments[0], f"benchmarks/results/{record['name']}.json"
     commits = sorted({str(one["commit"])[:7] for one in record.get("trainings", environments)})

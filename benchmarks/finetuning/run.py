@@ -40,11 +40,7 @@ _TIMED = "classifier and BatchNorm"
 
 
 class Measurement:
-    """Measures networks on the same data.
-
-    Args:
-        options: of the command line.
-    """
+    """Measures networks on the same data."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -75,16 +71,9 @@ class Measurement:
         return found
 
     def _finetuned(self, checkpoint: Path, config: FinetuneConfig) -> Any:
-        options = self._options
+        sides = {"test_res": self._options.test_res, "sweep": self._options.sweep}
         with tempfile.TemporaryDirectory() as folder:
-            job = FinetuneJob(
-                checkpoint=checkpoint,
-                test_res=options.test_res,
-                sweep=options.sweep,
-                output=Path(folder),
-                finetune=config,
-                optim=self._optim,
-            )
+            job = FinetuneJob(checkpoint=checkpoint, output=Path(folder), finetune=config, optim=self._optim, **sides)
             return finetune_network(job, self._data, self._data.classes)
 
     @staticmethod

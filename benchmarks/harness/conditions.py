@@ -21,13 +21,7 @@ _MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 def conditions(
     data: Path | None = None, page_cache: str | None = None, precision: Precision | None = None
 ) -> dict[str, Any]:
-    """Conditions of a measurement; call it at the start.
-
-    Args:
-        data: file or folder that is read, for its storage.
-        page_cache: "warm", "cold" or "both"; None if nothing is read.
-        precision: number format and device of a network.
-    """
+    """Conditions of a measurement; call it at the start. `page_cache` is "warm", "cold" or "both" if `data` is read."""
     from fixres.observability.environment import capture
 
     more: dict[str, Any] = {"gpu_driver": gpu_driver(), "load_average": os.getloadavg()}

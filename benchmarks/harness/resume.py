@@ -100,19 +100,12 @@ class Trainings(ABC):
                 self.train(k, data)
                 self.finished[k] = self.found(k) or {}
                 self.write()
-                left = (time.perf_counter() - start) / done * (len(missing) - done) / 60
-                tqdm.write(
-                    f"{done} of {len(missing)}: {title}: {self.result(k)}; about {left:.0f} min left", file=sys.stderr
-                )
+                left = f"about {(time.perf_counter() - start) / done * (len(missing) - done) / 60:.0f} min left"
+                tqdm.write(f"{done} of {len(missing)}: {title}: {self.result(k)}; {left}", file=sys.stderr)
                 bar.update()
 
     def run(self, target: Path | None, text: Callable[[dict[str, Any]], str]) -> None:
-        """The benchmark: trains what is missing, writes record and page, prints the tables.
-
-        Args:
-            target: a second file for the record.
-            text: gives the tables of a record.
-        """
+        """The benchmark: trains what is missing, writes record (also to `target`) and page, prints the tables."""
         from fixres.fault_tolerance.manager import Preempted
 
         try:

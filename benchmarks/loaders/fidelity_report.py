@@ -18,14 +18,7 @@ _PART = 48  # pixels of an enlarged part
 
 
 def write_fidelity_report(content: dict[str, Any], found: list[Agreement], roc: list[Agreement], target: Path) -> None:
-    """Writes the page.
-
-    Args:
-        content: a fidelity record.
-        found: the agreements in it, with their worst crops.
-        roc: training crops of engine roc at each resolution, with the levels that it chose.
-        target: the HTML file.
-    """
+    """Writes the page of a fidelity record and its agreements; `roc` are those of engine roc with levels it chose."""
     figures = [(engine, _histogram(engine, found)) for engine in dict.fromkeys(one.engine for one in found)]
     figures += [(f"coarser levels, {one.res} px", _coarse(one)) for one in roc if one.coarse.any()]
     write_page(
@@ -62,15 +55,14 @@ def _pictures(one: Agreement) -> list[list[tuple[str, str]]]:
     rows = []
     for got, wanted in zip(one.worst, one.reference, strict=True):
         part = worst_part(got, wanted)
-        rows.append(
-            [
-                (one.engine, embed(enlarged(got))),
-                ("Pillow", embed(enlarged(wanted))),
-                (f"{_GAIN} times the difference", embed(enlarged(difference_image(got, wanted)))),
-                (f"{one.engine}, enlarged", embed(enlarged(got[part], _ENLARGED))),
-                ("Pillow, enlarged", embed(enlarged(wanted[part], _ENLARGED))),
-            ]
-        )
+        pictures = {
+            one.engine: enlarged(got),
+            "Pillow": enlarged(wanted),
+            f"{_GAIN} times the difference": enlarged(difference_image(got, wanted)),
+            f"{one.engine}, enlarged": enlarged(got[part], _ENLARGED),
+            "Pillow, enlarged": enlarged(wanted[part], _ENLARGED),
+        }
+        rows.append([(caption, embed(png)) for caption, png in pictures.items()])
     return rows
 
 

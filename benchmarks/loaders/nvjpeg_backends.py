@@ -55,13 +55,7 @@ BACKENDS = {
 
 
 def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarray]]:
-    """Encoded images, uint8 (n,) each, by kind.
-
-    Args:
-        path: a RoC file.
-        num: number of samples, from the first.
-        resolution: side in pixels for which training crops are cut.
-    """
+    """The first images of a RoC file, encoded, uint8 (n,) each, by kind; cuts are those of training crops."""
     reader, index = open_beton(path), np.arange(num)
     if "roc" not in reader.field_names:
         raise InputError(f"{path} has no RoC records; convert the data with --format roc")

@@ -53,8 +53,8 @@ def phases(
     Args:
         gpus: number of devices.
         cores: loader cores, over all devices.
-        step: images/s of one device in training, by resolution in pixels.
-        loader: images/s of one core of the input engine, by resolution.
+        step: speeds of one device in training.
+        loader: speeds of one core of the input engine.
         num_images: size of the training set.
         schedule: of the training.
         finetune: (resolution, epochs) of the fine-tuning; 0 epochs for none.

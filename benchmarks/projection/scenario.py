@@ -53,12 +53,8 @@ class Scenario:
 def step_speeds(model: str, measure: bool = False, any_device: bool = False) -> tuple[dict[int, float], str]:
     """Images/s of a network by resolution, from a record of the same device, else measured now; and their origin.
 
-    A machine without a GPU takes speeds that were recorded on a GPU.
-
-    Args:
-        model: a timm name.
-        measure: measure here even if there is a record.
-        any_device: take a record of any device.
+    A machine without a GPU takes speeds that were recorded on a GPU. `measure` ignores all records; `any_device` takes
+    a record of any device.
     """
     here = capture()
     for record in [] if measure else _records("train_step"):

@@ -59,11 +59,7 @@ def evaluations_of(variant: dict[str, Any], opening: float) -> list[FinalEvaluat
     """The final evaluations of one trained variant, first the one at its training resolution.
 
     A variant without fine-tuning is also tested at the larger resolutions of the sweep, because a gain from testing
-    larger without fine-tuning must not be attributed to FixRes.
-
-    Args:
-        variant: as benchmarks.savings records it.
-        opening: seconds for opening and saving.
+    larger without fine-tuning must not be attributed to FixRes. `opening` are the seconds for opening and saving.
     """
     own, name, finetuned = variant["train_res"], variant["name"], bool(variant["sweep_after"])
     larger = {int(side) for side in variant["sweep_before"] if int(side) > own and not finetuned}

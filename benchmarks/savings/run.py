@@ -34,14 +34,7 @@ _MORE_FIELDS = ("evaluate_seconds", "paused_seconds")  # besides those of `recor
 
 
 class Savings(Trainings):
-    """All variants, trained once for each seed.
-
-    Args:
-        recipe: of the variants; its seed is not used.
-        seeds: one training each.
-        scenario: what to project; None for nothing.
-        options: name, note, target and command of the record.
-    """
+    """All variants of a recipe, trained once for each seed; `options` are name, note, target and command."""
 
     write_page = staticmethod(page)
 

@@ -26,7 +26,6 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ class Course:
         """One short epoch, until the device has finished."""
         start = time.perf_counter()
         if kind == PLAIN:
-            with _without_seeds():
+            with mock.patch("fixres.training.trainer.seed_step", lambda *_: None):
                 self._trainer.epoch(self._loader, _no_rate, kind)  # type: ignore[arg-type]
         else:
             self._trainer.epoch(self._watched, _no_rate, kind, monitor=self.fault_tolerance)
@@ -140,12 +139,6 @@ class Course:
 
 def _no_rate(_done: float) -> float:
     return 0.0  # the weights stay constant, so training cannot diverge
-
-
-@contextmanager
-def _without_seeds() -> Iterator[None]:
-    with mock.patch("fixres.training.trainer.seed_step", lambda *_: None):
-        yield
 
 
 def write_share(write_seconds: float, config: FaultToleranceConfig | None = None) -> float:

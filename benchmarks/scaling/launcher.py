@@ -22,12 +22,8 @@ _NUM_LINES = 20  # of the output of a failed job
 def run_job(spec: Spec, processes: int, torch_threads: int) -> dict[str, Any]:
     """Runs `benchmarks.scaling.worker` in several processes; returns the result of the main process.
 
-    Ctrl-C does not reach the job; it is terminated when this function ends.
-
-    Args:
-        spec: what to measure; its output is set here.
-        processes: number of processes on this machine.
-        torch_threads: threads of each process's CPU operators, unless OMP_NUM_THREADS is set.
+    Sets the output of `spec`. Each process has `torch_threads` for CPU operators, unless OMP_NUM_THREADS is set. Ctrl-C
+    does not reach the job; it is terminated when this function ends.
 
     Raises:
         InputError: a process found a mistake of the user, or the job failed.

@@ -32,12 +32,7 @@ def overhead(ratio: Estimate) -> dict[str, Any]:
 
 
 def results(jobs: list[Job], batches: dict[str, dict[int, int]]) -> list[dict[str, Any]]:
-    """An entry for each mode and number of processes with a finished job.
-
-    Args:
-        jobs: the finished jobs.
-        batches: images of all processes together, by mode and number of processes.
-    """
+    """An entry for each mode and number of processes with a finished job; `batches` as in `run.py`."""
     return [
         _result(jobs, mode, number, size)
         for mode, sizes in batches.items()

@@ -133,13 +133,10 @@ def _endless(loader: Loader, device: torch.device) -> Iterator[tuple[Tensor, Ten
 
 def _open(spec: Spec, device: torch.device, batch_size: int) -> Loader:
     def opened(_split: Any, **fields: Any) -> Loader:
-        path, place = Path(spec.path), str(device)
-        return open_loader(spec.engine, LoaderConfig(path, num_workers=spec.threads, device=place, **fields))
+        return open_loader(spec.engine, LoaderConfig(Path(spec.path), num_workers=spec.threads, **fields))
 
-    crop = TrainCrop()
-    loader = sharded(opened)(
-        "train", crop=crop, resolution=spec.resolution, batch_size=batch_size, shuffle=True, drop_last=True
-    )
+    shape = {"crop": TrainCrop(), "resolution": spec.resolution, "batch_size": batch_size}
+    loader = sharded(opened)("train", **shape, device=str(device), shuffle=True, drop_last=True)
     if not len(loader):
         raise InputError(f"{spec.path} has {loader.num_samples} images, fewer than a batch of {batch_size}; lower it")
     return loader

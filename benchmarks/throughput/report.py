@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from benchmarks.harness.tables import Rows
 from benchmarks.throughput.tables import cold_cache_rows, ratio_of, startup_rows, warm_rows
@@ -14,14 +15,7 @@ from fixres.reporting.plots import COLORS, axes
 
 
 def write_loader_report(content: dict[str, Any], target: Path, cores: Rows = (), cores_device: str = "") -> None:
-    """Writes the page.
-
-    Args:
-        content: a throughput record.
-        target: the HTML file.
-        cores: the table of loader cores that a network needs.
-        cores_device: the device of that network.
-    """
+    """Writes the page of a throughput record; `cores` is the table of loader cores for a network on `cores_device`."""
     write_page(
         target,
         "benchmarks.throughput",
@@ -87,15 +81,13 @@ def _by_resolution(results: list[dict[str, Any]], key: str, label: str, interval
             rows = [one for one in known if one["engine"] == engine]
             x = [sides.index(one["res"]) + (k - (len(engines) - 1) / 2) * width for one in rows]
             values = np.array([factor * one[key] for one in rows])
-            errors = (
-                None if interval is None else _errors(values, [[factor * end for end in one[interval]] for one in rows])
-            )
+            errors = interval and _errors(values, factor * np.array([one[interval] for one in rows]))
             plot.bar(x, values, width, yerr=errors, label=engine, color=_color(results, engine), ecolor="#111111")
         plot.set_xticks(range(len(sides)), [str(side) for side in sides])
     return embed(png.getvalue())
 
 
-def _errors(values: np.ndarray, intervals: list[list[float]]) -> np.ndarray:
+def _errors(values: np.ndarray, intervals: ArrayLike) -> np.ndarray:
     """Lengths of error bars, (2, N)."""
     low, high = np.array(intervals).T
     return np.maximum([values - low, high - values], 0)

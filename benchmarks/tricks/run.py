@@ -32,15 +32,7 @@ from pipelines.spec import InputError
 
 
 class Ablation(Trainings):
-    """Variants of a recipe, each trained with every seed.
-
-    Args:
-        recipe: the baseline; its seed is not used.
-        trained: its variants.
-        seeds: one training of each variant for each.
-        tricks: which the variants are made of, for the record.
-        options: settings, note and command of the record.
-    """
+    """Variants of a baseline's recipe, each trained with every seed; `options` are settings, note and command."""
 
     write_page = staticmethod(page)
 

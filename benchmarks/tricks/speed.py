@@ -52,22 +52,13 @@ _NOTE = (
 
 
 class Loop:
-    """The training loop with some tricks.
-
-    Args:
-        model: the network.
-        switch: one of `SWITCHES`.
-        batch: images, uint8 (B, r, r, 3), and labels on the device.
-        precision: number format and device.
-    """
+    """The training loop with some tricks, one of `SWITCHES`, on a batch that stays on the device."""
 
     def __init__(self, model: ModelConfig, switch: str, batch: tuple[Tensor, Tensor], precision: Precision) -> None:
         augment, optim = SWITCHES[switch]
-        recipe = Recipe(
-            model=model,
-            optim=OptimConfig(**{"label_smoothing": 0.0, **optim}),
-            augment=AugmentConfig(**augment) if augment else None,
-        )
+        settings = {"label_smoothing": 0.0, **optim}
+        augmented = AugmentConfig(**augment) if augment else None
+        recipe = Recipe(model=model, optim=OptimConfig(**settings), augment=augmented)
         net, normalize = training_network(model, precision)
         ema = None if recipe.optim.ema is None else WeightEMA(net, recipe.optim.ema)
         classes = tuple(map(str, range(NUM_CLASSES)))

@@ -110,10 +110,7 @@ def train_res(recipe: Recipe) -> int:
 def variants(recipe: Recipe, tricks: Sequence[Trick] = TRICKS, on_top: Sequence[Trick] = ()) -> list[Variant]:
     """The stack, then all tricks but one. All but the last trick is a part of the stack and is not trained again.
 
-    Args:
-        recipe: the baseline.
-        tricks: in order.
-        on_top: added at the end of the stack; leave-one-out does not use them.
+    Tricks `on_top` are added at the end of the stack; leave-one-out does not use them.
     """
     stack = [*tricks, *on_top]
     found = [Variant("baseline", (), recipe)]
