@@ -2,10 +2,4 @@
 
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(
-    __name__,
-    submod_attrs={
-        "run": ["measure"],
-        "tables": ["finetuning_table"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={"run": ["measure"], "tables": ["finetuning_table"]})

@@ -74,12 +74,7 @@ class Rounds:
         return self.speed(name).as_json("images_per_second") | relative
 
 
-def interleave(
-    runs: Mapping[str, Callable[[], Window]],
-    num_rounds: int,
-    title: str,
-    mirrored: bool = True,
-) -> Rounds:
+def interleave(runs: Mapping[str, Callable[[], Window]], num_rounds: int, title: str, mirrored: bool = True) -> Rounds:
     """Measures all engines round by round; Ctrl-C ends the measurement and keeps the finished rounds.
 
     In a mirrored round all engines work in one order and then in the reverse order (A B C, C B A), and the two windows

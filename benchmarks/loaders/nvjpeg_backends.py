@@ -86,9 +86,7 @@ def decoder(backend: str, device: torch.device) -> Callable[[list[np.ndarray]], 
     )
     # Without an explicit RGB gray images would come out with one channel.
     parameters = nvimgcodec.DecodeParams(
-        apply_exif_orientation=False,
-        color_spec=nvimgcodec.ColorSpec.SRGB,
-        sample_format=nvimgcodec.SampleFormat.I_RGB,
+        apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB, sample_format=nvimgcodec.SampleFormat.I_RGB
     )
     return lambda files: made.decode([nvimgcodec.CodeStream(file) for file in files], params=parameters)
 

@@ -7,8 +7,5 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    submod_attrs={
-        "model": ["Phase", "phases"],
-        "scenario": ["Projection", "Scenario", "project", "step_speeds"],
-    },
+    submod_attrs={"model": ["Phase", "phases"], "scenario": ["Projection", "Scenario", "project", "step_speeds"]},
 )

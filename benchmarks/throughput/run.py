@@ -79,10 +79,7 @@ def _measure_opened(
             if rounds.interrupted:
                 raise KeyboardInterrupt
     if options.cache != "warm":
-        rounds, seconds = options.cold_cache_rounds, options.cold_cache_seconds
-        found["cold_cache"], interrupted = measure_cold_cache(clients, options.res, rounds, seconds)
-        if interrupted:
-            raise KeyboardInterrupt
+        measure_cold_cache(clients, options, found["cold_cache"])
 
 
 def _files(options: argparse.Namespace) -> BenchmarkFiles:
@@ -155,12 +152,8 @@ def _ratios(engines: list[str], resolution: int, rounds: Rounds) -> list[dict[st
 
 
 def _startup(client: EngineClient) -> dict[str, Any]:
-    return {
-        "engine": client.engine.name,
-        "first_batch_seconds": client.first_batch_seconds,
-        "memory_bytes_before": client.memory_bytes_before,
-        "memory_bytes_peak": client.memory_bytes_peak,
-    }
+    costs = ("first_batch_seconds", "memory_bytes_before", "memory_bytes_peak")
+    return {"engine": client.engine.name, **{name: getattr(client, name) for name in costs}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
