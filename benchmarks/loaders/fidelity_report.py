@@ -18,7 +18,7 @@ _PART = 48  # pixels of an enlarged part
 
 
 def write_fidelity_report(content: dict[str, Any], found: list[Agreement], roc: list[Agreement], target: Path) -> None:
-    """Writes the page of a fidelity record and its agreements; `roc` are those of engine roc with levels it chose."""
+    """Writes the page of a fidelity record and its agreements; `roc` has those of engine roc's training crops."""
     figures = [(engine, _histogram(engine, found)) for engine in dict.fromkeys(one.engine for one in found)]
     figures += [(f"coarser levels, {one.res} px", _coarse(one)) for one in roc if one.coarse.any()]
     write_page(

@@ -55,7 +55,7 @@ BACKENDS = {
 
 
 def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarray]]:
-    """The first images of a RoC file, encoded, uint8 (n,) each, by kind; cuts are those of training crops."""
+    """The first `num` images of a RoC file by kind, uint8 (n,) each; cuts are training crops of `resolution` px."""
     reader, index = open_beton(path), np.arange(num)
     if "roc" not in reader.field_names:
         raise InputError(f"{path} has no RoC records; convert the data with --format roc")

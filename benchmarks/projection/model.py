@@ -77,8 +77,9 @@ def at_resolution(speeds: Speeds, resolution: int, by_pixels: bool) -> float:
         )
     known = sorted(speeds)
     nearest = min(max(resolution, known[0]), known[-1])
-    speed = math.exp(np.interp(math.log(nearest), np.log(known), np.log([speeds[side] for side in known])))
-    return speed * ((nearest / resolution) ** 2 if by_pixels else 1.0)
+    if nearest in speeds:  # exactly what was measured
+        return speeds[nearest] * ((nearest / resolution) ** 2 if by_pixels else 1.0)
+    return math.exp(np.interp(math.log(resolution), np.log(known), np.log([speeds[side] for side in known])))
 
 
 def steps_of(record: dict[str, Any], model: str) -> dict[int, float]:
