@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import typing
+import argparse
+import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from fixres.config.legacy import renamed
 from fixres.config.recipe import Recipe
-from fixres.config.validation import group_type, member_type, unknown_key, validated
-from fixres.config.yaml_files import read_settings, read_value
+from fixres.config.validation import as_plain, set_value, settings, unknown_key, validated
 from pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 T = TypeVar("T")
+_WHOLE = ("kwargs", "model_kwargs")  # mappings that a later one replaces; others are merged
+_MAX_VALUES = 10_000  # a recipe has about a hundred; YAML aliases can expand to any number
 
 
 def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
@@ -38,17 +43,22 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
         InputError: as `parse_recipe`.
     """
     if {"-h", "--help"} & set(arguments):
-        from fixres.config.help import print_help
-
-        print_help(kind, description)
+        _print_help(kind, description)
         raise SystemExit(0)
-    values = default_groups(kind)
+    values = {field.name: as_plain(field.default_factory()) for field in fields(kind)  # type: ignore[arg-type]
+              if field.default_factory is not MISSING}  # fmt: skip
+    texts: dict[tuple[str, ...], str] = {}
     for name, text in _options(arguments):
         if name == "config":
-            values = _merged(kind, values, renamed(read_settings(Path(_given(name, text)))))
+            values = _merged(values, renamed(_read_file(Path(text))))
         else:
-            _set(kind, values, name, text)
-    return validated(kind, _without_null(kind, values))
+            path, value = tuple(name.split(".")), _read_value(text)
+            _check_variant(kind, values, path, value)
+            set_value(values, path, value)
+            texts[path] = text
+    if isinstance(variants := values.get("variants"), dict):
+        values["variants"] = {name: variant for name, variant in variants.items() if variant is not None}
+    return validated(kind, values, texts)
 
 
 def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:
@@ -89,124 +99,103 @@ def _split_config(argument: str) -> list[str]:
     return argument.split("=", 1) if argument.startswith("--config=") else [argument]
 
 
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Name and text of each option, `--NAME TEXT` or `--NAME=TEXT`; None if there is no text."""
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of each option, `--NAME TEXT` or `--NAME=TEXT`."""
     waiting = list(arguments)
     while waiting:
         option, equals, text = waiting.pop(0).partition("=")
         if not option.startswith("--"):
             raise InputError(f"{option}: options begin with --; see --help")
-        if not equals and waiting and not waiting[0].startswith("--"):
-            equals, text = "=", waiting.pop(0)
-        yield option[2:], text if equals else None
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise InputError(f"{option} needs a value; see --help")
+            text = waiting.pop(0)
+        yield option[2:], text
 
 
-def _given(name: str, text: str | None) -> str:
-    if text is None:
-        raise InputError(f"--{name} needs a value; see --help")
-    return text
+def _check_variant(kind: type, values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """An option cannot reach into a variant that the recipe does not have: its name may be a typo."""
+    known = values.get("variants")
+    if path[0] == "variants" and isinstance(known, dict) and (len(path) > 2 or value is None) and path[1] not in known:
+        raise unknown_key(kind, path[:2], list(known))
 
 
-def default_groups(kind: type) -> dict[str, Any]:
-    """The groups of settings that are on by default, as nested mappings, for files and options to be merged into."""
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = old | new
+    for key in old.keys() & new.keys() - set(_WHOLE):
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            merged[key] = _merged(old[key], new[key])
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with a limit on merge keys; dates are text, and 1e-3 is a number."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MAX_VALUES:  # merge keys multiply
+            raise ValueError(f"more than {_MAX_VALUES} values")
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$"), [*"-+.0123456789"]
+)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"--config {path}: {'is a folder' if path.is_dir() else 'no such file'}; give a YAML file")
+    try:
+        content = _read_yaml(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a recipe; it must hold settings, such as 'seed: 1'")
+    return content
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return _read_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _read_yaml(text: str | bytes) -> Any:
+    content = _Loader(text).get_single_data()
+    waiting, num_values = [content], 0
+    while waiting:  # counts what aliases refer to each time
+        value, num_values = waiting.pop(), num_values + 1
+        if num_values > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES} values")
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return content
+
+
+def _print_help(kind: type, description: str) -> None:
+    parser = argparse.ArgumentParser(
+        description=description, usage="%(prog)s [--help] [--config FILE] [--SETTING VALUE ...]", add_help=False
+    )
+    parser.add_argument("--help", action="store_true", help="show this message")
+    parser.add_argument("--config", help="a YAML file with any of the settings below; it can be given several times")
     groups: dict[str, Any] = {}
-    hints = typing.get_type_hints(kind)
-    for field in fields(kind):  # type: ignore[arg-type]
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(default) or (default is not None and group_type(hints[field.name])):
-            groups[field.name] = as_plain(default)
-    return groups
-
-
-def _set(kind: type, values: dict[str, Any], name: str, text: str | None) -> None:
-    """Sets the option `name`, such as optim.lr, in the nested `values`."""
-    *groups, key = path = name.split(".")
-    hint = _type_at(kind, values, path)
-    for group in groups:
-        if not isinstance(values.get(group), dict):
-            values[group] = {}
-        values = values[group]
-    value = _value(hint, _given(name, text))
-    if value is None and is_dataclass(hint) and key not in values:  # a variant to leave out that does not exist
-        raise unknown_key(path, values)
-    values[key] = _merged(hint, values.get(key), value)
-
-
-def _type_at(kind: type, values: Any, path: Sequence[str]) -> Any:
-    """The type of a setting. An option cannot reach into a variant that is not in `values`: its name may be a typo."""
-    hint: Any = kind
-    for depth, key in enumerate(path):
-        group = group_type(hint)
-        if group is None and typing.get_origin(hint) is dict:
-            return Any  # an argument of timm.create_model
-        if is_dataclass(group):
-            known = [field.name for field in fields(group)]
-        else:
-            known = [] if group is None else [*(values or ())]
-        adds_variant = group is not None and not is_dataclass(group) and depth == len(path) - 1
-        if key not in known and not adds_variant:
-            raise unknown_key(path[: depth + 1], known)
-        hint, values = member_type(group, key), values.get(key) if isinstance(values, dict) else None
-    return hint
-
-
-def _value(hint: Any, text: str) -> Any:
-    """An option's text as a value for a setting of type `hint`: YAML, but text stays text, such as `--name 5`."""
-    parts = set(_parts(hint))
-    value = read_value(text)
-    is_text = {str, Path} & parts or any(isinstance(part, str) for part in parts)
-    if not is_text or isinstance(value, list | dict) or (value is None and type(None) in parts):
-        return value
-    return text
-
-
-def _parts(hint: Any) -> Iterator[Any]:
-    yield hint
-    for part in typing.get_args(hint):
-        yield from _parts(part)
-
-
-def _merged(hint: Any, old: Any, new: Any) -> Any:
-    """`new` over `old`: groups of settings are merged, other values replaced."""
-    group = group_type(hint)
-    if group is None or not isinstance(new, dict):
-        is_number = isinstance(new, bool) and {int, float} & {*_parts(hint)} and bool not in _parts(hint)
-        return str(new).lower() if is_number else new  # for pydantic to refuse: it takes true for the number 1
-    merged = dict(old) if isinstance(old, dict) else {}
-    return merged | {key: _merged(member_type(group, key), merged.get(key), value) for key, value in new.items()}
-
-
-def _without_null(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out the variants that are null."""
-    hints = typing.get_type_hints(kind)
-    variants = [name for name in values if typing.get_origin(group_type(hints.get(name))) is dict]
-    return values | {
-        name: {key: value for key, value in values[name].items() if value is not None}
-        for name in variants
-        if isinstance(values[name], dict)
-    }
+    for name, setting in settings(kind).items():
+        title = setting["group"].rstrip(".")
+        groups[title] = groups.get(title) or parser.add_argument_group(title)
+        default = f" (default: {json.dumps(setting['default'])})" if "default" in setting else ""
+        types = [json.dumps(one.get("enum") or one.get("const") or one.get("type"))
+                 for one in setting.get("anyOf", [setting])]  # fmt: skip
+        text = f"{setting.get('description', '')}{default}".replace("%", "%%")
+        groups[title].add_argument(f"--{name}", metavar="|".join(types).replace('"', ""), help=text)
+    parser.print_help()
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Writes the resolved recipe as YAML that `--config` reads back."""
-    import yaml
-
     path.write_text(yaml.safe_dump(as_plain(recipe), sort_keys=False))
 
 
 def recipe_text(recipe: Any) -> str:
     """A recipe that `as_plain` made plain, as YAML for people: a line for each group of settings."""
-    import yaml
-
     return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=110)
-
-
-def as_plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as what YAML and JSON hold."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: as_plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, dict):
-        return {key: as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -1,6 +1,6 @@
 """Checks plain values against a dataclass with pydantic; every mistake becomes one line that names the setting.
 
-pydantic builds the dataclasses from their type hints. It imports nothing that a recipe names, so untrusted recipes are
+pydantic builds the dataclasses from their type hints and imports nothing that a recipe names, so untrusted recipes are
 safe.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 import reprlib
 import typing
-from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from fixres.config.legacy import RENAMED
@@ -20,87 +21,98 @@ from pipelines.spec import InputError
 
 T = TypeVar("T")
 _MAY_BE_INFINITE = ("min_zoom", "minutes", "cache_memory")  # all levels, never by time, no limit
-_EXPECTED = {  # by the first word of pydantic's error type
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "text",
-    "path": "a path",
-    "list": "a list such as [128, 160]",
-    "tuple": "a pair such as [0.5, 1]",
-    "too": "a pair such as [0.5, 1]",
-    "missing": "a pair such as [0.5, 1]",
-    "dict": "settings such as {name: value}",
-}
 
 
-def validated(kind: type[T], values: dict[str, Any]) -> T:
-    """An instance of the dataclass `kind` from nested mappings, lists and scalars.
+def validated(kind: type[T], values: dict[str, Any], texts: dict[tuple[str, ...], str]) -> T:
+    """An instance of the dataclass `kind`.
+
+    Args:
+        kind: its class.
+        values: nested mappings, lists and scalars.
+        texts: paths of options and their texts, for settings that are text although they look like numbers.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, nan, or a value that its dataclass refuses.
     """
     from pydantic import ValidationError
 
-    check_numbers(values)
     try:
-        return adapter(kind).validate_python(values)
+        made = _adapter(kind).validate_python(values)
     except ValidationError as error:
-        raise InputError(_message(kind, values, error.errors(include_url=False))) from None
+        errors = error.errors(include_url=False)
+        unquoted = [path for path in (tuple(_place(one["loc"], values)[0]) for one in errors) if path in texts]
+        if not unquoted:
+            raise InputError(_message(kind, values, errors)) from None
+        for path in unquoted:
+            set_value(values, path, texts.pop(path))
+        return validated(kind, values, texts)
+    _check_numbers(values, as_plain(made))
+    return made
 
 
 @functools.cache
-def adapter(kind: type) -> Any:
-    """pydantic's validator of the dataclass `kind`: unknown keys are errors, docstrings of fields are descriptions."""
+def _adapter(kind: type) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     # A plain dataclass takes its configuration from the type around it, here an optional.
     return TypeAdapter(typing.Optional[kind], config=ConfigDict(extra="forbid", use_attribute_docstrings=True))  # noqa: UP045
 
 
-def check_numbers(values: Any, name: str = "") -> None:
-    """Raises InputError for nan, which passes most comparisons, and for infinity where it has no meaning.
-
-    Args:
-        values: settings, as nested mappings and lists.
-        name: of `values`, for the message.
-    """
-    if isinstance(values, dict):
-        for key, value in values.items():
-            check_numbers(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            check_numbers(value, name)
-    elif isinstance(values, float) and not math.isfinite(values):
-        if math.isnan(values) or name.rpartition(".")[2] not in _MAY_BE_INFINITE:
-            raise InputError(f"{name}={values} must be a finite number")
+@functools.cache
+def settings(kind: type) -> dict[str, dict[str, Any]]:
+    """The JSON schema of every setting by its dotted name, with its group's description; NAME stands for a variant."""
+    schema = _adapter(kind).json_schema()
+    (root,) = (option for option in schema["anyOf"] if option.get("type") != "null")
+    found = dict(_settings(_group(root, schema["$defs"])[0], schema["$defs"], ""))
+    for base in filter(is_dataclass, kind.__mro__[1:]):  # pydantic finds a docstring only in the class of its field
+        found |= {name: setting | found[name] for name, setting in settings(base).items()}
+    return found
 
 
-def group_type(hint: Any) -> Any:
-    """The dataclass, or the mapping from names to dataclasses, that a setting of type `hint` holds; None for others."""
-    for part in (hint, *typing.get_args(hint)):
-        if is_dataclass(part):
-            return part
-        if typing.get_origin(part) is dict and is_dataclass(typing.get_args(part)[1]):
-            return part
-    return None
+def _settings(group: dict[str, Any], groups: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    nested = []
+    for key, value in group["properties"].items():
+        inner, suffix = _group(value, groups)
+        if "properties" in inner:
+            nested.append((inner, f"{prefix}{key}.{suffix}"))
+        else:
+            yield f"{prefix}{key}", value | {"group": group.get("description", "")}
+    for inner, name in nested:
+        yield from _settings(inner, groups, name)
 
 
-def member_type(group: Any, key: str) -> Any:
-    """The type of the setting `key` in a group from `group_type`; None if there is none."""
-    return typing.get_type_hints(group).get(key) if is_dataclass(group) else typing.get_args(group)[1]
+def _group(value: dict[str, Any], groups: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The group that a schema refers to, perhaps as an optional or as the values of a mapping; or the schema itself."""
+    named = value.get("additionalProperties")
+    for option in (value, named if isinstance(named, dict) else {}, *value.get("anyOf", ())):
+        if "$ref" in option:
+            return groups[option["$ref"].rpartition("/")[2]], "NAME." if option is named else ""
+    return value, ""
 
 
-def unknown_key(path: Sequence[str], known: Iterable[str]) -> InputError:
-    """The error for a key that does not exist, with the nearest of the `known` keys beside it."""
-    name, key = ".".join(path), path[-1]
-    known = list(known)
-    if key in RENAMED and RENAMED[key] in known:
-        near = [RENAMED[key]]
-    else:
-        near = difflib.get_close_matches(key, known, 1)
-    hint = f", did you mean {'.'.join([*path[:-1], near[0]])}?" if near else ""
-    return InputError(f"unknown key {name}{hint or ';'} see --help")
+def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Sets a value in nested mappings; makes those that do not exist."""
+    for key in path[:-1]:
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
+    values[path[-1]] = value
+
+
+def unknown_key(kind: type, path: Sequence[str], others: Sequence[str] = ()) -> InputError:
+    """The error for a key that does not exist, with the nearest of its group's keys, or of `others`."""
+    *groups, key = path
+    keys = others or _keys(kind, groups)
+    near = [RENAMED[key]] if RENAMED.get(key) in keys else difflib.get_close_matches(key, keys, 1)
+    hint = f", did you mean {'.'.join([*groups, near[0]])}?" if near else ";"
+    return InputError(f"unknown key {'.'.join(path)}{hint} see --help")
+
+
+def _keys(kind: type, groups: Sequence[str]) -> list[str]:
+    """The keys of a group of settings."""
+    prefix = "".join(f"{group}." for group in groups)
+    prefix = re.sub(r"^variants\.[^.]+\.", "variants.NAME.", prefix)
+    return [name[len(prefix) :].split(".")[0] for name in settings(kind) if name.startswith(prefix)]
 
 
 def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
@@ -109,18 +121,20 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
     path, value = _place(first["loc"], values)
     name = ".".join(path)
     if first["type"] == "unexpected_keyword_argument":
-        return str(unknown_key(path, _keys(kind, path[:-1])))
+        return str(unknown_key(kind, path))
     if isinstance(refusal := first.get("ctx", {}).get("error"), InputError):
         return _with_group(path, str(refusal))
+    shown = value if isinstance(value, str) else reprlib.repr(value)
     if first["type"] == "dataclass_type":
-        return f"{name}={_short(value)}: {name} is a group of settings, use for example {name}.{_keys(kind, path)[0]}"
-    same = [error for error in errors if _place(error["loc"], values)[0] == path]
-    expected = dict.fromkeys(_expected(error) for error in same)
-    return f"{name}={_short(value)} must be {' or '.join(expected)}; see --help"
+        return f"{name}={shown}: {name} is a group of settings, use for example {name}.{_keys(kind, path)[0]}"
+    reasons = [re.sub(", unable.*", "", one["msg"]) for one in errors if _place(one["loc"], values)[0] == path]
+    wanted = " or ".join(reason.removeprefix("Input should be ") for reason in dict.fromkeys(reasons))
+    wanted = wanted.replace("a valid integer", "a whole number").replace("a valid ", "a ")
+    return f"{name}={shown} must be {wanted}; see --help"
 
 
 def _place(location: Sequence[str | int], values: Any) -> tuple[list[str], Any]:
-    """Dotted path and value of an error. pydantic's location also names the parts of a union, which are left out."""
+    """Path and value of an error. pydantic's location also names the parts of a union, which are left out."""
     path: list[str] = []
     for part in location:
         if isinstance(values, dict) and part in values:
@@ -132,20 +146,6 @@ def _place(location: Sequence[str | int], values: Any) -> tuple[list[str], Any]:
     return path, values
 
 
-def _keys(kind: type, path: Sequence[str]) -> list[str]:
-    """The settings of the group at `path` in the dataclass `kind`."""
-    group: Any = kind
-    for key in path:
-        group = group_type(member_type(group, key))
-    return [field.name for field in fields(group)]
-
-
-def _expected(error: Any) -> str:
-    if error["type"] == "literal_error":
-        return f"one of {error['ctx']['expected']}".replace("'", "").replace(" or ", ", ")
-    return _EXPECTED.get(error["type"].partition("_")[0], error["msg"])
-
-
 def _with_group(path: list[str], message: str) -> str:
     """A dataclass names its own settings; this adds the groups around it."""
     if path and message.startswith(f"{path[-1]}."):
@@ -153,5 +153,27 @@ def _with_group(path: list[str], message: str) -> str:
     return f"{'.'.join(path)}: {message}" if path else message
 
 
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else reprlib.repr(value)
+def _check_numbers(values: Any, made: Any, name: str = "") -> None:
+    """Refuses nan, which passes most comparisons; infinity where it has no meaning; and true, which would become 1."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_numbers(value, made[key], f"{name}.{key}" if name else str(key))
+    elif isinstance(values, list):
+        for value, item in zip(values, made, strict=True):
+            _check_numbers(value, item, name)
+    elif isinstance(values, bool) and values is not made:
+        raise InputError(f"{name}={str(values).lower()} must be a number")
+    elif isinstance(made, float) and not math.isfinite(made):
+        if math.isnan(made) or name.rpartition(".")[2] not in _MAY_BE_INFINITE:
+            raise InputError(f"{name}={made} must be a finite number")
+
+
+def as_plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as what YAML and JSON hold."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: as_plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    return str(value) if hasattr(value, "__fspath__") else value

@@ -174,6 +174,7 @@ class _Experiment:
             for variant in self._variants:
                 if len(variant.state.epochs) == epoch and not variant.is_trained and variant.result is None:
                     self._check_data()
+                    self._fault_tolerance.clock = variant.state.clock
                     variant.train_epoch(self._fault_tolerance)
                     self._fault_tolerance.end_epoch()
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from fixres.config.recipe import OptimConfig
 from fixres.distributed.process_group import is_main, num_processes
@@ -18,14 +17,13 @@ from fixres.experiment.variant_parts import Evaluator, TrainingData, VariantNetw
 from fixres.finetuning.preflight import check_finetune
 from fixres.models.precision import Precision
 from fixres.models.probe import probe_network
-from fixres.observability.clock import Clock
 from fixres.observability.console import log
 from fixres.observability.profiler import StepProfiler
 from fixres.training.progress import Progress
 from fixres.training.schedule import scaled_lr, training_lr
 from fixres.training.teacher_cache import check_cache
 from fixres.training.trainer import Monitor, Trainer, create_trainer
-from pipelines.spec import Batch, InputError, Loader, OpenLoader
+from pipelines.spec import InputError, Loader, OpenLoader
 
 
 class VariantRun:
@@ -71,7 +69,7 @@ class VariantRun:
                 f"{plan.name}: {plan.resolutions[epoch]} px, epoch {epoch + 1}/{epochs}",
                 profiler,
                 state.progress,
-                None if monitor is None else _TimedMonitor(monitor, state.clock),
+                monitor,
             )
         if profiler is not None and profiler.summary:
             log(f"{plan.name}: {profiler.summary}")
@@ -142,20 +140,6 @@ class VariantRun:
             self.trainer.stepper.load_state_dict(state["stepper"])
         self.state.load_state_dict(state)
         self.data.resume(len(self.state.epochs), self.state.progress.position, state["num_bad_samples"])
-
-
-class _TimedMonitor:
-    """A monitor whose saving counts as "save" and not as training."""
-
-    def __init__(self, monitor: Monitor, clock: Clock) -> None:
-        self._monitor, self._clock = monitor, clock
-
-    def check_loss(self, loss: Tensor, batch: Batch, title: str, step: int) -> None:
-        self._monitor.check_loss(loss, batch, title, step)
-
-    def after_update(self) -> float:
-        with self._clock.stage("save"):
-            return self._monitor.after_update()
 
 
 def _describe_lr(optim: OptimConfig) -> str:

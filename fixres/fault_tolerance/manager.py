@@ -19,6 +19,7 @@ from fixres.fault_tolerance.loss_guard import LossGuard
 from fixres.fault_tolerance.signals import StopSignal
 from fixres.fault_tolerance.watchdog import Watchdog
 from fixres.models.precision import Precision
+from fixres.observability.clock import Clock
 from fixres.observability.console import log
 from pipelines.spec import Batch, InputError, Loader, OpenLoader
 
@@ -39,6 +40,9 @@ class FaultTolerance:
         precision: whether losses are scaled, and the device.
         snapshot: returns the content of a training checkpoint, or None to skip it; called in all processes after the
             same update.
+
+    Attributes:
+        clock: counts the time that `after_update` spends as "save"; to be set by those who train.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class FaultTolerance:
         self._guard = LossGuard(folder, precision.device, config.bad_losses if precision.name == "fp16" else 0)
         self._stop, self._flags = StopSignal(), SharedFlags()
         self._watchdog = Watchdog(folder, config.stall_seconds, rank())
-        self._stack, self._interruptible = ExitStack(), False
+        self._stack, self._interruptible, self.clock = ExitStack(), False, Clock()
         self._saved, self._pause, self._num_updates, self.serial = time.monotonic(), 0.0, 0, 0
 
     def __enter__(self) -> FaultTolerance:
@@ -75,8 +79,9 @@ class FaultTolerance:
         if not stop and not save:
             return 0.0
         start = time.perf_counter()
-        self._guard.drain()
-        self.save()
+        with self.clock.stage("save"):
+            self._guard.drain()
+            self.save()
         if stop:
             raise Preempted(self._stop.name or "another process")
         return time.perf_counter() - start

@@ -76,8 +76,8 @@ class Server:
     def start(self, *arguments: object, tool: str = "train_fast", **environment: object) -> int:
         """Starts a run; returns its process number."""
         environment = {"NOTES": self._notes, "ERRORS": self._errors} | environment
-        told = [tool, [str(argument) for argument in arguments], {k: str(value) for k, value in environment.items()}]
-        self._child = self._ask(told)
+        order = [tool, [str(argument) for argument in arguments], {k: str(value) for k, value in environment.items()}]
+        self._child = self._ask(order)
         self._running.add(self._child)
         return self._child
 
@@ -107,7 +107,7 @@ class Server:
         return self._errors.read_text()
 
     def wait_for_batches(self, number: int, child: int) -> None:
-        """Returns when the run has noted so many batches, or has ended."""
+        """Returns when the run has written so many batches to its notes, or has ended."""
         while len(batches_of(self._notes.with_name("notes.0"), child)) < number and _lives(child):
             time.sleep(0.002)
 
@@ -142,7 +142,7 @@ def _lives(process: int) -> bool:
 
 
 def batches_of(notes: Path, process: int | None = None) -> list[list[Any]]:
-    """[process, epoch, indices] of each noted batch; whole lines only."""
+    """[process, epoch, indices] of each batch in the notes; complete lines only."""
     if not notes.exists():
         return []
     lines = [json.loads(line) for line in notes.read_text().splitlines() if line.endswith("]")]

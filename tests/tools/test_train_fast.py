@@ -151,7 +151,7 @@ def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -
     assert (tmp_path / "run" / "report.json").read_bytes() != first
 
 
-def test_a_variant_fixes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
+def test_a_variant_fine_tunes_from_the_cache(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     """The same losses as without, and later epochs wait for no data."""
     finetuned = [
         "--variants.baseline",
@@ -240,7 +240,7 @@ def test_mistakes_end_in_one_line_and_leave_no_report(
     assert re.match("train_fast.py: ", line) and re.search(message, line)
     assert not (tmp_path / "run" / "report.json").exists()
     metrics = tmp_path / "run" / "metrics.jsonl"
-    assert not metrics.exists() or metrics.read_text() == ""  # it is told before anything is trained
+    assert not metrics.exists() or metrics.read_text() == ""  # the error comes before the training
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Colors of batches against NumPy, the standard library's YIQ, and MXNet's published constants; their chance."""
+"""Colors of batches against NumPy, the standard library's YIQ and MXNet's published constants; their random numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_recoloring_agrees_with_the_standard_library_pixel_by_pixel() -> None:
     ours = recolored(images, matrices, torch.from_numpy(shifts)).numpy()
     for k in range(4):
         exact = np.clip(_by_pixel(images[k].numpy(), *factors[k], shifts[k]), 0, 255)
-        # It has luma's weights with two digits. Factors of the wrong kind, or a turn the other way, miss by tens.
+        # It has luma's weights with two digits. Factors of the wrong kind, or a rotation the other way, differ by tens.
         assert np.abs(ours[k] - exact).max() < 3
         assert np.abs(ours[k] - exact).mean() < 0.6
     assert (ours[0] == images[0].numpy()).all()
@@ -73,7 +73,7 @@ def test_each_factor_does_its_own_thing() -> None:
     assert not np.allclose(hue, np.eye(3), atol=0.2)
 
 
-def test_a_turn_of_hue_there_and_back_is_none() -> None:
+def test_a_rotation_of_hue_and_its_inverse_cancel() -> None:
     there, back = color_matrices(np.array([[1, 1, 1.35], [1, 1, 0.65]]))
     assert there @ back == pytest.approx(np.eye(3), abs=1e-12)
 
@@ -92,7 +92,7 @@ def test_factors_and_noise_have_the_law_of_the_paper() -> None:
     assert factors.std(0) == pytest.approx(np.full(3, 0.8 / 12**0.5), rel=0.01)
 
 
-def test_the_noise_of_a_batch_has_the_asked_deviation() -> None:
+def test_the_noise_of_a_batch_has_the_given_deviation() -> None:
     """Mid gray images show the shift itself; its covariance is V diag(0.1 * values)^2 V', plus that of rounding."""
     gray = torch.full((20_000, 1, 1, 3), 128, dtype=torch.uint8)
     images, _ = BatchTransform(AugmentConfig(pca=0.1), 2, 0)(gray, torch.zeros(20_000, dtype=torch.int64), 0)
@@ -108,7 +108,7 @@ def _batch(seed: int, epoch: int, step: int, **config: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", [{"color": 0.4}, {"pca": 0.1}, {"mixup": 0.2}, {"cutmix": 1.0}])
-def test_chance_is_a_function_of_seed_epoch_and_step(config: dict[str, float]) -> None:
+def test_random_numbers_are_functions_of_seed_epoch_and_step(config: dict[str, float]) -> None:
     once = _batch(7, 3, 5, **config)
     torch.manual_seed(99)
     np.random.seed(99)

@@ -1,4 +1,4 @@
-"""Two processes train as one does; one of them dies; the run goes on with another number. By gloo, on the CPU."""
+"""Two processes train like one; one of them dies; the run is resumed with another number. With gloo, on the CPU."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _noted(folder: Path, ranks: int) -> list[list[Any]]:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None:
-    """With BatchNorm over both: the same samples in each step, losses equal but for rounding, tests and fix as well."""
+    """With synchronized BatchNorm: the same samples in each step, and results equal up to rounding."""
     recipe = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS)
     for number in (1, 2):
         call = ("--config", recipe, "--run_dir", tmp_path / f"run{number}")
@@ -135,7 +135,7 @@ def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, number: int, server: Server) -> None:
-    """A damaged image that process `number` meets: that one says so, the other that it was left."""
+    """A damaged image in a batch of process `number`: it names the image, the other says that a process has ended."""
     folder = tmp_path / "data"
     folder.mkdir()
     recipe = write_recipe(folder, **_SYNC, variants={"baseline": _VARIANTS["baseline"]})
@@ -146,15 +146,17 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     codes = [server.end(child) for child in children]
     errors = (tmp_path / "errors").read_text()
     assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
-    said = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
-    assert len(said) == 2 and sum(str(broken) in line for line in said) == 1
-    assert sum("another process of the run has ended" in line for line in said) == 1
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
+    assert len(lines) == 2 and sum(str(broken) in line for line in lines) == 1
+    assert sum("another process of the run has ended" in line for line in lines) == 1
     assert "Traceback" not in errors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_with_another_number_the_epoch_goes_on(tmp_path: Path, before: int, after: int, server: Server) -> None:
+def test_an_epoch_is_resumed_with_another_number_of_processes(
+    tmp_path: Path, before: int, after: int, server: Server
+) -> None:
     """Each index exactly once, before or after."""
     variants = {"fast": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 32}, "baseline": None}
     recipe, notes = write_recipe(tmp_path, **_SYNC, variants=variants), tmp_path / "notes"
@@ -207,7 +209,7 @@ def _loss(values: torch.Tensor) -> torch.Tensor:
 
 
 def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path) -> None:
-    """Statistics and all gradients, with parts of different sizes; and what processes tell one another."""
+    """Statistics and all gradients, with parts of different sizes; and the exchange of flags."""
     context = torch.multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_batch_norms, args=(rank, 29531 + os.getpid() % 2000, tmp_path)) for rank in (0, 1)
@@ -259,7 +261,7 @@ def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypa
     assert isinstance(ours, SyncBatchNorm2d)
 
 
-def test_a_process_alone_is_asked_nothing() -> None:
+def test_a_single_process_needs_no_group() -> None:
     assert num_processes() == 1 and all_gather(5) == [5] and first_main(lambda: 3) == 3
     assert SharedFlags()(True, False) == (True, False)
     assert sharded(max) is max  # type: ignore[arg-type,comparison-overlap]
@@ -267,11 +269,11 @@ def test_a_process_alone_is_asked_nothing() -> None:
         assert device == "cpu" and not torch.distributed.is_initialized()
 
 
-def test_what_slurm_tells_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_slurm_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     step = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456"}
-    told = {**step, "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
-    _from_slurm(told)
-    assert {name: told[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")} == {
+    environment = {**step, "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
+    _from_slurm(environment)
+    assert {name: environment[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")} == {
         "RANK": "3", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "23456",
     }  # fmt: skip
     for alone in ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, {**step, "SLURM_STEP_NUM_TASKS": "1"}):

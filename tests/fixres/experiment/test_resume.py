@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to stop, and gone on with: as if nothing had happened, to the last bit."""
+"""Runs that are killed or stopped, and resumed: the result is the same to the last bit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_asked_to_stop_it_saves_and_leaves_with_a_code_of_its_own(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_and_ends_with_its_own_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     recipe, notes = write_recipe(tmp_path, fault_tolerance={"minutes": 60}), tmp_path / "notes.0"
     with serving(tmp_path) as server:
         server.start("--config", recipe, "--run_dir", tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""The metrics of a run that goes on: neither what it will write again, nor holes."""
+"""The metrics of a resumed run: no line twice, and no incomplete line."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _LINES = "".join(json.dumps({"variant": "fast", "kind": "train", "step": step}) 
 
 
 @pytest.mark.parametrize(
-    ("on_disk", "at_state", "kept"),
+    ("on_disk", "at_checkpoint", "kept"),
     [
-        (_LINES, len(_LINES) * 2 // 3, 2),  # an epoch was written after the state
+        (_LINES, len(_LINES) * 2 // 3, 2),  # an epoch was written after the training checkpoint
         (_LINES, len(_LINES), 3),
-        (_LINES[: len(_LINES) // 3], len(_LINES), 1),  # a power cut took two lines, of which the state knows
+        (_LINES[: len(_LINES) // 3], len(_LINES), 1),  # a power failure removed two lines that the checkpoint counts
         (_LINES[:-5], len(_LINES), 2),
         (None, len(_LINES), 0),
         (_LINES, 0, 0),
     ],
 )
-def test_metrics_are_whole_lines_of_before_the_state(
-    on_disk: str | None, at_state: int, kept: int, tmp_path: Path
+def test_metrics_are_complete_lines_from_before_the_checkpoint(
+    on_disk: str | None, at_checkpoint: int, kept: int, tmp_path: Path
 ) -> None:
     if on_disk is not None:
         (tmp_path / METRICS).write_text(on_disk)
-    log = RunLog(tmp_path, Recipe(), {}, at_state)
+    log = RunLog(tmp_path, Recipe(), {}, at_checkpoint)
     log.write(
         "fast", "finetune", 9, {"num_images": 1, "seconds": 1.0, "wait_seconds": 0.0, "resolution": 32, "loss": 1.0}
     )

@@ -1,4 +1,4 @@
-"""States survive kills, full disks and damage; which one is newest is a matter of steps, never of clocks."""
+"""Training checkpoints after kills, full disks and damage. The newest has the highest step; times do not matter."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(kind: str, tmp_path
     step, found, passed = files.newest()
     assert step == 2 and is_whole(found, 2)
     assert len(passed) == 1 and "state-00000003-" in passed[0] and "\n" not in passed[0]
-    # It must not hide or outlive the states of the run that goes on from step 2, even if only one is kept.
+    # It must not hide the checkpoints of the run that is resumed from step 2, even if only one is kept.
     CheckpointFiles(tmp_path, keep=1).write(3, content(3))
     assert steps(tmp_path) == [3] and files.newest()[::2] == (3, [])
 
@@ -252,7 +252,7 @@ def _write_for_ever(folder: Path, size: int) -> None:
         CheckpointFiles(folder).write(step, content(step % 50, size))
 
 
-def test_killed_at_any_moment_the_newest_state_is_whole(tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_newest_checkpoint_is_intact(tmp_path: Path) -> None:
     rng, size, last, num_partial = random.Random(3), 200_000, 0, 0
     files = CheckpointFiles(tmp_path)
     for _ in range(20):
@@ -279,7 +279,7 @@ def test_killed_at_any_moment_the_newest_state_is_whole(tmp_path: Path) -> None:
 
 
 def test_memory_holds_no_second_copy(tmp_path: Path) -> None:
-    """Written in a child, whose peak grows by far less than the state's 128 MB."""
+    """Written in a child, whose peak grows by far less than the content's 128 MB."""
     if shutil.disk_usage(tmp_path).free < 1 << 30:
         pytest.skip("little disk space")
     child = os.fork()

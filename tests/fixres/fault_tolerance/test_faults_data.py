@@ -1,4 +1,4 @@
-"""Data that changes or spoils under a run, losses that are no numbers: what a whole run does about it."""
+"""Whole runs with data that is changed or damaged, and with losses that are not finite."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _removed(path: Path, _: Path) -> None:
 
 @pytest.mark.parametrize(("step", "change"), [(6, _replaced), (3, _touched), (8, _removed), (9, _replaced)])
 def test_data_that_changes_under_the_run(runs: Runs, stored: Path, step: int, change: object, tmp_path: Path) -> None:
-    """It ends, whenever that was; no state is written from then on; with the old file back it ends as it would have."""
+    """The run ends and writes no checkpoint afterwards; resumed with the old file it has the same result."""
     run, old = runs.folder / f"changed-{step}", Path(shutil.copy2(stored, tmp_path / "old"))
     (val,) = (path for path in stored.parent.rglob("*.beton") if "val" in path.name)
     process = runs.start(run.name, *_ROC, faults=(f"step:{step}:SIGSTOP",))
@@ -141,7 +141,7 @@ def _finite(run: Path) -> bool:
 
 
 def test_weights_that_are_no_numbers_end_the_run(runs: Runs) -> None:
-    """In one line; the samples stand in a file; the states are of before, and good."""
+    """It ends in one line; a file has the samples; the checkpoints are from before and intact."""
     ended = runs("poisoned", "--fault_tolerance.steps", 1, faults=("step:7:poison",))
     assert ended.code == EXIT_INPUT and ended.names(
         "fast: 48 px, epoch 2/2: the loss of step 2 is nan", "--resume auto"
@@ -163,7 +163,7 @@ def test_a_learning_rate_that_is_far_too_large(runs: Runs) -> None:
 
 
 def test_weights_that_break_in_the_last_step_are_not_tested(runs: Runs) -> None:
-    """No loss comes after it that could tell."""
+    """No later loss could show it."""
     ended = runs("last", faults=("after-step:9:poison",))
     assert ended.code == EXIT_INPUT and ended.names(
         "fast: after epoch 2 its weights or BatchNorm statistics are not", "--resume auto"

@@ -126,7 +126,7 @@ def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
     ],
 )
 def test_killed_while_it_replaces_an_older_run(runs: Runs, moment: str) -> None:
-    """The older run is kept whole, here or aside; the next start is a clean one, or shows the older one again."""
+    """The older run is kept, in place or moved aside; the next start is a new run, or shows the older one again."""
     run = runs.folder / re.sub(r"\W", "-", moment)
     shutil.copytree(runs.folder / "whole", run)
     had = {path.relative_to(run): path.read_bytes() for path in run.rglob("*.pt")}

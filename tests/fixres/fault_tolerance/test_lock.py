@@ -77,7 +77,7 @@ def end(child: int) -> None:
     os.waitpid(child, 0)
 
 
-def test_a_second_process_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_the_error_names_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "a"
     child, ready = forked(_hold(folder))
     assert os.read(ready, 9) == b"held"
@@ -128,14 +128,14 @@ def test_a_worker_that_ends_first_does_not_give_it_up(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
-def test_whoever_dies_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.runtime.locks.SECONDS_TO_WAIT", 20.0)
     with dying(_hold(tmp_path)), locked(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_it_goes_on(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_the_run_starts(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise OSError(code, os.strerror(code))
 

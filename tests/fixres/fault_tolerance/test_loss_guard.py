@@ -60,9 +60,9 @@ def test_it_ends_at_the_first_row_that_is_too_long(
     with pytest.raises(InputError, match=rf"the loss of step {expected + num_allowed} is nan"):
         feed(guard, losses)
     (path,) = guard.folder.iterdir()
-    noted = json.loads(path.read_text())["batches"]
-    assert [one["step"] for one in noted] == list(range(expected, expected + num_allowed + 1))
-    assert [one["indices"][0] for one in noted] == [100 * one["step"] for one in noted]
+    batches = json.loads(path.read_text())["batches"]
+    assert [one["step"] for one in batches] == list(range(expected, expected + num_allowed + 1))
+    assert [one["indices"][0] for one in batches] == [100 * one["step"] for one in batches]
 
 
 def test_unknown_indices_are_mentioned(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_full_disk_does_not_hide_the_loss(tmp_path: Path, monkeypatch: pytest.
 
 
 class Device:
-    """Copies that arrive when the test says so; notes for which of them the host waited."""
+    """Copies that arrive when the test wants; records for which of them the host waited."""
 
     def __init__(self) -> None:
         self.num_sent, self.num_arrived, self.waited_for = 0, 0, []

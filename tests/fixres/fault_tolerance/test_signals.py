@@ -18,7 +18,7 @@ def _send(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_the_signal_is_noted_and_nothing_ends(number: signal.Signals) -> None:
+def test_the_signal_is_recorded_and_the_process_continues(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     with StopSignal() as stop:
         assert stop.name is None
@@ -38,7 +38,7 @@ def test_a_second_sigterm_ends_at_once_and_handlers_come_back() -> None:
 
 
 def test_a_warning_before_sigterm_is_not_a_second_one() -> None:
-    """Slurm sends SIGUSR1 some time before, if asked, then SIGTERM."""
+    """Slurm can send SIGUSR1 some time before SIGTERM."""
     with StopSignal() as stop:
         for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
             _send(number)

@@ -1,4 +1,4 @@
-"""A process in which nothing moves ends and says where it stood; one that is slow, or was suspended, does not."""
+"""A process without progress ends and writes where it hangs; one that is slow, or was suspended, does not."""
 
 from __future__ import annotations
 

@@ -65,24 +65,26 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatc
         compiled(create_model(TINY, 2), "yes", torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("which", "told"), [("", "a C compiler; install gcc"), ("gcc", "Python's headers; install")])
-def test_on_a_gpu_what_triton_builds_with_is_looked_for(
-    which: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("which", "missing"), [("", "a C compiler; install gcc"), ("gcc", "Python's headers; install")]
+)
+def test_on_a_gpu_the_tools_of_triton_are_checked(
+    which: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: name if name == which else None)
     monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
     net, gpu = create_model(TINY, 2), torch.device("cuda")
     assert compiled(net, "auto", gpu) is net
-    assert f"the network is not compiled; this needs {told}" in capfd.readouterr().err
-    with pytest.raises(InputError, match=f"compile=yes needs {told}.*, or choose compile=no"):
+    assert f"the network is not compiled; this needs {missing}" in capfd.readouterr().err
+    with pytest.raises(InputError, match=f"compile=yes needs {missing}.*, or choose compile=no"):
         compiled(net, "yes", gpu)
     (tmp_path / "Python.h").touch()
     if which:
         assert compiled(net, "auto", gpu) is not net
 
 
-def test_a_trace_holds_the_steps_that_were_asked_for(open_coded: OpenCoded, tmp_path: Path) -> None:
+def test_a_trace_has_the_configured_number_of_steps(open_coded: OpenCoded, tmp_path: Path) -> None:
     net = create_model(TINY, 2).train()
     trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU), CrossEntropy(0.1))
     loader = open_coded(crop=TrainCrop(), shuffle=True, drop_last=True, batch_size=2)

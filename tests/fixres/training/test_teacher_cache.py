@@ -48,7 +48,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
-def test_a_second_run_asks_no_teacher_and_ends_with_the_same_weights(
+def test_a_second_run_evaluates_no_teacher_and_has_the_same_weights(
     dtype: str,
     tmp_path: Path,
     teacher: Path,
@@ -89,7 +89,7 @@ def _digest(k: int) -> bytes:
 
 
 @pytest.mark.parametrize("lost", [1, 20, 30, 63])
-def test_what_was_cut_off_is_written_again_and_the_rest_is_kept(tmp_path: Path, lost: int) -> None:
+def test_an_incomplete_entry_is_written_again_and_the_rest_is_kept(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "store"
     store = _store(path)
     for k in range(3):
@@ -107,7 +107,7 @@ def test_what_was_cut_off_is_written_again_and_the_rest_is_kept(tmp_path: Path, 
     assert whole.num_bytes == path.stat().st_size
 
 
-def test_a_damaged_entry_is_asked_for_again(tmp_path: Path) -> None:
+def test_the_teacher_is_evaluated_again_for_a_damaged_entry(tmp_path: Path) -> None:
     path = tmp_path / "store"
     store = _store(path)
     store.put(_digest(1), _values(1))
@@ -120,7 +120,7 @@ def test_a_damaged_entry_is_asked_for_again(tmp_path: Path) -> None:
     assert again.get(_digest(2)) is None and np.array_equal(again.get(_digest(1)), _values(1))
 
 
-def test_a_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
     path = tmp_path / "store"
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\nfrom fixres.training.teacher_cache import LogitStore\n"
@@ -175,7 +175,7 @@ def _holding(path: Path, with_worker: bool) -> Callable[[int], None]:
 
 
 def test_a_run_that_dies_slowly_is_waited_for(tmp_path: Path) -> None:
-    """As a run folder is: whoever starts a killed run again is quick."""
+    """Like a run folder, because a killed run may be restarted quickly."""
     with dying(_holding(tmp_path / "store", with_worker=False)):
         store = _store(tmp_path / "store")
         assert np.array_equal(store.get(_digest(1)), _values(1))

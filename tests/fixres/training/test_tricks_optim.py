@@ -139,7 +139,7 @@ class _Batches:
         return iter(self._batches)
 
 
-def test_an_epoch_of_micro_batches_leaves_out_what_makes_no_whole_step() -> None:
+def test_an_epoch_leaves_out_micro_batches_that_are_no_complete_step() -> None:
     net, rates = _Flat(), []
     trainer = Trainer(net, Normalize(), Stepper(create_optimizer(net, OptimConfig()), CPU, 3), CrossEntropy(0.1))
     result = trainer.epoch(_Batches(), lambda done: rates.append(done) or 0.1, "train")  # type: ignore[arg-type]
