@@ -34,7 +34,7 @@ def plan_cuts(
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Chooses what to cut for n samples.
+    """Chooses what to cut for n samples. Kernels take arrays instead of objects: many parameters.
 
     Args:
         data, table, boxes, inside, min_zoom: as in `crops.decode_samples`.
@@ -64,7 +64,10 @@ def _plan(
     plan: np.ndarray,
     filled: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> int:
-    """Plans one sample; fills `plan` and its rows of used pixels, boxes and counts. Returns OK or an error code."""
+    """Plans one sample; fills `plan` and its rows of used pixels, boxes and counts. Returns OK or an error code.
+
+    Kernels take arrays instead of objects: many parameters.
+    """
     level, window, (used, cut_box, counts) = plan[: layout.LEVEL_WORDS], plan[layout.LEVEL_WORDS :], filled
     image, field = layout.sample_fields(data, sample)
     height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]

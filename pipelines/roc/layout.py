@@ -227,6 +227,8 @@ def choose_level(
 ) -> int:
     """Reads the coarsest level on which the box still has `min_zoom` times the output's pixels a side.
 
+    Kernels take arrays instead of objects: many parameters.
+
     Args:
         field, image_size, height, width, level: as in `read_level`.
         box: float64 (4,): y, x, h, w in pixels of the image.

@@ -29,7 +29,7 @@ def decode_samples(
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Makes the crops of n samples.
+    """Makes the crops of n samples. Kernels take arrays instead of objects: many parameters.
 
     Args:
         data: uint8, the whole file.
@@ -62,7 +62,10 @@ def _decode_crop(
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """Decodes the segments that one crop needs; returns OK or an error code."""
+    """Decodes the segments that one crop needs; returns OK or an error code.
+
+    Kernels take arrays instead of objects: many parameters.
+    """
     image, field = layout.sample_fields(data, sample)
     height, width, resolution = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH], out.shape[0]
     level, window = np.empty(layout.LEVEL_WORDS, np.int64), np.empty(8, np.int64)

@@ -56,7 +56,7 @@ def decode_segment(
     block: np.ndarray,
     planes: np.ndarray,
 ) -> bool:
-    """Decodes one segment.
+    """Decodes one segment. Kernels take arrays instead of objects: many parameters.
 
     Args:
         data: uint8, contiguous. Its bytes [at, end) are the segment; data[end] must exist and be 0xFF.

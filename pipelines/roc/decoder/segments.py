@@ -60,7 +60,7 @@ def decode_window(
     starts: np.ndarray,
     strides: np.ndarray,
 ) -> int:
-    """Decodes the segments of a window.
+    """Decodes the segments of a window. Kernels take arrays instead of objects: many parameters.
 
     Args:
         store, field, level, window: as in `cut.write_cut`.

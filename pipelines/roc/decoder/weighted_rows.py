@@ -78,6 +78,7 @@ def _sum_group(kind: ir.VectorType, fast: bool):
         return context.get_dummy_value()
 
     def typed(typingctx, source, start, stride, weights, w, taps, out, at):  # noqa: ARG001 (numba's signature)
+        """The signature of the loop; numba wants the parameters one by one, so there are many parameters."""
         number = types.intp
         return types.void(source, number, number, weights, number, number, out, number), code
 

@@ -30,6 +30,8 @@ def decode_whole_images(
 ) -> None:
     """Makes the crops of n samples. Arguments are those of `crops.decode_samples`.
 
+    Kernels take arrays instead of objects: many parameters.
+
     Instead of `min_zoom` it takes the handle of a `turbojpeg.Decompressor` that no other thread uses at the same time.
     """
     for i in range(table.shape[0]):
@@ -50,7 +52,10 @@ def _decode_image(
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
-    """Decodes one image and makes its crop; returns OK or an error code."""
+    """Decodes one image and makes its crop; returns OK or an error code.
+
+    Kernels take arrays instead of objects: many parameters.
+    """
     jpeg, _ = layout.sample_fields(data, sample)
     height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
     if height * width > layout.MAX_PIXELS:
