@@ -21,7 +21,7 @@ from fixres.models.factory import check_name
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.observability.environment import capture
 from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import InputError, Loader, OpenLoader
+from pipelines.spec import InputError, OpenLoader
 
 
 def check_before_data(recipe: Recipe) -> None:
@@ -61,30 +61,46 @@ def run_experiment(
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(locked(recipe.folder))
-        fault_tolerance = stack.enter_context(
-            FaultTolerance(recipe.folder, recipe.fault_tolerance, precision, lambda: experiment.state_dict())
-        )
-        checkpoint = _find_checkpoint(recipe, data, fault_tolerance)
-        resume_at = None if checkpoint is None else checkpoint["metrics_bytes"]
-        run_log = RunLog(recipe.folder, recipe, environment, resume_at)
-        stack.callback(run_log.close)
-        open_loader = fault_tolerance.watched(sharded(open_loader))
-        eval_loader = _open_eval(recipe, open_loader)
-        stack.callback(eval_loader.close)
-        variants = _open_variants(recipe, open_loader, eval_loader, precision, run_log, stack)
-        experiment = _Experiment(recipe, data, check_data, variants, run_log, fault_tolerance)
-        crops = {variant.plan.name: variant.sample_crops() for variant in variants} if is_main() else {}
-        if checkpoint is not None:
-            experiment.load_state_dict(checkpoint)
-        with _resume_hint(fault_tolerance):
+        experiment = _open(recipe, open_loader, data, check_data, precision, environment, stack)
+        with _resume_hint(experiment.fault_tolerance):
             experiment.train()
             results = experiment.finish()
     if not is_main():
         return None
-    data = data | {"num_train": variants[0].data.loader.num_samples, "num_val": eval_loader.num_samples}
-    report = Report(recipe, results, environment, data, crops)
+    report = Report(recipe, results, environment, data | experiment.num_images, experiment.crops)
     write_report(report, recipe.folder)
     return report
+
+
+def _open(
+    recipe: Recipe,
+    open_loader: OpenLoader,
+    data: dict[str, Any],
+    check_data: Callable[[], None],
+    precision: Precision,
+    environment: dict[str, Any],
+    stack: ExitStack,
+) -> _Experiment:
+    """Opens run folder, loaders and variants, and restores a training checkpoint; `stack` closes them."""
+    fault_tolerance = stack.enter_context(
+        FaultTolerance(recipe.folder, recipe.fault_tolerance, precision, lambda: experiment.state_dict())
+    )
+    checkpoint = _find_checkpoint(recipe, data, fault_tolerance)
+    resume_at = None if checkpoint is None else checkpoint["metrics_bytes"]
+    run_log = RunLog(recipe.folder, recipe, environment, resume_at)
+    stack.callback(run_log.close)
+    open_loader = fault_tolerance.watched(sharded(open_loader))
+    resolution, size = recipe.sweep_resolutions()[0], recipe.optim.batch_size
+    eval_loader = open_loader("val", crop=recipe.eval_crop, resolution=resolution, batch_size=size, seed=recipe.seed)
+    stack.callback(eval_loader.close)
+    variants = []
+    for name in recipe.variants:
+        variants.append(VariantRun(VariantPlan(name, recipe), open_loader, eval_loader, precision, run_log))
+        stack.callback(variants[-1].data.loader.close)
+    experiment = _Experiment(recipe, data, check_data, variants, run_log, fault_tolerance)
+    if checkpoint is not None:
+        experiment.load_state_dict(checkpoint)
+    return experiment
 
 
 def _with_global_batch_size(recipe: Recipe) -> Recipe:
@@ -103,26 +119,6 @@ def _find_checkpoint(recipe: Recipe, data: dict[str, Any], fault_tolerance: Faul
             checkpoint = upgraded(checkpoint)
             check_resumable(checkpoint, recipe, data, recipe.folder)
     return checkpoint
-
-
-def _open_eval(recipe: Recipe, open_loader: OpenLoader) -> Loader:
-    resolution, size = recipe.sweep_resolutions()[0], recipe.optim.batch_size
-    return open_loader("val", crop=recipe.eval_crop, resolution=resolution, batch_size=size, seed=recipe.seed)
-
-
-def _open_variants(
-    recipe: Recipe,
-    open_loader: OpenLoader,
-    eval_loader: Loader,
-    precision: Precision,
-    run_log: RunLog,
-    stack: ExitStack,
-) -> list[VariantRun]:
-    variants = []
-    for name in recipe.variants:
-        variants.append(VariantRun(VariantPlan(name, recipe), open_loader, eval_loader, precision, run_log))
-        stack.callback(variants[-1].data.loader.close)
-    return variants
 
 
 @contextmanager
@@ -166,7 +162,12 @@ class _Experiment:
         fault_tolerance: FaultTolerance,
     ) -> None:
         self._recipe, self._data, self._check_data = recipe, data, check_data
-        self._variants, self._run_log, self._fault_tolerance = variants, run_log, fault_tolerance
+        self._variants, self._run_log, self.fault_tolerance = variants, run_log, fault_tolerance
+        self.num_images = {
+            "num_train": variants[0].data.loader.num_samples,
+            "num_val": variants[0].evaluator.num_samples,
+        }
+        self.crops = {variant.plan.name: variant.sample_crops() for variant in variants} if is_main() else {}
 
     def train(self) -> None:
         """Trains all epochs, one epoch of each variant in turn."""
@@ -174,20 +175,20 @@ class _Experiment:
             for variant in self._variants:
                 if len(variant.state.epochs) == epoch and not variant.is_trained and variant.result is None:
                     self._check_data()
-                    self._fault_tolerance.clock = variant.state.clock
-                    variant.train_epoch(self._fault_tolerance)
-                    self._fault_tolerance.end_epoch()
+                    self.fault_tolerance.clock = variant.state.clock
+                    variant.train_epoch(self.fault_tolerance)
+                    self.fault_tolerance.end_epoch()
 
     def finish(self) -> list[VariantResult | None]:
         """Finishes all variants. Each finished step is saved."""
         unfinished = [variant for variant in self._variants if variant.result is None]
         if unfinished:
-            self._fault_tolerance.save()
+            self.fault_tolerance.save()
         for variant in unfinished:
-            with self._fault_tolerance.interruptible():
-                variant.finish(self._fault_tolerance.save)
-            self._fault_tolerance.save()
-            self._fault_tolerance.raise_if_preempted()
+            with self.fault_tolerance.interruptible():
+                variant.finish(self.fault_tolerance.save)
+            self.fault_tolerance.save()
+            self.fault_tolerance.raise_if_preempted()
         wait_for_all()
         return [variant.result for variant in self._variants]
 

@@ -132,6 +132,11 @@ class Evaluator:
     def __init__(self, plan: VariantPlan, network: VariantNetwork, loader: Loader, clock: Clock) -> None:
         self._plan, self._network, self._loader, self._clock = plan, network, loader, clock
 
+    @property
+    def num_samples(self) -> int:
+        """Images of the test split."""
+        return self._loader.num_samples
+
     def evaluate(self) -> EvalResult:
         """Evaluates at the variant's test resolution."""
         title = f"{self._plan.name}: evaluation"

@@ -24,7 +24,7 @@ def test_every_recipe_parses_and_reloads_after_saving(path: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "tricks").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_of_tricks_parses_and_states_who_runs_it(path: Path, tmp_path: Path) -> None:
+def test_every_recipe_of_tricks_parses_and_names_who_runs_it(path: Path, tmp_path: Path) -> None:
     recipe = parse_recipe(["--config", f"tricks/{path.stem}"])
     assert recipe.name == path.stem
     assert ("python -m benchmarks.tricks" if path.stem == "ablation" else "NOT RUN BY US") in path.read_text()
