@@ -26,7 +26,7 @@ _BOX = (0.08, 1), (3 / 4, 4 / 3)  # scale and ratio of RandomResizedCrop
 
 
 class ThirdPartyLoader(ABC):
-    """A loader that is built anew for each resolution."""
+    """A loader that is rebuilt for each resolution."""
 
     counters = None
 

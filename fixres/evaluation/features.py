@@ -151,7 +151,7 @@ class _Journal:
         if not lines:
             return 0
         if lines[0] != self._header:
-            raise InputError(f"{self.path} {_refusal(lines[0], self._header)}, or start afresh with --restart true")
+            raise InputError(f"{self.path} {_refusal(lines[0], self._header)}, or start again with --restart true")
         return int(lines[-1]) if len(lines) > 1 and lines[-1].isdecimal() else 0
 
     def note(self, num_done: int) -> None:
@@ -226,7 +226,7 @@ class _Arrays:
             except (OSError, ValueError, EOFError):
                 arrays[name] = np.empty(0)
             if arrays[name].shape != shape or arrays[name].dtype != kind:
-                raise InputError(f"{path} does not have the expected content; start afresh with --restart true")
+                raise InputError(f"{path} does not have the expected content; start again with --restart true")
         return arrays
 
 

@@ -137,7 +137,7 @@ def test_an_extraction_is_resumed_only_on_the_same_images_by_the_same_engine(
     code, _, error = tool(*call)
     assert code == 2 and re.search(
         r"\.a\.journal belongs to an extraction of other images \(fingerprint: \w{16} instead of \w{16}\); "
-        r"restore those, or start afresh with --restart true$",
+        r"restore those, or start again with --restart true$",
         error,
     )
     (tmp_path / "val.beton").write_bytes(first)
