@@ -1,8 +1,9 @@
-"""Learning: recipes, training at growing resolutions, FixRes fine-tuning, evaluation and reports.
+"""Train image classifiers at small resolutions, fine-tune them for a larger one, and test them there.
 
-`config` has the settings, `models` the networks, `training` the training loop, `finetuning` FixRes, `evaluation` the
-accuracies, `resolution` the advice on test resolutions, and `experiment` whole runs. `augment`, `distributed`,
-`fault_tolerance`, `observability` and `reporting` are used by them.
+What a user calls is listed here and lives in `api`. Importing this package is quick: torch is imported when it is
+needed. `config` has the settings, `models` the networks, `training` the training loop, `finetuning` FixRes,
+`evaluation` the accuracies, `resolution` the advice on test resolutions, and `experiment` whole runs. `augment`,
+`distributed`, `fault_tolerance`, `observability` and `reporting` are used by them.
 """
 
 import lazy_loader as lazy
@@ -10,10 +11,10 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "config.parsing": ["parse_recipe"],
+        "api.data": ["advise", "convert", "inspect"],
+        "api.loader": ["Loader"],
+        "api.network": ["Network", "Prediction", "load"],
+        "api.recipes": ["train"],
         "config.recipe": ["Recipe"],
-        "experiment.experiment": ["run_experiment"],
-        "models.checkpoint": ["load_checkpoint"],
-        "models.factory": ["create_model"],
     },
 )

@@ -1,0 +1,1 @@
+"""What `import fixres` offers. Only this package and the command lines join data (`pipelines`) and learning."""

@@ -1,0 +1,222 @@
+"""`fixres.Loader`: batches of training or test crops from stored images, for any training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from fixres.api.splits import engine_for, split_path, workers_for
+from fixres.models.factory import Normalize
+from pipelines.loaders import open_loader
+from pipelines.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MIN_ZOOM,
+    Counters,
+    Crop,
+    EvalCrop,
+    LoaderConfig,
+    TrainCrop,
+)
+
+
+class Loader:
+    """Iterates over batches of crops; each iteration is a new epoch.
+
+    Training (`train=True`): RandomResizedCrop and horizontal flip, shuffled, the last short batch is dropped. Testing
+    (`train=False`): center crop, stored order, every image once.
+
+    Order, crops and flips are pure functions of (seed, epoch, index): they do not depend on `num_workers`.
+
+    Args:
+        path: a .beton file, a folder of .beton parts, an image folder (a folder of images for each class), a folder of
+            webdataset shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/` and
+            `val/`), of which `train` chooses one.
+        resolution: side of the square crops in pixels, 8 to 2048; `set_resolution` changes it.
+        batch_size: images per batch of this process.
+        train: training crops or test crops.
+        engine: "auto" (`roc` for .beton files on CPUs, `roc-dali` on GPUs, `torch` for folders and shards), or a name
+            in `pipelines.loaders.ENGINES`.
+        device: where batches arrive: "cpu", "cuda", "cuda:1"; the current GPU if there is one, else the CPU, by
+            default.
+        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides `scale`, `ratio`, `hflip` and `crop_pct`.
+        scale: range of the crop's area as a share of the image's area (training).
+        ratio: range of the crop's width over height (training).
+        hflip: probability of a horizontal flip (training).
+        crop_pct: side of the center crop over the resized short side, in (0, 1] (testing).
+        normalize: True gives float batches, False uint8 batches.
+        mean: channel means in [0, 1], RGB, for `normalize`.
+        std: channel standard deviations in [0, 1], RGB, for `normalize`.
+        dtype: of normalized batches.
+        with_indices: add each image's position in the data set to the batch.
+        shuffle: reorder the images in each epoch; `train` by default.
+        drop_last: leave out the last batch if it is short; `train` by default.
+        seed: of order, crops and flips.
+        num_workers: worker threads or processes; the number of CPU cores by default.
+        rank: this process among `world_size`; from `torch.distributed` by default.
+        world_size: number of processes that share the data; likewise.
+        on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" counts it in
+            `counters.bad_samples` and delivers the next image.
+        min_zoom: RoC files only: the half-size level serves a crop if at least this many of its pixels per output
+            pixel remain along each side.
+
+    Yields:
+        `(images, labels)`, or `(images, labels, indices)` with `with_indices=True`. `images` is `dtype` (N, 3, r, r)
+        in channels_last memory format, normalized; uint8 (N, 3, r, r) in channels_last, RGB in [0, 255], with
+        `normalize=False`. `labels` and `indices` are int64 (N,). All are on `device`.
+
+    Raises:
+        InputError: a path, engine, device or value that cannot be used; the message names it and the remedy.
+
+    Example:
+        >>> loader = fixres.Loader("train.beton", resolution=128, batch_size=256)
+        >>> for epoch in range(16):
+        ...     loader.set_resolution(128 if epoch < 12 else 160)
+        ...     for images, labels in loader:
+        ...         loss = criterion(model(images), labels)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resolution: int,
+        batch_size: int,
+        *,
+        train: bool = True,
+        engine: str = "auto",
+        device: str | torch.device | None = None,
+        crop: Crop | None = None,
+        scale: tuple[float, float] = TrainCrop.scale,
+        ratio: tuple[float, float] = TrainCrop.ratio,
+        hflip: float = TrainCrop.hflip,
+        crop_pct: float = EvalCrop.crop_pct,
+        normalize: bool = True,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
+        with_indices: bool = False,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        seed: int = 0,
+        num_workers: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        on_bad: Literal["stop", "replace"] = "stop",
+        min_zoom: float = MIN_ZOOM,
+    ) -> None:
+        """Opens the data. The class explains the many parameters; all but three have defaults."""
+        stored = split_path(Path(path), train)
+        where = str(device) if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
+        rank, world_size = _process(rank, world_size)
+        config = LoaderConfig(
+            path=stored,
+            crop=crop or (TrainCrop(tuple(scale), tuple(ratio), hflip) if train else EvalCrop(crop_pct)),
+            resolution=resolution,
+            batch_size=batch_size,
+            shuffle=train if shuffle is None else shuffle,
+            drop_last=train if drop_last is None else drop_last,
+            seed=seed,
+            num_workers=workers_for(num_workers),
+            rank=rank,
+            world_size=world_size,
+            device=where,
+            on_bad=on_bad,
+            min_zoom=min_zoom,
+        )
+        self._loader = open_loader(engine_for(stored, engine, where), config)
+        self._normalize = Normalize(tuple(mean), tuple(std)).to(where) if normalize else None
+        self._dtype, self._with_indices = dtype, with_indices
+        self._next_epoch, self._epoch_done = 0, True
+
+    def __len__(self) -> int:
+        """Batches of an epoch in this process."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Begins the next epoch, or continues the one that `load_state_dict` named.
+
+        A second iteration ends the first one: its next batch raises RuntimeError.
+        """
+        self._loader.set_epoch(self._next_epoch)
+        self._next_epoch, self._epoch_done = self._next_epoch + 1, False
+        return self._batches(iter(self._loader))
+
+    def _batches(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, ...]]:
+        for batch in batches:
+            images = batch.images.permute(0, 3, 1, 2)
+            if self._normalize is not None:
+                images = self._normalize(batch.images).to(self._dtype)
+            yield (images, batch.labels, batch.indices) if self._with_indices else (images, batch.labels)
+        self._epoch_done = True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch of the next iteration (0 or more); the iterations after it count on from there."""
+        self._loader.set_epoch(epoch)
+        self._next_epoch, self._epoch_done = epoch, True
+
+    def set_resolution(self, resolution: int) -> None:
+        """Sets the side of the crops in pixels, from the next iteration on; workers keep running."""
+        self._loader.set_resolution(resolution)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the crops in pixels."""
+        return self._loader.resolution
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch of this process."""
+        return self._loader.batch_size
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self._loader.classes
+
+    @property
+    def num_samples(self) -> int:
+        """Images of the whole data set, over all processes."""
+        return self._loader.num_samples
+
+    @property
+    def counters(self) -> Counters:
+        """Images, bytes, decoded pixels, seconds of waiting and bad samples since the loader was opened."""
+        return self._loader.counters
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and position in it, so that an interrupted epoch can be continued; the next epoch after a whole one."""
+        state = self._loader.state_dict()
+        return state | {"epoch": self._next_epoch, "position": 0} if self._epoch_done else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration continue where `state_dict` was taken.
+
+        Raises:
+            InputError: the state is of other data, another seed or another order.
+        """
+        self._loader.load_state_dict(state)
+        self._next_epoch, self._epoch_done = state["epoch"], False
+
+    def close(self) -> None:
+        """Ends worker threads and processes and frees buffers. May be called twice."""
+        self._loader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None:
+        rank = torch.distributed.get_rank() if together else 0
+    if world_size is None:
+        world_size = torch.distributed.get_world_size() if together else 1
+    return rank, world_size

@@ -1,0 +1,81 @@
+"""`fixres.load` and predictions: the pixels and scores that evaluation uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fixres.api.loader import Loader
+from fixres.api.network import Network, Prediction, load
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from pipelines.spec import InputError
+from tests.fixres.conftest import TINY
+
+
+@pytest.fixture
+def network(tiny_net: nn.Module, tmp_path: Path) -> Network:
+    info = CheckpointInfo(TINY.name, TINY.kwargs, ("class_00", "class_01"), 32, 48, 0.875)
+    save_checkpoint(tmp_path / "net.pt", tiny_net, info)
+    return load(tmp_path / "net.pt", device="cpu")
+
+
+def test_predictions_are_those_of_evaluation(network: Network, coded_folder: Path) -> None:
+    files = sorted(coded_folder.rglob("*.jpg"))
+    with Loader(coded_folder, 48, 5, train=False, num_workers=0, device="cpu") as loader:
+        with torch.inference_mode():
+            wanted = torch.cat([network.model(images).softmax(1) for images, _ in loader])
+    found = network.predict(files, batch_size=7)
+    assert len(found) == len(files)
+    for probabilities, row in zip(wanted, found, strict=True):
+        best = int(probabilities.argmax())
+        assert row[0].label == best and row[0].name == network.classes[best]
+        assert row[0].probability == pytest.approx(float(probabilities[best]), abs=1e-5)
+        assert sum(one.probability for one in row) == pytest.approx(1, abs=1e-5)
+
+
+def test_all_kinds_of_images_give_the_same(network: Network, coded_folder: Path) -> None:
+    file = next(coded_folder.rglob("*.jpg"))
+    picture = Image.open(file)
+    kinds = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
+    rows = [network.predict(kind) for kind in kinds]
+    assert all(row == rows[0] for row in rows) and isinstance(rows[0][0], Prediction)
+    together = network.predict(kinds)
+    assert [row[0].label for row in together] == [row[0].label for row in rows]
+
+
+def test_top_k_and_resolution(network: Network, coded_folder: Path) -> None:
+    file = next(coded_folder.rglob("*.jpg"))
+    assert len(network.predict(file, top_k=1)) == 1 and len(network.predict(file)) == 2
+    assert network.predict([]) == []
+    assert network.predict(file, resolution=64) != network.predict(file)
+
+
+def test_the_transform_gives_the_loaders_input(network: Network, coded_folder: Path) -> None:
+    files = sorted(coded_folder.rglob("*.jpg"))
+    with Loader(coded_folder, 48, len(files), train=False, num_workers=0, device="cpu") as loader:
+        images, _ = next(iter(loader))
+    for file, image in zip(files, images, strict=True):
+        assert torch.equal(network.transform(file), image)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nothing.jpg", "nothing.jpg does not exist or is not a file"),
+        (b"GIF89a", "image bytes"),
+        (np.zeros((4, 4), np.uint8), r"an image array must be uint8 \(H, W, 3\) in RGB, not uint8 \(4, 4\)"),
+    ],
+)
+def test_bad_images_are_named(network: Network, image: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        network.predict(image)
+
+
+def test_gray_and_transparent_pictures_are_accepted(network: Network) -> None:
+    gray = Image.fromarray(np.arange(64, dtype=np.uint8).repeat(64).reshape(64, 64))
+    assert network.predict(gray) == network.predict(gray.convert("RGB")) == network.predict(gray.convert("RGBA"))
