@@ -54,8 +54,13 @@ def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
         else:
             path, value = tuple(name.split(".")), _read_value(text)
             _check_variant(kind, values, path, value)
-            set_value(values, path, value)
             texts[path] = text
+            if isinstance(value, dict) and not set(path) & set(_WHOLE):
+                group: dict[str, Any] = {}
+                set_value(group, path, value)
+                values = _merged(values, group)
+            else:
+                set_value(values, path, value)
     if isinstance(variants := values.get("variants"), dict):
         values["variants"] = {name: variant for name, variant in variants.items() if variant is not None}
     return validated(kind, values, texts)

@@ -40,10 +40,11 @@ def validated(kind: type[T], values: dict[str, Any], texts: dict[tuple[str, ...]
         made = _adapter(kind).validate_python(values)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        unquoted = [path for path in (tuple(_place(one["loc"], values)[0]) for one in errors) if path in texts]
-        if not unquoted:
+        refused = {tuple(path): value for path, value in (_place(one["loc"], values) for one in errors)}
+        scalars = [path for path, value in refused.items() if path in texts and not isinstance(value, dict | list)]
+        if not scalars:
             raise InputError(_message(kind, values, errors)) from None
-        for path in unquoted:
+        for path in scalars:
             set_value(values, path, texts.pop(path))
         return validated(kind, values, texts)
     _check_numbers(values, as_plain(made))

@@ -94,6 +94,13 @@ def test_variants_have_any_name_and_files_and_options_reach_into_them(tmp_path: 
     assert merged.model.kwargs == {"channels": [8], "drop_rate": 0.1}
 
 
+def test_an_option_for_a_group_is_merged_and_one_for_arguments_of_timm_replaces_them() -> None:
+    demo = parse_recipe([])
+    recipe = parse_recipe(["--optim", "{lr: 0.5}", "--variants.fast", "{epochs: 3}", "--model.kwargs", "{}"])
+    assert recipe.optim == replace(demo.optim, lr=0.5) and recipe.model.kwargs == {}
+    assert recipe.variants["fast"] == replace(demo.variants["fast"], epochs=3)
+
+
 def test_an_alias_gives_each_variant_settings_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("variants: {a: &a {epochs: 3}, b: *a, c: {<<: *a, test_res: 64}}")
     variants = parse_recipe(["--config", str(tmp_path / "own.yaml"), "--variants.a.epochs", "5"]).variants
@@ -165,6 +172,9 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--variants.up/there", "{}"], "variants: 'up/there' cannot name a folder of the run"),
         (["--variants.states", "{}"], "variants: 'states' cannot name a folder"),
         (["--variants.fast.epochs", "0"], "^variants.fast: epochs=0 must be above 0"),
+        (["--variants.new", "{epochs: 0}"], "^variants.new: epochs=0 must be above 0"),
+        (["--optim", "{lr: -1}"], "^optim.lr=-1.0 must be above 0"),
+        (["--seed", "1.5"], "^seed=1.5 must be a whole number; see --help"),
         (["--variants.fast.finetune.lr", "0"], "^variants.fast.finetune.lr=0.0 must be above 0"),
         (["--arms.fast.epochs", "3"], r"^unknown key arms, did you mean variants\?"),
         (["--sweep", "[64, x]"], r"^sweep\[1\]=x must be a whole number"),
