@@ -20,6 +20,7 @@ from pipelines.spec import (
     Counters,
     Crop,
     EvalCrop,
+    InputError,
     LoaderConfig,
     TrainCrop,
 )
@@ -110,6 +111,10 @@ class Loader:
         min_zoom: float = MIN_ZOOM,
     ) -> None:
         """Opens the data. The class explains the many parameters; all but three have defaults."""
+        if not (len(mean) == len(std) == 3 and min(std) > 0 and max(mean) <= 1 and dtype.is_floating_point):
+            raise InputError(
+                f"mean={mean}, std={std}, dtype={dtype}: use three shares of 1, std above 0, a float dtype"
+            )
         stored = split_path(Path(path), train)
         where = str(device) if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
         rank, world_size = _process(rank, world_size)

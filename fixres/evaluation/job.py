@@ -46,9 +46,7 @@ class EvaluateJob(NetworkChoice):
             check_resolution(resolution)
         given = sum((self.checkpoint is not None, self.model is not None, bool(self.softmax_files)))
         if given != 1:
-            raise InputError(
-                f"requires exactly one of --model, --checkpoint and --softmax, not {given or 'none'} of them"
-            )
+            raise InputError(f"requires exactly one of --model, --checkpoint and --softmax; the call has {given}")
         if self.softmax_files and (self.test_res or self.images):
             raise InputError("softmax files are scored as they are; omit --test_res and --images")
         if self.json is not None:

@@ -246,7 +246,7 @@ def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "requires exactly one of --model, --checkpoint and --softmax, not none"),
+        ((), "requires exactly one of --model, --checkpoint and --softmax; the call has 0"),
         (("--model", "{net}", "--checkpoint", "{net}"), "not 2 of them"),
         (("--softmax", "{val}", "--test_res", "[32]"), "omit --test_res"),
         (("--softmax", "{val}"), r"softmax\.npy: no such file"),

@@ -116,6 +116,10 @@ def test_ranks_share_an_epoch(coded_folder: Path) -> None:
     [
         ({"engine": "fast"}, "engine='fast' does not exist; choose one of roc"),
         ({"device": "gpu"}, "device='gpu' does not exist"),
+        ({"mean": (123.7, 116.3, 103.5)}, "use three shares of 1"),
+        ({"std": (0, 0, 0)}, "std above 0"),
+        ({"mean": (0.5,)}, "use three shares of 1"),
+        ({"dtype": torch.uint8}, "a float dtype"),
         ({"scale": (0.5, 2.0)}, r"scale=\(0.5, 2.0\) must satisfy"),
     ],
 )
