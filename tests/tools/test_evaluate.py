@@ -247,7 +247,7 @@ def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path:
     ("arguments", "message"),
     [
         ((), "requires exactly one of --model, --checkpoint and --softmax; the call has 0"),
-        (("--model", "{net}", "--checkpoint", "{net}"), "not 2 of them"),
+        (("--model", "{net}", "--checkpoint", "{net}"), "the call has 2"),
         (("--softmax", "{val}", "--test_res", "[32]"), "omit --test_res"),
         (("--softmax", "{val}"), r"softmax\.npy: no such file"),
         (("--model", "{net}", "--images", "{val}/nowhere"), "nowhere does not exist"),
