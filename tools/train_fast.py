@@ -45,17 +45,10 @@ def _leave_early(number: int, _: object) -> None:
 
 
 def _train(recipe: Recipe) -> None:
-    """Prepares the data, runs the variants, prints the table."""
-    from fixres.distributed.process_group import first_main
-    from fixres.experiment.experiment import check_before_data, run_experiment
-    from fixres.models.precision import choose_device
-    from fixres.observability.console import log
-    from pipelines.datasets.prepared import PreparedData
+    """Trains, prints the table."""
+    from fixres.api.recipes import run_recipe
 
-    check_before_data(recipe)  # first, because converting the data may take hours
-    data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
-    log(data.engine_why)
-    report = run_experiment(recipe, data, data.describe(), data.check_unchanged)
+    report = run_recipe(recipe)
     if report is not None:
         print(report.table())
         print(f"report: {recipe.folder / 'report.html'}")

@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fixres.config.parsing import parse_recipe
-from pipelines.datasets import prepared as opening
+from pipelines.datasets import prepared
 from pipelines.runtime.exit_codes import run
 from pipelines.spec import Batch, Loader
 from tests.fixres.fault_tolerance import faults
@@ -53,7 +53,7 @@ class _Noting:
                 yield batch
 
 
-class _NotingData(opening.PreparedData):
+class _NotingData(prepared.PreparedData):
     def __call__(self, split: Any, **fields: Any) -> Any:
         loader = super().__call__(split, **fields)
         return _Noting(loader) if split == "train" and fields["drop_last"] and "NOTES" in os.environ else loader
@@ -63,7 +63,7 @@ def _run(tool: str, arguments: list[str]) -> None:
     while arguments[0].startswith("--fault="):
         faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = [f"{tool}.py", *arguments]
-    opening.PreparedData = _NotingData  # type: ignore[misc]
+    prepared.PreparedData = _NotingData  # type: ignore[misc]
     run(importlib.import_module(f"tools.{tool}").main)
 
 

@@ -103,6 +103,14 @@ def test_a_folder_with_both_splits_gives_the_wanted_one(tmp_path: Path, coded_fo
         assert (train.num_samples, val.num_samples) == (24, 1)
 
 
+def test_a_missing_split_is_named_and_does_not_become_a_class(tmp_path: Path, coded_folder: Path) -> None:
+    (tmp_path / "train").symlink_to(coded_folder)
+    with open_loader(tmp_path) as loader:
+        assert loader.classes == ("class_00", "class_01")
+    with pytest.raises(InputError, match=r"has train but no val; add it, or give .*train$"):
+        open_loader(tmp_path, train=False)
+
+
 def test_ranks_share_an_epoch(coded_folder: Path) -> None:
     seen = []
     for rank in range(2):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from pipelines.datasets import split as own_split
+from pipelines.datasets import split as split_module
 from pipelines.datasets.resolve import resolve_data
 from pipelines.datasets.split import SPLIT_RECORD, VAL_SHARE, split_folder
 from pipelines.spec import InputError
@@ -90,7 +90,7 @@ def test_each_class_keeps_its_share(counts: list[int], seed: int) -> None:
         def __len__(self) -> int:
             return len(self.labels)
 
-    val = own_split._stratified(Source(), seed)
+    val = split_module._stratified(Source(), seed)
     for label, count in enumerate(counts):
         held_out = val[Source.labels == label].sum()
         assert 1 <= held_out < count

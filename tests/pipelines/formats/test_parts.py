@@ -124,9 +124,9 @@ def test_incomplete_or_mixed_parts_are_refused(made: tuple, folder: Path, tmp_pa
         merge([parts[0], parts[2]], tmp_path / "x", progress=False)
     with pytest.raises(InputError, match="is not named like a part"):
         check_complete([whole])
-    stranger = make(folder, tmp_path / whole.name, format, part=Part(1, COUNT), quality=50)
+    other = make(folder, tmp_path / whole.name, format, part=Part(1, COUNT), quality=50)
     with pytest.raises(InputError, match="has another source, other options or another count than"):
-        merge([parts[0], stranger, parts[2]], tmp_path / "y", progress=False)
+        merge([parts[0], other, parts[2]], tmp_path / "y", progress=False)
     if format != "webdataset":
         (tmp_path / "few").mkdir()
         (tmp_path / "few" / parts[0].name).symlink_to(parts[0])
