@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipelines.spec import Source
+from fixres.pipelines.spec import Source
 
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo

@@ -168,7 +168,7 @@ class DataConfig:
     """A folder of images (train/ and val/, or class folders to split), a folder with train.beton and val.beton, or
     "scenes" (synthetic), or "imagenette"."""
     engine: str = "auto"
-    """One of pipelines.loaders.ENGINES, or "auto"."""
+    """One of fixres.pipelines.loaders.ENGINES, or "auto"."""
     work_dir: Path = Path("data")
     """Folder for generated, downloaded, split and converted data, which later runs use again."""
     seed: int = 0
@@ -308,7 +308,7 @@ class Loader(Protocol):
     resolution: int
     counters: Counters
     shares_boxes: bool
-    """True if order, boxes and flips are those of `pipelines.sampling.crops`; False if the engine draws its own."""
+    """True if order, boxes and flips are those of `sampling.crops`; False if the engine draws its own."""
 
     def __len__(self) -> int:
         """Number of batches of this rank in a whole epoch."""

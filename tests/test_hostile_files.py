@@ -28,8 +28,8 @@ from fixres.fault_tolerance.checkpoints import CheckpointFiles
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fixres.models.factory import create_model
 from fixres.models.weights import read_weights
-from pipelines.sources.imagenet.val_labels import read_labels
-from pipelines.spec import InputError
+from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # of damaged files

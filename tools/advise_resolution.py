@@ -11,11 +11,11 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines.inspection.image_headers import image_sizes
-from pipelines.runtime.cli import Parser, output_file
-from pipelines.runtime.exit_codes import run
-from pipelines.sources import open_source
-from pipelines.spec import EvalCrop, InputError, TrainCrop
+from fixres.pipelines.inspection.image_headers import image_sizes
+from fixres.pipelines.runtime.cli import Parser, output_file
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     print(json.dumps(facts, indent=1) if options.json else as_text(advice))
     if options.plot:
         from fixres.experiment.figures import apparent_sizes
-        from pipelines.runtime.atomic_files import atomic_file
+        from fixres.pipelines.runtime.atomic_files import atomic_file
 
         resolutions = sorted({train_res, *(one.test_res for one in advice.candidates)})
         picture = apparent_sizes(train_crop, eval_crop, sampled.sizes, train_res, resolutions)

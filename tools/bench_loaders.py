@@ -10,7 +10,7 @@ here, for the table of loader cores; --steps takes a record of benchmarks.traini
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -30,11 +30,11 @@ from benchmarks.throughput.tables import as_text
 from benchmarks.training.tables import train_step_rows
 from benchmarks.training.train_step import quick_record
 from fixres.observability.console import aligned
-from pipelines.datasets.resolve import prepare_scenes
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser, output_folder
-from pipelines.runtime.exit_codes import run
-from pipelines.sources.scenes.scene import SceneConfig
+from fixres.pipelines.datasets.resolve import prepare_scenes
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.cli import Parser, output_folder
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sources.scenes.scene import SceneConfig
 
 _NUM_SCENES = 300
 _DEFAULTS = {"res": "128,224", "rounds": 16, "cold_cache_rounds": 2, "num_images": 600, "cache": "both"}

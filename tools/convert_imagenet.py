@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.conversion.verification import verify_data
-from pipelines.formats.parts import Part
-from pipelines.imagenet_classes import class_names_of
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.sources import KINDS, SPLITS, open_source
-from pipelines.spec import Source
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.conversion.verification import verify_data
+from fixres.pipelines.formats.parts import Part
+from fixres.pipelines.imagenet_classes import class_names_of
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sources import KINDS, SPLITS, open_source
+from fixres.pipelines.spec import Source
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ benchmarks.throughput.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -20,9 +20,9 @@ from dataclasses import fields
 
 from benchmarks.harness.options import add_options
 from benchmarks.projection.scenario import Scenario, project, step_speeds
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def main() -> None:

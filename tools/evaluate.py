@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         evaluation_table,
     )
     from fixres.models.precision import choose_device
-    from pipelines.datasets.eval_data import names_for_real, open_eval_data
+    from fixres.pipelines.datasets.eval_data import names_for_real, open_eval_data
 
     job = parse(EvaluateJob, sys.argv[1:], "Tests a network with its own transform.")
     if job.softmax_files:

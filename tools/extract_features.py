@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     from fixres.config.parsing import parse
     from fixres.evaluation.features import ExtractJob, extract
     from fixres.models.precision import choose_device
-    from pipelines.datasets.eval_data import open_eval_data
+    from fixres.pipelines.datasets.eval_data import open_eval_data
 
     job = parse(ExtractJob, sys.argv[1:], "Writes embeddings, softmax and labels of all images of a split.")
     data = open_eval_data(job.data, str(choose_device(job.device)), job.images)

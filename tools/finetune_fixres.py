@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.exit_codes import run
 
 if TYPE_CHECKING:
     from fixres.finetuning.job import FinetuneJob
@@ -27,7 +27,7 @@ def main() -> None:
     from fixres.distributed.process_group import first_main, is_main, joined
     from fixres.finetuning.job import FinetuneJob, finetune_network
     from fixres.models.precision import choose_device
-    from pipelines.datasets.prepared import PreparedData
+    from fixres.pipelines.datasets.prepared import PreparedData
 
     arguments = named_recipes(as_settings(sys.argv[1:]), RECIPES / "finetune")
     job = parse(FinetuneJob, arguments, "Fine-tunes layers of a network for test resolutions (FixRes).")

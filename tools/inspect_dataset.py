@@ -12,13 +12,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.inspection.contact_sheet import check_size, draw_sheet, save_png, stored_images
-from pipelines.inspection.facts import inspect_source
-from pipelines.inspection.text import as_text
-from pipelines.runtime.cli import Parser, output_file
-from pipelines.runtime.exit_codes import run
-from pipelines.sources import open_source
-from pipelines.spec import MAX_RESOLUTION, InputError, Source, one_line
+from fixres.pipelines.inspection.contact_sheet import check_size, draw_sheet, save_png, stored_images
+from fixres.pipelines.inspection.facts import inspect_source
+from fixres.pipelines.inspection.text import as_text
+from fixres.pipelines.runtime.cli import Parser, output_file
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import MAX_RESOLUTION, InputError, Source, one_line
 
 _COLUMNS = 8
 

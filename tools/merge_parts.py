@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.conversion.merging import merge, parts_beside
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.merging import merge, parts_beside
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ python tools/render_results.py --check   # only lists them; exit code 1 if there
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -14,8 +14,8 @@ if __name__ == "__main__":
 import sys
 
 from benchmarks.docs.render import documents, render
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def main() -> None:

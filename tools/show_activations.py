@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def main() -> None:
@@ -16,8 +16,8 @@ def main() -> None:
     from fixres.config.parsing import parse
     from fixres.evaluation.activations import ActivationsJob, network_activations
     from fixres.models.precision import choose_device
-    from pipelines.datasets.prepared import PreparedData
-    from pipelines.runtime.atomic_files import atomic_file
+    from fixres.pipelines.datasets.prepared import PreparedData
+    from fixres.pipelines.runtime.atomic_files import atomic_file
 
     job = parse(ActivationsJob, sys.argv[1:], "Measures the classifier's input at each test resolution.")
     data = PreparedData(job.data, device=str(choose_device(job.device)))

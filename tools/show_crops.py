@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipelines.inspection.contact_sheet import check_size, draw_sheet, first_crops, save_png
-from pipelines.loaders import ENGINES, open_loader
-from pipelines.runtime.cli import Parser, output_file
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.inspection.contact_sheet import check_size, draw_sheet, first_crops, save_png
+from fixres.pipelines.loaders import ENGINES, open_loader
+from fixres.pipelines.runtime.cli import Parser, output_file
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _COLUMNS = 32  # crops in a row; more crops of a kind continue in the next row
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 
 from fixres.config.recipe import Recipe
-from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave, run
+from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave, run
 
 
 def main() -> None:

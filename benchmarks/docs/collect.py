@@ -6,7 +6,7 @@ conditions of each run, and prints the table as Markdown. Runs that differ only 
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -20,9 +20,9 @@ from benchmarks.harness.options import add_options
 from benchmarks.harness.records import RESULTS, VERSION, read_record
 from benchmarks.training.run_record import record_of
 from fixres.experiment.report import read_report
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 
 
 def collect(name: str, folders: list[Path], note: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
 from benchmarks.throughput.tables import throughput_table
 from benchmarks.training.tables import end_to_end_step_table, train_step_table, training_table
 from benchmarks.tricks.report import tricks_speed_table, tricks_table
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "conversion": conversion_table,

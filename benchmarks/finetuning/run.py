@@ -26,9 +26,9 @@ from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.evaluation.activations import ActivationsJob, network_activations
 from fixres.finetuning.job import FinetuneJob, finetune_network
 from fixres.models.precision import choose_device
-from pipelines.datasets.prepared import PreparedData
-from pipelines.runtime.cli import Parser
-from pipelines.spec import DataConfig, InputError
+from fixres.pipelines.datasets.prepared import PreparedData
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.spec import DataConfig, InputError
 
 VARIANTS = {
     "classifier": {"layers": "classifier"},

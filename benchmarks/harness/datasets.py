@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats.samples import EncodedSample
-from pipelines.formats.webdataset_writer import write_shards
-from pipelines.images.codec import decode_rgb, encode_jpeg, image_size, shrink
-from pipelines.runtime.atomic_files import atomic_folder
-from pipelines.sources import open_stored
-from pipelines.spec import InputError, Source
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.formats.webdataset_writer import write_shards
+from fixres.pipelines.images.codec import decode_rgb, encode_jpeg, image_size, shrink
+from fixres.pipelines.runtime.atomic_files import atomic_folder
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import InputError, Source
 
 _NAMES = {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton", "shards": "shards"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -25,7 +25,7 @@ RAW_SIDE = 256  # the usual size of FFCV's raw files
 
 
 class RepeatedSource:
-    """The images of a folder or of converted data, repeated, as a `pipelines.spec.Source` of ten artificial classes.
+    """The images of a folder or of converted data, repeated, as a `Source` of ten artificial classes.
 
     Attributes:
         files: the images in a folder; empty if the data is a .beton file or tar shards.
@@ -95,7 +95,7 @@ class BenchmarkFiles:
         path = self.path(kind)
         if kind in ("folder", "shards"):
             return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        from pipelines.formats.beton_reader import BetonReader
+        from fixres.pipelines.formats.beton_reader import BetonReader
 
         reader = BetonReader(path)
         extra = reader.field_spans("roc")[:, 1].sum() if "roc" in reader.field_names else 0

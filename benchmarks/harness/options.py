@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime.cli import output_file
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import check_resolution
+from fixres.pipelines.runtime.cli import output_file
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import check_resolution
 
 
 def sides(text: str) -> list[int]:

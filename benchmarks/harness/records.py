@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipelines.runtime.atomic_files import write_json
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.spec import InputError
 
 RESULTS = Path(__file__).parents[1] / "results"
 VERSION = 3

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.experiment.report import read_report
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
+from fixres.pipelines.spec import InputError
 
 _LOCAL = ("--run_dir", "--data.work_dir", "--json", "--note")  # not useful on another machine
 _IRRELEVANT = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
@@ -85,7 +85,7 @@ class Trainings(ABC):
     def train_missing(self) -> None:
         """Trains what is not finished, and writes record and page after each training."""
         from fixres.models.precision import choose_device
-        from pipelines.datasets.prepared import PreparedData
+        from fixres.pipelines.datasets.prepared import PreparedData
 
         missing = self.missing
         if not missing:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.loaders import open_loader
-from pipelines.spec import Batch, LoaderConfig, TrainCrop
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _NUM_WORST = 3
 

@@ -8,7 +8,7 @@ its documentation: a torchvision ImageFolder, RGBImageField(write_mode="jpg", ma
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -27,11 +27,11 @@ from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options, at_least
 from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import conversion_table
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 
 _OURS = ("roc", "ffcv", "webdataset")
 _THEIRS = "FFCV DatasetWriter"

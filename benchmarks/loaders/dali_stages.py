@@ -10,7 +10,7 @@ as many cores. For a GPU the host does only the first two steps. Crops are those
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -30,20 +30,20 @@ from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import WORK_DIR, add_options, at_least
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.loaders.tables import dali_stages_table
-from pipelines.formats.beton_parts import open_beton
-from pipelines.loaders.base import check_device
-from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali import roc as roc_dali
-from pipelines.loaders.dali.cutter import Cutter
-from pipelines.loaders.dali.feed import Fed, Feed
-from pipelines.loaders.prefetch import Prefetcher
-from pipelines.roc.layout import BYTES, PIXELS
-from pipelines.roc.sample_table import locate_samples
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.sampling.crops import crop_boxes
-from pipelines.sampling.order import batches
-from pipelines.spec import InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.loaders.base import check_device
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.loaders.dali import roc as roc_dali
+from fixres.pipelines.loaders.dali.cutter import Cutter
+from fixres.pipelines.loaders.dali.feed import Fed, Feed
+from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.roc.layout import BYTES, PIXELS
+from fixres.pipelines.roc.sample_table import locate_samples
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 _STEPS = ("cut", "queue", "decode", "resize")
 _AHEAD = 3  # batches, as in the engine

@@ -10,7 +10,7 @@ finished.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -31,11 +31,11 @@ from benchmarks.loaders.agreement import Agreement, agreement
 from benchmarks.loaders.fidelity_report import write_fidelity_report
 from benchmarks.loaders.tables import fidelity_text
 from benchmarks.throughput.engines import KINDS, check_engines
-from pipelines.loaders import ENGINES, is_installed
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.cli import Parser, number_or_inf, output_folder
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import MIN_ZOOM, EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.loaders import ENGINES, is_installed
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.cli import Parser, number_or_inf, output_folder
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import MIN_ZOOM, EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _NOTE = "{num_images} photographs at most 500 px, quality 90; min_zoom {min_zoom}."
 
@@ -95,7 +95,7 @@ def _both_crops(engine: str, path: Path, side: int, options: argparse.Namespace)
 def _parse() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_options(parser, data=..., res="128,160,224", num_images=500, device="cpu", work_dir=WORK_DIR, json=None)
-    parser.add_argument("--engines", type=names, help="of pipelines.loaders (all that are installed)")
+    parser.add_argument("--engines", type=names, help="of fixres.pipelines.loaders (all that are installed)")
     parser.add_argument("--out", type=output_folder, required=True, help="folder for the page, and for fidelity.json")
     parser.add_argument("--num-epochs", type=at_least(1), default=1, help="crops of each image (%(default)s)")
     parser.add_argument("--min-zoom", type=number_or_inf, default=MIN_ZOOM, help="see LoaderConfig (%(default)s)")

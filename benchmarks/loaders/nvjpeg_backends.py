@@ -12,7 +12,7 @@ Pillow's.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -32,16 +32,16 @@ from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.options import WORK_DIR, add_options
 from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import nvjpeg_backends_table
-from pipelines.formats.beton_parts import open_beton
-from pipelines.images.codec import decode_rgb, encode_jpeg
-from pipelines.loaders.base import check_device
-from pipelines.loaders.dali.cutter import Cutter
-from pipelines.roc.layout import BYTES
-from pipelines.roc.sample_table import locate_samples
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.sampling.crops import crop_boxes
-from pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.images.codec import decode_rgb, encode_jpeg
+from fixres.pipelines.loaders.base import check_device
+from fixres.pipelines.loaders.dali.cutter import Cutter
+from fixres.pipelines.roc.layout import BYTES
+from fixres.pipelines.roc.sample_table import locate_samples
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
 _HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; the host decodes smaller images
 BACKENDS = {

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 Schedule = tuple[tuple[int, int], ...]
 """(resolution in pixels, epochs) of each part of a run, in order."""

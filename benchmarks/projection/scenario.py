@@ -15,7 +15,7 @@ from benchmarks.harness.records import RESULTS
 from benchmarks.projection.model import Phase, Schedule, loaders_of, phases, steps_of
 from benchmarks.training.train_step import quick_record
 from fixres.observability.environment import capture
-from pipelines.spec import InputError, check_resolution
+from fixres.pipelines.spec import InputError, check_resolution
 
 FORMULA = (
     "epoch(r) = images / min(devices * step(r), cores * loader(r)); "

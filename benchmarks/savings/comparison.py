@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.stats import Spread, differences, ratios, spread_of
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 REFERENCES = ("large", "baseline")
 """Variants with which the others are compared; the first of them that was trained."""

@@ -26,9 +26,9 @@ from benchmarks.savings.comparison import REFERENCES
 from benchmarks.savings.report import page, text
 from benchmarks.training.run_record import record_of
 from fixres.config.recipe import Recipe
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.spec import InputError
 from fixres.training.schedule import resolution_at
-from pipelines.runtime.cli import Parser
-from pipelines.spec import InputError
 
 _MORE_FIELDS = ("evaluate_seconds", "paused_seconds")  # besides those of `record_of`
 

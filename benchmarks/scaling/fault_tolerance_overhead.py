@@ -16,7 +16,7 @@ million weights: the shorter the step, the larger the overhead. Ctrl-C keeps the
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -46,13 +46,13 @@ from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.fault_tolerance import manager as fault_tolerance
 from fixres.fault_tolerance.manager import CHECKPOINTS, FaultTolerance
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import Batch, Counters, InputError, Loader
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.rng import seed_step
 from fixres.training.trainer import Trainer
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import Batch, Counters, InputError, Loader
 
 PLAIN, WATCHED = "plain", "watched"
 _SMALL = ModelConfig("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 16})  # as in recipes/demo.yaml

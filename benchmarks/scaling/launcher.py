@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.harness.subprocesses import start
 from benchmarks.scaling.worker import Spec
-from pipelines.runtime.atomic_files import write_json
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.spec import InputError
 
 _TIMEOUT = 40.0  # seconds; the launcher gives its processes 30 to end
 _NUM_LINES = 20  # of the output of a failed job

@@ -33,9 +33,9 @@ from benchmarks.training.steps import NUM_CLASSES
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
 from fixres.models.precision import choose_device, choose_precision
-from pipelines.loaders import ENGINES
-from pipelines.runtime.cli import Parser
-from pipelines.spec import InputError
+from fixres.pipelines.loaders import ENGINES
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.spec import InputError
 
 _MODES = ("weak", "strong")
 _SMALL_SIZES = (1 << 20, 25 << 20)  # bytes; DDP sends gradients in buckets of the second

@@ -7,7 +7,7 @@ codes.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -44,13 +44,13 @@ from fixres.distributed.process_group import (
     without_sync,
 )
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError, Loader, LoaderConfig, TrainCrop
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
-from pipelines.loaders import open_loader
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError, Loader, LoaderConfig, TrainCrop
 
 _STEPS_QUEUED = 8  # between waits for the device, as in benchmarks.training.steps
 _NUM_REDUCED = 5  # all-reduces in a window

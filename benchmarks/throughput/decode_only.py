@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.roc.cut import cut_crop
-from pipelines.roc.decoder import turbojpeg
-from pipelines.roc.decoder.turbojpeg import chroma_factors, decode_planes, read_header
-from pipelines.roc.decoder.whole_image import lay_out_planes
-from pipelines.runtime.numba_cache import kernel
-from pipelines.sampling.crops import training_boxes
-from pipelines.spec import MIN_ZOOM, InputError, TrainCrop
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.roc.cut import cut_crop
+from fixres.pipelines.roc.decoder import turbojpeg
+from fixres.pipelines.roc.decoder.turbojpeg import chroma_factors, decode_planes, read_header
+from fixres.pipelines.roc.decoder.whole_image import lay_out_planes
+from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.sampling.crops import training_boxes
+from fixres.pipelines.spec import MIN_ZOOM, InputError, TrainCrop
 
 _CHUNK = 16  # samples a thread takes at a time, as the loader's
 _SEED = 0

@@ -18,7 +18,7 @@ from typing import Any, Self
 from benchmarks.harness.interleaved import Window
 from benchmarks.harness.subprocesses import kill, start
 from benchmarks.throughput.engines import Engine
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _TIMEOUT = 300.0  # seconds for one reply; a first batch that compiles kernels takes some dozens
 # Kills the engine's processes if this process is killed; else they would stay stopped forever.

@@ -6,7 +6,7 @@ its memory and CPU time are the engine's.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -26,7 +26,7 @@ import torch  # imported here, so that every engine's process has it before memo
 from benchmarks.harness.interleaved import Window
 from benchmarks.harness.page_cache import release_pages
 from benchmarks.throughput.engines import Engine, Stream
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _QUIET_CHECKS = 10  # of 0.02 s each
 

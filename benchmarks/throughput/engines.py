@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.options import names
-from pipelines.loaders import ENGINES, is_installed, open_loader
-from pipelines.spec import InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.loaders import ENGINES, is_installed, open_loader
+from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 _SEED = 0
 DECODE_BOUND = "decode-only bound"

@@ -6,7 +6,7 @@ DATA is a folder of photographs, a .beton file or a folder of .tar shards; it is
 engine. Crops are RandomResizedCrop at scale (0.08, 1) with flips. Every engine has a process of its own, which is
 stopped while others work. In each round all engines work twice for `--seconds`, in one order and its reverse. Ratios
 are computed within a round, so other load on the machine cancels. Engines: roc, roc-dali, ffcv, dali (fused decode and
-crop), dali-slice and torch are those of `pipelines.loaders`; torchvision is a stock DataLoader over ImageFolder;
+crop), dali-slice and torch are those of `fixres.pipelines.loaders`; torchvision is a stock DataLoader over ImageFolder;
 torchvision-gpu decodes batches on the GPU; ffcv-raw is stock FFCV on raw pixels of at most 256 px a side; spdl and
 webdataset are those packages as in their documentation. Ctrl-C keeps the results so far.
 """
@@ -31,8 +31,8 @@ from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
 from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, engine_list
 from benchmarks.throughput.tables import as_text
-from pipelines.runtime.cli import Parser
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.spec import InputError
 
 _WARM_UP_SECONDS = 0.3
 _NOTE = (

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from pipelines.formats.webdataset_reader import TABLE_NAME
-from pipelines.runtime.process_pool import main_module_hidden, safe_context
-from pipelines.spec import InputError, LoaderConfig
+from fixres.pipelines.formats.webdataset_reader import TABLE_NAME
+from fixres.pipelines.runtime.process_pool import main_module_hidden, safe_context
+from fixres.pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
 _BOX = (0.08, 1), (3 / 4, 4 / 3)  # scale and ratio of RandomResizedCrop

@@ -10,7 +10,7 @@ first batches do not count. Ctrl-C keeps the resolutions that were finished.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -29,9 +29,9 @@ from benchmarks.throughput.engines import KINDS, Engine, Stream, batches_ahead, 
 from benchmarks.training.tables import end_to_end_step_table
 from benchmarks.training.train_step import Steps
 from fixres.models.precision import choose_device, choose_precision
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 
 ON_DEVICE = "data on the device"
 _NOTE = (

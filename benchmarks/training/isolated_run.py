@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.harness.subprocesses import kill, start
 from fixres.config.parsing import parse_recipe, save_recipe
 from fixres.config.recipe import Recipe
-from pipelines.runtime.atomic_files import write_json
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 
 PROCESS = "process.json"
 
@@ -72,7 +72,7 @@ def main() -> None:
     """Trains the recipe in the file that the command names."""
     from fixres.experiment.experiment import run_experiment
     from fixres.models.precision import choose_device
-    from pipelines.datasets.prepared import PreparedData
+    from fixres.pipelines.datasets.prepared import PreparedData
 
     _end_with_parent()
     recipe = parse_recipe(["--config", sys.argv[1]])

@@ -14,7 +14,7 @@ from benchmarks.harness.interleaved import Window
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
-from pipelines.spec import check_resolution
+from fixres.pipelines.spec import check_resolution
 
 NUM_CLASSES = 1000
 _STEPS_QUEUED = 8

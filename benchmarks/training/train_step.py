@@ -10,7 +10,7 @@ product in the same format. Ctrl-C keeps the results so far.
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -31,11 +31,11 @@ from benchmarks.training.tables import train_step_table
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.probe import forward_flops
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
 
 _NOTE = "Batches of {batch_size} on the device, {precision}; {rounds} interleaved rounds, medians."
 

@@ -27,8 +27,8 @@ from benchmarks.training.isolated_run import PROCESS, train_apart
 from benchmarks.tricks.report import page, text
 from benchmarks.tricks.variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
 from fixres.config.recipe import Recipe
-from pipelines.runtime.cli import Parser
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.spec import InputError
 
 
 class Ablation(Trainings):

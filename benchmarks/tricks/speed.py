@@ -9,7 +9,7 @@ teacher's forward pass, are left out; benchmarks.tricks times them. Ctrl-C keeps
 
 from __future__ import annotations
 
-from pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
@@ -30,10 +30,10 @@ from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import ModelConfig, OptimConfig, Recipe
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 from fixres.training.optimizer import WeightEMA
 from fixres.training.trainer import create_trainer
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
 
 _COLORS, _MIXING = {"color": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
 SWITCHES: dict[str, tuple[dict[str, float], dict[str, float]]] = {

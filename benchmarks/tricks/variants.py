@@ -13,7 +13,7 @@ from typing import Any
 
 from fixres.config.augment import DistillConfig
 from fixres.config.recipe import AugmentConfig, FinetuneConfig, Recipe, ResolutionConfig, VariantConfig
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.pipelines.conversion.converter import Conversion
+from fixres.pipelines.conversion.converter import convert as convert_source
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.inspection.facts import Inspection, inspect_source
+from fixres.pipelines.inspection.image_headers import image_sizes
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.advice import Advice
 from fixres.resolution.advice import advise as advise_for_sizes
-from pipelines.conversion.converter import Conversion
-from pipelines.conversion.converter import convert as convert_source
-from pipelines.conversion.task import ConversionConfig
-from pipelines.inspection.facts import Inspection, inspect_source
-from pipelines.inspection.image_headers import image_sizes
-from pipelines.sources import open_source
-from pipelines.spec import EvalCrop, InputError, TrainCrop
 
 
 def convert(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fixres.api.splits import engine_for, split_path, workers_for
 from fixres.models.factory import Normalize
-from pipelines.loaders import open_loader
-from pipelines.spec import (
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     MIN_ZOOM,
@@ -42,7 +42,7 @@ class Loader:
         batch_size: images per batch of this process.
         train: training crops or test crops.
         engine: "auto" (`roc` for .beton files on CPUs, `roc-dali` on GPUs, `torch` for folders and shards), or a name
-            in `pipelines.loaders.ENGINES`.
+            in `fixres.pipelines.loaders.ENGINES`.
         device: where batches arrive: "cpu", "cuda", "cuda:1"; the current GPU if there is one, else the CPU, by
             default.
         crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides `scale`, `ratio`, `hflip` and `crop_pct`.

@@ -17,10 +17,10 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import open_network
-from pipelines.images.codec import decode_rgb
-from pipelines.loaders.pillow import eval_crop
-from pipelines.sampling.crops import center_boxes
-from pipelines.spec import EvalCrop, InputError, check_resolution
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.loaders.pillow import eval_crop
+from fixres.pipelines.sampling.crops import center_boxes
+from fixres.pipelines.spec import EvalCrop, InputError, check_resolution
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A file name, the bytes of an image file, a PIL image, or uint8 (H, W, 3) RGB."""

@@ -9,7 +9,7 @@ import yaml
 
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 if TYPE_CHECKING:
     from fixres.experiment.report import Report
@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe) -> Report | None:
     from fixres.experiment.experiment import check_before_data, run_experiment
     from fixres.models.precision import choose_device
     from fixres.observability.console import log
-    from pipelines.datasets.prepared import PreparedData
+    from fixres.pipelines.datasets.prepared import PreparedData
 
     check_before_data(recipe)  # first, because converting the data may take hours
     data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))

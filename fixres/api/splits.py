@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.datasets.prepared import choose_engine
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.spec import InputError
+from fixres.pipelines.datasets.prepared import choose_engine
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.spec import InputError
 
 
 def split_path(path: Path, train: bool) -> Path:

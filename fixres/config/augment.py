@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.spec import InputError, check_resolution
+from fixres.pipelines.spec import InputError, check_resolution
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 @dataclass(frozen=True)

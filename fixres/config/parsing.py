@@ -15,7 +15,7 @@ import yaml
 from fixres.config.legacy import renamed
 from fixres.config.recipe import Recipe
 from fixres.config.validation import as_plain, set_value, settings, unknown_key, validated
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 T = TypeVar("T")

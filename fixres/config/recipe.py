@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fixres.config.augment import AugmentConfig, DistillConfig
 from fixres.config.fault_tolerance import FaultToleranceConfig
-from pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
 

@@ -17,7 +17,7 @@ from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from fixres.config.legacy import RENAMED
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 T = TypeVar("T")
 _MAY_BE_INFINITE = ("min_zoom", "minutes", "cache_memory")  # all levels, never by time, no limit

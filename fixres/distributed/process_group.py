@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fixres.distributed.rendezvous import private_store
-from pipelines.runtime.exit_codes import EXIT_LOST_PEER, leave
-from pipelines.spec import InputError, Loader, OpenLoader
+from fixres.pipelines.runtime.exit_codes import EXIT_LOST_PEER, leave
+from fixres.pipelines.spec import InputError, Loader, OpenLoader
 
 T = TypeVar("T")
 _MINUTES_FOR_PEERS = 10  # to start, and for a collective in a step; then the waiting process ends with an error

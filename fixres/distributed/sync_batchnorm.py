@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fixres.distributed.process_group import all_reduce
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def synchronized(net: nn.Module, device: torch.device) -> nn.Module:

@@ -13,7 +13,7 @@ from fixres.distributed.process_group import num_processes, share_state
 from fixres.evaluation.metrics import Scorer, Scores
 from fixres.models.predictor import Predictor
 from fixres.observability.console import bar
-from pipelines.spec import Loader
+from fixres.pipelines.spec import Loader
 
 
 @dataclass(frozen=True)

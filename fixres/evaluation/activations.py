@@ -19,8 +19,8 @@ from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes, probe_network
-from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
+from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 _NUM_QUANTILES = 201
 

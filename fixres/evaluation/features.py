@@ -27,8 +27,8 @@ from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes
 from fixres.models.state_dicts import weights_digest
 from fixres.observability.console import bar
-from pipelines.runtime.atomic_files import check_target, resumable, write_json
-from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
+from fixres.pipelines.runtime.atomic_files import check_target, resumable, write_json
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
 
 VERSION = 1
 _SECONDS_BETWEEN_NOTES = 2.0  # about the work that is lost when an extraction is killed

@@ -14,8 +14,8 @@ from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import check_takes, forward_flops
-from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
+from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
 
 
 @dataclass(frozen=True)

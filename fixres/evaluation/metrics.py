@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fixres.distributed.process_group import all_gather
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 @dataclass(frozen=True)

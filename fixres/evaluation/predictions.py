@@ -14,7 +14,7 @@ import torch
 
 from fixres.evaluation.accuracy import EvalResult, summarize
 from fixres.evaluation.metrics import Scorer, Scores
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 SOFTMAX, EMBEDDINGS, LABELS = "softmax.npy", "embeddings.npy", "labels.npy"
 RECORD, NAMES = "extraction.json", "names.json"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixres.evaluation.metrics import Scores, wilson_interval
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _MAX_BYTES = 64 << 20  # the real file has 1 MB
 

@@ -20,8 +20,8 @@ from fixres.fault_tolerance.manager import FaultTolerance
 from fixres.models.factory import check_name
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.observability.environment import capture
-from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import InputError, OpenLoader
+from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.spec import InputError, OpenLoader
 
 
 def check_before_data(recipe: Recipe) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from fixres.evaluation.activations import ActivationStatistics
 from fixres.experiment.results import VariantResult
+from fixres.pipelines.spec import EvalCrop, TrainCrop
 from fixres.reporting.plots import COLORS, REFERENCE_COLOR, axes, shades, stacked_bars
 from fixres.resolution.apparent_size import sigma_cdf, sizes_in_testing
-from pipelines.spec import EvalCrop, TrainCrop
 
 _MAX_IMAGES = 2000  # in a plot of distributions; more do not change what is visible
 

@@ -17,10 +17,10 @@ from fixres.evaluation.accuracy import at
 from fixres.experiment import figures
 from fixres.experiment.results import VariantResult
 from fixres.observability.console import aligned
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.spec import InputError
 from fixres.reporting.html_page import condition_rows, embed, write_page
 from fixres.reporting.plots import contact_sheet
-from pipelines.runtime.atomic_files import write_json
-from pipelines.spec import InputError
 
 VERSION = 1
 

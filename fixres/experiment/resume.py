@@ -10,7 +10,7 @@ from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import Recipe
 from fixres.observability.console import log
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 FORMAT, VERSION = "roc-fixres-state", 2
 # Settings that may change in a resumed run: where and how fast it runs, not what it trains.

@@ -13,8 +13,8 @@ from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main
 from fixres.fault_tolerance.checkpoints import CHECKPOINTS
 from fixres.observability.console import log
-from pipelines.runtime.atomic_files import os_errors_name, write_json
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import os_errors_name, write_json
+from fixres.pipelines.spec import InputError
 
 RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
 

@@ -19,11 +19,11 @@ from fixres.models.precision import Precision
 from fixres.models.probe import probe_network
 from fixres.observability.console import log
 from fixres.observability.profiler import StepProfiler
+from fixres.pipelines.spec import InputError, Loader, OpenLoader
 from fixres.training.progress import Progress
 from fixres.training.schedule import scaled_lr, training_lr
 from fixres.training.teacher_cache import check_cache
 from fixres.training.trainer import Monitor, Trainer, create_trainer
-from pipelines.spec import InputError, Loader, OpenLoader
 
 
 class VariantRun:

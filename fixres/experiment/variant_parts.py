@@ -21,9 +21,9 @@ from fixres.models.precision import Precision
 from fixres.models.predictor import Predictor
 from fixres.models.probe import check_takes
 from fixres.observability.clock import Clock
+from fixres.pipelines.spec import Crop, Loader, OpenLoader
 from fixres.training.optimizer import WeightEMA
 from fixres.training.schedule import resolution_at
-from pipelines.spec import Crop, Loader, OpenLoader
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fixres.models.checkpoint import save_hashed
 from fixres.models.weights import refuse_bombs
-from pipelines.runtime.atomic_files import os_errors_name, put_in_place, sync
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import os_errors_name, put_in_place, sync
+from fixres.pipelines.spec import InputError
 
 CHECKPOINTS = "states"  # folder name
 _NAME = re.compile(r"state-([0-9]{8,18})-([0-9a-f]{16})\.pt")

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.runtime.locks import acquire, release
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.locks import acquire, release
+from fixres.pipelines.spec import InputError
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipelines.runtime.atomic_files import write_json
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.spec import InputError
 
 _MAX_PENDING = 64  # losses on their way to the host; with more, the host waits for the oldest
 _NUM_SHOWN = 5  # sample indices in the error's line; the file has all

@@ -21,7 +21,7 @@ from fixres.fault_tolerance.watchdog import Watchdog
 from fixres.models.precision import Precision
 from fixres.observability.clock import Clock
 from fixres.observability.console import log
-from pipelines.spec import Batch, InputError, Loader, OpenLoader
+from fixres.pipelines.spec import Batch, InputError, Loader, OpenLoader
 
 T = TypeVar("T")
 _MAX_SHARE = 0.01  # of the time may be spent on saving

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from pipelines.runtime.exit_codes import EXIT_STALLED
+from fixres.pipelines.runtime.exit_codes import EXIT_STALLED
 
 _STDERR = 2  # the file descriptor, even if sys.stderr was replaced
 _TICKS = 20  # checks per stall time

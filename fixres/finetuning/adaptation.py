@@ -25,7 +25,7 @@ from fixres.config.recipe import FinetuneConfig
 from fixres.evaluation.activations import pooled_activations
 from fixres.models.predictor import Predictor
 from fixres.models.probe import NetworkProbe
-from pipelines.spec import InputError, Loader
+from fixres.pipelines.spec import InputError, Loader
 
 XI = 0.3
 _PROBABILITIES = np.linspace(0.01, 0.99, 99)

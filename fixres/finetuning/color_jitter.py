@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fixres.distributed.process_group import num_processes, rank
-from pipelines.spec import Batch, Loader
+from fixres.pipelines.spec import Batch, Loader
 
 _GRAY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 

@@ -24,7 +24,7 @@ from fixres.config.recipe import FinetuneConfig
 from fixres.distributed.process_group import all_gather, local_rank, num_processes, wait_for_all
 from fixres.models.predictor import Predictor
 from fixres.observability.console import bar
-from pipelines.spec import Batch, Counters, InputError, Loader
+from fixres.pipelines.spec import Batch, Counters, InputError, Loader
 
 _GIB = 2**30
 _MAX_DISK_SHARE = 0.95  # of the free space

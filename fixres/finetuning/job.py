@@ -24,9 +24,9 @@ from fixres.models.pretrained import NetworkChoice
 from fixres.models.probe import NetworkProbe, check_takes, probe_network, stride_of
 from fixres.observability.console import log
 from fixres.observability.environment import capture
+from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
 from fixres.resolution.advice import advise, explanation
-from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ from fixres.models.precision import Precision
 from fixres.models.predictor import Predictor
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
+from fixres.pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.progress import EpochResult
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
 from fixres.training.trainer import Trainer
-from pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
 
 
 @dataclass(frozen=True)

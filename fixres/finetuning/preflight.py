@@ -10,7 +10,7 @@ from fixres.distributed.process_group import num_processes
 from fixres.distributed.sync_batchnorm import SyncBatchNorm2d
 from fixres.finetuning.trainable_layers import trainable_layers
 from fixres.models.probe import NetworkProbe
-from pipelines.spec import InputError, Loader
+from fixres.pipelines.spec import InputError, Loader
 
 _SYNCHRONIZED = (SyncBatchNorm2d, nn.SyncBatchNorm)  # over the images of all processes
 

@@ -10,7 +10,7 @@ from typing import Any
 from fixres.config.parsing import as_plain
 from fixres.evaluation.accuracy import EvalResult, at
 from fixres.finetuning.loop import FinetuneResult
-from pipelines.runtime.atomic_files import atomic_file, write_json
+from fixres.pipelines.runtime.atomic_files import atomic_file, write_json
 
 VERSION = 1
 

@@ -12,7 +12,7 @@ from fixres.config.recipe import FinetuneConfig
 from fixres.models.blocks import Blocks
 from fixres.models.head import Head, is_norm
 from fixres.models.probe import NetworkProbe
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _CELLS = 3  # the published code of FixRes trains PNASNet's cells 9, 10 and 11
 

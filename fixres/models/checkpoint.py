@@ -14,8 +14,8 @@ from torch import nn
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
 from fixres.models.weights import WeightFile, one_line, read_weights
-from pipelines.runtime.atomic_files import atomic_file
-from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 
 FORMAT = "fixres-checkpoint"
 VERSION = 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.config.recipe import ModelConfig
-from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
 
 
 def check_name(config: ModelConfig) -> None:

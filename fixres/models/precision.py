@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 

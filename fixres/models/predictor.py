@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 class Predictor(NamedTuple):

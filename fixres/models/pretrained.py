@@ -26,7 +26,7 @@ from fixres.models.predictor import Predictor
 from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated
 from fixres.models.weights import WeightFile, read_weights
 from fixres.models.zoo import ZOO
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".safetensors", ".ckpt")
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fixres.models.blocks import Blocks, Call, find_blocks, recorded_calls
 from fixres.models.factory import Normalize
 from fixres.models.head import Head, find_head
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _USUAL_STRIDE = 32
 

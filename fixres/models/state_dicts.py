@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.models.weights import WeightFile
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _NUM_SHOWN = 3
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 # Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")

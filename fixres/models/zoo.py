@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD
+from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD
 
 _FIXRES = "arXiv 1906.06423, table 2 by the authors' README.md"
 _FIXEFFICIENTNET = "arXiv 2003.08237 and the authors' README_FixEfficientNet.md"

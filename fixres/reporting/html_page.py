@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.runtime.atomic_files import atomic_file
 
 
 def write_page(target: Path, package: str, template: str, **values: Any) -> None:

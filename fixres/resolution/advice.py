@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fixres.pipelines.spec import MAX_RESOLUTION, MIN_RESOLUTION, EvalCrop, InputError, TrainCrop, check_resolution
 from fixres.resolution.apparent_size import apparent_ratio, ideal_sigma, matching_test_res
-from pipelines.spec import MAX_RESOLUTION, MIN_RESOLUTION, EvalCrop, InputError, TrainCrop, check_resolution
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.spec import EvalCrop, InputError, TrainCrop, check_resolution
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop, check_resolution
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
 _NARROW = 1e-4  # least width of a range: a narrower one would lose digits

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.observability.console import log
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _MAX_RESOLUTIONS = 64
 

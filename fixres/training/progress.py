@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fixres.distributed.process_group import all_reduce, is_main
-from pipelines.spec import Counters
+from fixres.pipelines.spec import Counters
 
 
 @dataclass(frozen=True)

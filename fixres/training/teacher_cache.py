@@ -28,10 +28,10 @@ from torch import Tensor
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
 from fixres.models.state_dicts import weights_digest
+from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.runtime.locks import acquire, release
+from fixres.pipelines.spec import InputError, Loader
 from fixres.training.losses import Teacher
-from pipelines.runtime.atomic_files import atomic_file
-from pipelines.runtime.locks import acquire, release
-from pipelines.spec import InputError, Loader
 
 _log = logging.getLogger(__name__)
 _VERSION = 1

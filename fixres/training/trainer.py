@@ -18,13 +18,13 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
 from fixres.observability.profiler import StepProfiler
+from fixres.pipelines.spec import Batch, InputError, Loader
 from fixres.training.compilation import compiled
 from fixres.training.losses import CrossEntropy, Distilled, Loss, Teacher, open_teacher
 from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer, set_lr
 from fixres.training.progress import EpochResult, Progress, Timer
 from fixres.training.rng import seed_step
 from fixres.training.teacher_cache import CachedTeacher, with_cache
-from pipelines.spec import Batch, InputError, Loader
 
 
 class Monitor(Protocol):

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipelines.conversion.journal import Journal
-from pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples
-from pipelines.formats.beton_writer import BetonWriter, finish_beton
-from pipelines.formats.samples import EncodedSample, Entry
-from pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
-from pipelines.runtime.atomic_files import keep_source, resumable
-from pipelines.runtime.process_pool import map_chunks, num_processes
-from pipelines.sources import open_source
-from pipelines.spec import InputError, Source
+from fixres.pipelines.conversion.journal import Journal
+from fixres.pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples
+from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
+from fixres.pipelines.formats.samples import EncodedSample, Entry
+from fixres.pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
+from fixres.pipelines.runtime.atomic_files import keep_source, resumable
+from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import InputError, Source
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
 _log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _finish(task: Task, writer: BetonWriter | ShardWriter) -> None:
         return
     check = None
     if task.config.format == "roc":
-        from pipelines.roc.verification import check_records as check
+        from fixres.pipelines.roc.verification import check_records as check
     finish_beton(writer, check)
 
 

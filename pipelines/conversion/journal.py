@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipelines.formats.samples import Entry
-from pipelines.runtime.atomic_files import put_in_place
-from pipelines.spec import InputError
+from fixres.pipelines.formats.samples import Entry
+from fixres.pipelines.runtime.atomic_files import put_in_place
+from fixres.pipelines.spec import InputError
 
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0  # about as much work is lost when a conversion is killed
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.beton_writer import BetonWriter, finish_beton
-from pipelines.formats.parts import check_complete
-from pipelines.formats.samples import EncodedSample
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.formats.webdataset_writer import ShardWriter
-from pipelines.images.codec import image_size
-from pipelines.runtime.atomic_files import atomic_file, atomic_folder, keep_source
-from pipelines.spec import InputError
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
+from fixres.pipelines.formats.parts import check_complete
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.formats.webdataset_writer import ShardWriter
+from fixres.pipelines.images.codec import image_size
+from fixres.pipelines.runtime.atomic_files import atomic_file, atomic_folder, keep_source
+from fixres.pipelines.spec import InputError
 
 
 def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool = True) -> int:

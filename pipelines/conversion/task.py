@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import features
 
-from pipelines.formats.parts import Part
-from pipelines.formats.samples import EncodedSample, Entry
-from pipelines.imagenet_classes import class_names_of
-from pipelines.images.codec import check_fit, fit_jpeg
-from pipelines.images.input_formats import ExifOption
-from pipelines.sampling.order import epoch_order
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.formats.parts import Part
+from fixres.pipelines.formats.samples import EncodedSample, Entry
+from fixres.pipelines.imagenet_classes import class_names_of
+from fixres.pipelines.images.codec import check_fit, fit_jpeg
+from fixres.pipelines.images.input_formats import ExifOption
+from fixres.pipelines.sampling.order import epoch_order
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 
 Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
@@ -122,7 +122,7 @@ def fit_for(format: Format) -> Callable:
         return fit_jpeg
     from PIL import Image
 
-    from pipelines.roc.encoder import encode, fit_roc  # imports numba, 0.5 s, once here and not in each worker
+    from fixres.pipelines.roc.encoder import encode, fit_roc  # imports numba, 0.5 s, once here and not in each worker
 
     encode(Image.new("RGB", (256, 256)))  # loads the compiled kernels before the workers fork; two levels need all
     return fit_roc

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.images.codec import decode_rgb
-from pipelines.runtime.process_pool import map_chunks, num_processes
-from pipelines.sources import open_source
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 
 _CHUNK = 64
 
@@ -58,6 +58,6 @@ def _decode_one(source: Source, index: int) -> None:
     if sizes is not None and pixels.shape[:2] != tuple(sizes[index]):
         raise BadSampleError(f"{source.name(index)}: its size differs from the file's table", index)
     if "roc" in getattr(source, "field_names", ()):
-        from pipelines.roc.verification import check_sample
+        from fixres.pipelines.roc.verification import check_sample
 
         check_sample(source, index)

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets.fingerprints import files_digest, short_digest
-from pipelines.runtime.atomic_files import write_json
-from pipelines.sources.folder import FilesSource, FolderSource
-from pipelines.spec import DataConfig, InputError
+from fixres.pipelines.datasets.fingerprints import files_digest, short_digest
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.spec import DataConfig, InputError
 
-# What each engine reads: a format of pipelines.conversion.converter, or None for the image folder itself.
+# What each engine reads: a format of fixres.pipelines.conversion.converter, or None for the image folder itself.
 _FORMATS = {"torch": None, "dali-slice": None, "roc": "roc", "roc-dali": "roc", "ffcv": "ffcv", "dali": "webdataset"}
 _VERSION = 1  # raise it when the same images and options give other files
 _READ_BETON = ("roc", "roc-dali", "ffcv", "torch", "dali-slice")
@@ -21,7 +21,7 @@ def convert_for_engine(engine: str, path: Path, config: DataConfig) -> Path:
     """The images as `engine` reads them: `path` itself, or a file converted once into `config.work_dir`.
 
     Args:
-        engine: one of pipelines.loaders.ENGINES.
+        engine: one of fixres.pipelines.loaders.ENGINES.
         path: an ImageFolder, or a .beton file, which is never converted again.
         config: the folder and the options of the conversion.
     """
@@ -48,15 +48,15 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
     Args:
         source: image files.
         stored: the file or folder to make. Its record, `stored`.json, has the digest of the source's files.
-        format: of pipelines.conversion.converter.
+        format: of fixres.pipelines.conversion.converter.
         config: the options of the conversion.
         record: everything else that determines the result.
 
     Returns:
         `stored`.
     """
-    from pipelines.conversion.converter import convert
-    from pipelines.conversion.task import ConversionConfig
+    from fixres.pipelines.conversion.converter import convert
+    from fixres.pipelines.conversion.task import ConversionConfig
 
     record = record | {"files": files_digest(source)}
     record_file = stored.with_name(stored.name + ".json")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.datasets.conversion_cache import convert_for_engine, convert_once
-from pipelines.datasets.fingerprints import short_digest
-from pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choose_engine
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.sources import open_source
-from pipelines.sources.folder import FilesSource, FolderSource
-from pipelines.sources.imagenet.val_labels import read_labels
-from pipelines.sources.kinds import recognize
-from pipelines.spec import DataConfig, InputError
+from fixres.pipelines.datasets.conversion_cache import convert_for_engine, convert_once
+from fixres.pipelines.datasets.fingerprints import short_digest
+from fixres.pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choose_engine
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.sources.kinds import recognize
+from fixres.pipelines.spec import DataConfig, InputError
 
 
 def open_eval_data(config: DataConfig, device: str, images: Path | None = None) -> StoredSplits:
@@ -74,7 +74,7 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
     The order is either by class and then by name, as in most sources, or by name. It must fit the data's labels.
 
     Args:
-        labels_file: labels of the val images, see `pipelines.sources.imagenet.val_labels.read_labels`.
+        labels_file: labels of the val images, see `fixres.pipelines.sources.imagenet.val_labels.read_labels`.
         labels: int64 (N,), of the data in its order.
         classes: of the data.
     """

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.sources.folder import FilesSource
-from pipelines.spec import InputError
+from fixres.pipelines.sources.folder import FilesSource
+from fixres.pipelines.spec import InputError
 
 _ENDS = 1 << 16  # bytes at both ends of a file: .beton files have their tables there
 

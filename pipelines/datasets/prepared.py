@@ -9,15 +9,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from pipelines.datasets.conversion_cache import convert_for_engine
-from pipelines.datasets.fingerprints import Unchanged, fingerprint
-from pipelines.datasets.resolve import DataFolders, resolve_data
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.inspection.image_headers import image_sizes
-from pipelines.loaders import is_installed, open_loader
-from pipelines.sources import open_stored
-from pipelines.sources.folder import FilesSource, FolderSource
-from pipelines.spec import DataConfig, Loader, LoaderConfig
+from fixres.pipelines.datasets.conversion_cache import convert_for_engine
+from fixres.pipelines.datasets.fingerprints import Unchanged, fingerprint
+from fixres.pipelines.datasets.resolve import DataFolders, resolve_data
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.inspection.image_headers import image_sizes
+from fixres.pipelines.loaders import is_installed, open_loader
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.spec import DataConfig, Loader, LoaderConfig
 
 Split = Literal["train", "val"]
 
@@ -36,7 +36,7 @@ def choose_engine(name: str, device: str, has_records: bool = True) -> EngineCho
     because its host work is some microseconds an image; this has not been measured (docs/gpu.md).
 
     Args:
-        name: one of pipelines.loaders.ENGINES, or "auto".
+        name: one of fixres.pipelines.loaders.ENGINES, or "auto".
         device: where batches arrive, "cpu" or "cuda[:n]".
         has_records: whether the data is stored, or will be, as RoC files.
     """
@@ -106,7 +106,7 @@ class PreparedData(StoredSplits):
 
     Attributes:
         engine_why: a line that says why this engine was chosen.
-        fingerprint: of the stored images, see `pipelines.datasets.fingerprints`.
+        fingerprint: of the stored images, see `fixres.pipelines.datasets.fingerprints`.
         prepare_seconds: time that the preparation took in this process.
     """
 

@@ -10,14 +10,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.datasets.fingerprints import short_digest
-from pipelines.datasets.split import split_folder
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.runtime.atomic_files import atomic_folder
-from pipelines.sources.folder import FolderSource
-from pipelines.sources.scenes.scene import SceneConfig
-from pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
-from pipelines.spec import InputError
+from fixres.pipelines.datasets.fingerprints import short_digest
+from fixres.pipelines.datasets.split import split_folder
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.runtime.atomic_files import atomic_folder
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.scenes.scene import SceneConfig
+from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
+from fixres.pipelines.spec import InputError
 
 _GENERATED = ("scenes", "imagenette")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.datasets.fingerprints import short_digest
-from pipelines.runtime.atomic_files import atomic_folder, write_json
-from pipelines.sampling.philox import STREAM_SPLIT, random_words
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import InputError
+from fixres.pipelines.datasets.fingerprints import short_digest
+from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.sampling.philox import STREAM_SPLIT, random_words
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import InputError
 
 VAL_SHARE = 0.2
 """Share of each class that is held out for val."""

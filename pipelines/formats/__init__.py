@@ -1,6 +1,7 @@
 """Reads and writes data files: FFCV's .beton format, with RoC records or plain JPEGs, and webdataset tar shards.
 
-Readers are `pipelines.spec.Source`s. They check every offset and size while opening, because files may be damaged.
+Readers are `fixres.pipelines.spec.Source`s. They check every offset and size while opening, because files may be
+damaged.
 """
 
 import lazy_loader as lazy

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.formats.beton_reader import BetonData, BetonReader
-from pipelines.formats.mmap_files import map_files
-from pipelines.formats.parts import check_complete
-from pipelines.spec import InputError
+from fixres.pipelines.formats.beton_reader import BetonData, BetonReader
+from fixres.pipelines.formats.mmap_files import map_files
+from fixres.pipelines.formats.parts import check_complete
+from fixres.pipelines.spec import InputError
 
 
 def open_beton(path: str | Path) -> BetonData:

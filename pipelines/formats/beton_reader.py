@@ -1,4 +1,4 @@
-"""Reads .beton files (FFCV's format, see `pipelines.formats.beton_layout`), from our writer or ffcv's.
+"""Reads .beton files (FFCV's format, see `fixres.pipelines.formats.beton_layout`), from our writer or ffcv's.
 
 Opening checks every position and size in the file, vectorized over all samples (0.3 s for 1.28 million samples), so
 later accesses need no checks.
@@ -12,16 +12,16 @@ from typing import NoReturn
 
 import numpy as np
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.mmap_files import map_file
-from pipelines.images.codec import decode_rgb
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.mmap_files import map_file
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.spec import BadSampleError, InputError
 
 _MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
 
 
 class BetonData:
-    """Random access to the samples of one or more .beton files; a `pipelines.spec.Source`.
+    """Random access to the samples of one or more .beton files; a `fixres.pipelines.spec.Source`.
 
     Attributes:
         path: the file or folder.
@@ -98,7 +98,7 @@ class BetonData:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Readable names of the classes, in the same order; looked up for synsets if the file does not store them."""
-        from pipelines.imagenet_classes import human_names
+        from fixres.pipelines.imagenet_classes import human_names
 
         return self._stored_class_names or human_names(self.classes)
 

@@ -1,4 +1,4 @@
-"""Writes .beton files that ffcv reads, without using ffcv (see `pipelines.formats.beton_layout`)."""
+"""Writes .beton files that ffcv reads, without using ffcv (see `fixres.pipelines.formats.beton_layout`)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.samples import EncodedSample, Entry, verify
-from pipelines.runtime.atomic_files import atomic_file
-from pipelines.spec import InputError
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.samples import EncodedSample, Entry, verify
+from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.spec import InputError
 
 
 def write_beton(

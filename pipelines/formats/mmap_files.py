@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _MAP_FIXED = 16  # Linux, all architectures but MIPS and Alpha
 _FAILED = ctypes.c_void_p(-1).value

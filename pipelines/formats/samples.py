@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.images.codec import decode_rgb
-from pipelines.spec import Source
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.spec import Source
 
 _NUM_DECODED = 16  # samples that `verify` decodes
 
@@ -22,7 +22,7 @@ class EncodedSample(NamedTuple):
         width: columns in pixels.
         label: class number.
         index: the sample's number in its source.
-        extra: further byte strings, which only `pipelines.formats.beton_writer` stores.
+        extra: further byte strings, which only `fixres.pipelines.formats.beton_writer` stores.
     """
 
     image: bytes

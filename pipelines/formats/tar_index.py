@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.spec import BadSampleError, InputError
 
 _BLOCK = 512
 _MAX_READ = 1 << 20  # tarfile reads headers only; the longest proper one is a name

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.imagenet_classes import Classes, human_names, imagenet_synsets, is_synset, numbered_classes
-from pipelines.spec import InputError
+from fixres.pipelines.imagenet_classes import Classes, human_names, imagenet_synsets, is_synset, numbered_classes
+from fixres.pipelines.spec import InputError
 
 MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
 MAX_LABEL_BYTES = 1 << 20  # JSON with a photograph's metadata is far smaller

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.formats.tar_index import Span, read_member, walk
-from pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
-from pipelines.imagenet_classes import human_names
-from pipelines.spec import InputError
+from fixres.pipelines.formats.tar_index import Span, read_member, walk
+from fixres.pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
+from fixres.pipelines.imagenet_classes import human_names
+from fixres.pipelines.spec import InputError
 
 INDEX_VERSION = "v1.2"
 TABLE_NAME = "classes.json"
@@ -30,7 +30,7 @@ class _Member(NamedTuple):
 
 
 class TarSource:
-    """A folder of webdataset shards as a `pipelines.spec.Source`.
+    """A folder of webdataset shards as a `fixres.pipelines.spec.Source`.
 
     If all keys are different numbers, as our writer's are, samples are ordered by number, else by shard and position.
     Shards are opened for each read, because a descriptor for each could exceed the usual limit of 1024.

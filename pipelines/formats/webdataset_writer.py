@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.formats.samples import EncodedSample, Entry, verify
-from pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
-from pipelines.runtime.atomic_files import atomic_folder, write_json
-from pipelines.spec import InputError
+from fixres.pipelines.formats.samples import EncodedSample, Entry, verify
+from fixres.pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
+from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.spec import InputError
 
 _BLOCK = 512  # tar's unit; a plain member's data follows one header block
 MAX_SAMPLES = 10**9  # nine digits

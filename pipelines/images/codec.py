@@ -1,6 +1,6 @@
 """Decodes images, and fits them to a maximum size for storage.
 
-`pipelines.images.input_formats` defines the reference pixels and the treatment of odd files.
+`fixres.pipelines.images.input_formats` defines the reference pixels and the treatment of odd files.
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from pipelines.images.input_formats import ExifOption, named_errors, open_image, orientation, rotate_upright, to_rgb
-from pipelines.spec import InputError
+from fixres.pipelines.images.input_formats import (
+    ExifOption,
+    named_errors,
+    open_image,
+    orientation,
+    rotate_upright,
+    to_rgb,
+)
+from fixres.pipelines.spec import InputError
 
 MIN_STORED_SIDE = 8
 MAX_STORED_SIDE = 65500  # libjpeg's limit
@@ -25,7 +32,7 @@ _DRAFT_MARGIN = 3
 
 
 def decode_rgb(data: bytes | memoryview, name: str, index: int = -1, *, exif: ExifOption = "ignore") -> np.ndarray:
-    """Pixels of an encoded image, like those of torchvision's default loader (see `pipelines.images.input_formats`).
+    """Pixels of an encoded image, like those of torchvision's default loader (see `images.input_formats`).
 
     Args:
         data: a whole image file.

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipelines.spec import BadSampleError
+from fixres.pipelines.spec import BadSampleError
 
 ExifOption = Literal["ignore", "apply"]
 """Whether to ignore the EXIF orientation, as torchvision's default loader does, or to rotate the pixels upright."""

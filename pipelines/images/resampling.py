@@ -1,6 +1,6 @@
 """The triangle filter of antialiased bilinear resizing, on Pillow's and torchvision's (antialias=True) grid.
 
-Weights are integers that sum to 65535, so that weighted sums are exact. The decoder (`pipelines.roc.decoder.planes`)
+Weights are integers that sum to 65535, so that weighted sums are exact. The decoder (`roc.decoder.planes`)
 applies the filter to rows first, then to columns.
 """
 
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel
 
 WEIGHT_ONE = 65535  # weights are uint16 and sum to this: 255 * 65535 * 257 just fits 32 bits
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.images.codec import fit_rgb
-from pipelines.runtime.atomic_files import atomic_file
-from pipelines.spec import BadSampleError, InputError, Loader, Source, one_line
+from fixres.pipelines.images.codec import fit_rgb
+from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.spec import BadSampleError, InputError, Loader, Source, one_line
 
 _GAP = 4  # pixels between crops
 _CAPTION_HEIGHT = 14

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.inspection.image_headers import random_samples, read_headers
-from pipelines.spec import InputError, Source
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.inspection.image_headers import random_samples, read_headers
+from fixres.pipelines.spec import InputError, Source
 
 # Sides: the usual resolutions are edges. Aspects: edges lie between the usual ratios 1, 5:4, 4:3, 3:2, 16:9 and 2.
 SIDE_EDGES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048, 3072, 4096, 8192)
@@ -190,7 +190,7 @@ def _roc_facts(reader: BetonReader, chosen: Sequence[int]) -> tuple[RocFacts, li
 
 def _record_bytes(reader: BetonReader, index: int) -> tuple[Counter[int], int]:
     """Bytes of a record's JPEG files by shift, and bytes of its index."""
-    from pipelines.roc.layout import describe  # imports numba, 0.5 s
+    from fixres.pipelines.roc.layout import describe  # imports numba, 0.5 s
 
     field = bytes(reader.field_bytes("roc", index))
     levels = describe(field, int(reader.image_spans[index, 1]), *map(int, reader.sizes[index]))

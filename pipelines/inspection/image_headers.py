@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.images.input_formats import open_image
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.images.input_formats import open_image
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 
 _SEED = 0
 

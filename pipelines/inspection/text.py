@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspection, RocFacts
-from pipelines.spec import one_line
+from fixres.pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspection, RocFacts
+from fixres.pipelines.spec import one_line
 
 _BAR_WIDTH = 50
 _MAX_NAMED = 5  # empty classes whose names are printed

@@ -1,4 +1,4 @@
-"""Engines: different ways from stored images to batches, with one protocol (`pipelines.spec.Loader`).
+"""Engines: different ways from stored images to batches, with one protocol (`fixres.pipelines.spec.Loader`).
 
 `open_loader` opens an engine by its name. `roc` and `pillow` (engine "torch") need no other package; `ffcv` and the
 engines in `dali` do.

@@ -12,16 +12,16 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead
-from pipelines.sampling.order import batches, num_batches
-from pipelines.sampling.philox import MAX_EPOCH
-from pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
+from fixres.pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead
+from fixres.pipelines.sampling.order import batches, num_batches
+from fixres.pipelines.sampling.philox import MAX_EPOCH
+from fixres.pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
 
 T = TypeVar("T")
 
 
 class BaseLoader(ABC):
-    """Implements `pipelines.spec.Loader` except for making batches; an engine implements `_deliveries`."""
+    """Implements `fixres.pipelines.spec.Loader` except for making batches; an engine implements `_deliveries`."""
 
     shares_boxes = False
     decodes_on_host = False

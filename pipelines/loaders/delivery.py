@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipelines.spec import Batch
+from fixres.pipelines.spec import Batch
 
 _HELD = 3  # batches in an engine's device memory that are kept until the device has used them, at most
 

@@ -21,12 +21,12 @@ import numpy as np
 import psutil
 import torch
 
-from pipelines.formats.beton_layout import MODE_JPG
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.loaders.base import BaseLoader, empty_batch, retry_next
-from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
-from pipelines.sampling.order import batches
-from pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_layout import MODE_JPG
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.loaders.base import BaseLoader, empty_batch, retry_next
+from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
 
 if TYPE_CHECKING:
     from ffcv.loader.epoch_iterator import EpochIterator
@@ -149,8 +149,8 @@ class FFCVLoader(BaseLoader):
 
     def _crop(self, index: int, pixels: np.ndarray, resolution: int, epoch: int) -> np.ndarray:
         """The crop of a replacement, made as in engine torch, because FFCV cannot load a single image."""
-        from pipelines.loaders.pillow import resized_crop
-        from pipelines.sampling.crops import crop_boxes
+        from fixres.pipelines.loaders.pillow import resized_crop
+        from fixres.pipelines.sampling.crops import crop_boxes
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
         chosen = crop_boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)

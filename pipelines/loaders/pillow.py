@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from pipelines.images.codec import decode_rgb
-from pipelines.loaders.base import BaseLoader, retry_next
-from pipelines.loaders.delivery import Delivery
-from pipelines.runtime.process_pool import fork_server, main_module_hidden
-from pipelines.sampling.crops import crop_boxes
-from pipelines.sampling.order import batches
-from pipelines.sources import open_stored
-from pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source, TrainCrop
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.loaders.base import BaseLoader, retry_next
+from fixres.pipelines.loaders.delivery import Delivery
+from fixres.pipelines.runtime.process_pool import fork_server, main_module_hidden
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source, TrainCrop
 
 _PREFETCH = 4  # batches that a worker prepares ahead; 128 images of 128 px take 6 MB
 # Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and only 10 MB of pixels.

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
+from fixres.pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
 class _Engine(NamedTuple):
@@ -22,12 +22,14 @@ class _Engine(NamedTuple):
 
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
-    "roc": _Engine("pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
-    "roc-dali": _Engine("pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")),
-    "torch": _Engine("pipelines.loaders.pillow", "TorchLoader", None, None, ("parts", *_ANY)),
-    "ffcv": _Engine("pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
-    "dali": _Engine("pipelines.loaders.dali.stock", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
-    "dali-slice": _Engine("pipelines.loaders.dali.slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
+    "roc": _Engine("fixres.pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "roc-dali": _Engine(
+        "fixres.pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")
+    ),
+    "torch": _Engine("fixres.pipelines.loaders.pillow", "TorchLoader", None, None, ("parts", *_ANY)),
+    "ffcv": _Engine("fixres.pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
+    "dali": _Engine("fixres.pipelines.loaders.dali.stock", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
+    "dali-slice": _Engine("fixres.pipelines.loaders.dali.slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
 }
 ENGINES = tuple(_ENGINES)
 """Names that `open_loader` takes."""
@@ -51,7 +53,7 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     Raises:
         InputError: unknown engine, missing package, or a path that the engine cannot read.
     """
-    from pipelines.loaders.base import check_device  # imports torch, which takes seconds
+    from fixres.pipelines.loaders.base import check_device  # imports torch, which takes seconds
 
     if engine not in _ENGINES:
         raise InputError(f"engine={engine!r} does not exist; choose one of {', '.join(ENGINES)}")

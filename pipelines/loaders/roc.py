@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipelines.formats.beton_reader import BetonData
-from pipelines.loaders.base import empty_batch, retry_next
-from pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
-from pipelines.loaders.prefetch import Prefetcher
-from pipelines.loaders.roc_base import RocBase
-from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import NUM_COUNTS, OK
-from pipelines.sampling.order import batches
-from pipelines.spec import Batch, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_reader import BetonData
+from fixres.pipelines.loaders.base import empty_batch, retry_next
+from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
+from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.loaders.roc_base import RocBase
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.layout import NUM_COUNTS, OK
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
 # Samples a thread takes at a time: 4 ms of work at 128 px; submitting it takes 0.05 ms.
@@ -114,8 +114,8 @@ def _decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., 
     data = reader.data
     if "roc" in reader.field_names:
         return lambda table, yxhw, flips, *filled: decode_samples(data, table, yxhw, flips, inside, min_zoom, *filled)
-    from pipelines.roc.decoder import turbojpeg
-    from pipelines.roc.decoder import whole_image as whole
+    from fixres.pipelines.roc.decoder import turbojpeg
+    from fixres.pipelines.roc.decoder import whole_image as whole
 
     turbojpeg.load()
     own = threading.local()  # a decompressor for each thread

@@ -9,12 +9,12 @@ from itertools import islice
 
 import numpy as np
 
-from pipelines.formats.beton_parts import open_beton
-from pipelines.loaders.base import BaseLoader
-from pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
-from pipelines.roc.sample_table import ReadAhead, locate_samples
-from pipelines.sampling.crops import crop_boxes
-from pipelines.spec import BadSampleError, Counters, LoaderConfig
+from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.loaders.base import BaseLoader
+from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
+from fixres.pipelines.roc.sample_table import ReadAhead, locate_samples
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import BadSampleError, Counters, LoaderConfig
 
 _DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together; 1 us each instead of 6
 
@@ -30,7 +30,7 @@ class RocCounters(Counters):
 
 
 class RocBase(BaseLoader):
-    """A loader of a .beton file, or of a folder of its parts, with boxes of `pipelines.sampling.crops`."""
+    """A loader of a .beton file, or of a folder of its parts, with boxes of `fixres.pipelines.sampling.crops`."""
 
     shares_boxes = True
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-import pipelines.roc.layout as layout
-from pipelines.runtime.numba_cache import kernel
-from pipelines.spec import InputError
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.spec import InputError
 
 
 @kernel

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-import pipelines.roc.layout as layout
-from pipelines.roc.cut import cover, cut_size, write_cut
-from pipelines.roc.decoder.planes import on_level
-from pipelines.runtime.numba_cache import kernel
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.roc.cut import cover, cut_size, write_cut
+from fixres.pipelines.roc.decoder.planes import on_level
+from fixres.pipelines.runtime.numba_cache import kernel
 
 _WINDOW_WORDS = 8
 NUM_PLAN = layout.LEVEL_WORDS + _WINDOW_WORDS

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFile
 
-from pipelines.images.codec import MAX_STORED_SIDE, fit_rgb
-from pipelines.images.input_formats import ExifOption
-from pipelines.roc.halving import halve
-from pipelines.roc.layout import DRI, MAX_LEVELS, SOF0, SOS, Level, pack
-from pipelines.spec import InputError
+from fixres.pipelines.images.codec import MAX_STORED_SIDE, fit_rgb
+from fixres.pipelines.images.input_formats import ExifOption
+from fixres.pipelines.roc.halving import halve
+from fixres.pipelines.roc.layout import DRI, MAX_LEVELS, SOF0, SOS, Level, pack
+from fixres.pipelines.spec import InputError
 
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 _lock = threading.Lock()
@@ -75,7 +75,7 @@ def encode(image: Image.Image | np.ndarray, options: RocQuality | None = None) -
 def fit_roc(
     data: bytes, name: str, index: int, max_side: int, quality: int, *, exif: ExifOption = "ignore"
 ) -> tuple[bytes, int, int, bytes]:
-    """An image file as a RoC sample whose long side is at most `max_side`; see `pipelines.images.codec.fit_jpeg`.
+    """An image file as a RoC sample whose long side is at most `max_side`; see `images.codec.fit_jpeg`.
 
     Returns:
         Image field, height, width, `roc` field.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel
 
 _TAPS = 12
 _DISTANCES = (np.arange(_TAPS) - (_TAPS - 1) / 2) / 2  # of source pixels from the output pixel, in output pixels

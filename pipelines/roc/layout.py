@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.runtime.numba_cache import kernel
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.spec import InputError
 
 MAGIC = 0x31436F52  # "RoC1"
 VERSION = 1

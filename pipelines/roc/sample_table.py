@@ -8,10 +8,10 @@ import mmap
 import numpy as np
 import psutil
 
-from pipelines.formats.beton_layout import MODE_RAW
-from pipelines.formats.beton_reader import BetonData
-from pipelines.roc.layout import IMAGE_SIZE, IMAGE_START, NUM_SAMPLE_COLUMNS, ROC_SIZE, ROC_START
-from pipelines.spec import InputError
+from fixres.pipelines.formats.beton_layout import MODE_RAW
+from fixres.pipelines.formats.beton_reader import BetonData
+from fixres.pipelines.roc.layout import IMAGE_SIZE, IMAGE_START, NUM_SAMPLE_COLUMNS, ROC_SIZE, ROC_START
+from fixres.pipelines.spec import InputError
 
 _ALL = slice(None)
 _MAX_SHARE = 0.5  # of the available memory; a smaller file stays in the page cache after it was read once

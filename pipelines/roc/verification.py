@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.formats.beton_reader import BetonData, BetonReader
-from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, describe
-from pipelines.roc.sample_table import locate_samples
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.formats.beton_reader import BetonData, BetonReader
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.layout import ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, describe
+from fixres.pipelines.roc.sample_table import locate_samples
+from fixres.pipelines.spec import BadSampleError, InputError
 
 _NUM_DECODED = 64
 _RESOLUTION = 16

@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.runtime.locks import acquire, release
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.locks import acquire, release
+from fixres.pipelines.spec import InputError
 
 
 def atomic_file(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:

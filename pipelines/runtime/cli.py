@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipelines.runtime.atomic_files import check_target
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.spec import InputError
 
 
 class Parser(argparse.ArgumentParser):

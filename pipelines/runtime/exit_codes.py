@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from pipelines.runtime.openmp import configure_openmp
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.openmp import configure_openmp
+from fixres.pipelines.spec import InputError
 
 EXIT_INPUT = 2  # a mistake in the call or in the data
 EXIT_SYSTEM = 3  # disk, memory, permission

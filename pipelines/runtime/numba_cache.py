@@ -24,6 +24,7 @@ from typing import Any
 from numba import config, njit
 
 _PACKAGE = Path(__file__).parents[1]
+_NAME = __name__.rpartition(".runtime.")[0]  # fixres.pipelines
 _PREFIX = "kernels-"
 _DAYS_KEPT = 14  # since the last use: other branches and processes that still run older sources need their caches
 
@@ -45,7 +46,7 @@ def cache_folder() -> Path:
     Outside NUMBA_CACHE_DIR, folders that were not used for two weeks are removed when a new one is made.
     """
     parent = Path(config.CACHE_DIR) if config.CACHE_DIR else _writable_parent()
-    folder = parent / (_PREFIX + sources_digest(_PACKAGE))
+    folder = parent / (_PREFIX + sources_digest(_PACKAGE, _NAME))
     if not folder.is_dir():
         if not config.CACHE_DIR:
             _remove_unused(parent)
@@ -64,19 +65,25 @@ def _remove_unused(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def sources_digest(package: Path) -> str:
-    """Digest of the files of a package that contain kernels, and of all files of the package that these import."""
-    sources = {file.relative_to(package.parent): file.read_text() for file in package.rglob("*.py")}
-    marker = f"from {package.name}.runtime.numba_cache import kernel"
-    wanted, found = [name for name, text in sources.items() if marker in text], set()
+def sources_digest(package: Path, name: str) -> str:
+    """Digest of the files of a package that contain kernels, and of all files of the package that these import.
+
+    Args:
+        package: its folder.
+        name: the name under which it is imported.
+    """
+    top = Path(*name.split("."))
+    sources = {top / file.relative_to(package): file.read_text() for file in package.rglob("*.py")}
+    marker = f"from {name}.runtime.numba_cache import kernel"
+    wanted, found = [file for file, text in sources.items() if marker in text], set()
     while wanted:
-        name = wanted.pop()
-        if name not in found:
-            found.add(name)
-            wanted += [other for other in _imported(sources[name]) if other in sources]
+        file = wanted.pop()
+        if file not in found:
+            found.add(file)
+            wanted += [other for other in _imported(sources[file]) if other in sources]
     digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name}\0{sources[name]}\0".encode())
+    for file in sorted(found):
+        digest.update(f"{file}\0{sources[file]}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 T = TypeVar("T")
 _CHUNKS_AHEAD = 4  # chunks in flight per worker
@@ -78,8 +78,8 @@ def fork_server() -> ForkServerContext:
     process has it: a conversion works without torch.
     """
     context = multiprocessing.get_context("forkserver")
-    loaders = ["pipelines.loaders.pillow"] if "torch" in sys.modules else []
-    context.set_forkserver_preload(["pipelines.runtime.process_pool", *loaders])
+    loaders = ["fixres.pipelines.loaders.pillow"] if "torch" in sys.modules else []
+    context.set_forkserver_preload(["fixres.pipelines.runtime.process_pool", *loaders])
     return context
 
 

@@ -1,4 +1,4 @@
-"""Crop boxes and flips: pure functions of (seed, epoch, index), see `pipelines.sampling`."""
+"""Crop boxes and flips: pure functions of (seed, epoch, index), see `fixres.pipelines.sampling`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.sampling.philox import STREAM_CROP, STREAM_FLIP, STREAM_SHIFT, uniforms
-from pipelines.spec import Crop, EvalCrop, ShiftCrop, TrainCrop
+from fixres.pipelines.sampling.philox import STREAM_CROP, STREAM_FLIP, STREAM_SHIFT, uniforms
+from fixres.pipelines.spec import Crop, EvalCrop, ShiftCrop, TrainCrop
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
 

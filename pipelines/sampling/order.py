@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.sampling.philox import STREAM_ORDER, random_words
-from pipelines.spec import InputError, LoaderConfig
+from fixres.pipelines.sampling.philox import STREAM_ORDER, random_words
+from fixres.pipelines.spec import InputError, LoaderConfig
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Stored images of every kind that the conversion and the engines read, each as a `pipelines.spec.Source`.
+"""Stored images of every kind that the conversion and the engines read, each as a `fixres.pipelines.spec.Source`.
 
 `open_source` recognizes the kind of a folder or file. `imagenet` has the layouts that ImageNet is published in, and
 `scenes` draws a synthetic data set.

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.splits import SPLIT_WORDS
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.sources.splits import SPLIT_WORDS
+from fixres.pipelines.spec import BadSampleError, InputError
 
 # torchvision's IMG_EXTENSIONS. Importing torchvision, for these or for its ImageFolder, takes 6 s.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class FilesSource:
-    """A list of labeled image files as a `pipelines.spec.Source`.
+    """A list of labeled image files as a `fixres.pipelines.spec.Source`.
 
     Attributes:
         path: the folder they were found in.

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.sources.folder import IMAGE_ENDINGS, is_folder
-from pipelines.sources.imagenet.flat import has_val_images
-from pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
-from pipelines.sources.imagenet.imagenet_v2 import has_numbered_folders
-from pipelines.sources.imagenet.kaggle import kaggle_root
-from pipelines.sources.splits import SPLIT_WORDS
-from pipelines.spec import InputError
+from fixres.pipelines.sources.folder import IMAGE_ENDINGS, is_folder
+from fixres.pipelines.sources.imagenet.flat import has_val_images
+from fixres.pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
+from fixres.pipelines.sources.imagenet.imagenet_v2 import has_numbered_folders
+from fixres.pipelines.sources.imagenet.kaggle import kaggle_root
+from fixres.pipelines.sources.splits import SPLIT_WORDS
+from fixres.pipelines.spec import InputError
 
 KINDS = {
     "folder": "class folders, or train/ and val/ with class folders",

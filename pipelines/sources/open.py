@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.formats.beton_parts import BetonParts
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.parts import part_of_name
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.sources.folder import FolderSource
-from pipelines.sources.imagenet.flat import FlatSource
-from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-from pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
-from pipelines.sources.imagenet.kaggle import KaggleSource
-from pipelines.sources.kinds import KINDS, recognize
-from pipelines.sources.relabel import RelabeledSource, read_class_list
-from pipelines.sources.splits import SPLITS, select_shards, split_subfolder
-from pipelines.spec import InputError, Source
+from fixres.pipelines.formats.beton_parts import BetonParts
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.parts import part_of_name
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.imagenet.flat import FlatSource
+from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
+from fixres.pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
+from fixres.pipelines.sources.imagenet.kaggle import KaggleSource
+from fixres.pipelines.sources.kinds import KINDS, recognize
+from fixres.pipelines.sources.relabel import RelabeledSource, read_class_list
+from fixres.pipelines.sources.splits import SPLITS, select_shards, split_subfolder
+from fixres.pipelines.spec import InputError, Source
 
 # Kinds whose splits may be subfolders train/ and val/.
 _SPLIT_BY_FOLDER = ("folder", "flat", "imagenet_v2", "webdataset", "parquet")
@@ -109,7 +109,7 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
         case "kaggle":
             return KaggleSource(path, split, val_labels)
         case "parquet":
-            from pipelines.sources.parquet import ParquetSource  # pyarrow is only imported if it is needed
+            from fixres.pipelines.sources.parquet import ParquetSource  # pyarrow is only imported if it is needed
 
             return ParquetSource(path, split)
         case "webdataset":

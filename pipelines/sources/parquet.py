@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as pq
 
-from pipelines.formats.webdataset_labels import MAX_CLASSES
-from pipelines.imagenet_classes import numbered_classes
-from pipelines.sources.splits import select_shards
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.formats.webdataset_labels import MAX_CLASSES
+from fixres.pipelines.imagenet_classes import numbered_classes
+from fixres.pipelines.sources.splits import select_shards
+from fixres.pipelines.spec import BadSampleError, InputError
 
 _IMAGE, _LABEL = "image", "label"
 _MAX_GROUP_BYTES = 2 << 30  # of one uncompressed row group, which must fit into memory
@@ -39,7 +39,7 @@ class _Shard(NamedTuple):
 
 
 class ParquetSource:
-    """Parquet shards with the columns image (bytes) and label (int) as a `pipelines.spec.Source`, in stored order.
+    """Parquet shards with the columns image (bytes) and label (int) as a `Source`, in stored order.
 
     Files are opened for each row group, so a source can be pickled and used after a fork.
 

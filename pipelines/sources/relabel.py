@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.imagenet_classes import class_names_of, human_names
-from pipelines.spec import InputError, Source
+from fixres.pipelines.imagenet_classes import class_names_of, human_names
+from fixres.pipelines.spec import InputError, Source
 
 _MAX_BYTES = 64 << 20
 

@@ -13,8 +13,8 @@ from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import create_model
 from fixres.models.precision import Precision
-from pipelines.loaders import open_loader
-from pipelines.spec import EvalCrop, Loader, LoaderConfig
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import EvalCrop, Loader, LoaderConfig
 
 CPU = Precision("fp32", torch.device("cpu"))
 TINY = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8})

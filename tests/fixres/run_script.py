@@ -20,9 +20,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fixres.config.parsing import parse_recipe
-from pipelines.datasets import prepared
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import Batch, Loader
+from fixres.pipelines.datasets import prepared
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import Batch, Loader
 from tests.fixres.fault_tolerance import faults
 
 
@@ -74,8 +74,8 @@ def _serve() -> None:
         "torch.utils.tensorboard",
         "fixres.experiment.experiment",
         "fixres.finetuning.job",
-        "pipelines.loaders.roc",
-        "pipelines.loaders.pillow",
+        "fixres.pipelines.loaders.roc",
+        "fixres.pipelines.loaders.pillow",
     ):
         importlib.import_module(name)
     parse_recipe([])

@@ -16,11 +16,11 @@ from fixres.evaluation.accuracy import evaluate, sweep
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.models.predictor import Predictor
+from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.progress import Progress
 from fixres.training.trainer import Trainer
-from pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
 from tests.fixres.finetuning.on_coded import finetune_on_coded
 

@@ -18,10 +18,10 @@ from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
 from fixres.models.predictor import Predictor
 from fixres.observability.profiler import StepProfiler
+from fixres.pipelines.spec import Loader, TrainCrop
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer
 from fixres.training.trainer import Trainer
-from pipelines.spec import Loader, TrainCrop
 from tests.fixres.conftest import TINY
 
 OpenCoded = Callable[..., Loader]

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.advice import advise, explanation
-from pipelines.spec import EvalCrop, InputError, TrainCrop
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.loaders.loading import write_coded_beton
 from tools import advise_resolution

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime.cli import Parser, number_or_inf, output_file, output_folder
-from pipelines.runtime.exit_codes import EXIT_INPUT, run
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.cli import Parser, number_or_inf, output_file, output_folder
+from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, run
+from fixres.pipelines.spec import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 _CHILDREN = {"engine_worker", "isolated_run", "worker"}  # started by programs, not by users

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime.exit_codes import run
-from pipelines.sources import open_source
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sources import open_source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, contents, expected

@@ -19,12 +19,12 @@ from torch import nn
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.datasets.eval_data import names_by_labels
-from pipelines.imagenet_classes import imagenet_synsets
-from pipelines.runtime.exit_codes import run
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.datasets.eval_data import names_by_labels
+from fixres.pipelines.imagenet_classes import imagenet_synsets
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, write_coded_folder
 
 _MODEL = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8})

@@ -16,7 +16,7 @@ import yaml
 from fixres.config.parsing import RECIPES, named_recipes, parse
 from fixres.finetuning.job import FinetuneJob
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.exit_codes import run
 from tests.coded import write_coded_folder
 from tests.fixres.families import FAMILIES, Family, create
 from tools.finetune_fixres import as_settings

@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.formats.samples import EncodedSample
-from pipelines.inspection.contact_sheet import stored_images
-from pipelines.inspection.facts import SIDE_EDGES, class_facts, histogram, inspect_source
-from pipelines.sources import open_source
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.beton_writer import BetonWriter, write_beton
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.inspection.contact_sheet import stored_images
+from fixres.pipelines.inspection.facts import SIDE_EDGES, class_facts, histogram, inspect_source
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, read_box
 from tests.pipelines.loaders.loading import encoded
 from tools import inspect_dataset

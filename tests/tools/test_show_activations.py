@@ -15,8 +15,8 @@ from torch import nn
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
-from pipelines.loaders import open_loader
-from pipelines.spec import EvalCrop, InputError, LoaderConfig
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig
 from tests.coded import write_coded_folder
 from tools import show_activations
 

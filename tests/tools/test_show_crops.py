@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.inspection.contact_sheet import draw_sheet, first_crops
-from pipelines.loaders import open_loader
-from pipelines.spec import InputError
+from fixres.pipelines.inspection.contact_sheet import draw_sheet, first_crops
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import InputError
 from tests.pipelines.loaders.loading import config
 from tools import show_crops
 

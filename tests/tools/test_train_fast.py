@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.runtime.exit_codes import run
 from tests.coded import coded_image, jpeg, write_coded_folder
 
 _SIZES = [(60 + 3 * i, 90 - 2 * i) for i in range(16)]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline, fn, types
 
-from pipelines.images.codec import decode_rgb
-from pipelines.sampling.philox import random_words
-from pipelines.spec import BadSampleError, InputError, LoaderConfig, Source
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.sampling.philox import random_words
+from fixres.pipelines.spec import BadSampleError, InputError, LoaderConfig, Source
 
 PREFETCH = 2  # batches in flight inside DALI
 

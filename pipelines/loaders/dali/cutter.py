@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.loaders.delivery import HostBuffers
-from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
-from pipelines.roc.layout import BYTES, NUM_COUNTS
+from fixres.pipelines.loaders.delivery import HostBuffers
+from fixres.pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
+from fixres.pipelines.roc.layout import BYTES, NUM_COUNTS
 
 _CHUNK = 64  # samples a thread takes at a time: 0.3 ms of work at 128 px; submitting it takes 0.05 ms
 _MAX_PADDING = 8  # largest ratio of the array's bytes to the cuts' bytes; else one huge cut would make 255 huge rows

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline, fn, types
 
-from pipelines.loaders.base import BaseLoader, empty_batch
-from pipelines.loaders.dali import common as dali
-from pipelines.loaders.delivery import Delivery, to_device
-from pipelines.loaders.prefetch import Prefetcher
-from pipelines.sampling.order import batches
-from pipelines.spec import BadSampleError, Batch
+from fixres.pipelines.loaders.base import BaseLoader, empty_batch
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.loaders.delivery import Delivery, to_device
+from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import BadSampleError, Batch
 
 
 @dataclass

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from nvidia.dali import fn, types
 
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.loaders.base import MAX_BAD_IN_A_ROW
-from pipelines.loaders.dali import common as dali
-from pipelines.sampling.order import batches, epoch_order, num_batches
-from pipelines.sampling.philox import STREAM_DALI_READER
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import InputError, LoaderConfig
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.loaders.base import MAX_BAD_IN_A_ROW
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.sampling.order import batches, epoch_order, num_batches
+from fixres.pipelines.sampling.philox import STREAM_DALI_READER
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 4096  # samples; DALI's default is 1024. At 110 KB each 450 MB, as large as four shards of ours
 
@@ -42,7 +42,7 @@ class Reading(ABC):
 
 
 class FileReading(Reading):
-    """`fn.readers.file` over this rank's files in the order of `pipelines.sampling.order`.
+    """`fn.readers.file` over this rank's files in the order of `fixres.pipelines.sampling.order`.
 
     DALI's own shuffling permutes the list once and then within a buffer. A new list for each epoch takes about as long
     (3 s for 1.28 million files), shuffles everything, and can begin anywhere.

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from nvidia.dali import fn, types
 
-from pipelines.loaders.base import retry_next
-from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali.cutter import Cuts, Cutter
-from pipelines.loaders.dali.feed import FedLoader, Feed, Job, external_sources
-from pipelines.loaders.roc_base import RocBase
-from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.layout import NUM_COUNTS, OK
-from pipelines.spec import InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.loaders.base import retry_next
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.loaders.dali.cutter import Cuts, Cutter
+from fixres.pipelines.loaders.dali.feed import FedLoader, Feed, Job, external_sources
+from fixres.pipelines.loaders.roc_base import RocBase
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.layout import NUM_COUNTS, OK
+from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 
 @dataclass

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 from nvidia.dali import fn, types
 
-from pipelines.images.codec import image_size
-from pipelines.loaders.base import retry_next
-from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali.feed import FedLoader, Job, external_sources
-from pipelines.sampling.crops import crop_boxes
-from pipelines.sources import open_stored
-from pipelines.spec import LoaderConfig, TrainCrop
+from fixres.pipelines.images.codec import image_size
+from fixres.pipelines.loaders.base import retry_next
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.loaders.dali.feed import FedLoader, Job, external_sources
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 2
 

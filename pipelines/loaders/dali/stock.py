@@ -1,9 +1,9 @@
 """Engine `dali`: the pipeline of NVIDIA's ImageNet examples, over image folders or webdataset shards.
 
 Training crops: reader, fused decode and random crop, resize, flip. Test crops: decode, resize the short side, center
-crop. DALI draws crops and flips: a run repeats exactly, but its crops are not those of `pipelines.sampling.crops`.
+crop. DALI draws crops and flips: a run repeats exactly, but its crops are not those of `sampling.crops`.
 
-Over folders the order is that of `pipelines.sampling.order`, and a resumed epoch continues with the remaining samples
+Over folders the order is that of `sampling.order`, and a resumed epoch continues with the remaining samples
 in other crops. Over shards the order is DALI's (shards in our order, samples through its buffer), and a resumed epoch
 reads and skips the batches that were delivered before, so its batches are exactly the remaining ones.
 """
@@ -18,15 +18,15 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from nvidia.dali import math as dali_math
 
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.loaders.base import BaseLoader, empty_batch
-from pipelines.loaders.dali import common as dali
-from pipelines.loaders.dali.readers import Reading, neighbors, plan
-from pipelines.loaders.delivery import Delivery, to_device
-from pipelines.sampling.crops import resized_short_side
-from pipelines.sampling.philox import STREAM_DALI_PIPELINE
-from pipelines.sources import open_stored
-from pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.loaders.base import BaseLoader, empty_batch
+from fixres.pipelines.loaders.dali import common as dali
+from fixres.pipelines.loaders.dali.readers import Reading, neighbors, plan
+from fixres.pipelines.loaders.delivery import Delivery, to_device
+from fixres.pipelines.sampling.crops import resized_short_side
+from fixres.pipelines.sampling.philox import STREAM_DALI_PIPELINE
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
 
 _NUM_ATTEMPTS = 100  # as in NVIDIA's examples; torchvision tries 10 boxes
 
@@ -73,7 +73,7 @@ class DALILoader(BaseLoader):
 
         `resize_shorter` rounds the long side, but torchvision rounds it down; `fn.crop` rounds halves up, but
         torchvision rounds them to even. Either shifts the image by a pixel or a half (12 gray levels in the mean at
-        96 px). So both are computed here as in `pipelines.sampling.crops.center_boxes`.
+        96 px). So both are computed here as in `fixres.pipelines.sampling.crops.center_boxes`.
         """
         side, short = fn.external_source(source=self._next_sides, num_outputs=2, batch=True, dtype=types.INT64, ndim=0)
         pixels = fn.decoders.image(encoded, **dali.decoder_arguments(self.config))

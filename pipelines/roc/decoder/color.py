@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipelines.roc.decoder.vectors import address, shuffle, splat, vector
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.decoder.vectors import address, shuffle, splat, vector
+from fixres.pipelines.runtime.numba_cache import kernel
 
 GROUP = 16  # pixels; rows of planes are readable up to a multiple of it
 _BYTES, _INT16, _INT32 = (vector(bits, GROUP) for bits in (8, 16, 32))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-import pipelines.roc.layout as layout
-from pipelines.roc.cut import cover, cut_size
-from pipelines.roc.decoder.jpeg_tables import Tables, empty_tables
-from pipelines.roc.decoder.planes import on_level, planes_to_crop
-from pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
-from pipelines.runtime.numba_cache import kernel
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.roc.cut import cover, cut_size
+from fixres.pipelines.roc.decoder.jpeg_tables import Tables, empty_tables
+from fixres.pipelines.roc.decoder.planes import on_level, planes_to_crop
+from fixres.pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
+from fixres.pipelines.runtime.numba_cache import kernel
 
 
 @kernel

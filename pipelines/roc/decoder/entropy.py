@@ -12,10 +12,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipelines.roc.decoder.idct import idct_block
-from pipelines.roc.decoder.jpeg_tables import CODES_SIZE, END_OF_BLOCK, LIMIT, LOOKUP_BITS, LOOKUP_SIZE, OFFSET, SYMBOLS
-from pipelines.roc.decoder.vectors import address
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.decoder.idct import idct_block
+from fixres.pipelines.roc.decoder.jpeg_tables import (
+    CODES_SIZE,
+    END_OF_BLOCK,
+    LIMIT,
+    LOOKUP_BITS,
+    LOOKUP_SIZE,
+    OFFSET,
+    SYMBOLS,
+)
+from fixres.pipelines.roc.decoder.vectors import address
+from fixres.pipelines.runtime.numba_cache import kernel
 
 # Columns of a block of the MCU, all int64: component, bytes from row to row of its plane, start of its steps in
 # `Tables.steps`, starts of its DC and AC tables in `Tables.lookup`.

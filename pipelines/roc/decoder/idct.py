@@ -10,8 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipelines.roc.decoder.transpose import transposed
-from pipelines.roc.decoder.vectors import address, splat, vector
+from fixres.pipelines.roc.decoder.transpose import transposed
+from fixres.pipelines.roc.decoder.vectors import address, splat, vector
 
 _BYTES, _INT16, _INT32 = (vector(bits, 8) for bits in (8, 16, 32))
 _FRACTION = 13  # fractional bits of the factors

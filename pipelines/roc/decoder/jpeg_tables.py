@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.roc.layout import APP0, APP15, COM, DHT, DQT, DRI, SOF0, SOI, SOS
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.layout import APP0, APP15, COM, DHT, DQT, DRI, SOF0, SOI, SOS
+from fixres.pipelines.runtime.numba_cache import kernel
 
 LOOKUP_BITS = 10
 """Bits of a lookup. It holds 95 % of the codes of photographs at quality 90 together with their values."""

@@ -10,12 +10,12 @@ import math
 
 import numpy as np
 
-from pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
-from pipelines.roc.decoder.color import ycc_to_rgb
-from pipelines.roc.decoder.transpose import transpose
-from pipelines.roc.decoder.weighted_rows import GROUP, sum_rows_of_bytes, sum_rows_of_words, whole_groups
-from pipelines.roc.layout import MAX_PLAIN_WIDTH
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
+from fixres.pipelines.roc.decoder.color import ycc_to_rgb
+from fixres.pipelines.roc.decoder.transpose import transpose
+from fixres.pipelines.roc.decoder.weighted_rows import GROUP, sum_rows_of_bytes, sum_rows_of_words, whole_groups
+from fixres.pipelines.roc.layout import MAX_PLAIN_WIDTH
+from fixres.pipelines.runtime.numba_cache import kernel
 
 
 @kernel

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-import pipelines.roc.layout as layout
-from pipelines.roc.cut import segment_length, sum_lengths
-from pipelines.roc.decoder.entropy import AC_TABLE, COMPONENT, DC_TABLE, NUM_BLOCK, STEPS, STRIDE, decode_segment
-from pipelines.roc.decoder.jpeg_tables import LOOKUP_SIZE, Tables, read_tables
-from pipelines.runtime.numba_cache import kernel
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.roc.cut import segment_length, sum_lengths
+from fixres.pipelines.roc.decoder.entropy import AC_TABLE, COMPONENT, DC_TABLE, NUM_BLOCK, STEPS, STRIDE, decode_segment
+from fixres.pipelines.roc.decoder.jpeg_tables import LOOKUP_SIZE, Tables, read_tables
+from fixres.pipelines.runtime.numba_cache import kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 

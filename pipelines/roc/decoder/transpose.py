@@ -12,8 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipelines.roc.decoder.vectors import shuffle, vector
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.decoder.vectors import shuffle, vector
+from fixres.pipelines.runtime.numba_cache import kernel
 
 BLOCK = 8
 

@@ -16,8 +16,8 @@ import llvmlite.binding
 import numpy as np
 from numba import types
 
-from pipelines.runtime.numba_cache import kernel
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.spec import InputError
 
 GRAY = 3  # TurboJPEG's TJSAMP_GRAY
 _YCBCR_SPACE, _GRAY_SPACE = 1, 2  # TJCS_YCbCr, TJCS_GRAY

@@ -15,8 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipelines.roc.decoder.vectors import address, splat, vector
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.decoder.vectors import address, splat, vector
+from fixres.pipelines.runtime.numba_cache import kernel
 
 GROUP = 32
 MAX_FAST_TAPS = 64

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-import pipelines.roc.layout as layout
-from pipelines.roc.decoder.planes import on_level, planes_to_crop
-from pipelines.roc.decoder.turbojpeg import GRAY, chroma_factors, decode_planes, read_header, reset
-from pipelines.roc.decoder.weighted_rows import whole_groups
-from pipelines.runtime.numba_cache import kernel
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.roc.decoder.planes import on_level, planes_to_crop
+from fixres.pipelines.roc.decoder.turbojpeg import GRAY, chroma_factors, decode_planes, read_header, reset
+from fixres.pipelines.roc.decoder.weighted_rows import whole_groups
+from fixres.pipelines.runtime.numba_cache import kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.formats.tar_index import Memory, walk
-from pipelines.imagenet_classes import is_synset
-from pipelines.sources.imagenet.matfile import MatError, read_structs
-from pipelines.spec import InputError
+from fixres.pipelines.formats.tar_index import Memory, walk
+from fixres.pipelines.imagenet_classes import is_synset
+from fixres.pipelines.sources.imagenet.matfile import MatError, read_structs
+from fixres.pipelines.spec import InputError
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from pipelines.sources.folder import IMAGE_ENDINGS, FilesSource
-from pipelines.sources.imagenet.devkit import devkit_labels
-from pipelines.sources.imagenet.val_labels import read_labels
-from pipelines.spec import InputError
+from fixres.pipelines.sources.folder import IMAGE_ENDINGS, FilesSource
+from fixres.pipelines.sources.imagenet.devkit import devkit_labels
+from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.spec import InputError
 
 
 class FlatSource(FilesSource):
-    """The unpacked val images of ILSVRC2012 as a `pipelines.spec.Source`, ordered by class, then name."""
+    """The unpacked val images of ILSVRC2012 as a `fixres.pipelines.spec.Source`, ordered by class, then name."""
 
     def __init__(self, path: str | Path, val_labels: str | Path | None = None) -> None:
         """Lists the images of a folder. Labels are read from `val_labels` (see `val_labels.read_labels`).

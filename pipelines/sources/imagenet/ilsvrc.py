@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from pipelines.formats.tar_index import Member, Span, is_litter, is_plain, read_member, walk
-from pipelines.sources.imagenet.devkit import devkit_labels
-from pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
-from pipelines.spec import InputError
+from fixres.pipelines.formats.tar_index import Member, Span, is_litter, is_plain, read_member, walk
+from fixres.pipelines.sources.imagenet.devkit import devkit_labels
+from fixres.pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
+from fixres.pipelines.spec import InputError
 
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
@@ -32,7 +32,7 @@ class _Image(NamedTuple):
 
 
 class IlsvrcSource:
-    """One archive of ILSVRC2012 as a `pipelines.spec.Source`, in ImageFolder's order.
+    """One archive of ILSVRC2012 as a `fixres.pipelines.spec.Source`, in ImageFolder's order.
 
     Indexing reads the header of every image, 26 us each if the disk is fast enough: about half a minute for the
     training archive. The file is opened for each read, so a source can be pickled and used after a fork.

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.imagenet_classes import numbered_classes
-from pipelines.sources.folder import FilesSource, find_images, is_folder, subfolders
-from pipelines.spec import InputError
+from fixres.pipelines.imagenet_classes import numbered_classes
+from fixres.pipelines.sources.folder import FilesSource, find_images, is_folder, subfolders
+from fixres.pipelines.spec import InputError
 
 _MIN_CLASSES = 11  # with ten or fewer folders both orders are the same
 
 
 class ImageNetV2Source(FilesSource):
-    """Class folders "0", "1", ... as a `pipelines.spec.Source`.
+    """Class folders "0", "1", ... as a `fixres.pipelines.spec.Source`.
 
     Attributes:
         classes: the 1000 synsets if there are exactly 1000 folders, else "0", "1", ...

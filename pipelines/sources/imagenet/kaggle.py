@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.imagenet_classes import human_names
-from pipelines.sources.folder import FilesSource, find_images, subfolders
-from pipelines.sources.imagenet.flat import label_flat
-from pipelines.sources.imagenet.val_labels import read_labels
-from pipelines.spec import InputError
+from fixres.pipelines.imagenet_classes import human_names
+from fixres.pipelines.sources.folder import FilesSource, find_images, subfolders
+from fixres.pipelines.sources.imagenet.flat import label_flat
+from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.spec import InputError
 
 _IMAGES = "ILSVRC/Data/CLS-LOC"
 _VAL_TABLE = "LOC_val_solution.csv"
@@ -18,7 +18,7 @@ _MAX_NAMES_BYTES = 16 << 20
 
 
 class KaggleSource(FilesSource):
-    """One split of Kaggle's layout as a `pipelines.spec.Source`, in ImageFolder's order: by class, then name."""
+    """One split of Kaggle's layout as a `fixres.pipelines.spec.Source`, in ImageFolder's order: by class, then name."""
 
     def __init__(self, path: str | Path, split: str | None = None, val_labels: str | Path | None = None) -> None:
         """Lists the images of `split`, "train" or "val", in the folder that holds ILSVRC/ and the tables.

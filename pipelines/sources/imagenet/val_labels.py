@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 KAGGLE_COLUMNS = ("ImageId", "PredictionString")
 _MAX_BYTES = 64 << 20  # Kaggle's table has 2.5 MB

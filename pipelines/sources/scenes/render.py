@@ -12,9 +12,9 @@ import math
 import numpy as np
 from PIL import Image
 
-from pipelines.images.codec import encode_jpeg
-from pipelines.runtime.numba_cache import kernel
-from pipelines.sources.scenes.scene import Scene, SceneConfig, Split, draw_scene
+from fixres.pipelines.images.codec import encode_jpeg
+from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.sources.scenes.scene import Scene, SceneConfig, Split, draw_scene
 
 # The background's layers, coarse to fine: cell size in pixels, range in gray levels common to the channels, and range
 # of each channel's own part.

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")

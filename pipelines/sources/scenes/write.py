@@ -12,9 +12,9 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from pipelines.runtime.atomic_files import atomic_folder, write_json
-from pipelines.sources.scenes.render import scene_jpeg, warm_up
-from pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
+from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.sources.scenes.render import scene_jpeg, warm_up
+from fixres.pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
 
 RECORD_NAME = "scenes.json"
 # Raise this when the same parameters give other pictures, so that existing folders are drawn again.

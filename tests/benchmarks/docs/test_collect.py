@@ -13,7 +13,7 @@ from benchmarks.docs.render import documents, render
 from benchmarks.harness.records import RESULTS, VERSION
 from benchmarks.training.run_record import record_of
 from benchmarks.training.tables import training_table
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 RECORDS = sorted(RESULTS.glob("*.json"))
 ROOT = Path(__file__).parents[3]

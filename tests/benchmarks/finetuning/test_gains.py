@@ -14,7 +14,7 @@ from benchmarks.finetuning.tables import finetuning_table
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import create_model
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.coded import write_coded_folder
 
 _SMALL = {"channels": [8, 16, 16, 24], "stem_width": 8}

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.records import RESULTS, VERSION, command, read_record, record
-from pipelines.runtime.atomic_files import write_json
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.spec import InputError
 
 
 def one(target: Path | None, partial: bool = False) -> dict:

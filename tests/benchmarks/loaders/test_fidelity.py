@@ -18,10 +18,10 @@ from benchmarks.loaders.agreement import Agreement, agreement, compare
 from benchmarks.loaders.fidelity import summary
 from benchmarks.loaders.fidelity_report import difference_image, worst_part, write_fidelity_report
 from benchmarks.loaders.tables import fidelity_table
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.spec import Batch, EvalCrop, LoaderConfig, TrainCrop
 from fixres.reporting.html_page import write_page
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.spec import Batch, EvalCrop, LoaderConfig, TrainCrop
 
 
 class Stream:

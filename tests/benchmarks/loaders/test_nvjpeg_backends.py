@@ -14,10 +14,10 @@ import torch
 from benchmarks.docs.render import section
 from benchmarks.harness.records import read_record
 from benchmarks.loaders import nvjpeg_backends
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.images.codec import decode_rgb
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.spec import InputError
 
 pytest.importorskip("nvidia.nvimgcodec")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

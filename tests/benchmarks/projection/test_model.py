@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.projection.model import at_resolution, loaders_of, phases
 from benchmarks.projection.scenario import Scenario
 from benchmarks.training.tables import train_step_table
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tools import estimate
 
 STEP = {128: 1000.0, 224: 300.0}

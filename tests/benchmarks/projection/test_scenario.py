@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.projection import scenario
 from benchmarks.projection.scenario import Scenario, project, step_speeds
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 HERE = {"cpu": "this", "num_cores": 2, "gpu": None}
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.docs.render import render
 from benchmarks.savings.comparison import compare, evaluations_of, target_of
 from benchmarks.savings.report import page, savings_table, text
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.benchmarks.savings.savings_record import record, run, variant
 
 THREE = record(run(1, 0.74, 0.73), run(2, 0.76, 0.75, factor=1.25), run(3, 0.75, 0.75))

@@ -20,8 +20,8 @@ from benchmarks.savings import run as savings
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.fault_tolerance.manager import Preempted
-from pipelines.runtime.exit_codes import EXIT_PREEMPTED
-from pipelines.spec import InputError
+from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED
+from fixres.pipelines.spec import InputError
 from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
 
@@ -61,7 +61,7 @@ class _NoData:
 def experiment(monkeypatch: pytest.MonkeyPatch) -> _FakeExperiment:
     fake = _FakeExperiment()
     monkeypatch.setattr("fixres.experiment.experiment.run_experiment", fake)
-    monkeypatch.setattr("pipelines.datasets.prepared.PreparedData", _NoData)
+    monkeypatch.setattr("fixres.pipelines.datasets.prepared.PreparedData", _NoData)
     # The real page takes a second.
     write = staticmethod(lambda record, target: target.write_text(f"page of {len(record['runs'])}"))
     monkeypatch.setattr(savings.Savings, "write_page", write)

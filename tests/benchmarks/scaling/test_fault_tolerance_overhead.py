@@ -15,7 +15,7 @@ from benchmarks.scaling import fault_tolerance_overhead as overhead
 from benchmarks.scaling.fault_tolerance_overhead import write_share
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.fault_tolerance import manager as fault_tolerance
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object) -> dict[str, Any]:

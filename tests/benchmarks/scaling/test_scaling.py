@@ -20,8 +20,8 @@ from benchmarks.scaling.metrics import bus_bandwidth, interconnect, results
 from benchmarks.scaling.worker import Spec, _Stepper
 from fixres.config.recipe import OptimConfig
 from fixres.models.precision import choose_device, choose_precision
+from fixres.pipelines.spec import InputError
 from fixres.training.optimizer import create_optimizer
-from pipelines.spec import InputError
 
 ROOT = Path(__file__).parents[3]
 

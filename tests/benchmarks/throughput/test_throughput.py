@@ -21,10 +21,10 @@ from benchmarks.throughput.engines import DECODE_BOUND, Engine, check_engines
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.tables import as_text
 from benchmarks.throughput.third_party import _Shuffled
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.sources import open_stored
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("--res", "32", "--num-images", "40", "--batch-size", "8", "--threads", "1", "--seconds", "0.05")

@@ -15,7 +15,7 @@ from benchmarks.harness.records import read_record
 from benchmarks.throughput.engines import Engine
 from benchmarks.training import end_to_end_step
 from benchmarks.training.train_step import Steps
-from pipelines.loaders.pillow import _PREFETCH
+from fixres.pipelines.loaders.pillow import _PREFETCH
 
 
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from benchmarks.training.isolated_run import train_apart
 from benchmarks.tricks import run as tricks
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
-from pipelines.spec import DataConfig, InputError
+from fixres.pipelines.spec import DataConfig, InputError
 from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
 
@@ -55,7 +55,7 @@ class _NoData:
 def training(monkeypatch: pytest.MonkeyPatch) -> _FakeTraining:
     fake = _FakeTraining()
     monkeypatch.setattr(tricks, "train_apart", fake)
-    monkeypatch.setattr("pipelines.datasets.prepared.PreparedData", _NoData)
+    monkeypatch.setattr("fixres.pipelines.datasets.prepared.PreparedData", _NoData)
     write = staticmethod(lambda record, target: target.write_text(str(len(record["trainings"]))))
     monkeypatch.setattr(tricks.Ablation, "write_page", write)
     return fake

@@ -14,8 +14,8 @@ from benchmarks.tricks.report import leave_one_out_rows, page, stack_rows, text,
 from benchmarks.tricks.variants import TRICKS, chosen, distillation, variant_of, variants
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.models.factory import create_model
+from fixres.pipelines.spec import InputError
 from fixres.training.schedule import resolution_at, training_lr
-from pipelines.spec import InputError
 
 ROOT = Path(__file__).parents[3]
 NAMES = [trick.name for trick in TRICKS]

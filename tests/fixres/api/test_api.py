@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 import fixres
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
 SMALL = {

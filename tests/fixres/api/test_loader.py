@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.v2.functional import normalize, to_dtype
 
 from fixres.api.loader import Loader
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def open_loader(path: Path, **fields: object) -> Loader:

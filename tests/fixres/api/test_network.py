@@ -13,7 +13,7 @@ from torch import nn
 from fixres.api.loader import Loader
 from fixres.api.network import Network, Prediction, load
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fixres.augment.color import BatchTransform, color_matrices, draw_factors, pca_shifts, recolored
 from fixres.config.augment import AugmentConfig
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

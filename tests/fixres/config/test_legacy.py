@@ -17,7 +17,7 @@ from fixres.config.recipe import FinetuneConfig, Recipe
 from fixres.experiment.report import read_report
 from fixres.experiment.results import VariantResult
 from fixres.experiment.resume import check_resumable, header, upgraded
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 _RECIPE = """
 name: old

@@ -12,8 +12,8 @@ import pytest
 from fixres.config.augment import AugmentConfig, DistillConfig
 from fixres.config.parsing import RECIPES, named_recipes, parse_recipe, save_recipe
 from fixres.config.recipe import FinetuneConfig, StepDecay, VariantConfig
+from fixres.pipelines.spec import InputError
 from fixres.training.schedule import resolution_at, training_lr
-from pipelines.spec import InputError
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

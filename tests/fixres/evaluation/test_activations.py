@@ -15,7 +15,7 @@ from fixres.evaluation.activations import activation_statistics, pooled_activati
 from fixres.models.factory import Normalize
 from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
-from pipelines.spec import Batch, InputError, Loader
+from fixres.pipelines.spec import Batch, InputError, Loader
 from tests.fixres.conftest import CPU
 
 _RAW = Normalize((0.0, 0.0, 0.0), (1 / 255,) * 3)  # pixels as they are

@@ -21,8 +21,8 @@ from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
 from fixres.models.predictor import Predictor
-from pipelines.loaders import open_loader
-from pipelines.spec import EvalCrop, InputError, Loader, LoaderConfig
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import EvalCrop, InputError, Loader, LoaderConfig
 from tests.fixres.conftest import CPU, TINY
 
 CLASSES = ("class_00", "class_01")

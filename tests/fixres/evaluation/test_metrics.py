@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fixres.evaluation.accuracy import summarize
 from fixres.evaluation.metrics import Scorer, Scores, wilson_interval
 from fixres.evaluation.real_labels import read_real, score_real, val_numbers
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def scored(values: np.ndarray, labels: np.ndarray, batch: int = 3) -> Scores:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime.exit_codes import EXIT_PREEMPTED
+from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED
 from tests.fixres.runs import NUM_TRAIN, batches_of, metrics, same_weights, serving, write_recipe
 
 _NUM_BATCHES = NUM_TRAIN // 8

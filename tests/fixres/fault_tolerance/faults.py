@@ -140,7 +140,7 @@ def _silent(number: str) -> None:
 
         return deliveries
 
-    _replace("pipelines.loaders.pillow", "TorchLoader._deliveries", made)
+    _replace("fixres.pipelines.loaders.pillow", "TorchLoader._deliveries", made)
 
 
 def _modest() -> None:

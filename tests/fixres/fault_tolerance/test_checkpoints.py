@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def content(step: int, size: int = 1000) -> dict[str, object]:

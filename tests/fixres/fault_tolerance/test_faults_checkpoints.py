@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
-from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_SYSTEM
+from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_SYSTEM
 from tests.fixres.fault_tolerance.fault_runs import Runs, checkpoints, runs_in
 from tests.fixres.runs import batches_of, metrics, same_weights
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
-from pipelines.runtime.exit_codes import EXIT_INPUT
+from fixres.pipelines.runtime.exit_codes import EXIT_INPUT
 from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, checkpoints, runs_in, wait_until_stopped
 from tests.fixres.runs import batches_of, metrics, same_weights
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_INTERRUPT, EXIT_PREEMPTED, EXIT_STALLED
+from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_INTERRUPT, EXIT_PREEMPTED, EXIT_STALLED
 from tests.fixres.fault_tolerance.fault_runs import Runs, checkpoints, runs_in, wait_until_stopped
 from tests.fixres.runs import Server, batches_of, metrics, same_weights
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixres.fault_tolerance.loss_guard import _MAX_PENDING, LossGuard
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 CPU = torch.device("cpu")
 NAN, INF = float("nan"), float("inf")

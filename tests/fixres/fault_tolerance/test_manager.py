@@ -11,7 +11,7 @@ import pytest
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.fault_tolerance import manager as module
 from fixres.fault_tolerance.manager import FaultTolerance, Preempted
-from pipelines.spec import InputError, Loader
+from fixres.pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fixres.fault_tolerance.watchdog import Watchdog
-from pipelines.runtime.exit_codes import EXIT_STALLED
+from fixres.pipelines.runtime.exit_codes import EXIT_STALLED
 
 START = """
 import ctypes, os, select, sys, threading, time

@@ -12,8 +12,8 @@ from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.models.factory import Normalize
 from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
+from fixres.pipelines.spec import EvalCrop, Loader, TrainCrop
 from fixres.training.progress import EpochResult
-from pipelines.spec import EvalCrop, Loader, TrainCrop
 from tests.fixres.conftest import CPU
 
 

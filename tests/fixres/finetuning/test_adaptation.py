@@ -17,7 +17,7 @@ from fixres.finetuning.adaptation import XI, Frechet, Line, adapt, fit, fold, ma
 from fixres.models.factory import Normalize
 from fixres.models.predictor import Predictor
 from fixres.models.probe import probe_network
-from pipelines.spec import InputError, Loader
+from fixres.pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.evaluation.test_activations import LEVELS, Pictures
 from tests.fixres.families import FAMILIES, RESNET, create

@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from fixres.finetuning.color_jitter import Jittered, factors, jittered
-from pipelines.spec import Loader
+from fixres.pipelines.spec import Loader
 from tests.kolmogorov import is_uniform
 
 

@@ -18,8 +18,8 @@ from fixres.finetuning.split_network import CannotSplitError, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.precision import Precision
 from fixres.models.probe import probe_network
+from fixres.pipelines.spec import InputError, Loader
 from fixres.training.progress import EpochResult
-from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU
 from tests.fixres.families import FAMILIES, PNASNET, RESNET, Family, create
 from tests.fixres.finetuning.on_coded import finetune_on_coded

@@ -9,10 +9,10 @@ import torch
 
 from fixres.config.parsing import parse_recipe
 from fixres.models.factory import Normalize, create_model
+from fixres.pipelines.spec import Loader
 from fixres.training.optimizer import set_lr
 from fixres.training.schedule import resolution_at, training_lr
 from fixres.training.trainer import create_trainer
-from pipelines.spec import Loader
 from tests.fixres.conftest import CPU
 
 

@@ -14,7 +14,7 @@ from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning import preflight
 from fixres.finetuning.preflight import check_finetune
 from fixres.models.probe import probe_network
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.fixres.families import RESNET, create
 
 OPTIM = OptimConfig(batch_size=4)

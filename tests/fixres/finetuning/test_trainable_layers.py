@@ -13,7 +13,7 @@ from torch import nn
 from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.probe import probe_network
-from pipelines.spec import InputError, Loader
+from fixres.pipelines.spec import InputError, Loader
 from tests.fixres.families import FAMILIES, PNASNET, Family, create
 from tests.fixres.finetuning.on_coded import finetune_on_coded
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from pipelines.spec import IMAGENET_MEAN, InputError
+from fixres.pipelines.spec import IMAGENET_MEAN, InputError
 from tests.fixres.conftest import TINY
 
 INFO = CheckpointInfo(TINY.name, TINY.kwargs, ("cat", "dog"), train_res=64, test_res=96, crop_pct=0.9, finetuned=True)

@@ -11,7 +11,7 @@ from torch import nn
 from fixres.config.recipe import FinetuneConfig
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.probe import probe_network
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 def _names(net: nn.Module, resolution: int) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fixres.models.precision import choose_device
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 
 
 @pytest.fixture(params=[0, 1, 4])

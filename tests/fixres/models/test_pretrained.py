@@ -21,7 +21,7 @@ from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import OpenedNetwork, cached_weights, open_network
 from fixres.models.weights import read_weights
-from pipelines.spec import InputError
+from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import CPU, TINY
 
 CLASSES = tuple(f"class {number}" for number in range(7))

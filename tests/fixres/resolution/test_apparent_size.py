@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, Resize
 
+from fixres.pipelines.sampling.crops import center_boxes, training_boxes
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.apparent_size import (
     apparent_ratio,
     ideal_sigma,
@@ -21,8 +23,6 @@ from fixres.resolution.apparent_size import (
     sigma_cdf,
     sizes_in_testing,
 )
-from pipelines.sampling.crops import center_boxes, training_boxes
-from pipelines.spec import EvalCrop, InputError, TrainCrop
 
 NUM = 40_000
 CROPS = [

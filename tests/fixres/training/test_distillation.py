@@ -13,8 +13,8 @@ from torchvision.transforms.v2 import functional
 from fixres.config.recipe import DistillConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
+from fixres.pipelines.spec import InputError
 from fixres.training.losses import CrossEntropy, Distilled, Teacher, distillation_loss, open_teacher
-from pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
 

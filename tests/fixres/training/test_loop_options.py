@@ -16,11 +16,11 @@ import torch
 from fixres.config.recipe import OptimConfig, Recipe
 from fixres.models.factory import Normalize, create_model
 from fixres.observability.profiler import StepProfiler
+from fixres.pipelines.spec import InputError, Loader, TrainCrop
 from fixres.training.compilation import compiled
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
-from pipelines.spec import InputError, Loader, TrainCrop
 from tests.fixres.conftest import CPU, TINY
 
 OpenCoded = Callable[..., Loader]

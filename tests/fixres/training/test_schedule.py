@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fixres.config.recipe import ResolutionConfig
+from fixres.pipelines.spec import InputError
 from fixres.training.schedule import lr_at, resolution_at, scaled_lr
-from pipelines.spec import InputError
 
 
 def test_lr_warms_up_linearly_then_falls_as_half_a_cosine() -> None:

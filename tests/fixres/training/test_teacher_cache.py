@@ -21,10 +21,10 @@ from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
 from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.factory import Normalize, create_model
+from fixres.pipelines.spec import InputError, Loader
 from fixres.training import losses as distill
 from fixres.training.losses import Teacher
 from fixres.training.teacher_cache import LogitStore, teacher_digest, with_cache
-from pipelines.spec import InputError, Loader
 from tests.fixres.conftest import CPU, TINY
 from tests.fixres.fault_tolerance.test_lock import dying, end, forked
 from tests.fixres.training.test_tricks_run import _all_on, _run, _same
@@ -145,7 +145,7 @@ def test_a_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
 
 
 def test_files_of_others_and_files_in_use_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
     path = tmp_path / "store"
     store = _store(path)
     num_open = len(os.listdir("/proc/self/fd"))
@@ -184,7 +184,7 @@ def test_a_run_that_dies_slowly_is_waited_for(tmp_path: Path) -> None:
 def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
     child, ready = forked(_holding(tmp_path / "store", with_worker=True))
     worker = int(os.read(ready, 20))
     end(child)
@@ -252,7 +252,7 @@ def test_caches_that_cannot_work_are_refused(
     with pytest.raises(InputError, match=r"needs 0\.0 GB \(24 images, 2 epochs, 2 classes\)"):
         opened()
     monkeypatch.undo()
-    monkeypatch.setattr("pipelines.loaders.pillow.TorchLoader.shares_boxes", False)
+    monkeypatch.setattr("fixres.pipelines.loaders.pillow.TorchLoader.shares_boxes", False)
     with pytest.raises(InputError, match="draws its own crops"):
         opened()
 

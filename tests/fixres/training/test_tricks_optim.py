@@ -12,11 +12,11 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig, OptimConfig, StepDecay
 from fixres.models.factory import Normalize, create_model
+from fixres.pipelines.spec import Batch, Counters, InputError
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer, set_lr
 from fixres.training.schedule import training_lr
 from fixres.training.trainer import Trainer
-from pipelines.spec import Batch, Counters, InputError
 from tests.fixres.conftest import CPU, TINY
 
 

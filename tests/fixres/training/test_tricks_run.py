@@ -25,7 +25,7 @@ from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
 from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.checkpoint import load_checkpoint
-from pipelines.spec import Loader
+from fixres.pipelines.spec import Loader
 from tests.fixres.conftest import CPU, TINY
 
 OpenCoded = Callable[..., Loader]

@@ -22,17 +22,17 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats import beton_writer
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.images.codec import decode_rgb, image_size
-from pipelines.runtime import atomic_files, locks
-from pipelines.runtime.atomic_files import atomic_file, atomic_folder, resumable
-from pipelines.runtime.locks import acquire
-from pipelines.sources import open_source
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats import beton_writer
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.images.codec import decode_rgb, image_size
+from fixres.pipelines.runtime import atomic_files, locks
+from fixres.pipelines.runtime.atomic_files import atomic_file, atomic_folder, resumable
+from fixres.pipelines.runtime.locks import acquire
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, read_box, write_coded_folder
 
 ROOT = Path(__file__).parents[3]
@@ -330,9 +330,9 @@ class Child:
 _CONVERT = """
 import json, sys
 from pathlib import Path
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.runtime.exit_codes import run
 words = json.loads(sys.argv[1])
 paths = Path(words["source"]), Path(words["dest"])
 run(lambda: convert(*paths, ConversionConfig(words["format"], num_workers=2)) and None)
@@ -399,8 +399,8 @@ def test_real_photographs_are_copied(imagenet_samples: Path, tmp_path: Path) -> 
 def test_converting_imports_no_torch(coded_folder: Path, tmp_path: Path) -> None:
     """With torchvision it takes 10 s."""
     code = (
-        "import sys; from pathlib import Path; from pipelines.conversion.converter import convert; "
-        "from pipelines.conversion.task import ConversionConfig; "
+        "import sys; from pathlib import Path; from fixres.pipelines.conversion.converter import convert; "
+        "from fixres.pipelines.conversion.task import ConversionConfig; "
         "config = ConversionConfig('roc', num_workers=0, progress=False, on_bad='skip'); "
         "convert(Path(sys.argv[1]), Path(sys.argv[2]), config); "
         "assert not {'torch', 'torchvision', 'timm'} & sys.modules.keys(), 'slow imports'"

@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
 from tests.coded import coded_image, jpeg
 
 ROOT = Path(__file__).parents[3]

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion import journal as journal_module
-from pipelines.conversion.converter import Conversion, convert
-from pipelines.conversion.journal import Journal
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats import webdataset_writer as webdataset
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.samples import Entry
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import InputError
+from fixres.pipelines.conversion import journal as journal_module
+from fixres.pipelines.conversion.converter import Conversion, convert
+from fixres.pipelines.conversion.journal import Journal
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats import webdataset_writer as webdataset
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.samples import Entry
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
 
 FORMATS = ("ffcv", "roc", "webdataset")

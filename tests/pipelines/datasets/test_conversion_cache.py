@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.conversion import converter
-from pipelines.datasets import conversion_cache
-from pipelines.datasets.conversion_cache import convert_for_engine
-from pipelines.datasets.resolve import resolve_data
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import DataConfig, InputError
+from fixres.pipelines.conversion import converter
+from fixres.pipelines.datasets import conversion_cache
+from fixres.pipelines.datasets.conversion_cache import convert_for_engine
+from fixres.pipelines.datasets.resolve import resolve_data
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import DataConfig, InputError
 from tests.pipelines.datasets.folders import one_line, photos
 
 
@@ -96,6 +96,6 @@ def test_unknown_engine_is_reported(tmp_path: Path) -> None:
 
 
 def test_engines_are_those_of_the_loaders() -> None:
-    from pipelines.loaders import ENGINES
+    from fixres.pipelines.loaders import ENGINES
 
     assert set(conversion_cache._FORMATS) == set(ENGINES)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.datasets.fingerprints import Unchanged, fingerprint
-from pipelines.spec import InputError
+from fixres.pipelines.datasets.fingerprints import Unchanged, fingerprint
+from fixres.pipelines.spec import InputError
 
 _EDGE = 1 << 16
 

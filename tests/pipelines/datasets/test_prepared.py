@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.datasets import prepared
-from pipelines.datasets.prepared import PreparedData, choose_engine
-from pipelines.spec import DALIOptions, DataConfig, EvalCrop
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.datasets import prepared
+from fixres.pipelines.datasets.prepared import PreparedData, choose_engine
+from fixres.pipelines.spec import DALIOptions, DataConfig, EvalCrop
 from tests.coded import write_coded_folder
 
 

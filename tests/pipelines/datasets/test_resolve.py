@@ -10,11 +10,11 @@ import pytest
 import torchvision
 from torchvision.datasets import ImageFolder
 
-from pipelines.datasets import resolve
-from pipelines.datasets.resolve import prepare_scenes, resolve_data
-from pipelines.sources.folder import FolderSource
-from pipelines.sources.scenes.scene import SceneConfig
-from pipelines.spec import InputError
+from fixres.pipelines.datasets import resolve
+from fixres.pipelines.datasets.resolve import prepare_scenes, resolve_data
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.scenes.scene import SceneConfig
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.datasets.folders import listing, one_line, pair, photos
 

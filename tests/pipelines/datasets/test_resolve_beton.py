@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.datasets.conversion_cache import convert_for_engine
-from pipelines.datasets.prepared import PreparedData
-from pipelines.datasets.resolve import resolve_data
-from pipelines.sources import open_source
-from pipelines.spec import DataConfig, EvalCrop, InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.datasets.conversion_cache import convert_for_engine
+from fixres.pipelines.datasets.prepared import PreparedData
+from fixres.pipelines.datasets.resolve import resolve_data
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError
 from tests.coded import coded_image, jpeg
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
-from pipelines.datasets import split as split_module
-from pipelines.datasets.resolve import resolve_data
-from pipelines.datasets.split import SPLIT_RECORD, VAL_SHARE, split_folder
-from pipelines.spec import InputError
+from fixres.pipelines.datasets import split as split_module
+from fixres.pipelines.datasets.resolve import resolve_data
+from fixres.pipelines.datasets.split import SPLIT_RECORD, VAL_SHARE, split_folder
+from fixres.pipelines.spec import InputError
 from tests.pipelines.datasets.folders import listing, photos
 
 

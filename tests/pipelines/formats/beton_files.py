@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.samples import EncodedSample
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.samples import EncodedSample
 from tests.coded import coded_image, jpeg
 
 CLASSES = ("cat", "dog", "küche")

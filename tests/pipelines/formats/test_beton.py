@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.formats.samples import EncodedSample
-from pipelines.images.codec import decode_rgb
-from pipelines.sources import open_source
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import BetonWriter, write_beton
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg
 from tests.pipelines.formats.beton_files import CLASSES, SIZES, samples, write_stock
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats import beton_layout as layout
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.beton_writer import BetonWriter, write_beton
-from pipelines.formats.samples import EncodedSample
-from pipelines.spec import InputError
+from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import BetonWriter, write_beton
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.formats.beton_files import CLASSES, ROW, START, samples
 

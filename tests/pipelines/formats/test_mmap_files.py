@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.mmap_files import map_file, map_files
-from pipelines.formats.parts import Part
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.mmap_files import map_file, map_files
+from fixres.pipelines.formats.parts import Part
 from tests.pipelines.loaders.loading import write_coded_beton
 
 ROOT = Path(__file__).parents[3]
@@ -23,9 +23,9 @@ NUM_PARTS = 40
 _EPOCH = """
 import os, resource, sys
 from pathlib import Path
-from pipelines.loaders import open_loader
-from pipelines.spec import LoaderConfig, TrainCrop
-import pipelines.loaders.roc, pipelines.loaders.pillow
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import LoaderConfig, TrainCrop
+import fixres.pipelines.loaders.roc, fixres.pipelines.loaders.pillow
 
 limit = len(os.listdir("/proc/self/fd")) + int(sys.argv[2]) // 2
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

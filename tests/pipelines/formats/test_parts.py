@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.merging import merge, parts_beside
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats.beton_parts import BetonParts, open_beton
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.parts import Part, check_complete, part_of_name
-from pipelines.loaders import open_loader
-from pipelines.sources import open_source
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.merging import merge, parts_beside
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats.beton_parts import BetonParts, open_beton
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.parts import Part, check_complete, part_of_name
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import coded_image, jpeg, write_coded_folder
 
 ROOT = Path(__file__).parents[3]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.formats.tar_index import Memory, Span, is_plain, walk
-from pipelines.spec import InputError
+from fixres.pipelines.formats.tar_index import Memory, Span, is_plain, walk
+from fixres.pipelines.spec import InputError
 from tests.pipelines.sources.miniatures import tar_bytes
 
 NAMES = ("a.jpg", "b c/ü é.JPEG", "long/" * 60 + "x.jpg", "ﾊﾞ\u0301.png")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.formats.samples import EncodedSample
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.formats.webdataset_writer import write_shards
-from pipelines.sources import open_source
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.formats.webdataset_writer import write_shards
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg
 
 CLASSES = ("cat", "dog", "küche")

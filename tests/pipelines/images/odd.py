@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from pipelines.images.codec import decode_rgb, fit_jpeg
-from pipelines.roc.encoder import fit_roc
-from pipelines.spec import BadSampleError
+from fixres.pipelines.images.codec import decode_rgb, fit_jpeg
+from fixres.pipelines.roc.encoder import fit_roc
+from fixres.pipelines.spec import BadSampleError
 from tests.coded import coded_image
 
 HEIGHT, WIDTH = 40, 56

@@ -1,4 +1,4 @@
-"""The reference for resampled crops: the weights of `pipelines.images.resampling` as matrices."""
+"""The reference for resampled crops: the weights of `fixres.pipelines.images.resampling` as matrices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from pipelines.images.resampling import fill_taps, num_taps
+from fixres.pipelines.images.resampling import fill_taps, num_taps
 
 Box = tuple[float, float, float, float]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, JpegImagePlugin
 from torchvision.datasets.folder import default_loader
 
-from pipelines.images.codec import check_fit, decode_rgb, encode_jpeg, fit_jpeg, image_size
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.images.codec import check_fit, decode_rgb, encode_jpeg, fit_jpeg, image_size
+from fixres.pipelines.spec import BadSampleError, InputError
 from tests.coded import coded_image, jpeg, read_box
 
 HEIGHT, WIDTH = 61, 83

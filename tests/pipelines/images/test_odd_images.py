@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from pipelines.images.codec import decode_rgb, fit_jpeg, fit_rgb, image_size
-from pipelines.images.input_formats import MAX_PIXELS
-from pipelines.roc.encoder import fit_roc
-from pipelines.sources import open_source
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.images.codec import decode_rgb, fit_jpeg, fit_rgb, image_size
+from fixres.pipelines.images.input_formats import MAX_PIXELS
+from fixres.pipelines.roc.encoder import fit_roc
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import BadSampleError, InputError
 from tests.coded import coded_image, jpeg
 from tests.pipelines.images.odd import (
     CODED,
@@ -173,7 +173,7 @@ def test_pillows_warnings_are_hidden() -> None:
     """12000 x 10000 pixels are fewer than our limit and more than Pillow warns of; likewise alpha in palettes."""
     script = """
 import sys
-from pipelines.images.codec import decode_rgb, image_size
+from fixres.pipelines.images.codec import decode_rgb, image_size
 large, palette = sys.stdin.buffer.read().split(b"|cut|")
 print(image_size(large, "x"), decode_rgb(palette, "x").shape)
 """

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from pipelines.images.codec import check_fit, decode_rgb, fit_jpeg, fit_rgb, image_size
-from pipelines.roc.encoder import fit_roc
-from pipelines.spec import InputError
+from fixres.pipelines.images.codec import check_fit, decode_rgb, fit_jpeg, fit_rgb, image_size
+from fixres.pipelines.roc.encoder import fit_roc
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
 from tests.pipelines.images.odd import (
     CODED,

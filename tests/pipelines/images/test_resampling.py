@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2.functional import resized_crop
 
-from pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
+from fixres.pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
 from tests.coded import coded_image, read_box
 from tests.pipelines.images.plain_resampler import resize_box
 

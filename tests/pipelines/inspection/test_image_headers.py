@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.inspection.image_headers import image_sizes
-from pipelines.sources import open_source
-from pipelines.spec import InputError
+from fixres.pipelines.inspection.image_headers import image_sizes
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg
 from tests.pipelines.loaders.loading import write_coded_beton, write_coded_shards
 

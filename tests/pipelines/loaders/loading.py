@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.formats.beton_writer import write_beton
-from pipelines.formats.samples import EncodedSample
-from pipelines.formats.webdataset_writer import write_shards
-from pipelines.roc.encoder import RocQuality, encode
-from pipelines.spec import Batch, EvalCrop, Loader, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_writer import write_beton
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.formats.webdataset_writer import write_shards
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.spec import Batch, EvalCrop, Loader, LoaderConfig, TrainCrop
 from tests.coded import NUM_CODES, coded_image, jpeg, read_box
 
 CLASSES = ("class_00", "class_01")
@@ -36,7 +36,7 @@ def config(path: Path, **changes: object) -> LoaderConfig:
 
 
 def check(batch: Batch, resolution: int) -> None:
-    """The promises of `pipelines.spec.Batch`."""
+    """The promises of `fixres.pipelines.spec.Batch`."""
     num = len(batch.labels)
     assert batch.images.shape == (num, resolution, resolution, 3)
     assert str(batch.images.dtype) == "torch.uint8" and batch.images.is_contiguous()

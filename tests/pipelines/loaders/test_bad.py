@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.loaders import open_loader
-from pipelines.spec import BadSampleError, Source
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import BadSampleError, Source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.loaders.loading import TRAIN, collect, config, encoded
 
@@ -32,7 +32,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def damaged_shards(tmp_path: Path) -> Path:
     """Shards whose sample 5 is overwritten after they were written and verified."""
-    from pipelines.formats.webdataset_writer import write_shards
+    from fixres.pipelines.formats.webdataset_writer import write_shards
 
     folder = tmp_path / "shards"
     write_shards(folder, encoded(SIZES), ("a", "b"), samples_per_shard=8)
@@ -125,7 +125,7 @@ def test_a_dead_worker(tmp_path: Path) -> None:
     import os
     import signal
 
-    from pipelines.spec import InputError
+    from fixres.pipelines.spec import InputError
 
     folder = write_coded_folder(tmp_path / "coded", SIZES * 40)
     with open_loader("torch", config(folder, num_workers=1, batch_size=2)) as loader:

@@ -11,11 +11,11 @@ pytest.importorskip("nvidia.dali")
 
 from nvidia.dali import Pipeline, fn
 
-from pipelines.loaders.dali import roc
-from pipelines.loaders.dali.feed import Feed
-from pipelines.loaders.dali.slice import DALISliceLoader
-from pipelines.loaders.dali.stock import DALILoader
-from pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
+from fixres.pipelines.loaders.dali import roc
+from fixres.pipelines.loaders.dali.feed import Feed
+from fixres.pipelines.loaders.dali.slice import DALISliceLoader
+from fixres.pipelines.loaders.dali.stock import DALILoader
+from fixres.pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
 
 LOADERS = {"dali": DALILoader, "dali-slice": DALISliceLoader}
 

@@ -7,8 +7,8 @@ from collections.abc import Generator
 import pytest
 import torch
 
-from pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead, to_device
-from pipelines.spec import Batch
+from fixres.pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead, to_device
+from fixres.pipelines.spec import Batch
 
 
 class Notes:

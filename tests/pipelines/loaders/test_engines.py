@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.loaders import ENGINES, open_loader
-from pipelines.sampling.crops import crop_boxes
-from pipelines.sources import open_source
-from pipelines.spec import EvalCrop, InputError, Loader
+from fixres.pipelines.loaders import ENGINES, open_loader
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import EvalCrop, InputError, Loader
 from tests.pipelines.loaders import loading
 from tests.pipelines.loaders.loading import TRAIN, check_boxes, check_codes, collect, config
 
@@ -106,7 +106,7 @@ def test_evaluation_pixels_are_torchvisions(way, opened, stored, coded_sizes: li
     transform = Compose([Resize(73), CenterCrop(64)])
     worst, means = 0, []
     for index in range(24):
-        from pipelines.images.codec import decode_rgb
+        from fixres.pipelines.images.codec import decode_rgb
 
         wanted = np.asarray(transform(Image.fromarray(decode_rgb(source.read(index), ""))))
         difference = np.abs(seen[index].astype(int) - wanted)

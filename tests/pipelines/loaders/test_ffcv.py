@@ -13,11 +13,11 @@ import pytest
 import torch
 from numba import types
 
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.beton_writer import write_beton
-from pipelines.loaders import open_loader
-from pipelines.sampling.order import batches
-from pipelines.spec import BadSampleError, InputError, Loader
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import write_beton
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import BadSampleError, InputError, Loader
 from tests.coded import read_box
 from tests.pipelines.loaders import loading
 from tests.pipelines.loaders.loading import TRAIN, check_boxes, check_codes, collect, config, encoded

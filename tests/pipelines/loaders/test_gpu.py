@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.loaders import is_installed, open_loader
-from pipelines.spec import EvalCrop
+from fixres.pipelines.loaders import is_installed, open_loader
+from fixres.pipelines.spec import EvalCrop
 from tests.pipelines.loaders import loading
 from tests.pipelines.loaders.loading import TRAIN, config
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.loaders import is_installed, open_loader
-from pipelines.spec import Loader
+from fixres.pipelines.loaders import is_installed, open_loader
+from fixres.pipelines.spec import Loader
 from tests.coded import write_coded_folder
 from tests.pipelines.loaders.loading import TRAIN, collect, config, write_coded_beton, write_coded_roc
 
@@ -140,7 +140,7 @@ def test_replacements_are_those_of_the_running_epoch(engine: str, tmp_path: Path
 
 def damage(path: Path, index: int) -> None:
     """Truncates the image of a sample, in a folder or in a .beton file."""
-    from pipelines.sources import open_stored
+    from fixres.pipelines.sources import open_stored
 
     source = open_stored(path)
     if path.is_dir():

@@ -17,10 +17,10 @@ import PIL
 import pytest
 from PIL import Image
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.loaders import open_loader
-from pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import EvalCrop, LoaderConfig, TrainCrop
 
 NUM_FILES, NUM_CLASSES = 36, 3
 # name: crop, resolution, epoch

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.loaders import is_installed, open_loader
-from pipelines.sampling.crops import crop_boxes
-from pipelines.spec import InputError, ShiftCrop
+from fixres.pipelines.loaders import is_installed, open_loader
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import InputError, ShiftCrop
 from tests.coded import write_coded_folder
 from tests.pipelines.loaders.loading import check_boxes, collect, config, write_coded_beton, write_coded_roc
 

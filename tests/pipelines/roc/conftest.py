@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.roc.decoder import turbojpeg
-from pipelines.roc.encoder import RocQuality, encode
-from pipelines.spec import InputError
+from fixres.pipelines.roc.decoder import turbojpeg
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.spec import InputError
 
 
 def _has_turbojpeg() -> bool:

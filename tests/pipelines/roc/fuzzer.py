@@ -17,14 +17,14 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
-from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.decoder.turbojpeg import Decompressor, load
-from pipelines.roc.decoder.whole_image import decode_whole_images
-from pipelines.roc.encoder import RocQuality, encode
-from pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
-from pipelines.runtime.cli import Parser
-from pipelines.runtime.exit_codes import run
+from fixres.pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
+from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
+from fixres.pipelines.runtime.cli import Parser
+from fixres.pipelines.runtime.exit_codes import run
 
 _GUARD = 4096  # bytes around output and record
 _INTERESTING = (0, 1, 2, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)

@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.roc.cut import cut_crop
-from pipelines.roc.encoder import RocQuality, encode, index_jpeg
-from pipelines.roc.halving import halve
-from pipelines.roc.layout import describe, pack
-from pipelines.spec import InputError
+from fixres.pipelines.roc.cut import cut_crop
+from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
+from fixres.pipelines.roc.halving import halve
+from fixres.pipelines.roc.layout import describe, pack
+from fixres.pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.roc.conftest import photo, pillow, record
 

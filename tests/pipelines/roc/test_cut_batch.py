@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.loaders.dali.cutter import Cuts, Cutter
-from pipelines.roc.cut import cut_crop
-from pipelines.roc.layout import (
+from fixres.pipelines.loaders.dali.cutter import Cuts, Cutter
+from fixres.pipelines.roc.cut import cut_crop
+from fixres.pipelines.roc.layout import (
     BAD_INDEX,
     BYTES,
     LEVEL_SHIFT,

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.beton_writer import write_beton
-from pipelines.formats.samples import EncodedSample
-from pipelines.loaders import open_loader
-from pipelines.roc.encoder import RocQuality, encode
-from pipelines.sampling.crops import crop_boxes
-from pipelines.spec import BadSampleError, DALIOptions, EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import write_beton
+from fixres.pipelines.formats.samples import EncodedSample
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import BadSampleError, DALIOptions, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.pipelines.roc.conftest import photo
 
 pytest.importorskip("nvidia.dali")
 
-from pipelines.loaders.dali import roc
+from fixres.pipelines.loaders.dali import roc
 
 SIZES = [(180 + 9 * k, 260 - 7 * k) for k in range(24)]
 INF = float("inf")

@@ -8,13 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.images.resampling import fill_taps, num_taps
-from pipelines.roc.decoder.crops import decode_samples
-from pipelines.roc.decoder.turbojpeg import Decompressor, load
-from pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, sum_rows_of_bytes
-from pipelines.roc.decoder.whole_image import decode_whole_images
-from pipelines.roc.encoder import RocQuality, encode
-from pipelines.roc.layout import (
+from fixres.pipelines.images.resampling import fill_taps, num_taps
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
+from fixres.pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, sum_rows_of_bytes
+from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.roc.layout import (
     BAD_BOX,
     BYTES,
     LEVEL_SHIFT,

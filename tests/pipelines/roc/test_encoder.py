@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.roc.encoder import SUBSAMPLINGS, RocQuality, encode, encode_level, index_jpeg
-from pipelines.roc.layout import describe
-from pipelines.spec import InputError
+from fixres.pipelines.roc.encoder import SUBSAMPLINGS, RocQuality, encode, encode_level, index_jpeg
+from fixres.pipelines.roc.layout import describe
+from fixres.pipelines.spec import InputError
 from tests.pipelines.roc.conftest import photo, pillow
 
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.roc.cut import cover
-from pipelines.roc.decoder.entropy import SCAN_ORDER
-from pipelines.roc.decoder.jpeg_tables import empty_tables, read_tables
-from pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
-from pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
-from pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
-from pipelines.roc.decoder.whole_image import lay_out_planes as lay_out_whole_planes
-from pipelines.roc.encoder import RocQuality, encode, index_jpeg
-from pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
+from fixres.pipelines.roc.cut import cover
+from fixres.pipelines.roc.decoder.entropy import SCAN_ORDER
+from fixres.pipelines.roc.decoder.jpeg_tables import empty_tables, read_tables
+from fixres.pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
+from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
+from fixres.pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
+from fixres.pipelines.roc.decoder.whole_image import lay_out_planes as lay_out_whole_planes
+from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
+from fixres.pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.roc.halving import halve
+from fixres.pipelines.roc.halving import halve
 
 
 @settings(max_examples=60, deadline=None)

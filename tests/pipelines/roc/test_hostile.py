@@ -8,8 +8,17 @@ import sys
 
 import pytest
 
-from pipelines.roc.layout import BAD_BOX, BAD_INDEX, BAD_LEVEL, NOT_A_RECORD, NOT_DECODABLE, OK, OUTSIDE_FILE, describe
-from pipelines.spec import InputError
+from fixres.pipelines.roc.layout import (
+    BAD_BOX,
+    BAD_INDEX,
+    BAD_LEVEL,
+    NOT_A_RECORD,
+    NOT_DECODABLE,
+    OK,
+    OUTSIDE_FILE,
+    describe,
+)
+from fixres.pipelines.spec import InputError
 from tests.pipelines.roc.conftest import needs_turbojpeg, record
 from tests.pipelines.roc.fuzzer import Fuzzer
 

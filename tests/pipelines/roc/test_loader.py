@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.loaders import open_loader
-from pipelines.loaders.delivery import HostBuffers, batch_buffer
-from pipelines.loaders.roc import RocLoader
-from pipelines.roc import encoder
-from pipelines.roc.sample_table import ReadAhead
-from pipelines.sampling.crops import crop_boxes
-from pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.loaders.delivery import HostBuffers, batch_buffer
+from fixres.pipelines.loaders.roc import RocLoader
+from fixres.pipelines.roc import encoder
+from fixres.pipelines.roc.sample_table import ReadAhead
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import read_box
 
 
@@ -252,7 +252,7 @@ import numpy as np
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
-from pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_reader import BetonReader
 path = {str(roc_file)!r}
 reader, seen = BetonReader(path), 0
 pipelines = {{"image": [CenterCropRGBImageDecoder((33, 33), 1.0)], "label": [IntDecoder()], "roc": None}}

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.conversion.verification import verify_data
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.roc.layout import describe
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.conversion.verification import verify_data
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.roc.layout import describe
+from fixres.pipelines.spec import InputError
 from tests.coded import write_coded_folder
 
 

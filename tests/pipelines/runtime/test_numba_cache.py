@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runtime import numba_cache
+from fixres.pipelines.runtime import numba_cache
 
 _INNER = "SIZE = {size}\n"
 _OUTER = """
-from pipelines.inner import SIZE
-from pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.inner import SIZE
+from fixres.pipelines.runtime.numba_cache import kernel
 
 
 @kernel
@@ -26,9 +26,10 @@ def size() -> int:
 
 def _package(root: Path, size: int) -> Path:
     """Writes a package whose kernel `outer.size` returns a constant of another file; returns its folder."""
-    folder = root / "pipelines"
+    folder = root / "fixres" / "pipelines"
     (folder / "runtime").mkdir(parents=True, exist_ok=True)
-    (folder / "__init__.py").touch()
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
     (folder / "runtime" / "numba_cache.py").write_text(Path(numba_cache.__file__).read_text())
     (folder / "inner.py").write_text(_INNER.format(size=size))
     if not (folder / "outer.py").exists():
@@ -38,7 +39,7 @@ def _package(root: Path, size: int) -> Path:
 
 def _run(root: Path, **variables: str) -> tuple[int, ...]:
     """The result of the kernel in a new process, and whether it came from the cache."""
-    code = "from pipelines.outer import size; print(size(), len(size.stats.cache_hits))"
+    code = "from fixres.pipelines.outer import size; print(size(), len(size.stats.cache_hits))"
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= variables | {"PYTHONPATH": str(root)}
     done = subprocess.run(
@@ -48,7 +49,7 @@ def _run(root: Path, **variables: str) -> tuple[int, ...]:
 
 
 def _caches(root: Path) -> list[Path]:
-    return sorted((root / "pipelines" / "__pycache__").glob("kernels-*"))
+    return sorted((root / "fixres" / "pipelines" / "__pycache__").glob("kernels-*"))
 
 
 def test_a_changed_constant_in_another_file_recompiles_and_unused_caches_are_removed(tmp_path):
@@ -70,9 +71,9 @@ def test_a_changed_constant_in_another_file_recompiles_and_unused_caches_are_rem
 
 def _unwritable(root: Path) -> dict[str, str]:
     """Variables for a process that can write neither beside the sources nor in the user's home."""
-    (root / "pipelines" / "__pycache__").write_text("a file with the name of the folder")
+    (root / "fixres" / "pipelines" / "__pycache__").write_text("a file with the name of the folder")
     (root / "temporary").mkdir()
-    return {"XDG_CACHE_HOME": str(root / "pipelines" / "__init__.py"), "TMPDIR": str(root / "temporary")}
+    return {"XDG_CACHE_HOME": str(root / "fixres" / "pipelines" / "__init__.py"), "TMPDIR": str(root / "temporary")}
 
 
 def test_processes_share_one_temporary_cache(tmp_path):
@@ -101,18 +102,22 @@ def test_a_temporary_cache_that_others_can_write_to_is_not_used(kind, tmp_path):
 
 def test_the_digest_covers_the_files_that_kernels_import(tmp_path):
     folder = _package(tmp_path, 5)
-    before = numba_cache.sources_digest(folder)
+    before = numba_cache.sources_digest(folder, "fixres.pipelines")
     (folder / "other.py").write_text("SIZE = 9\n")
-    assert numba_cache.sources_digest(folder) == before
-    (folder / "inner.py").write_text("from pipelines.other import SIZE\n")
-    with_other = numba_cache.sources_digest(folder)
+    assert numba_cache.sources_digest(folder, "fixres.pipelines") == before
+    (folder / "inner.py").write_text("from fixres.pipelines.other import SIZE\n")
+    with_other = numba_cache.sources_digest(folder, "fixres.pipelines")
     (folder / "other.py").write_text("SIZE = 10\n")
-    assert len({before, with_other, numba_cache.sources_digest(folder)}) == 3
+    assert len({before, with_other, numba_cache.sources_digest(folder, "fixres.pipelines")}) == 3
 
 
 @pytest.mark.parametrize(
     "line",
-    ["import pipelines.part.other as other", "from pipelines.part import other", "from pipelines.part import name"],
+    [
+        "import fixres.pipelines.part.other as other",
+        "from fixres.pipelines.part import other",
+        "from fixres.pipelines.part import name",
+    ],
 )
 def test_every_kind_of_import_counts(line, tmp_path):
     folder = _package(tmp_path, 5)
@@ -122,20 +127,20 @@ def test_every_kind_of_import_counts(line, tmp_path):
     digests = set()
     for text in ("name = 1\n", "name = 2\n"):
         imported.write_text(text)
-        digests.add(numba_cache.sources_digest(folder))
+        digests.add(numba_cache.sources_digest(folder, "fixres.pipelines"))
     assert len(digests) == 2
 
 
 def test_a_package_that_is_only_passed_through_does_not_count(tmp_path):
-    """`from pipelines.part.other import name` needs part/__init__.py, but no kernel is made of it."""
+    """`from fixres.pipelines.part.other import name` needs part/__init__.py, but no kernel is made of it."""
     folder = _package(tmp_path, 5)
     (folder / "part").mkdir()
     (folder / "part" / "other.py").touch()
-    (folder / "inner.py").write_text("from pipelines.part.other import name\n")
-    before = numba_cache.sources_digest(folder)
+    (folder / "inner.py").write_text("from fixres.pipelines.part.other import name\n")
+    before = numba_cache.sources_digest(folder, "fixres.pipelines")
     (folder / "part" / "__init__.py").write_text('"""Another docstring."""\n')
     (folder / "__init__.py").write_text('"""Another docstring."""\n')
-    assert numba_cache.sources_digest(folder) == before
+    assert numba_cache.sources_digest(folder, "fixres.pipelines") == before
 
 
 def test_the_projects_digest_covers_its_kernels_and_no_table_of_contents(monkeypatch):
@@ -145,7 +150,7 @@ def test_the_projects_digest_covers_its_kernels_and_no_table_of_contents(monkeyp
     for file in package.rglob("*.py"):
         texts[file.read_text()] = str(file.relative_to(package))
     monkeypatch.setattr(numba_cache, "_imported", lambda source: asked.append(texts[source]) or imported(source))
-    numba_cache.sources_digest(package)
+    numba_cache.sources_digest(package, "fixres.pipelines")
     assert {"roc/layout.py", "roc/decoder/idct.py", "roc/decoder/vectors.py", "images/resampling.py"} <= set(asked)
     assert not [name for name in asked if name.endswith("__init__.py") or name.startswith(("formats", "loaders"))]
 

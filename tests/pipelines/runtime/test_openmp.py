@@ -66,5 +66,5 @@ def test_the_users_choice_stays() -> None:
 
 
 def test_an_import_changes_no_environment() -> None:
-    code = "import os; before = dict(os.environ); import pipelines.runtime.exit_codes, benchmarks, tools.train_fast; "
+    code = "import os; before = dict(os.environ); import fixres.pipelines.runtime.exit_codes, tools.train_fast; "
     subprocess.run([sys.executable, "-c", code + "assert os.environ == before"], cwd=ROOT, check=True, timeout=60)

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from pipelines.runtime.process_pool import map_chunks
+from fixres.pipelines.runtime.process_pool import map_chunks
 
 
 def parent_of_worker(numbers: np.ndarray) -> tuple[int, int]:

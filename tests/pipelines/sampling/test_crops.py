@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.loaders.pillow import eval_crop, train_crop
-from pipelines.sampling.crops import center_boxes, crop_boxes, shifted_boxes, training_boxes
-from pipelines.spec import EvalCrop, ShiftCrop, TrainCrop
+from fixres.pipelines.loaders.pillow import eval_crop, train_crop
+from fixres.pipelines.sampling.crops import center_boxes, crop_boxes, shifted_boxes, training_boxes
+from fixres.pipelines.spec import EvalCrop, ShiftCrop, TrainCrop
 from tests.coded import coded_image
 from tests.kolmogorov import is_uniform, same_law
 

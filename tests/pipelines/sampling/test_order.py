@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sampling.order import batches, epoch_order, num_batches
-from pipelines.spec import EvalCrop, InputError, LoaderConfig
+from fixres.pipelines.sampling.order import batches, epoch_order, num_batches
+from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig
 
 
 def config(**changes: object) -> LoaderConfig:

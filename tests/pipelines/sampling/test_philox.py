@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.sampling.philox import philox4x32, random_words, uniforms
+from fixres.pipelines.sampling.philox import philox4x32, random_words, uniforms
 from tests.kolmogorov import is_uniform
 
 ALL = 0xFFFFFFFF

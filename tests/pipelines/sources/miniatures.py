@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as arrow
 import pyarrow.parquet as pq
 
-from pipelines.spec import Source
+from fixres.pipelines.spec import Source
 from tests.coded import coded_image, jpeg
 
 # Real synsets with their real numbers, so that 9 and 10, 99 and 100 and both cranes are among them.

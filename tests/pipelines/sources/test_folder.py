@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from pipelines.sources import open_source
-from pipelines.sources.folder import FolderSource
-from pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.imagenet_classes import class_names_of
-from pipelines.sources import open_source
-from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.imagenet_classes import class_names_of
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
+from fixres.pipelines.spec import BadSampleError, InputError
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, Photos, contents, expected, tar_bytes
 
@@ -196,7 +196,7 @@ def test_an_archive_that_shrinks_or_vanishes_is_a_bad_sample(archives: Path) -> 
 
 
 def test_a_gzip_bomb_is_refused(archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.imagenet.devkit._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("fixres.pipelines.sources.imagenet.devkit._MAX_BYTES", 1 << 20)
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb") as file:
         file.write(bytes(2 << 20))

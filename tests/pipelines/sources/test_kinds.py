@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.formats.beton_reader import BetonReader
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.sources import KINDS, open_source, open_stored
-from pipelines.sources.folder import FolderSource
-from pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-from pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
-from pipelines.sources.imagenet.kaggle import KaggleSource
-from pipelines.sources.kinds import recognize
-from pipelines.sources.splits import split_of
-from pipelines.spec import InputError
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.sources import KINDS, open_source, open_stored
+from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
+from fixres.pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
+from fixres.pipelines.sources.imagenet.kaggle import KaggleSource
+from fixres.pipelines.sources.kinds import recognize
+from fixres.pipelines.sources.splits import split_of
+from fixres.pipelines.spec import InputError
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import Photos, contents, expected
 

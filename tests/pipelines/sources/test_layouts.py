@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.imagenet_classes import class_names_of, imagenet_synsets
-from pipelines.sources import open_source
-from pipelines.spec import Source
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.imagenet_classes import class_names_of, imagenet_synsets
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import Source
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
-from pipelines.sources.imagenet.matfile import MatError, read_structs
+from fixres.pipelines.sources.imagenet.matfile import MatError, read_structs
 from tests.pipelines.sources.miniatures import mat_file
 
 ROWS = [(1, "n02119789", "kit fox, Vulpes macrotis", 0.0), (300, "n1", "é", 0.0), (7, "abc", "", 16.0)]
@@ -70,7 +70,7 @@ def test_missing_field_is_reported() -> None:
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.imagenet.matfile._MAX_BYTES", 100)
+    monkeypatch.setattr("fixres.pipelines.sources.imagenet.matfile._MAX_BYTES", 100)
     with pytest.raises(MatError, match="unpacks to more than"):
         read_structs(mat_file(ROWS), "synsets", ("WNID",))
 

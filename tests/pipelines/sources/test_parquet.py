@@ -10,10 +10,10 @@ import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.imagenet_classes import human_names, imagenet_synsets
-from pipelines.sources import open_source, parquet
-from pipelines.sources.parquet import ParquetSource
-from pipelines.spec import BadSampleError, InputError
+from fixres.pipelines.imagenet_classes import human_names, imagenet_synsets
+from fixres.pipelines.sources import open_source, parquet
+from fixres.pipelines.sources.parquet import ParquetSource
+from fixres.pipelines.spec import BadSampleError, InputError
 from tests.pipelines.sources.miniatures import (
     NUMBERS,
     SYNSETS,

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
-from pipelines import imagenet_classes as synsets
-from pipelines.conversion.converter import convert
-from pipelines.conversion.task import ConversionConfig
-from pipelines.imagenet_classes import class_names_of, human_names, imagenet_synsets, is_synset
-from pipelines.sources import class_list, open_source
-from pipelines.sources.relabel import RelabeledSource
-from pipelines.spec import InputError, Source
+from fixres.pipelines import imagenet_classes as synsets
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.imagenet_classes import class_names_of, human_names, imagenet_synsets, is_synset
+from fixres.pipelines.sources import class_list, open_source
+from fixres.pipelines.sources.relabel import RelabeledSource
+from fixres.pipelines.spec import InputError, Source
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import NUMBERS, SYNSETS, Photos, contents, expected
 

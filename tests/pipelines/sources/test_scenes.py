@@ -18,11 +18,11 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from torchvision.datasets import ImageFolder
 
-from pipelines.sampling.crops import center_boxes, training_boxes
-from pipelines.sources.scenes.render import render_scene, scene_jpeg
-from pipelines.sources.scenes.scene import CLASSES, SPLITS, Scene, SceneConfig, Thing, draw_scene, scene_label
-from pipelines.sources.scenes.write import RECORD_NAME, is_complete, scene_path, write_scenes
-from pipelines.spec import EvalCrop, InputError, TrainCrop
+from fixres.pipelines.sampling.crops import center_boxes, training_boxes
+from fixres.pipelines.sources.scenes.render import render_scene, scene_jpeg
+from fixres.pipelines.sources.scenes.scene import CLASSES, SPLITS, Scene, SceneConfig, Thing, draw_scene, scene_label
+from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scene_path, write_scenes
+from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 
 SMALL = SceneConfig(num_classes=3, num_train=9, num_val=3, long_side=(64, 80), object_pixels=24)
 
@@ -213,8 +213,8 @@ def test_existing_folder_is_kept(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from pipelines.sources.scenes.scene import SceneConfig;"
-        "from pipelines.sources.scenes.write import write_scenes;"
+        "from pathlib import Path; from fixres.pipelines.sources.scenes.scene import SceneConfig;"
+        "from fixres.pipelines.sources.scenes.write import write_scenes;"
         f"write_scenes(SceneConfig(), Path({str(tmp_path / 'scenes')!r}), 0, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.formats.webdataset_labels import Label, parse_json, resolve
-from pipelines.formats.webdataset_reader import TarSource
-from pipelines.imagenet_classes import imagenet_synsets
-from pipelines.sources import open_source
-from pipelines.spec import InputError
+from fixres.pipelines.formats.webdataset_labels import Label, parse_json, resolve
+from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.imagenet_classes import imagenet_synsets
+from fixres.pipelines.sources import open_source
+from fixres.pipelines.spec import InputError
 from tests.pipelines.sources.miniatures import tar_bytes
 
 
