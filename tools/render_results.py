@@ -1,4 +1,4 @@
-"""Writes the tables of README and docs from the records in benchmarks/results.
+"""Writes the tables and the figure of README and docs from the records in benchmarks/results.
 
 python tools/render_results.py           # rewrites documents that are not up to date
 python tools/render_results.py --check   # only lists them; exit code 1 if there are any
@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import sys
 
-from benchmarks.docs.render import documents, render
+from benchmarks.docs.render import rendered
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 
@@ -23,14 +23,10 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, list the documents")
     options = parser.parse_args()
-    stale = []
-    for document, root in documents().items():
-        text = document.read_text()
-        if (rendered := render(text, root=root)) != text:
-            stale.append(document)
-            if not options.check:
-                document.write_text(rendered)
-    for document in stale:
+    stale = {path: text for path, text in rendered().items() if not path.exists() or path.read_text() != text}
+    for document, text in stale.items():
+        if not options.check:
+            document.write_text(text)
         print(f"{document.name}: {'is not up to date' if options.check else 'written'}")
     if stale and options.check:
         sys.exit(1)

@@ -5,4 +5,4 @@
 
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={"render": ["documents", "section"]})
+__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={"render": ["documents", "rendered", "section"]})

@@ -1,4 +1,4 @@
-"""Writes records as Markdown into README and docs, so that no measured number is typed by hand."""
+"""Writes records as Markdown and as a figure into README and docs, so that no measured number is typed by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.docs.figure import throughput_figure
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.records import RESULTS, read_record
 from benchmarks.loaders.tables import conversion_table, dali_stages_table, fidelity_table, nvjpeg_backends_table
-from benchmarks.savings.report import savings_table
+from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
-from benchmarks.throughput.tables import throughput_table
+from benchmarks.throughput.tables import throughput_summary, throughput_table
 from benchmarks.training.tables import end_to_end_step_table, train_step_table, training_table
 from benchmarks.tricks.report import tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
+
+_TREE = RESULTS.parents[1]
+FIGURE = _TREE / "docs" / "figures" / "throughput.svg"
+"""README's figure."""
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "conversion": conversion_table,
@@ -34,35 +39,59 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+# What a first reader needs of a record, for blocks `<!-- NAME_summary:begin -->`.
+_SUMMARIES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "savings": savings_summary,
+    "throughput": throughput_summary,
+}
+
+
 def section(record: dict[str, Any], root: str = "") -> str:
     """A record's table and conditions; `root` is the path from the document to the repository, for the link."""
+    return f"{_TABLES[record['kind']](record)}\n\n{_conditions(record, root)}"
+
+
+def summary(record: dict[str, Any], root: str = "") -> str:
+    """A record's shortest form and conditions."""
+    return f"{_SUMMARIES[record['kind']](record)}\n\n{_conditions(record, root)}"
+
+
+def _conditions(record: dict[str, Any], root: str) -> str:
     environments = [one["environment"] for one in record["runs"]] if "runs" in record else [record["environment"]]
     first, file = environments[0], f"benchmarks/results/{record['name']}.json"
     commits = sorted({str(one["commit"])[:7] for one in record.get("trainings", environments)})
     machine = f"{first['num_cores']} cores of {first['cpu']}, {first['gpu'] or 'no GPU'}"
     note = f" {record['note']}" if record.get("note") else ""
     return (
-        f"{_TABLES[record['kind']](record)}\n\n"
         f"Measured on {machine}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
         f"Record: [{file}]({root}{file})."
     )
 
 
 def render(text: str, results: Path = RESULTS, root: str = "") -> str:
-    """Fills a Markdown text's blocks `<!-- NAME:begin -->` to `<!-- NAME:end -->` from the records of that name."""
+    """Fills a Markdown text's blocks `<!-- NAME:begin -->` to `<!-- NAME:end -->` from the records of that name.
+
+    A block `NAME_summary` gets the record's shortest form.
+    """
     for path in sorted(results.glob("*.json")):
-        begin, end = f"<!-- {path.stem}:begin -->", f"<!-- {path.stem}:end -->"
-        if begin not in text:
-            continue
-        before, _, rest = text.partition(begin)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise InputError(f"the block {begin} has no {end}; add it")
-        text = f"{before}{begin}\n{section(read_record(path), root)}\n{end}{after}"
+        for name, make in ((path.stem, section), (f"{path.stem}_summary", summary)):
+            begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+            if begin not in text:
+                continue
+            before, _, rest = text.partition(begin)
+            _, found, after = rest.partition(end)
+            if not found:
+                raise InputError(f"the block {begin} has no {end}; add it")
+            text = f"{before}{begin}\n{make(read_record(path), root)}\n{end}{after}"
     return text
 
 
 def documents() -> dict[Path, str]:
     """Documents that may have such blocks, each with the path from it to the root of the repository."""
-    tree = RESULTS.parents[1]
-    return {tree / "README.md": "", **dict.fromkeys(sorted((tree / "docs").glob("*.md")), "../")}
+    return {_TREE / "README.md": "", **dict.fromkeys(sorted((_TREE / "docs").glob("*.md")), "../")}
+
+
+def rendered() -> dict[Path, str]:
+    """The text that each document and figure must have."""
+    found = {path: render(path.read_text(), root=root) for path, root in documents().items()}
+    return {**found, FIGURE: throughput_figure(read_record(RESULTS / "throughput.json"))}

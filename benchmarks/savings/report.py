@@ -64,6 +64,24 @@ def savings_table(record: dict[str, Any]) -> str:
     return "\n".join([table, "", *(f"* {one}" for one in verdicts(record)), "", note])
 
 
+_PLAIN = {"large": "as usual", "small": "small, then fine-tuned", "progressive": "small, then larger, then fine-tuned"}
+
+
+def savings_summary(record: dict[str, Any]) -> str:
+    """README's table: the reference and what was fine-tuned, in plain words."""
+    found = compare(record)
+    compared = [found[0], *(one for one in found if one.first.finetuned)]
+    table = [["training", "trained at", "tested at", "top-1, %", "training time, s", "training speed-up"]]
+    for one in compared:
+        speedup = "1" if one is found[0] else f"**{one.speedup().mean:.1f}**"
+        name, top1, seconds = _PLAIN[one.first.variant], one.spread("top1").text(100, 1), one.spread("total_seconds")
+        table.append([name, one.first.trained, f"{one.first.test_res} px", top1, seconds.text(1, 0), speedup])
+    lost = [_PLAIN[one.first.variant] for one in compared if one.loses]
+    verdict = f"A loss beyond the spread: {', '.join(lost)}." if lost else "No accuracy is lost beyond the spread."
+    seeds = f"{len(record['runs'])} seeds, mean ± standard deviation; the time includes the fine-tuning"
+    return f"{markdown(table)}\n\n{verdict} {seeds}."
+
+
 def text(record: dict[str, Any]) -> str:
     """For the terminal."""
     num = len(record["runs"])

@@ -27,6 +27,17 @@ def throughput_table(content: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+COMPARED = {"ffcv": "FFCV", "dali": "DALI", "torchvision": "torchvision's DataLoader"}
+"""The pipelines that README compares with `roc`, and their names there."""
+
+
+def throughput_summary(content: dict[str, Any], resolution: int = 128) -> str:
+    """README's sentence: how many times as fast `roc` is as each pipeline of `COMPARED`, in training."""
+    found = {name: ratio_of(content, "roc", engine, resolution) for engine, name in COMPARED.items()}
+    *first, last = [f"{entry['ratio']:.1f} times as fast as {name}" for name, entry in found.items() if entry]
+    return f"At {resolution} px, engine `roc` is **{', '.join(first)}, and {last}**."
+
+
 def as_text(content: dict[str, Any]) -> str:
     """All tables for the terminal."""
     tables = (warm_rows(content), cold_cache_rows(content), startup_rows(content))

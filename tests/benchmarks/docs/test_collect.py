@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.docs.collect import collect
-from benchmarks.docs.render import documents, render
+from benchmarks.docs.render import render, rendered
 from benchmarks.harness.records import RESULTS, VERSION
 from benchmarks.training.run_record import record_of
 from benchmarks.training.tables import training_table
@@ -72,10 +72,9 @@ def test_records_in_the_repository_have_their_conditions(path: Path) -> None:
         assert all(0 < variant["top1"] <= 1 for variant in one.get("variants", []))
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_documents_quote_the_records(document: Path) -> None:
-    text = document.read_text()
-    assert render(text, root=documents()[document]) == text, "not up to date: run python tools/render_results.py"
+def test_documents_and_figure_quote_the_records() -> None:
+    stale = [path.name for path, text in rendered().items() if path.read_text() != text]
+    assert not stale, "not up to date: run python tools/render_results.py"
 
 
 def test_readme_shows_the_records_of_throughput_and_training() -> None:
