@@ -2,8 +2,9 @@
 
 What a user calls is listed here and lives in `api`. Importing this package is quick: torch is imported when it is
 needed. `config` has the settings, `models` the networks, `training` the training loop, `finetuning` FixRes,
-`evaluation` the accuracies, `resolution` the advice on test resolutions, and `experiment` whole runs. `augment`,
-`distributed`, `fault_tolerance`, `observability` and `reporting` are used by them.
+`evaluation` the accuracies, `resolution` the advice on test resolutions, `projection` the cost of
+a run, and `experiment` whole runs. `augment`, `distributed`, `fault_tolerance`, `observability` and `reporting` are
+used by them.
 """
 
 import lazy_loader as lazy

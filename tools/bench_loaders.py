@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness.options import add_options
-from benchmarks.harness.records import leave_if_partial, read_record
+from benchmarks.harness.records import leave_if_partial
 from benchmarks.throughput.engines import KINDS, can_run
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.run import add_arguments, check, measure
@@ -35,6 +35,7 @@ from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.runtime.cli import Parser, output_folder
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sources.scenes.scene import SceneConfig
+from fixres.reporting.records import read_record
 
 _NUM_SCENES = 300
 _DEFAULTS = {"res": "128,224", "rounds": 16, "cold_cache_rounds": 2, "num_images": 600, "cache": "both"}

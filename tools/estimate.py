@@ -1,11 +1,10 @@
-"""What will training small save me? Projects hours from measured speeds; the output says that it is projected.
+"""What will training small save me? Projects hours from measured speeds; the output says what was measured and where.
 
-python tools/estimate.py --gpus 8 --model resnet50 --images 1281167
-python tools/estimate.py --gpus 1 --cores 2 --model resnet18 --images 50000 --small 128:12,160:4
+python tools/estimate.py --gpus 8 --model resnet50 --step-speed 128:2500,160:1700,224:900
+python tools/estimate.py --gpus 1 --cores 2 --model resnet18 --num-images 50000 --step-record train_step_gpu.json
 
-Step speeds come from a record of benchmarks.training.train_step that has the network and was made on the same device
-(on a machine without a GPU: on any GPU), else from a quick measurement here; loader speeds from the record of
-benchmarks.throughput.
+Step speeds are those of --step-speed, or of a record of benchmarks.training.train_step that was made on a GPU, or they
+are measured on this machine's GPU. Loader speeds come from the record of benchmarks.throughput in this package.
 """
 
 from __future__ import annotations
@@ -15,52 +14,43 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
 from dataclasses import fields
+from pathlib import Path
 
-from benchmarks.harness.options import add_options
-from benchmarks.projection.scenario import Scenario, project, step_speeds
+from benchmarks.harness.options import add_options, pairs
 from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
+from fixres.projection.options import EstimateOptions
+from fixres.projection.projection import estimate
 
 
 def main() -> None:
     """Parses the command line and projects."""
     options = _parse()
-    if options.cores is None:
-        options.cores = 12 * options.gpus
-    scenario = Scenario(**{field.name: getattr(options, field.name) for field in fields(Scenario)})
-    projection = project(scenario, *step_speeds(options.model, options.measure, options.recorded))
+    projection = estimate(options)
     print(projection.text())
     if options.json:
         write_json(options.json, projection.as_json())
 
 
-def _schedule(text: str) -> tuple[tuple[int, int], ...]:
-    """A type for schedules such as 128:12,160:4."""
-    try:
-        return tuple((int(side), int(epochs)) for side, epochs in (part.split(":") for part in text.split(",")))
-    except ValueError:
-        message = f"{text!r} is not of the form resolution:epochs, such as 128:12,160:4"
-        raise argparse.ArgumentTypeError(message) from None
-
-
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    schedule = {"type": _schedule, "metavar": "RESOLUTION:EPOCHS,..."}
-    parser.add_argument("--gpus", type=int, default=1, help="devices (%(default)s)")
+def _parse() -> EstimateOptions:
+    parser, usual = Parser(__doc__), EstimateOptions()
+    parser.add_argument("--gpus", type=int, default=usual.gpus, help="GPUs, or machines with --device cpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default=usual.device, help="what trains (%(default)s)")
     parser.add_argument("--cores", type=int, help="loader cores in all (12 for each device)")
-    parser.add_argument("--images", dest="num_images", type=int, default=1281167, metavar="IMAGES",
-                        help="size of the training set (%(default)s)")  # fmt: skip
-    parser.add_argument("--large", default="224:16", help="the usual training (%(default)s)", **schedule)
-    parser.add_argument("--small", default="128:12,160:4", help="the fast training (%(default)s)", **schedule)
-    parser.add_argument("--test-res", type=int, default=224, help="of the fine-tuning, in pixels (%(default)s)")
-    parser.add_argument("--finetune-epochs", type=int, default=1, help="(%(default)s)")
-    parser.add_argument("--recorded", action="store_true", help="take recorded step speeds of another machine")
-    parser.add_argument("--measure", action="store_true", help="measure step speeds here even if they are recorded")
-    add_options(parser, model="resnet50", json=None)
-    return parser.parse_args()
+    parser.add_argument("--num-images", type=int, default=usual.num_images, help="in the training set (%(default)s)")
+    for name, what in (("large", "usual"), ("small", "fast")):
+        parser.add_argument(f"--{name}", type=pairs(int), default=getattr(usual, name), metavar="RESOLUTION:EPOCHS,...",
+                            help=f"the {what} training (%(default)s)")  # fmt: skip
+    parser.add_argument("--test-res", type=int, default=usual.test_res, help="of the fine-tuning, px (%(default)s)")
+    parser.add_argument("--finetune-epochs", type=int, default=usual.finetune_epochs, help="(%(default)s)")
+    parser.add_argument("--step-speed", type=pairs(float), default={}, help="images/s of one device by resolution")
+    parser.add_argument("--step-record", type=Path, help="a record of benchmarks.training.train_step made on a GPU")
+    parser.add_argument("--loader-record", type=Path, help="a record of benchmarks.throughput (the package's)")
+    add_options(parser, model=usual.model, json=None)
+    options = parser.parse_args()
+    return EstimateOptions(**{field.name: getattr(options, field.name) for field in fields(EstimateOptions)})
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from typing import Any
 
 from benchmarks.docs.render import section
 from benchmarks.harness.options import add_options
-from benchmarks.harness.records import RESULTS, VERSION, read_record
+from benchmarks.harness.records import RESULTS
 from benchmarks.training.run_record import record_of
 from fixres.experiment.report import read_report
 from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
+from fixres.reporting.records import VERSION, read_record
 
 
 def collect(name: str, folders: list[Path], note: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.docs.figure import throughput_figure
 from benchmarks.finetuning.tables import finetuning_table
-from benchmarks.harness.records import RESULTS, read_record
+from benchmarks.harness.records import RESULTS
 from benchmarks.loaders.tables import conversion_table, dali_stages_table, fidelity_table, nvjpeg_backends_table
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
@@ -16,6 +16,7 @@ from benchmarks.throughput.tables import throughput_summary, throughput_table
 from benchmarks.training.tables import end_to_end_step_table, train_step_table, training_table
 from benchmarks.tricks.report import tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import read_record
 
 _TREE = RESULTS.parents[1]
 FIGURE = _TREE / "docs" / "figures" / "throughput.svg"

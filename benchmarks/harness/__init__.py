@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "datasets": ["BenchmarkFiles"],
         "interleaved": ["Rounds", "Window", "interleave"],
-        "records": ["RESULTS", "read_record", "record"],
+        "records": ["RESULTS", "record"],
         "stats": ["estimate", "paired_ratio", "spread_of"],
         "tables": ["markdown"],
     },

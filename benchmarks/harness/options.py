@@ -22,6 +22,19 @@ def sides(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} must be sides in pixels such as 128,160: {error}") from None
 
 
+def pairs(kind: Callable[[str], Any]) -> Callable[[str], dict[int, Any]]:
+    """A type for values by resolution, such as 128:12,160:4."""
+
+    def mapping(text: str) -> dict[int, Any]:
+        try:
+            return {int(side): kind(value) for side, value in (part.split(":") for part in text.split(","))}
+        except ValueError:
+            message = f"{text!r} is not of the form resolution:value, such as 128:12,160:4"
+            raise argparse.ArgumentTypeError(message) from None
+
+    return mapping
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """A type for integers that are not smaller than `least`."""
 

@@ -1,4 +1,4 @@
-"""Records: each benchmark writes its results to one JSON file, and all of them are written and read here.
+"""Records: each benchmark writes its results to one JSON file. `fixres.reporting.records` reads them.
 
 Every record has `version`, `kind` (which table it makes), `name` (the file's stem), `note`, `settings`, `environment`
 and the fields of its kind; `partial` is true if Ctrl-C ended the measurement early. benchmarks/results/README.md
@@ -8,7 +8,6 @@ explains them to readers.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from fixres.pipelines.runtime.atomic_files import write_json
-from fixres.pipelines.spec import InputError
+from fixres.reporting.records import VERSION
 
 RESULTS = Path(__file__).parents[1] / "results"
-VERSION = 3
-"""Versions 1 and 2 had other field names."""
 
 
 def record(
@@ -49,25 +46,6 @@ def record(
                      if key not in ("json", "work_dir")},
         "environment": {**environment, "load_average_at_end": os.getloadavg()},
     }  # fmt: skip
-
-
-def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
-    """Reads a record.
-
-    Raises:
-        InputError: the file does not exist, is not a record, or has another kind or version.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; make it with the benchmark and --json {path}") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a record: {error}; make it again") from None
-    if not isinstance(content, dict) or content.get("version") != VERSION or "kind" not in content:
-        raise InputError(f"{path} is not a record of version {VERSION}; make it again")
-    if kind is not None and content["kind"] != kind:
-        raise InputError(f"{path} is a record of kind {content['kind']!r}; kind {kind!r} is needed")
-    return content
 
 
 class Interruption:

@@ -23,7 +23,7 @@ from fixres.pipelines.spec import InputError
 
 _LOCAL = ("--run_dir", "--data.work_dir", "--json", "--note")  # not useful on another machine
 _IRRELEVANT = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
-_PATHS = {"--data.path": "FOLDER", "--teacher": "FILE"}
+_PATHS = {"--data.path": "FOLDER", "--teacher": "FILE", "--step-record": "FILE"}
 
 
 class Trainings(ABC):
@@ -74,13 +74,6 @@ class Trainings(ABC):
         write_json(self._json, record)
         self.write_page(record, self.page_file)
         return record
-
-    def earlier(self) -> dict[str, Any]:
-        """The record of an earlier call; empty without one."""
-        try:
-            return json.loads(self._json.read_text())
-        except (OSError, ValueError):
-            return {}
 
     def train_missing(self) -> None:
         """Trains what is not finished, and writes record and page after each training."""

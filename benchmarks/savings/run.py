@@ -14,20 +14,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.options import add_options
-from benchmarks.harness.records import VERSION
+from benchmarks.harness.options import add_options, pairs
 from benchmarks.harness.resume import Trainings, as_json, command_line, finished_report, parse_trainings
-from benchmarks.projection.scenario import Scenario, project, step_speeds
 from benchmarks.savings.comparison import REFERENCES
 from benchmarks.savings.report import page, text
 from benchmarks.training.run_record import record_of
 from fixres.config.recipe import Recipe
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import InputError
+from fixres.projection.options import EstimateOptions
+from fixres.projection.projection import Projection, estimate
+from fixres.reporting.records import VERSION
 from fixres.training.schedule import resolution_at
 
 _MORE_FIELDS = ("evaluate_seconds", "paused_seconds")  # besides those of `record_of`
@@ -38,11 +39,10 @@ class Savings(Trainings):
 
     write_page = staticmethod(page)
 
-    def __init__(self, recipe: Recipe, seeds: Sequence[int], scenario: Scenario | None, **options: Any) -> None:
+    def __init__(self, recipe: Recipe, seeds: Sequence[int], projection: Projection | None, **options: Any) -> None:
         _check_variants(recipe)
         super().__init__("savings", recipe.folder, [(f"seed {seed}", _recipe_of(recipe, seed)) for seed in seeds])
-        self._options, self._scenario, self._earlier = options, scenario, self.earlier().get("projection")
-        self.projection: dict[str, Any] | None = None
+        self._options, self._projection = options, as_json(projection.as_json()) if projection else None
 
     def found(self, k: int) -> dict[str, Any] | None:
         return finished_report(self.planned[k][1])
@@ -58,20 +58,11 @@ class Savings(Trainings):
             "version": VERSION,
             "kind": "savings",
             "partial": bool(self.missing),
-            "projection": self.projection,
+            "projection": self._projection,
             **self._options,
             "data": Path(reports[0]["data"]["path"]).name,
             "runs": [run_of(report) for report in reports],
         }
-
-    def train_missing(self) -> None:
-        """Trains, then adds the projection; that of an earlier call if it was of the same scenario."""
-        super().train_missing()
-        scenario = self._scenario
-        if scenario and self._earlier and self._earlier["scenario"] == as_json(asdict(scenario)):
-            self.projection = self._earlier
-        elif scenario:
-            self.projection = as_json(project(scenario, *step_speeds(scenario.model)).as_json())
 
 
 def run_of(report: dict[str, Any]) -> dict[str, Any]:
@@ -103,8 +94,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
     parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--target", type=float, help="accuracy, as a fraction, to which times are measured (what large "
                         "reaches in its worst seed, in whole percentage points)")  # fmt: skip
-    parser.add_argument("--project", default="resnet50", help="network to project ImageNet for, or none (%(default)s)")
-    parser.add_argument("--gpus", type=int, default=8, help="devices of that projection (%(default)s)")
+    parser.add_argument("--project", help="network to project ImageNet for, with the next three options (none)")
+    parser.add_argument("--gpus", type=int, default=8, help="GPUs of that projection (%(default)s)")
+    parser.add_argument("--step-speed", type=pairs(float), help="images/s of one GPU, as 128:2500,160:1700,224:900")
+    parser.add_argument("--step-record", type=Path, help="a record of benchmarks.training.train_step made on a GPU")
     add_options(parser, note="", json=None)
     options, recipe = parse_trainings(parser, arguments, "savings_scenes")
     if options.target is not None and not 0 < options.target <= 1:
@@ -115,8 +108,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
 def main() -> None:
     """Trains the missing seeds, writes record and page, prints the table and the projection."""
     options, recipe = parse(sys.argv[1:])
-    wanted = options.project != "none"
-    scenario = Scenario(options.project, gpus=options.gpus, cores=12 * options.gpus) if wanted else None
+    projection = None
+    if options.project:
+        speeds = {"step_speed": options.step_speed or {}, "step_record": options.step_record}
+        projection = estimate(EstimateOptions(options.gpus, model=options.project, **speeds))
     name, command = options.json.stem if options.json else "savings", command_line("benchmarks.savings", sys.argv[1:])
     described = {"name": name, "note": options.note, "target": options.target, "command": command}
-    Savings(recipe, options.seeds, scenario, **described).run(options.json, text)
+    Savings(recipe, options.seeds, projection, **described).run(options.json, text)

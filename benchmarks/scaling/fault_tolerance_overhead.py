@@ -40,7 +40,7 @@ from benchmarks.harness.records import Interruption, command, record
 from benchmarks.harness.stats import Estimate, estimate
 from benchmarks.scaling.metrics import overhead
 from benchmarks.scaling.tables import fault_tolerance_table
-from benchmarks.training.steps import NUM_CLASSES, Load, loads, resident_batch, training_network
+from benchmarks.training.load import Load, loads
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.fault_tolerance import manager as fault_tolerance
@@ -52,6 +52,7 @@ from fixres.pipelines.spec import Batch, Counters, InputError, Loader
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.rng import seed_step
+from fixres.training.step_speed import NUM_CLASSES, resident_batch, training_network
 from fixres.training.trainer import Trainer
 
 PLAIN, WATCHED = "plain", "watched"

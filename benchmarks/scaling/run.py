@@ -29,13 +29,13 @@ from benchmarks.scaling.metrics import interconnect, results
 from benchmarks.scaling.tables import scaling_table
 from benchmarks.scaling.worker import Spec
 from benchmarks.throughput.engines import KINDS
-from benchmarks.training.steps import NUM_CLASSES
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
 from fixres.models.precision import choose_device, choose_precision
 from fixres.pipelines.loaders import ENGINES
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import InputError
+from fixres.training.step_speed import NUM_CLASSES
 
 _MODES = ("weak", "strong")
 _SMALL_SIZES = (1 << 20, 25 << 20)  # bytes; DDP sends gradients in buckets of the second

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from benchmarks.harness.interleaved import Window, interleave
 from benchmarks.throughput.engines import batches_ahead
-from benchmarks.training.steps import resident_batch, synchronize, training_network
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.distributed.process_group import (
     all_gather,
@@ -50,9 +49,10 @@ from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.spec import InputError, Loader, LoaderConfig, TrainCrop
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.step_speed import resident_batch, synchronize, training_network
 from fixres.training.trainer import Trainer
 
-_STEPS_QUEUED = 8  # between waits for the device, as in benchmarks.training.steps
+_STEPS_QUEUED = 8  # between waits for the device, as in fixres.training.step_speed
 _NUM_REDUCED = 5  # all-reduces in a window
 Feed = Callable[[], tuple[Tensor, Tensor]]
 

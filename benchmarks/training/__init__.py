@@ -9,8 +9,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "isolated_run": ["train_apart"],
+        "load": ["Load"],
         "run_record": ["record_of"],
-        "steps": ["Load", "timed_steps"],
         "tables": ["end_to_end_step_table", "train_step_table", "training_table"],
     },
 )

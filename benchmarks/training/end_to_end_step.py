@@ -27,11 +27,11 @@ from benchmarks.harness.options import WORK_DIR, add_options
 from benchmarks.harness.records import command, record
 from benchmarks.throughput.engines import KINDS, Engine, Stream, batches_ahead, engine_list
 from benchmarks.training.tables import end_to_end_step_table
-from benchmarks.training.train_step import Steps
 from fixres.models.precision import choose_device, choose_precision
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.spec import InputError
+from fixres.training.step_speed import Steps
 
 ON_DEVICE = "data on the device"
 _NOTE = (
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rounds(steps: Steps, streams: dict[str, Stream], resolution: int, options: argparse.Namespace) -> Rounds:
-    runs = {ON_DEVICE: partial(steps.window, resolution, options.seconds)}
+    runs = {ON_DEVICE: lambda: Window(*steps.timed(resolution, options.seconds))}
     for name, stream in streams.items():
         stream.set_resolution(resolution)
         runs[name] = partial(_fed, steps, stream, options.seconds, options.threads)
@@ -77,7 +77,7 @@ def _rounds(steps: Steps, streams: dict[str, Stream], resolution: int, options: 
 def _fed(steps: Steps, stream: Stream, seconds: float, num_workers: int) -> Window:
     for _ in range(batches_ahead(num_workers)):
         stream.next_batch()
-    return steps.fed_window(stream.batch, seconds)
+    return Window(*steps.timed_fed(stream.batch, seconds))
 
 
 def _parse() -> argparse.Namespace:

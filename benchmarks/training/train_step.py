@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
 import argparse
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,50 +24,15 @@ import torch
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Rounds, Window, interleave
 from benchmarks.harness.options import add_options, names
-from benchmarks.harness.records import RESULTS, Interruption, command, read_record, record
-from benchmarks.training.steps import resident_batch, synchronize, timed_steps, training_network
+from benchmarks.harness.records import RESULTS, Interruption, command, record
 from benchmarks.training.tables import train_step_table
-from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.models.probe import forward_flops
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
-from fixres.training.losses import CrossEntropy
-from fixres.training.optimizer import Stepper, create_optimizer
-from fixres.training.trainer import Trainer
+from fixres.reporting.records import read_record
+from fixres.training.step_speed import Steps
 
 _NOTE = "Batches of {batch_size} on the device, {precision}; {rounds} interleaved rounds, medians."
-
-
-class Steps:
-    """Training steps of one network."""
-
-    def __init__(self, name: str, batch_size: int, precision: Precision, compile: str) -> None:
-        self.name, self._batch_size, self._device = name, batch_size, precision.device
-        self._net, self._normalize = training_network(ModelConfig(name), precision)
-        stepper = Stepper(create_optimizer(self._net, OptimConfig()), precision)
-        self._trainer = Trainer(self._net, self._normalize, stepper, CrossEntropy(0.1), compile)
-
-    def window(self, resolution: int, min_seconds: float) -> Window:
-        """Steps on a batch that stays on the device."""
-        batch = resident_batch(self._batch_size, resolution, self._device)
-        return self.fed_window(lambda: batch, min_seconds)
-
-    def fed_window(self, feed: Callable[[], Any], min_seconds: float) -> Window:
-        """Steps on batches of an input engine: `feed` gives images (uint8 NHWC) and labels on the device."""
-
-        def step() -> int:
-            images, labels = feed()[:2]
-            self._trainer.step(images, labels)
-            return len(labels)
-
-        step()  # compiles and chooses algorithms
-        synchronize(self._device)
-        return timed_steps(step, self._device, min_seconds)
-
-    def forward_flops(self, resolution: int) -> int:
-        """FLOPs of the forward pass of one image."""
-        return forward_flops(self._net, self._normalize, resolution)
 
 
 def peak_flops(precision: Precision, seconds: float = 1.0) -> float:
@@ -100,7 +64,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with Interruption() as interruption:
         for name in options.models:
             steps = Steps(name, options.batch_size, precision, options.compile)
-            runs = {str(side): lambda side=side, s=steps: s.window(side, options.seconds) for side in options.res}
+            runs = {
+                str(side): lambda side=side, s=steps: Window(*s.timed(side, options.seconds)) for side in options.res
+            }
             rounds = interleave(runs, options.rounds, name, mirrored=False)
             results += [_result(steps, side, rounds, peak) for side in options.res if rounds.num_rounds]
             if rounds.interrupted:
@@ -108,6 +74,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     note = _NOTE.format(**vars(options) | {"precision": precision.name})
     fields = {"results": results, "peak_flops": peak}
     return record("train_step", vars(options), environment, note, interruption.happened, **fields)
+
+
+def _window(steps: Steps, resolution: int, min_seconds: float) -> Window:
+    return Window(*steps.timed(resolution, min_seconds))
 
 
 def _result(steps: Steps, resolution: int, rounds: Rounds, peak: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Window, interleave
 from benchmarks.harness.options import add_options
 from benchmarks.harness.records import Interruption, command, record
-from benchmarks.training.steps import NUM_CLASSES, loads, resident_batch, timed_steps, training_network
+from benchmarks.training.load import loads
 from benchmarks.tricks.report import tricks_speed_table
 from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
@@ -33,6 +33,7 @@ from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.training.optimizer import WeightEMA
+from fixres.training.step_speed import NUM_CLASSES, resident_batch, timed_steps, training_network
 from fixres.training.trainer import create_trainer
 
 _COLORS, _MIXING = {"color": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
@@ -67,7 +68,7 @@ class Loop:
 
     def window(self, min_seconds: float) -> Window:
         """Steps until `min_seconds` have passed, at least two, so that mixup and CutMix are both used."""
-        return timed_steps(self._step, self._device, min_seconds)
+        return Window(*timed_steps(self._step, self._device, min_seconds))
 
     def _step(self) -> int:
         self._trainer.step(*self._batch, self._number)

@@ -10,10 +10,11 @@ import pytest
 
 from benchmarks.docs.collect import collect
 from benchmarks.docs.render import render, rendered
-from benchmarks.harness.records import RESULTS, VERSION
+from benchmarks.harness.records import RESULTS
 from benchmarks.training.run_record import record_of
 from benchmarks.training.tables import training_table
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import VERSION
 
 RECORDS = sorted(RESULTS.glob("*.json"))
 ROOT = Path(__file__).parents[3]

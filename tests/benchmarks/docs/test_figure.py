@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.docs.figure import throughput_figure
 from benchmarks.docs.render import render
-from benchmarks.harness.records import RESULTS, read_record
+from benchmarks.harness.records import RESULTS
+from fixres.reporting.records import read_record
 
 
 @pytest.fixture(scope="module")

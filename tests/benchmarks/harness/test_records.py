@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.records import RESULTS, VERSION, command, read_record, record
+from benchmarks.harness.records import RESULTS, command, record
 from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import VERSION, read_record
 
 
 def one(target: Path | None, partial: bool = False) -> dict:

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from benchmarks.docs.render import section
-from benchmarks.harness.records import read_record
 from benchmarks.loaders import nvjpeg_backends
 from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import read_record
 
 pytest.importorskip("nvidia.nvimgcodec")
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

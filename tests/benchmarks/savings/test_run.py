@@ -26,6 +26,7 @@ from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
 
 ROOT = Path(__file__).parents[3]
+STEPS = str(ROOT / "benchmarks" / "results" / "train_step.json")
 
 
 class _FakeExperiment:
@@ -69,7 +70,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> _FakeExperiment:
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> None:
-    arguments = ["--project", "none", "--run_dir", folder, *words]
+    arguments = ["--run_dir", folder, *words]
     monkeypatch.setattr(sys, "argv", ["savings.py", *map(str, arguments)])
     savings.main()
 
@@ -97,6 +98,15 @@ def test_finished_seeds_are_not_repeated(
     _call(monkeypatch, tmp_path, "--seeds", "4,2")
     assert experiment.trained == [1, 2, 3, 4]
     assert [one["seed"] for one in json.loads((tmp_path / "savings.json").read_text())["runs"]] == [4, 2]
+
+
+def test_a_projection_is_kept_in_the_record(
+    monkeypatch: pytest.MonkeyPatch, experiment: _FakeExperiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _call(monkeypatch, tmp_path, "--seeds", "1", "--project", "resnet50", "--step-speed", "224:900")
+    projection = json.loads((tmp_path / "savings.json").read_text())["projection"]
+    assert projection["images_per_second"]["step"] == {"224": 900.0} and projection["scenario"]["gpus"] == 8
+    assert "given with --step-speed, not measured here" in capsys.readouterr().out
 
 
 def test_before_the_first_seed_there_is_no_record(
@@ -130,6 +140,8 @@ def test_other_settings_are_refused_in_the_same_folder(
         (["--variants.large", "null"], "a comparison needs large or baseline"),
         (["--variants.small", "null", "--variants.progressive", "null"], "and one more"),
         (["--seeds=-1"], "seed=-1"),
+        (["--project", "resnet50", "--step-speed", "224"], "resolution:value"),
+        (["--project", "resnet50", "--step-record", STEPS], "measured on CPU AMD EPYC, not on a GPU"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -187,7 +199,7 @@ def tiny(tmp_path: Path) -> Path:
 def test_a_killed_run_is_resumed_and_ends_in_a_page(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder, words = tmp_path / "run", ["--project", "none", "--config", tiny, "--seeds", "1,2"]
+    folder, words = tmp_path / "run", ["--config", tiny, "--seeds", "1,2"]
     command = [sys.executable, "-m", "benchmarks.savings", "--run_dir", folder, *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from benchmarks.docs.render import section
-from benchmarks.harness.records import read_record
 from benchmarks.scaling import fault_tolerance_overhead as overhead
 from benchmarks.scaling.fault_tolerance_overhead import write_share
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.fault_tolerance import manager as fault_tolerance
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import read_record
 
 
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object) -> dict[str, Any]:

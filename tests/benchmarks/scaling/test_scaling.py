@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmarks.docs.render import section
-from benchmarks.harness.records import read_record
 from benchmarks.scaling import launcher
 from benchmarks.scaling import run as scaling
 from benchmarks.scaling.metrics import bus_bandwidth, interconnect, results
@@ -21,6 +20,7 @@ from benchmarks.scaling.worker import Spec, _Stepper
 from fixres.config.recipe import OptimConfig
 from fixres.models.precision import choose_device, choose_precision
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import read_record
 from fixres.training.optimizer import create_optimizer
 
 ROOT = Path(__file__).parents[3]

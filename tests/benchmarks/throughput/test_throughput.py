@@ -14,7 +14,6 @@ import pytest
 
 from benchmarks.docs.render import section
 from benchmarks.harness.datasets import BenchmarkFiles, RepeatedSource
-from benchmarks.harness.records import read_record
 from benchmarks.throughput import run as throughput
 from benchmarks.throughput.engine_client import EngineClient
 from benchmarks.throughput.engines import DECODE_BOUND, Engine, check_engines
@@ -25,6 +24,7 @@ from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError
+from fixres.reporting.records import read_record
 
 ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("--res", "32", "--num-images", "40", "--batch-size", "8", "--threads", "1", "--seconds", "0.05")

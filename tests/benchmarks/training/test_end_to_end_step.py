@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks.docs.render import section
-from benchmarks.harness.records import read_record
 from benchmarks.throughput.engines import Engine
 from benchmarks.training import end_to_end_step
-from benchmarks.training.train_step import Steps
 from fixres.pipelines.loaders.pillow import _PREFETCH
+from fixres.reporting.records import read_record
+from fixres.training.step_speed import Steps
 
 
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: str) -> dict[str, Any]:
@@ -54,25 +54,25 @@ def test_batches_prepared_ahead_are_not_counted() -> None:
 
         batch = next_batch
 
-        def fed_window(self, *_: object) -> int:
-            return self.taken
+        def timed_fed(self, *_: object) -> tuple[int, float]:
+            return self.taken, 1.0
 
     for num_workers in (1, 2, 16):
         stream = Counting()
-        assert end_to_end_step._fed(stream, stream, 1.0, num_workers) > _PREFETCH * num_workers
+        assert end_to_end_step._fed(stream, stream, 1.0, num_workers).num_images > _PREFETCH * num_workers
 
 
 def test_ctrl_c_keeps_the_resolutions_that_are_finished(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Steps.window, iter(range(100))
+    original, calls = Steps.timed, iter(range(100))
 
-    def window(self: Steps, resolution: int, seconds: float) -> Any:
+    def timed(self: Steps, resolution: int, seconds: float) -> Any:
         if next(calls) == 2:  # the first of the second resolution
             raise KeyboardInterrupt
         return original(self, resolution, seconds)
 
-    monkeypatch.setattr(Steps, "window", window)
+    monkeypatch.setattr(Steps, "timed", timed)
     with pytest.raises(KeyboardInterrupt, match="marked partial"):
         start(monkeypatch, coded_folder, tmp_path, "--res", "32,64")
     content = read_record(tmp_path / "end_to_end_step.json")

@@ -1,4 +1,4 @@
-"""Step speeds: the record after Ctrl-C, its table, and its use in the projection."""
+"""Step speeds: the record after Ctrl-C, and its table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from benchmarks.docs.render import section
-from benchmarks.harness.interleaved import Window
-from benchmarks.harness.records import command, read_record
-from benchmarks.projection.model import steps_of
+from benchmarks.harness.records import command
 from benchmarks.training import train_step
+from benchmarks.training.tables import train_step_table
 from fixres.models.precision import Precision
+from fixres.reporting.records import read_record
+from fixres.training.step_speed import Steps
 
 OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.0, "device": "cpu", "precision": "fp32", "compile": "no"}
 
@@ -21,12 +22,12 @@ OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.0, "device": "cpu", "preci
 def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(100))
 
-    def window(_self: train_step.Steps, resolution: int, _seconds: float) -> Window:
+    def timed(_self: Steps, resolution: int, _seconds: float) -> tuple[int, float]:
         if next(calls) == 5:  # the second round of the second network
             raise KeyboardInterrupt
-        return Window(resolution, 2.0)
+        return resolution, 2.0
 
-    monkeypatch.setattr(train_step.Steps, "window", window)
+    monkeypatch.setattr(Steps, "timed", timed)
     monkeypatch.setattr(train_step, "peak_flops", lambda _: 1e12)
     target = tmp_path / "steps.json"
     options = argparse.Namespace(models=["resnet10t", "resnet14t"], res=[32], json=target, **OPTIONS | {"rounds": 4})
@@ -34,7 +35,7 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.Mon
         command(lambda: options, train_step.measure, section)()
     again = read_record(target, "train_step")
     assert again["partial"] is True and [one["model"] for one in again["results"]] == ["resnet10t", "resnet14t"]
-    assert steps_of(again, "resnet10t") == {32: 16.0}
+    assert [one["images_per_second"] for one in again["results"]] == [16.0, 16.0]
     assert again["results"][0]["share_of_peak"] == pytest.approx(16e-3 * again["results"][0]["train_gflops_per_image"])
     assert "| resnet10t | 32 | 16 |" in section(again) and "Interrupted" in section(again)
 
@@ -66,3 +67,14 @@ def test_the_peak_is_that_of_the_format_at_a_size_that_hides_the_call(
     monkeypatch.setattr(train_step.time, "perf_counter", lambda: float(next(ticks)))
     assert train_step.peak_flops(Precision("bf16", torch.device(device)), 5.0) == least
     assert asked == [(round((least / 2) ** (1 / 3)), torch.bfloat16, device)] * 2
+
+
+def test_table_of_loader_cores() -> None:
+    one = {"model": "m", "res": 128, "images_per_second": 50.0, "train_gflops_per_image": 1.0, "share_of_peak": 0.5}
+    throughput = {
+        "results": [{"engine": "roc", "res": 128, "images_per_second": 200.0}],
+        "settings": {"threads": 2},
+    }
+    table = train_step_table({"results": [one]}, throughput)
+    assert table.splitlines()[0].endswith("| cores for roc |")
+    assert table.splitlines()[-1] == "| m | 128 | 50 | 1.0 | 0.50 | 0.5 |"

@@ -1,0 +1,31 @@
+"""Reads records: the JSON file that each benchmark writes; `benchmarks.harness.records` makes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fixres.pipelines.spec import InputError
+
+VERSION = 3
+"""Versions 1 and 2 had other field names."""
+
+
+def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """Reads a record.
+
+    Raises:
+        InputError: the file does not exist, is not a record, or has another kind or version.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; make it with the benchmark and --json {path}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a record: {error}; make it again") from None
+    if not isinstance(content, dict) or content.get("version") != VERSION or "kind" not in content:
+        raise InputError(f"{path} is not a record of version {VERSION}; make it again")
+    if kind is not None and content["kind"] != kind:
+        raise InputError(f"{path} is a record of kind {content['kind']!r}; kind {kind!r} is needed")
+    return content
