@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 import numpy as np
 
+from fixres.pipelines.errors import BadSampleError as BadSampleError
+from fixres.pipelines.errors import InputError as InputError
+from fixres.pipelines.errors import one_line as one_line
+from fixres.pipelines.value_types import check_fields, check_types
+
 if TYPE_CHECKING:
     import torch  # takes 4 s, and conversion does not need it
 
@@ -20,43 +25,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_ZOOM = 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
-
-
-class InputError(ValueError):
-    """A user's mistake or bad data. The message is one line: what is wrong, where, and the remedy.
-
-    Characters of file names that would break the line or control the terminal are escaped.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
-
-
-def one_line(text: str) -> str:
-    """`text` with unprintable characters escaped. Lone surrogates (bytes of names that are not UTF-8) are kept."""
-    return text if text.isprintable() else "".join(map(_printable, text))
-
-
-def _printable(character: str) -> str:
-    if character.isprintable() or "\ud800" <= character <= "\udfff":
-        return character
-    return character.encode("unicode_escape").decode("ascii")
-
-
-class BadSampleError(InputError):
-    """One stored sample cannot be used.
-
-    Attributes:
-        index: the sample's index in the data set, or -1 if the engine does not know it.
-    """
-
-    def __init__(self, message: str, index: int = -1) -> None:
-        super().__init__(message)
-        self.index = index
-
-    def __reduce__(self) -> tuple:
-        # Exceptions of worker processes are pickled; the default would call __init__ without the index.
-        return type(self), (str(self), self.index)
 
 
 class Box(NamedTuple):
@@ -80,6 +48,7 @@ class TrainCrop:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -97,6 +66,7 @@ class EvalCrop:
     """Probability of a horizontal flip; above 0 in fine-tuning only (FixRes, section 4)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is usual for ImageNet")
         _check_fraction("hflip", self.hflip)
@@ -128,6 +98,7 @@ def _check_fraction(name: str, value: float) -> None:
 
 def check_resolution(resolution: int) -> int:
     """Returns `resolution` in pixels if loaders support it, else raises InputError."""
+    check_types({"resolution": resolution}, {"resolution": int})
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise InputError(f"resolution={resolution} is not supported; use {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels")
     return int(resolution)
@@ -151,6 +122,7 @@ class DALIOptions:
     """Height and width in pixels for which the JPEG engine allocates memory at the start; 0 lets it grow."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("batches_ahead", "prefetch"):
             if getattr(self, name) < 1:
                 raise InputError(f"dali.{name}={getattr(self, name)} must be at least 1")
@@ -187,7 +159,8 @@ class DataConfig:
     """Settings of engine roc-dali."""
 
     def __post_init__(self) -> None:
-        _check_reading(self)  # before the data is prepared
+        check_fields(self)  # before the data is prepared
+        _check_reading(self)
 
 
 @dataclass(frozen=True)
@@ -229,6 +202,7 @@ class LoaderConfig:
     """Engine roc-dali only."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_resolution(self.resolution)
         _check_reading(self)
         if self.batch_size < 1:
@@ -242,8 +216,6 @@ def _check_reading(config: DataConfig | LoaderConfig) -> None:
         raise InputError(f"min_zoom={config.min_zoom} must be above 0; {MIN_ZOOM} is the default")
     if config.num_workers < 0:
         raise InputError(f"num_workers={config.num_workers} must not be negative")
-    if config.on_bad not in ("stop", "replace"):
-        raise InputError(f"on_bad={config.on_bad!r} must be 'stop' or 'replace'")
 
 
 class Batch(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.api.calls import checked
 from fixres.pipelines.conversion.converter import Conversion
 from fixres.pipelines.conversion.converter import convert as convert_source
 from fixres.pipelines.conversion.task import ConversionConfig
@@ -18,6 +19,7 @@ from fixres.resolution.advice import Advice
 from fixres.resolution.advice import advise as advise_for_sizes
 
 
+@checked
 def convert(
     source: str | os.PathLike[str],
     dest: str | os.PathLike[str],
@@ -61,6 +63,7 @@ def convert(
     return convert_source(open_source(Path(source), split=split, classes_from=classes), Path(dest), config)
 
 
+@checked
 def inspect(path: str | os.PathLike[str], num_looked_at: int = 2000) -> Inspection:
     """Counts classes, sizes, bytes and RoC levels of stored images without decoding any.
 
@@ -77,6 +80,7 @@ def inspect(path: str | os.PathLike[str], num_looked_at: int = 2000) -> Inspecti
     return inspect_source(open_source(Path(path)), Path(path), num_looked_at)
 
 
+@checked
 def advise(
     data: str | os.PathLike[str],
     train_resolution: int,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from fixres.api.calls import checked, options_as_keywords
 from fixres.api.splits import engine_for, split_path, workers_for
 from fixres.models.factory import Normalize
 from fixres.pipelines.loaders import open_loader
@@ -82,6 +83,7 @@ class Loader:
         ...         loss = criterion(model(images), labels)
     """
 
+    @checked
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -152,18 +154,21 @@ class Loader:
         return self._batches(iter(self._loader))
 
     def _batches(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, ...]]:
-        for batch in batches:
-            images = batch.images.permute(0, 3, 1, 2)
-            if self._normalize is not None:
-                images = self._normalize(batch.images).to(self._dtype)
-            yield (images, batch.labels, batch.indices) if self._with_indices else (images, batch.labels)
+        with options_as_keywords():
+            for batch in batches:
+                images = batch.images.permute(0, 3, 1, 2)
+                if self._normalize is not None:
+                    images = self._normalize(batch.images).to(self._dtype)
+                yield (images, batch.labels, batch.indices) if self._with_indices else (images, batch.labels)
         self._epoch_done = True
 
+    @checked
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch of the next iteration (0 or more); the iterations after it count on from there."""
         self._loader.set_epoch(epoch)
         self._next_epoch, self._epoch_done = epoch, True
 
+    @checked
     def set_resolution(self, resolution: int) -> None:
         """Sets the side of the crops in pixels, from the next iteration on; workers keep running."""
         self._loader.set_resolution(resolution)
@@ -198,6 +203,7 @@ class Loader:
         state = self._loader.state_dict()
         return state | {"epoch": self._next_epoch, "position": 0} if self._epoch_done else state
 
+    @checked
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration continue where `state_dict` was taken.
 

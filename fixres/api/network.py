@@ -12,17 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fixres.api.calls import checked
 from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import open_network
-from fixres.pipelines.images.codec import decode_rgb
+from fixres.models.probe import check_takes
+from fixres.pipelines.images.input_formats import named_errors, to_rgb
+from fixres.pipelines.images.truncation import decode_complete
 from fixres.pipelines.loaders.pillow import eval_crop
 from fixres.pipelines.sampling.crops import center_boxes
 from fixres.pipelines.spec import EvalCrop, InputError, check_resolution
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """A file name, the bytes of an image file, a PIL image, or uint8 (H, W, 3) RGB."""
 
 
@@ -97,6 +100,7 @@ class Network:
         self._predictor = Predictor(self.model, self._normalize, choose_precision("fp32", self.device))
         self.transform = TestTransform(info.test_res, info.crop_pct, self._normalize)
 
+    @checked
     def predict(
         self,
         images: ImageLike | Sequence[ImageLike],
@@ -119,11 +123,15 @@ class Network:
         Raises:
             InputError: an image that does not exist or cannot be decoded, or a resolution that the network cannot take.
         """
-        single = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
+        single = isinstance(images, ImageLike)
         wanted = [images] if single else list(images)
-        transform = (
-            self.transform if resolution is None else TestTransform(resolution, self.info.crop_pct, self._normalize)
-        )
+        transform = self.transform
+        if resolution is not None:
+            transform = TestTransform(resolution, self.info.crop_pct, self._normalize)
+            check_takes(self.model, resolution)
         found: list[list[Prediction]] = []
         for first in range(0, len(wanted), batch_size):
             crops = np.stack([transform.crop(image) for image in wanted[first : first + batch_size]])
@@ -140,6 +148,7 @@ class Network:
         ]
 
 
+@checked
 def load(
     path: str | os.PathLike[str],
     *,
@@ -170,14 +179,15 @@ def load(
 
 def _pixels(image: ImageLike) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        with named_errors(getattr(image, "filename", "") or "the PIL image", -1):
+            return np.asarray(to_rgb(image))
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(f"an image array must be uint8 (H, W, 3) in RGB, not {image.dtype} {image.shape}")
         return image
     if isinstance(image, bytes):
-        return decode_rgb(image, "image bytes")
+        return decode_complete(image, "image bytes")
     path = Path(image)
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file; give an image file")
-    return decode_rgb(path.read_bytes(), str(path))
+    return decode_complete(path.read_bytes(), str(path))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fixres.api.calls import checked
 from fixres.config.parsing import as_plain, parse_recipe
 from fixres.config.recipe import Recipe
 from fixres.pipelines.spec import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fixres.experiment.report import Report
 
 
+@checked
 def train(recipe: str | os.PathLike[str] | Recipe = "demo", **settings: Any) -> Report:
     """Trains the variants of a recipe, fine-tunes and tests them, and writes a report into the run folder.
 

@@ -111,6 +111,8 @@ def open_network(
         weights = read_weights(cached_weights(_timm_name(model)[0]))
     if is_checkpoint(weights):
         opened = _open_checkpoint(weights, classes, new_classifier)
+        if arch not in (None, opened.info.model) or model_kwargs:
+            raise InputError(f"{path} names its network, {opened.info.model}; omit --arch and --model-kwargs")
     else:
         arch = arch or weights.arch
         if arch is None:

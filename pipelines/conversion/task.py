@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from PIL import features
@@ -17,7 +17,8 @@ from fixres.pipelines.imagenet_classes import class_names_of
 from fixres.pipelines.images.codec import check_fit, fit_jpeg
 from fixres.pipelines.images.input_formats import ExifOption
 from fixres.pipelines.sampling.order import epoch_order
-from fixres.pipelines.spec import BadSampleError, InputError, Source
+from fixres.pipelines.spec import BadSampleError, Source
+from fixres.pipelines.value_types import check_fields
 
 Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
@@ -56,10 +57,7 @@ class ConversionConfig:
     """Show a progress bar."""
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
-            raise InputError(f"format={self.format!r} is unknown; choose one of {', '.join(get_args(Format))}")
-        if self.on_bad not in get_args(OnBad):
-            raise InputError(f"on_bad={self.on_bad!r} is unknown; choose {' or '.join(get_args(OnBad))}")
+        check_fields(self)
         check_fit(self.max_side, self.quality, exif=self.exif)
 
 

@@ -129,11 +129,51 @@ def test_ranks_share_an_epoch(coded_folder: Path) -> None:
         ({"mean": (0.5,)}, "use three shares of 1"),
         ({"dtype": torch.uint8}, "a float dtype"),
         ({"scale": (0.5, 2.0)}, r"scale=\(0.5, 2.0\) must satisfy"),
+        ({"scale": 0.08}, "scale=0.08 must be 2 values, each a number"),
+        ({"crop": "train"}, "crop='train' must be TrainCrop, EvalCrop, ShiftCrop or None"),
+        ({"dtype": "float16"}, "dtype='float16' must be torch.dtype"),
+        ({"train": "val"}, "train='val' must be True or False"),
+        ({"device": 0}, "device=0 must be text, torch.device or None"),
+        ({"mean": "0.5"}, "mean='0.5' must be a list, each a number"),
+        ({"num_workers": 1.5}, "num_workers=1.5 must be a whole number or None"),
+        ({"on_bad": "skip"}, "on_bad='skip' must be 'stop' or 'replace'"),
     ],
 )
 def test_mistakes_name_the_value(coded_folder: Path, fields: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_loader(coded_folder, **fields)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "batch_size", "message"),
+    [
+        ("128", 4, "resolution='128' must be a whole number"),
+        (True, 4, "resolution=True must be a whole number"),
+        (32, 2.5, "batch_size=2.5 must be a whole number"),
+        (32, 0, "batch_size=0 must be at least 1"),
+    ],
+)
+def test_resolution_and_batch_size_are_whole_numbers(
+    coded_folder: Path, resolution: object, batch_size: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Loader(coded_folder, resolution, batch_size)
+
+
+def test_numbers_of_numpy_and_devices_of_torch_are_taken(coded_folder: Path) -> None:
+    with Loader(coded_folder, np.int64(32), np.int32(4), device=torch.device("cpu"), num_workers=0) as loader:
+        loader.set_resolution(np.int64(40))
+        assert next(iter(loader))[0].shape == (4, 3, 40, 40)
+        with pytest.raises(InputError, match="resolution='48' must be a whole number"):
+            loader.set_resolution("48")
+        with pytest.raises(InputError, match=r"epoch=1.0 must be a whole number"):
+            loader.set_epoch(1.0)
+
+
+def test_messages_name_keywords_and_no_options(coded_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixres.pipelines.loaders.registry.is_installed", lambda engine: engine == "torch")
+    with pytest.raises(InputError, match=r"pip install 'roc-fixres\[ffcv\]', or choose engine torch$"):
+        open_loader(coded_folder, engine="ffcv")
 
 
 def test_a_missing_path_is_one_line(tmp_path: Path) -> None:

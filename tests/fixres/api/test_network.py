@@ -69,11 +69,59 @@ def test_the_transform_gives_the_loaders_input(network: Network, coded_folder: P
         ("nothing.jpg", "nothing.jpg does not exist or is not a file"),
         (b"GIF89a", "image bytes"),
         (np.zeros((4, 4), np.uint8), r"an image array must be uint8 \(H, W, 3\) in RGB, not uint8 \(4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"not uint8 \(0, 4, 3\)"),
+        (3, "images=3 must be text, os.PathLike, bytes, Image, numpy.ndarray or a list, each text"),
+        ([b"x", None], r"images=\[b'x', None\] must be"),
     ],
 )
 def test_bad_images_are_named(network: Network, image: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         network.predict(image)
+
+
+def test_truncated_files_are_refused_by_name(network: Network, coded_folder: Path, tmp_path: Path) -> None:
+    data = next(coded_folder.rglob("*.jpg")).read_bytes()
+    half = data[: len(data) // 2]
+    (tmp_path / "ended.jpg").write_bytes(half + b"\xff\xd9")
+    (tmp_path / "open.jpg").write_bytes(half)
+    with pytest.raises(InputError, match=r"ended.jpg: the JPEG is truncated, a part of its pixels has no data"):
+        network.predict(tmp_path / "ended.jpg")
+    with pytest.raises(InputError, match=r"open.jpg: cannot be decoded \(image file is truncated"):
+        network.predict(str(tmp_path / "open.jpg"))
+    with pytest.raises(InputError, match=r"open.jpg: cannot be decoded \(image file is truncated"):
+        network.predict(Image.open(tmp_path / "open.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_k": 0}, "top_k=0 must be at least 1"),
+        ({"top_k": -1}, "top_k=-1 must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"batch_size": 2.5}, "batch_size=2.5 must be a whole number"),
+        ({"resolution": "128"}, "resolution='128' must be a whole number or None"),
+        ({"resolution": 4}, "resolution=4 is not supported"),
+    ],
+)
+def test_wrong_settings_are_named(network: Network, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        network.predict([], **arguments)
+
+
+def test_loading_names_mistakes(network: Network, tmp_path: Path) -> None:
+    file = tmp_path / "net.pt"
+    with pytest.raises(InputError, match=r"net.pt names its network, resnet10t; omit arch and model_kwargs"):
+        load(file, arch="resnet18")
+    with pytest.raises(InputError, match="omit arch and model_kwargs"):
+        load(file, model_kwargs={"stem_width": 16})
+    assert load(file, arch=TINY.name, device="cpu").info == network.info
+    with pytest.raises(InputError, match="device='gpu' is unknown; use auto, cpu or cuda"):
+        load(file, device="gpu")
+    with pytest.raises(InputError, match=r"path=3 must be text or os.PathLike"):
+        load(3)
+    torch.save(network.model.state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(InputError, match="does not name its network; add arch with timm's name"):
+        load(tmp_path / "bare.pt")
 
 
 def test_gray_and_transparent_pictures_are_accepted(network: Network) -> None:

@@ -152,8 +152,8 @@ def test_only_bad_samples_are_an_error_even_with_skip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "zip"}, "format='zip' is unknown; choose one of roc, ffcv, webdataset"),
-        ({"on_bad": "ignore"}, "on_bad='ignore' is unknown; choose stop or skip"),
+        ({"format": "zip"}, "format='zip' must be 'roc', 'ffcv' or 'webdataset'"),
+        ({"on_bad": "ignore"}, "on_bad='ignore' must be 'stop' or 'skip'"),
         ({"max_side": 1}, "max_side=1 must be 8 to 65500"),
         ({"quality": 0}, "quality=0 must be 1 to 100"),
         ({"num_workers": -1}, "num_workers=-1 must not be negative"),
