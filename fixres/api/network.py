@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fixres.api.calls import checked
 from fixres.models.checkpoint import CheckpointInfo
+from fixres.models.export import Format, export
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
@@ -137,6 +138,26 @@ class Network:
             crops = np.stack([transform.crop(image) for image in wanted[first : first + batch_size]])
             found += self._top(torch.from_numpy(crops), top_k)
         return found[0] if single else found
+
+    @checked
+    def export(self, path: str | os.PathLike[str], format: Format, *, overwrite: bool = False) -> None:
+        """Writes the network with its classes and test transform for other programs.
+
+        Args:
+            path: a file that ends in .safetensors or .onnx, or a folder for timm.
+            format: "safetensors": for `fixres.load` and others. "onnx": takes float32 (N, 3, r, r) with any N,
+                normalized, gives logits, and was compared with this network; needs `pip install 'roc-fixres[onnx]'`.
+                "timm": a folder for `timm.create_model("local-dir:PATH", pretrained=True)` and for uploads.
+            overwrite: replace an earlier export.
+
+        Raises:
+            InputError: an existing path, a name that does not end as the format does, missing packages, or a network
+                that the format cannot hold; nothing is left at `path` then.
+
+        Example:
+            >>> net.export("net.onnx", "onnx")
+        """
+        export(self.model, self.info, Path(path), format, overwrite)
 
     def _top(self, crops: Tensor, top_k: int) -> list[list[Prediction]]:
         with torch.inference_mode():

@@ -61,9 +61,14 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     Raises:
         OSError: the disk is full or fails.
     """
-    content = {"format": FORMAT, "version": VERSION, "info": asdict(info), "state_dict": net.state_dict()}
+    content = checkpoint_content(info) | {"state_dict": net.state_dict()}
     with atomic_file(path, overwrite=True) as temporary:
         save_hashed(content, temporary)
+
+
+def checkpoint_content(info: CheckpointInfo) -> dict[str, Any]:
+    """What a checkpoint holds besides the weights."""
+    return {"format": FORMAT, "version": VERSION, "info": asdict(info)}
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:

@@ -6,6 +6,7 @@ The result is tensors by name; `state_dicts` fits them to a network.
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import re
 import zipfile
@@ -21,6 +22,8 @@ from fixres.pipelines.spec import InputError
 
 # Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+METADATA_KEY = "fixres"
+"""Of what our checkpoints hold besides the weights, as JSON, in the metadata of a .safetensors file."""
 # Prefixes of torch.compile and DistributedDataParallel.
 _PREFIXES = re.compile(r"^(_orig_mod\.)?(module\.)?(_orig_mod\.)?")
 # torch.save does not compress, so an archive cannot hold more than its own size; one that does would fill memory.
@@ -75,14 +78,18 @@ def read_weights(path: Path) -> WeightFile:
     return WeightFile(path, state_dict, key, _arch(rest), rest)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _safetensors(path: Path) -> dict[str, Any]:
+    """Tensors by name; in one of our checkpoints below "state_dict", beside its other content."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, ValueError) as error:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            description = (file.metadata() or {}).get(METADATA_KEY)
+        content = None if description is None else json.loads(description)
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a safetensors file, or damaged ({one_line(error)})") from error
+    return {**content, "state_dict": tensors} if isinstance(content, dict) else tensors
 
 
 def _torch_file(path: Path) -> Any:
