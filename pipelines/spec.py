@@ -132,24 +132,30 @@ class DALIOptions:
                 raise InputError(f"dali.{name}={getattr(self, name)} must not be negative")
 
 
+Engine = Literal["auto", "roc", "roc-dali", "torch", "ffcv", "dali", "dali-slice"]
+"""Names of engines, `fixres.pipelines.loaders.ENGINES`, and "auto"."""
+GENERATED = ("scenes", "imagenette")
+"""Data that the project draws or downloads."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images are read, and by which engine."""
 
-    path: str = "scenes"
-    """A folder of images (train/ and val/, or class folders to split), a folder with train.beton and val.beton, or
-    "scenes" (synthetic), or "imagenette"."""
-    engine: str = "auto"
-    """One of fixres.pipelines.loaders.ENGINES, or "auto"."""
-    work_dir: Path = Path("data")
+    path: str | None = field(default=None, metadata={"option": "data"})
+    """A folder of images (train/ and val/, or class folders to split), a folder with train.beton and val.beton, one of
+    these two files, "scenes" (synthetic), or "imagenette"."""
+    engine: Engine = field(default="auto", metadata={"option": "engine"})
+    """What reads, decodes and crops the images; "auto" chooses for the hardware."""
+    work_dir: Path = field(default=Path("data"), metadata={"option": "work_dir"})
     """Folder for generated, downloaded, split and converted data, which later runs use again."""
     seed: int = 0
     """Seeds the synthetic scenes and the train/val split. Not the run's seed: runs with other seeds share the data."""
-    num_workers: int = 2
+    num_workers: int = field(default=2, metadata={"option": "num_workers"})
     """Worker processes or threads of each loader."""
-    max_side: int = 500
+    max_side: int = field(default=500, metadata={"option": "max_side"})
     """Longest side of a stored image in pixels, in conversions."""
-    quality: int = 90
+    quality: int = field(default=90, metadata={"option": "quality"})
     """JPEG quality of re-encoded images, in conversions."""
     on_bad: Literal["stop", "replace"] = "stop"
     """A bad sample stops the run, or is counted and replaced by the next good one."""
@@ -161,6 +167,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_fields(self)  # before the data is prepared
         _check_reading(self)
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps of it, so that the same images are found again from any folder."""
+        if self.path is None:
+            return None
+        path = self.path if self.path in GENERATED else str(Path(self.path).absolute())
+        return {"path": path, "work_dir": str(self.work_dir.absolute()), "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from fixres.config.jobs import EvaluateJob
 from fixres.config.parsing import parse, parse_recipe, save_recipe
-from fixres.evaluation.job import EvaluateJob
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import read_real
 from fixres.fault_tolerance.checkpoints import CheckpointFiles

@@ -22,10 +22,12 @@ from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.options import add_options, at_least, sides
 from benchmarks.harness.records import Interruption, command, record
+from fixres.config.jobs import ActivationsJob, FinetuneJob
 from fixres.config.recipe import FinetuneConfig, OptimConfig
-from fixres.evaluation.activations import ActivationsJob, network_activations
-from fixres.finetuning.job import FinetuneJob, finetune_network
+from fixres.evaluation.activations import network_activations
+from fixres.finetuning.job import finetune_network
 from fixres.models.precision import choose_device
+from fixres.models.pretrained import open_chosen
 from fixres.pipelines.datasets.prepared import PreparedData
 from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import DataConfig, InputError
@@ -45,15 +47,16 @@ class Measurement:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         config = DataConfig(path=options.data, work_dir=options.work_dir)
-        self._data = PreparedData(config, device=str(choose_device("auto")))
+        self._data = PreparedData(config, device=str(choose_device("auto"))).prepare()
         self._config = FinetuneConfig(epochs=options.epochs, lr=options.lr, augmentation="test")
         self._optim = OptimConfig(batch_size=options.batch_size, weight_decay=5e-4)
 
     def of(self, checkpoint: Path, bar: tqdm) -> dict[str, Any]:
         """All variants at all resolutions, and the activations, of one network."""
         found: dict[str, Any] = {"checkpoint": checkpoint.parent.parent.name, "finetunings": []}
-        job = ActivationsJob(checkpoint=checkpoint, test_res=self._options.sweep, num_images=1000)
-        info, statistics = network_activations(job, self._data, self._data.classes)
+        job = ActivationsJob(model=str(checkpoint), test_res=self._options.sweep, num_images=1000)
+        opened = open_chosen(job, self._data.classes)
+        info, statistics = network_activations(job, opened, self._data)
         found |= {"train_res": info.train_res, "seed": info.seed, "model": info.model}
         found["activations"] = [
             {key: value for key, value in asdict(one).items() if key != "quantiles"} for one in statistics
@@ -73,8 +76,8 @@ class Measurement:
     def _finetuned(self, checkpoint: Path, config: FinetuneConfig) -> Any:
         sides = {"test_res": self._options.test_res, "sweep": self._options.sweep}
         with tempfile.TemporaryDirectory() as folder:
-            job = FinetuneJob(checkpoint=checkpoint, output=Path(folder), finetune=config, optim=self._optim, **sides)
-            return finetune_network(job, self._data, self._data.classes)
+            job = FinetuneJob(model=str(checkpoint), output=Path(folder), finetune=config, optim=self._optim, **sides)
+            return finetune_network(job, open_chosen(job, self._data.classes), self._data)
 
     @staticmethod
     def _finetune(name: str, finetuned: Any) -> dict[str, Any]:

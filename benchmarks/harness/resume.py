@@ -84,7 +84,7 @@ class Trainings(ABC):
         if not missing:
             return
         recipe, start = self.planned[0][1], time.perf_counter()
-        data = PreparedData(recipe.data, str(choose_device(recipe.device)))  # converts once for all trainings
+        data = PreparedData(recipe.data, str(choose_device(recipe.device))).prepare()  # converts once for all trainings
         print(data.engine_why, file=sys.stderr)
         with tqdm(total=len(self.planned), initial=len(self.finished), unit=" trainings", disable=None) as bar:
             for done, k in enumerate(missing, 1):

@@ -76,7 +76,7 @@ def main() -> None:
 
     _end_with_parent()
     recipe = parse_recipe(["--config", sys.argv[1]])
-    data = PreparedData(recipe.data, str(choose_device(recipe.device)))
+    data = PreparedData(recipe.data, str(choose_device(recipe.device))).prepare()
     run_experiment(recipe, data, data.describe())
     write_json(recipe.folder / PROCESS, peak_memory())
 

@@ -176,6 +176,7 @@ def load(
     arch: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    crop_pct: float | None = None,
     device: str = "auto",
 ) -> Network:
     """Opens a checkpoint of ours, weights of others, or timm's weights from the local cache.
@@ -186,6 +187,7 @@ def load(
         arch: timm's name of the network, for files that do not name it.
         model_kwargs: further arguments of `timm.create_model`, for files that do not name them.
         classes: class names in label order, for weights that do not name them.
+        crop_pct: side of the center crop over the resized short side; that of the weights by default.
         device: "cpu", "cuda[:n]", or "auto": the GPU if there is one.
 
     Returns:
@@ -194,7 +196,7 @@ def load(
     Raises:
         InputError: no such file or name, or weights that do not fit the network.
     """
-    opened = open_network(os.fspath(path), classes, arch=arch, model_kwargs=model_kwargs)
+    opened = open_network(os.fspath(path), classes, arch=arch, model_kwargs=model_kwargs, crop_pct=crop_pct)
     return Network(opened.net, opened.info, opened.normalize, device)
 
 

@@ -50,7 +50,7 @@ def run_recipe(recipe: Recipe) -> Report | None:
     from fixres.pipelines.datasets.prepared import PreparedData
 
     check_before_data(recipe)  # first, because converting the data may take hours
-    data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))))
+    data = first_main(lambda: PreparedData(recipe.data, str(choose_device(recipe.device))).prepare())
     log(data.engine_why)
     return run_experiment(recipe, data, data.describe(), data.check_unchanged)
 

@@ -2,127 +2,146 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from fixres.config.help import print_help
 from fixres.config.legacy import renamed
+from fixres.config.options import first_line, options
 from fixres.config.recipe import Recipe
-from fixres.config.validation import as_plain, set_value, settings, unknown_key, validated
+from fixres.config.validation import as_plain, set_value, validated
+from fixres.config.words import CONFIG, read_words
+from fixres.config.yaml_text import read_yaml
 from fixres.pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 T = TypeVar("T")
 _WHOLE = ("kwargs", "model_kwargs")  # mappings that a later one replaces; others are merged
-_MAX_VALUES = 10_000  # a recipe has about a hundred; YAML aliases can expand to any number
 
 
-def parse_recipe(arguments: Sequence[str], default: str = "demo") -> Recipe:
+def parse_recipe(arguments: Sequence[str], default: str = "demo", description: str = "") -> Recipe:
     """A recipe from command-line arguments: `--config FILE_OR_NAME` and overrides such as `--optim.lr 0.5`.
 
     Raises:
         InputError: an unknown key, a value of the wrong kind, or one that its dataclass refuses.
     """
-    description = "Trains the variants of a recipe and writes a report. Without --config: the demo."
-    recipe = parse(Recipe, named_recipes(arguments, RECIPES, default), description)
+    return recipe_of(parse(RecipeOptions, arguments, description, RECIPES, default))
+
+
+@dataclass(frozen=True)
+class RecipeOptions(Recipe):
+    """A recipe, and which of its variants are meant."""
+
+    variant: list[str] = field(default_factory=list)
+    """Only these variants of the recipe; all by default."""
+
+
+def recipe_of(options: RecipeOptions) -> Recipe:
+    """The recipe with the variants that the options choose.
+
+    Raises:
+        InputError: it has no such variant, or none at all.
+    """
+    recipe = Recipe(**{one.name: getattr(options, one.name) for one in fields(Recipe)})
     if not recipe.variants:
         raise InputError("variants: the recipe names none, or all are null; nothing to train")
-    return recipe
+    for name in options.variant:
+        if name not in recipe.variants:
+            raise InputError(
+                f"--variant {name}: the recipe {recipe.name} does not have this variant; it has "
+                f"{', '.join(recipe.variants)}"
+            )
+    chosen = {name: one for name, one in recipe.variants.items() if name in options.variant or not options.variant}
+    return replace(recipe, variants=chosen)
 
 
-def parse(kind: type[T], arguments: Sequence[str], description: str) -> T:
-    """An instance of the dataclass `kind` from `--config` files and dotted options; later ones override earlier ones.
+def parse(
+    kind: type[T], arguments: Sequence[str], description: str = "", recipes: Path | None = None, default: str = ""
+) -> T:
+    """An instance of the dataclass `kind` from options, positional arguments and `--config` files; later ones win.
+
+    Args:
+        kind: the dataclass; `fixres.config.options` says how its fields become options.
+        arguments: words of the command line.
+        description: the beginning of `--help`.
+        recipes: folder of the files that `--config` accepts by name; without it there is no `--config`.
+        default: the recipe without `--config`.
 
     Raises:
         InputError: as `parse_recipe`.
     """
     if {"-h", "--help"} & set(arguments):
-        _print_help(kind, description)
+        print_help(kind, description, None if recipes is None else list(_recipes_in(recipes)))
         raise SystemExit(0)
     values = {field.name: as_plain(field.default_factory()) for field in fields(kind)  # type: ignore[arg-type]
               if field.default_factory is not MISSING}  # fmt: skip
-    texts: dict[tuple[str, ...], str] = {}
-    for name, text in _options(arguments):
-        if name == "config":
-            values = _merged(values, renamed(_read_file(Path(text))))
+    given = list(read_words(kind, arguments, files=recipes is not None))
+    _check_required(kind, [path for path, _ in given])
+    if recipes is not None and default and not any(path == CONFIG for path, _ in given):
+        given.insert(0, (CONFIG, default))
+    for path, value in given:
+        if path == CONFIG:
+            values = _merged(values, renamed(_read_file(_recipe_file(value, recipes))))
+            continue
+        _check_variant(values, path, value)
+        group: dict[str, Any] = {}
+        set_value(group, path, value)
+        if isinstance(value, dict) and not set(path) & set(_WHOLE):
+            values = _merged(values, group)
         else:
-            path, value = tuple(name.split(".")), _read_value(text)
-            _check_variant(kind, values, path, value)
-            texts[path] = text
-            if isinstance(value, dict) and not set(path) & set(_WHOLE):
-                group: dict[str, Any] = {}
-                set_value(group, path, value)
-                values = _merged(values, group)
-            else:
-                set_value(values, path, value)
+            set_value(values, path, value)
     if isinstance(variants := values.get("variants"), dict):
         values["variants"] = {name: variant for name, variant in variants.items() if variant is not None}
-    return validated(kind, values, texts)
+    return validated(kind, values)
 
 
-def named_recipes(arguments: Sequence[str], folder: Path, default: str | None = None) -> list[str]:
-    """Puts the default recipe first if none is named, and replaces a recipe's name by its file in or below `folder`."""
-    arguments = [part for argument in arguments for part in _split_config(argument)]
-    if "--config" not in arguments and default is not None:
-        arguments = ["--config", default, *arguments]
-    for i, argument in enumerate(arguments[:-1]):
-        if argument == "--config" and not Path(arguments[i + 1]).is_file():
-            arguments[i + 1] = str(_recipe_file(arguments[i + 1], folder))
-    return arguments
+def _check_required(kind: type, given: Sequence[tuple[str, ...]]) -> None:
+    for option in options(kind).values():
+        if option.required and len(option.path) == 1 and option.path not in given:
+            name = option.name.upper() if option.positional else option.flag
+            raise InputError(f"{name} is missing: {first_line(option)}; see --help")
 
 
-def _recipe_file(name: str, folder: Path) -> Path:
-    """The recipe of that name; its folder may be omitted."""
-    # The recipes for fine-tuning have other settings than those for training, so neither tool lists the other's.
+def _recipes_in(folder: Path) -> dict[str, Path]:
+    """The recipes in and below `folder` by name."""
+    # The recipes for fine-tuning have other settings than those for training, so neither command lists the other's.
     files = sorted(
         file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "finetune"
     )
-    known = {str(file.relative_to(folder).with_suffix("")): file for file in files}
+    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
+
+
+def _recipe_file(name: str, folder: Path) -> Path:
+    """The file `name`, or the recipe of that name; the recipe's folder may be omitted."""
+    if Path(name).is_file():
+        return Path(name)
+    known = _recipes_in(folder)
     bare = name.removesuffix(".yaml")
-    found = [known[bare]] if bare in known else [file for file in files if file.stem == bare]
+    found = [known[bare]] if bare in known else [file for file in known.values() if file.stem == bare]
     if len(found) == 1:
         return found[0]
     what = "no such file, and no recipe of that name"
     if found:
         what = "the name of several recipes"
     elif any(file.stem == bare for file in RECIPES.rglob("*.yaml")):
-        what = (
-            "a recipe of another tool (tools/finetune_fixres.py has those in finetune/, tools/train_fast.py the others)"
-        )
+        what = "a recipe of another command (fixres finetune has those in finetune/, fixres train the others)"
     elif Path(name).is_dir():
         what = "a folder, not a recipe file"
-    raise InputError(f"--config {name}: {what}; there are {', '.join(known)}")
+    near = difflib.get_close_matches(bare, known, 1)
+    hint = f"did you mean {near[0]}? There are {', '.join(known)}" if near else f"there are {', '.join(known)}"
+    raise InputError(f"--config {name}: {what}; {hint}")
 
 
-def _split_config(argument: str) -> list[str]:
-    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
-
-
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of each option, `--NAME TEXT` or `--NAME=TEXT`."""
-    waiting = list(arguments)
-    while waiting:
-        option, equals, text = waiting.pop(0).partition("=")
-        if not option.startswith("--"):
-            raise InputError(f"{option}: options begin with --; see --help")
-        if not equals:
-            if not waiting or waiting[0].startswith("--"):
-                raise InputError(f"{option} needs a value; see --help")
-            text = waiting.pop(0)
-        yield option[2:], text
-
-
-def _check_variant(kind: type, values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _check_variant(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     """An option cannot reach into a variant that the recipe does not have: its name may be a typo."""
     known = values.get("variants")
     if path[0] == "variants" and isinstance(known, dict) and (len(path) > 2 or value is None) and path[1] not in known:
-        raise unknown_key(kind, path[:2], list(known))
+        raise InputError(f"variants.{path[1]}: the recipe does not have this variant; it has {', '.join(known)}")
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -133,67 +152,16 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with a limit on merge keys; dates are text, and 1e-3 is a number."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > _MAX_VALUES:  # merge keys multiply
-            raise ValueError(f"more than {_MAX_VALUES} values")
-
-
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+$"), [*"-+.0123456789"]
-)
-
-
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"--config {path}: {'is a folder' if path.is_dir() else 'no such file'}; give a YAML file")
     try:
-        content = _read_yaml(path.read_bytes())
+        content = read_yaml(path.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a recipe; it must hold settings, such as 'seed: 1'")
     return content
-
-
-def _read_value(text: str) -> Any:
-    try:
-        return _read_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
-
-
-def _read_yaml(text: str | bytes) -> Any:
-    content = _Loader(text).get_single_data()
-    waiting, num_values = [content], 0
-    while waiting:  # counts what aliases refer to each time
-        value, num_values = waiting.pop(), num_values + 1
-        if num_values > _MAX_VALUES:
-            raise ValueError(f"more than {_MAX_VALUES} values")
-        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return content
-
-
-def _print_help(kind: type, description: str) -> None:
-    parser = argparse.ArgumentParser(
-        description=description, usage="%(prog)s [--help] [--config FILE] [--SETTING VALUE ...]", add_help=False
-    )
-    parser.add_argument("--help", action="store_true", help="show this message")
-    parser.add_argument("--config", help="a YAML file with any of the settings below; it can be given several times")
-    groups: dict[str, Any] = {}
-    for name, setting in settings(kind).items():
-        title = setting["group"].rstrip(".")
-        groups[title] = groups.get(title) or parser.add_argument_group(title)
-        default = f" (default: {json.dumps(setting['default'])})" if "default" in setting else ""
-        types = [json.dumps(one.get("enum") or one.get("const") or one.get("type"))
-                 for one in setting.get("anyOf", [setting])]  # fmt: skip
-        text = f"{setting.get('description', '')}{default}".replace("%", "%%")
-        groups[title].add_argument(f"--{name}", metavar="|".join(types).replace('"', ""), help=text)
-    parser.print_help()
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -21,7 +21,7 @@ _RESERVED = ("states", "tensorboard")  # other folders in a run folder
 class ModelConfig:
     """A timm network."""
 
-    name: str = "resnet50"
+    name: str = field(default="resnet50", metadata={"option": "model"})
     """timm's model name."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
@@ -223,7 +223,7 @@ class Recipe:
     minute that it takes is worth it."""
     profile: int = 0
     """Training steps to trace in each variant's second epoch, into a file in the run folder; 0 traces none."""
-    run_dir: Path | None = None
+    run_dir: Path | None = field(default=None, metadata={"option": "output"})
     """Run folder; runs/NAME if null. An older run there is moved aside, not overwritten."""
     resume: Literal["no", "auto"] = "no"
     """"auto" resumes the run in the run folder from its newest intact training checkpoint, if there is one."""

@@ -23,13 +23,8 @@ T = TypeVar("T")
 _MAY_BE_INFINITE = ("min_zoom", "minutes", "cache_memory")  # all levels, never by time, no limit
 
 
-def validated(kind: type[T], values: dict[str, Any], texts: dict[tuple[str, ...], str]) -> T:
-    """An instance of the dataclass `kind`.
-
-    Args:
-        kind: its class.
-        values: nested mappings, lists and scalars.
-        texts: paths of options and their texts, for settings that are text although they look like numbers.
+def validated(kind: type[T], values: dict[str, Any]) -> T:
+    """An instance of the dataclass `kind` from nested mappings, lists and scalars.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, nan, or a value that its dataclass refuses.
@@ -39,14 +34,7 @@ def validated(kind: type[T], values: dict[str, Any], texts: dict[tuple[str, ...]
     try:
         made = _adapter(kind).validate_python(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        refused = {tuple(path): value for path, value in (_place(one["loc"], values) for one in errors)}
-        scalars = [path for path, value in refused.items() if path in texts and not isinstance(value, dict | list)]
-        if not scalars:
-            raise InputError(_message(kind, values, errors)) from None
-        for path in scalars:
-            set_value(values, path, texts.pop(path))
-        return validated(kind, values, texts)
+        raise InputError(_message(kind, values, error.errors(include_url=False))) from None
     _check_numbers(values, as_plain(made))
     return made
 
@@ -123,6 +111,8 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
     name = ".".join(path)
     if first["type"] == "unexpected_keyword_argument":
         return str(unknown_key(kind, path))
+    if first["type"] == "missing":
+        return f"{'.'.join(map(str, first['loc']))} is missing; see --help"
     if isinstance(refusal := first.get("ctx", {}).get("error"), InputError):
         return _with_group(path, str(refusal))
     shown = value if isinstance(value, str) else reprlib.repr(value)

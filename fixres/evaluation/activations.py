@@ -8,48 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.config.jobs import ActivationsJob
 from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.predictor import Predictor
-from fixres.models.pretrained import NetworkChoice
+from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, probe_network
-from fixres.pipelines.runtime.atomic_files import check_target
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
+from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
 
 _NUM_QUANTILES = 201
-
-
-@dataclass(frozen=True)
-class ActivationsJob(NetworkChoice):
-    """Measures a network's pooled activations at test resolutions (arXiv 1906.06423, section 3.2)."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    test_res: list[int] = field(default_factory=list)
-    """Test resolutions in pixels; by default the checkpoint's training and test resolutions."""
-    num_images: int = 1000
-    """Number of test images, chosen at random, the same ones at each resolution."""
-    plot: Path | None = None
-    """PNG file with the distributions; none if null."""
-    batch_size: int = 64
-    """Images per step."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for resolution in self.test_res:
-            check_resolution(resolution)
-        if self.num_images < 1:
-            raise InputError(f"num_images={self.num_images} must be at least 1")
-        if self.plot is not None and self.plot.suffix.lower() != ".png":
-            raise InputError(f"plot={self.plot} must be a .png file")
-        if self.plot is not None:
-            check_target(self.plot)
 
 
 @dataclass(frozen=True)
@@ -78,10 +50,10 @@ class ActivationStatistics:
 
 
 def network_activations(
-    job: ActivationsJob, open_loader: OpenLoader, classes: tuple[str, ...]
+    job: ActivationsJob, opened: OpenedForJob, open_loader: OpenLoader
 ) -> tuple[CheckpointInfo, list[ActivationStatistics]]:
     """The network's description and the statistics at each of the job's resolutions, in rising order."""
-    predictor, info = job.open(classes)
+    predictor, info = opened
     resolutions = sorted(set(job.test_res or [info.train_res, info.test_res]))
     for resolution in {info.train_res, *resolutions}:
         check_takes(predictor.net, resolution)

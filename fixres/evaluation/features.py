@@ -11,59 +11,28 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fixres.config.jobs import ExtractJob
 from fixres.evaluation.activations import inputs_of, pooled_input
 from fixres.evaluation.predictions import EMBEDDINGS, LABELS, NAMES, RECORD, SOFTMAX
 from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.predictor import Predictor
-from fixres.models.pretrained import NetworkChoice
+from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes
 from fixres.models.state_dicts import weights_digest
 from fixres.observability.console import bar
-from fixres.pipelines.runtime.atomic_files import check_target, resumable, write_json
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, check_resolution
+from fixres.pipelines.runtime.atomic_files import resumable, write_json
+from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
 
 VERSION = 1
 _SECONDS_BETWEEN_NOTES = 2.0  # about the work that is lost when an extraction is killed
-
-
-@dataclass(frozen=True)
-class ExtractJob(NetworkChoice):
-    """Writes embeddings, softmax and labels of all images of a split."""
-
-    output: Path = Path("features")
-    """Folder to create."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    images: Path | None = None
-    """Folder or file of test images, see tools/evaluate.py; instead of data.path."""
-    split: Literal["train", "val"] = "val"
-    """Which images of data.path; training images are cropped as in testing."""
-    test_res: int | None = None
-    """Test resolution in pixels; the weights' own if null."""
-    dtype: Literal["float32", "float16"] = "float32"
-    """Type of embeddings and softmax."""
-    batch_size: int = 64
-    """Images per step."""
-    overwrite: bool = False
-    """Replace the output folder if it exists."""
-    restart: bool = False
-    """Discard an unfinished extraction instead of resuming it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.test_res is not None:
-            check_resolution(self.test_res)
-        if self.images is not None and self.split != "val":
-            raise InputError("--images is a test split; omit --split")
-        check_target(self.output, folder=True)
 
 
 @dataclass(frozen=True)
@@ -78,8 +47,8 @@ class Extraction:
 
 def extract(
     job: ExtractJob,
+    opened: OpenedForJob,
     open_loader: OpenLoader,
-    classes: tuple[str, ...],
     names: list[str] | None = None,
     stored: Mapping[str, str | float] | None = None,
 ) -> Extraction:
@@ -87,13 +56,13 @@ def extract(
 
     Args:
         job: what to extract.
+        opened: the network, for the classes of the data.
         open_loader: the data.
-        classes: its class names in label order.
         names: its images' names in order, stored beside the arrays; None if unknown.
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
             reads them, the "fingerprint" of the stored images.
     """
-    predictor, info = job.open(classes)
+    predictor, info = opened
     resolution = job.test_res or info.test_res
     check_takes(predictor.net, resolution)
     settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
@@ -151,7 +120,7 @@ class _Journal:
         if not lines:
             return 0
         if lines[0] != self._header:
-            raise InputError(f"{self.path} {_refusal(lines[0], self._header)}, or start again with --restart true")
+            raise InputError(f"{self.path} {_refusal(lines[0], self._header)}, or start again with --restart")
         return int(lines[-1]) if len(lines) > 1 and lines[-1].isdecimal() else 0
 
     def note(self, num_done: int) -> None:
@@ -226,7 +195,7 @@ class _Arrays:
             except (OSError, ValueError, EOFError):
                 arrays[name] = np.empty(0)
             if arrays[name].shape != shape or arrays[name].dtype != kind:
-                raise InputError(f"{path} does not have the expected content; start again with --restart true")
+                raise InputError(f"{path} does not have the expected content; start again with --restart")
         return arrays
 
 
@@ -244,7 +213,7 @@ def _run(predictor: Predictor, loader: Loader, arrays: _Arrays) -> None:
             shown.update(len(batch.labels))
     if arrays.num_done != num:
         raise InputError(
-            f"the loader gave {arrays.num_done} images of {num}; look for damaged ones with tools/inspect_dataset.py"
+            f"the loader gave {arrays.num_done} images of {num}; look for damaged ones with fixres inspect"
         )
     arrays.flush()
 
@@ -261,5 +230,5 @@ def _check_order(indices: Tensor, done: int) -> None:
     if torch.equal(indices.cpu(), expected):
         return
     if bool((indices < 0).any()):
-        raise InputError("this engine does not report which image is which; use --data.engine roc or torch")
+        raise InputError("this engine does not report which image is which; use engine roc or torch")
     raise InputError("images were replaced or reordered; extraction needs each one: use --data.on_bad stop")

@@ -4,58 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fixres.config.jobs import EvaluateJob
 from fixres.evaluation.accuracy import EvalResult, measure
 from fixres.evaluation.metrics import Scores, wilson_interval
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
-from fixres.models.pretrained import NetworkChoice
+from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, forward_flops
-from fixres.pipelines.runtime.atomic_files import check_target
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, OpenLoader, check_resolution
-
-
-@dataclass(frozen=True)
-class EvaluateJob(NetworkChoice):
-    """Tests a network with its own transform, or scores probabilities that were extracted before."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    images: Path | None = None
-    """Only test images, instead of data.path: class folders, ImageNet-V2, val images of ILSVRC2012, a .beton file."""
-    softmax: list[Path] | Path = field(default_factory=list)
-    """Folders of tools/extract_features.py, or .npy files; several are averaged. Instead of model and data."""
-    labels: Path | None = None
-    """Labels for softmax files that have no labels.npy beside them."""
-    real: Path | None = None
-    """real.json: also score by ReaL labels; the images are ImageNet's val."""
-    val_labels: Path | None = None
-    """With real, for data without image names: the labels of ImageNet's val, see docs/evaluation.md."""
-    json: Path | None = None
-    """JSON file for all figures, including those of each class."""
-    test_res: list[int] = field(default_factory=list)
-    """Test resolutions in pixels; the checkpoint's by default."""
-    batch_size: int = 64
-    """Images per step."""
-
-    def __post_init__(self) -> None:
-        for resolution in self.test_res:
-            check_resolution(resolution)
-        given = sum((self.checkpoint is not None, self.model is not None, bool(self.softmax_files)))
-        if given != 1:
-            raise InputError(f"requires exactly one of --model, --checkpoint and --softmax; the call has {given}")
-        if self.softmax_files and (self.test_res or self.images):
-            raise InputError("softmax files are scored as they are; omit --test_res and --images")
-        if self.json is not None:
-            check_target(self.json)
-
-    @property
-    def softmax_files(self) -> list[Path]:
-        """`softmax` as a list."""
-        return [self.softmax] if isinstance(self.softmax, Path) else list(self.softmax)
+from fixres.pipelines.spec import EvalCrop, InputError, OpenLoader
 
 
 @dataclass(frozen=True)
@@ -81,14 +41,18 @@ class Evaluation:
 
 
 def evaluate_network(
-    job: EvaluateJob, open_loader: OpenLoader, classes: tuple[str, ...], names: Sequence[str] | None = None
+    job: EvaluateJob, opened: OpenedForJob, open_loader: OpenLoader, names: Sequence[str] | None = None
 ) -> list[Evaluation]:
     """Tests the job's network on the test split at each of its resolutions.
 
-    ReaL needs `names`, those of the test images in order; `classes` are in label order.
+    Args:
+        job: what to do.
+        opened: the network, for the classes of the data.
+        open_loader: the data.
+        names: of the test images in order; ReaL labels need them.
     """
-    real = _read_real(job.real, names, len(classes))
-    predictor, info = job.open(classes)
+    predictor, info = opened
+    real = _read_real(job.real, names, len(info.classes))
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
         check_takes(predictor.net, resolution)
@@ -99,13 +63,13 @@ def evaluate_network(
             loader.set_resolution(resolution)
             result, scores = measure(predictor, loader, f"test at {resolution} px")
             gflops = forward_flops(predictor.net, predictor.normalize, resolution) / 1e9
-            evaluations.append(_evaluation(result, scores, classes, real, gflops))
+            evaluations.append(_evaluation(result, scores, info.classes, real, gflops))
     return evaluations
 
 
 def evaluate_softmax(job: EvaluateJob) -> Evaluation:
     """Scores the job's softmax files, their mean if there are several."""
-    files = [open_softmax(path, job.labels) for path in job.softmax_files]
+    files = [open_softmax(path, job.labels) for path in job.softmax]
     result, scores = score_softmax(files)
     real = _read_real(job.real, files[0].names or None, scores.num_classes)
     classes = files[0].record.get("classes", ())

@@ -182,6 +182,7 @@ class VariantOutput:
             crop_pct=plan.recipe.eval_crop.crop_pct,
             finetuned=finetuned,
             seed=plan.recipe.seed,
+            data=plan.recipe.data.stored,
         )
         with self._clock.stage("save"):
             save_checkpoint(self.folder / file, net, info)

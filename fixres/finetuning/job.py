@@ -5,130 +5,42 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch import nn
 
-from fixres.config.recipe import FinetuneConfig, OptimConfig
+from fixres.config.jobs import FinetuneJob
 from fixres.distributed.process_group import is_main, sharded
 from fixres.evaluation.accuracy import EvalResult, sweep
 from fixres.finetuning.loop import FinetuneContext, finetune
 from fixres.finetuning.preflight import check_finetune
 from fixres.finetuning.report import Finetuned, FinetuneReport, write_finetune_report
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
-from fixres.models.pretrained import NetworkChoice
+from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import NetworkProbe, check_takes, probe_network, stride_of
 from fixres.observability.console import log
 from fixres.observability.environment import capture
-from fixres.pipelines.runtime.atomic_files import check_target
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, OpenLoader, TrainCrop, check_resolution
+from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
 from fixres.resolution.advice import advise, explanation
-
-
-@dataclass(frozen=True)
-class FinetuneJob(NetworkChoice):
-    """Fine-tunes layers of a network for test resolutions (arXiv 1906.06423, section 4). See docs/fixres.md."""
-
-    new_classifier: bool = False
-    """Start with a classifier of random weights if the network's is for another number of classes."""
-    test_res: int | list[int] | Literal["auto"] = field(default_factory=list)
-    """Test resolutions in pixels, each fine-tuned from the same weights; auto: those at which objects appear as large
-    as in training."""
-    train_res: int | None = None
-    """Training resolution in pixels; the checkpoint's if null."""
-    output: Path | None = None
-    """Folder of the fine-tuned checkpoints and the report, or a .pt file for a single resolution; beside the checkpoint
-    if null."""
-    sweep: list[int] = field(default_factory=list)
-    """Further test resolutions at which to test before and after each fine-tuning; train_res and test_res are always
-    tested."""
-    train_crop: TrainCrop = field(default_factory=TrainCrop)
-    """RandomResizedCrop of the training, for auto and for augmentation train."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Which images, read by which engine."""
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Which layers are trained, how long and on which images."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(batch_size=64))
-    """Batch size, momentum, weight decay and label smoothing; the learning rate is that of --finetune.lr."""
-    seed: int = 0
-    """Seeds order, crops, flips and jitter."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for resolution in (*self.resolutions, *self.sweep, *([self.train_res] if self.train_res is not None else [])):
-            check_resolution(resolution)
-        if self.test_res != "auto" and not self.resolutions:
-            raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
-        if self._is_file and len(self.resolutions) != 1:
-            raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
-        for name in ("ema", "accumulate", "steps"):
-            if getattr(self.optim, name) is not None:
-                raise InputError(
-                    f"optim.{name} is for training; fine-tuning has its own schedule (--finetune.schedule), omit it"
-                )
-        if self.optim.per_process is not None:
-            raise InputError(
-                "optim.per_process is for training; fine-tuning needs the images of all processes, optim.batch_size"
-            )
-        self.check_free(self.resolutions)
-
-    @property
-    def resolutions(self) -> list[int]:
-        """The test resolutions that the job names, in rising order; none for auto."""
-        if self.test_res == "auto":
-            return []
-        return [self.test_res] if isinstance(self.test_res, int) else sorted(set(self.test_res))
-
-    @property
-    def _is_file(self) -> bool:
-        return self.output is not None and self.output.suffix == ".pt"
-
-    def target(self, test_res: int) -> Path:
-        """The file of the weights fine-tuned for `test_res`."""
-        if self.output is not None and self._is_file:
-            return self.output
-        weights = Path(self.weights)
-        folder = weights.parent if weights.is_file() else Path()  # weights that are a name have no folder
-        return (self.output or folder) / f"{self._stem}_finetuned{test_res}.pt"
-
-    @property
-    def _stem(self) -> str:
-        weights = Path(self.weights)
-        return weights.stem if weights.is_file() else weights.name
-
-    def report(self, resolutions: list[int]) -> Path:
-        """The report of the fine-tunings for `resolutions`, without its suffix."""
-        name = f"{self._stem}_finetuned{'-'.join(map(str, resolutions))}_report"
-        return self.target(resolutions[0]).with_name(name)
-
-    def check_free(self, resolutions: list[int]) -> None:
-        """Raises InputError if a checkpoint or the report would overwrite a file, or cannot be written."""
-        if self.output is not None:
-            check_target(self.output, folder=not self._is_file)
-        paths = [self.target(resolution) for resolution in resolutions]
-        if resolutions:
-            report = self.report(resolutions)
-            paths += [report.with_name(f"{report.name}.json"), report.with_name(f"{report.name}.md")]
-        for path in paths:
-            if path.exists():
-                raise InputError(f"{path} exists; choose another --output")
 
 
 def finetune_network(
     job: FinetuneJob,
+    opened: OpenedForJob,
     open_loader: OpenLoader,
-    classes: tuple[str, ...],
     image_sizes: Callable[[], np.ndarray] | None = None,
 ) -> FinetuneReport:
     """Tests, fine-tunes for each resolution and tests again; the main process writes checkpoints and report.
 
-    For test_res auto `image_sizes` gives int (N, 2), heights and widths of training images.
+    Args:
+        job: what to do.
+        opened: the network, for the classes of the data.
+        open_loader: the data.
+        image_sizes: for test_res auto: int (N, 2), heights and widths of training images.
     """
-    predictor, info = job.open(classes, job.new_classifier)
+    predictor, info = opened
     net = predictor.net
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
     resolutions = job.resolutions or _advised(job, info, net, image_sizes)
@@ -173,7 +85,7 @@ def _run(
         output = job.target(probe.resolution)
         finetunings.append(Finetuned(**vars(result), test_res=probe.resolution, output=str(output), after=after))
         if is_main():
-            save_checkpoint(output, net, replace(info, test_res=probe.resolution, finetuned=True))
+            save_checkpoint(output, net, replace(info, test_res=probe.resolution, finetuned=True, data=job.data.stored))
     return FinetuneReport(job.weights, info.model, info.train_res, before, finetunings, job, capture())
 
 

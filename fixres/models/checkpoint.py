@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +38,7 @@ class CheckpointInfo:
         std: channel deviations in [0, 1], RGB.
         finetuned: whether FixRes fine-tuning for `test_res` was done.
         seed: the run's seed.
+        data: the fields path, work_dir and seed of `DataConfig` for the data it was trained on; None if unknown.
     """
 
     model: str
@@ -50,7 +51,8 @@ class CheckpointInfo:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     finetuned: bool = False
-    seed: int = field(default=0)
+    seed: int = 0
+    data: dict[str, Any] | None = None
 
 
 def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
@@ -78,6 +80,12 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
         InputError: no such file, not one of our checkpoints, or weights that do not fit the named network.
     """
     return network_from(read_weights(path))
+
+
+def stored_data(path: Path) -> dict[str, Any] | None:
+    """The data that a checkpoint of ours was trained on, as in `CheckpointInfo`; None for other files."""
+    weights = read_weights(path) if path.is_file() else None
+    return _info(path, weights.content.get("info")).data if weights and is_checkpoint(weights) else None
 
 
 def is_checkpoint(weights: WeightFile) -> bool:
@@ -133,7 +141,13 @@ def _is_sound(info: CheckpointInfo) -> bool:
         and (len(info.classes) > 0 and len(info.mean) == len(info.std) == 3 and min(info.std) > 0 < info.crop_pct)
         and (min(info.train_res, info.test_res) > 0 and isinstance(info.finetuned, bool))
         and isinstance(info.model_kwargs, dict)
+        and (info.data is None or _is_data(info.data))
     )
+
+
+def _is_data(data: Any) -> bool:
+    kinds = {"path": str, "work_dir": str, "seed": int}
+    return isinstance(data, dict) and {key: type(value) for key, value in data.items()} == kinds
 
 
 def save_hashed(content: Any, path: Path) -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from fixres.config.jobs import NetworkChoice
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
 from fixres.models.factory import Normalize, create_model
@@ -40,48 +41,25 @@ class OpenedNetwork(NamedTuple):
     normalize: Normalize
 
 
-@dataclass(frozen=True)
-class NetworkChoice:
-    """The network of a job, its device and precision: settings that all jobs share."""
+class OpenedForJob(NamedTuple):
+    """The network of a job on its device, and its description."""
 
-    checkpoint: Path | None = None
-    """A file of weights; an older name of model."""
-    model: str | None = None
-    """A file of weights (ours, timm's, torchvision's, FixRes', safetensors), or the timm name of cached weights."""
-    arch: str | None = None
-    """timm's name of the network, for files that do not name it; its tag (resnet50.tv_in1k) chooses the transform."""
-    model_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, for files without them."""
-    crop_pct: float | None = None
-    """Side of the center crop over the resized short side in testing; that of the weights if null."""
-    device: str = "auto"
-    """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
-    precision: str = "auto"
-    """Autocast type: auto, fp32, bf16 or fp16."""
+    predictor: Predictor
+    info: CheckpointInfo
 
-    def __post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.model is None):
-            raise InputError(
-                "requires exactly one of --model and --checkpoint: a file of weights, or timm's name of cached weights"
-            )
 
-    @property
-    def weights(self) -> str:
-        """`model` or `checkpoint`."""
-        return str(self.model if self.model is not None else self.checkpoint)
-
-    def open(self, classes: Sequence[str] | None, new_classifier: bool = False) -> tuple[Predictor, CheckpointInfo]:
-        """The network on its device, for data with these classes; see `open_network`."""
-        precision = choose_precision(self.precision, choose_device(self.device))
-        net, info, normalize = open_network(
-            self.weights,
-            classes,
-            arch=self.arch,
-            model_kwargs=self.model_kwargs,
-            crop_pct=self.crop_pct,
-            new_classifier=new_classifier,
-        )
-        return Predictor(net.to(precision.device), normalize.to(precision.device), precision), info
+def open_chosen(choice: NetworkChoice, classes: Sequence[str] | None, new_classifier: bool = False) -> OpenedForJob:
+    """The network of a job on its device, for data with these classes; see `open_network`."""
+    precision = choose_precision(choice.precision, choose_device(choice.device))
+    net, info, normalize = open_network(
+        choice.weights,
+        classes,
+        arch=choice.arch,
+        model_kwargs=choice.model_kwargs,
+        crop_pct=choice.crop_pct,
+        new_classifier=new_classifier,
+    )
+    return OpenedForJob(Predictor(net.to(precision.device), normalize.to(precision.device), precision), info)
 
 
 def open_network(

@@ -20,13 +20,15 @@ from fixres.pipelines.spec import DataConfig, InputError
 
 
 def open_eval_data(config: DataConfig, device: str, images: Path | None = None) -> StoredSplits:
-    """The data of `config`, or `images` alone.
+    """The data of `config`, or `images` alone. A .beton file as `config.path` is the test split itself.
 
     Args:
         config: which images, which engine.
         device: where batches arrive, "cpu" or "cuda[:n]".
         images: class folders, ImageNet-V2, the unpacked val images of ILSVRC2012 with their devkit, or a .beton file.
     """
+    if images is None and config.path is not None and config.path.endswith(".beton") and Path(config.path).is_file():
+        images = Path(config.path)
     return PreparedData(config, device) if images is None else SingleSplit(images, config, device)
 
 
@@ -42,14 +44,17 @@ class SingleSplit(StoredSplits):
         engine, _ = choose_engine(config.engine, device, has_records)
         self._opened: BetonReader | FilesSource = BetonReader(path) if is_file else _open_single_split(path)
         super().__init__(config, device, engine, self._opened.classes)
-        if not is_file and type(self._opened) is not FolderSource:
-            # Engines sort class folders by name, where 10 comes before 2. A .beton file carries the labels.
-            path = _convert(path, self._opened, config)
-        self._stored["val"] = convert_for_engine(engine, path, config)
 
     def _path(self, split: Split) -> Path:
         self._check(split)
         return super()._path(split)
+
+    def _converted(self, _: Split) -> Path:
+        path = self._images
+        if isinstance(self._opened, FilesSource) and type(self._opened) is not FolderSource:
+            # Engines sort class folders by name, where 10 comes before 2. A .beton file carries the labels.
+            path = _convert(path, self._opened, self.config)
+        return convert_for_engine(self.engine, path, self.config)
 
     def _source(self, split: Split) -> BetonReader | FilesSource:
         self._check(split)
@@ -94,10 +99,7 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
 def _open_single_split(path: Path) -> FilesSource:
     kind = recognize(path)
     if kind not in ("folder", "imagenet_v2", "flat"):
-        raise InputError(
-            f"{path} is {kind}; convert it first: python tools/convert_imagenet.py {path} val.beton --format roc "
-            "--split val"
-        )
+        raise InputError(f"{path} is {kind}; convert it first: fixres convert {path} val.beton --split val")
     source = open_source(path, kind)
     assert isinstance(source, FilesSource)
     return source

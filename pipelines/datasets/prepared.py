@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class StoredSplits:
 
     def __init__(self, config: DataConfig, device: str, engine: str, classes: tuple[str, ...]) -> None:
         self.config, self.device, self.engine, self.classes = config, device, engine, tuple(classes)
-        self._stored: dict[Split, Path] = {}  # filled by subclasses
+        self._stored: dict[Split, Path] = {}
 
     def __call__(self, split: Split, **fields: Any) -> Loader:
         """Opens a loader of `split`; `fields` are the fields of LoaderConfig that `DataConfig` does not have."""
@@ -95,32 +95,46 @@ class StoredSplits:
         return np.asarray(self._source(split).labels)
 
     def _path(self, split: Split) -> Path:
+        """Where the split is stored as the engine reads it; converts it when it is needed first."""
+        if split not in self._stored:
+            self._stored[split] = self._converted(split)
         return self._stored[split]
+
+    def _converted(self, split: Split) -> Path:
+        raise NotImplementedError
 
     def _source(self, split: Split) -> FilesSource | BetonReader:
         raise NotImplementedError
 
 
 class PreparedData(StoredSplits):
-    """The data of a `DataConfig`: train and val, generated, downloaded, split and converted as necessary.
+    """The data of a `DataConfig`: train and val, generated, downloaded and split as necessary.
+
+    A split is converted when it is opened first, so that its classes can be checked before. `prepare` converts both.
 
     Attributes:
         engine_why: a line that says why this engine was chosen.
-        fingerprint: of the stored images, see `fixres.pipelines.datasets.fingerprints`.
+        fingerprint: of the stored images, see `fixres.pipelines.datasets.fingerprints`; after `prepare`.
         prepare_seconds: time that the preparation took in this process.
     """
+
+    fingerprint: str
 
     def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
         self._folders = resolve_data(config.path, config.work_dir, config.seed)
         engine, self.engine_why = choose_engine(config.engine, device, _has_records(self._folders))
         super().__init__(config, device, engine, self._folders.classes)
-        self._stored["train"] = convert_for_engine(engine, self._folders.train, config)
-        self._stored["val"] = convert_for_engine(engine, self._folders.val, config)
-        paths = list(self._stored.values())
+        self.prepare_seconds = time.perf_counter() - start
+
+    def prepare(self) -> Self:
+        """Converts both splits now, and notes what their files look like, for `check_unchanged`."""
+        start = time.perf_counter()
+        paths = [self._path("train"), self._path("val")]
         self.fingerprint = fingerprint(paths)
         self._unchanged = Unchanged(paths)
-        self.prepare_seconds = time.perf_counter() - start
+        self.prepare_seconds += time.perf_counter() - start
+        return self
 
     def check_unchanged(self) -> None:
         """Raises InputError if the stored files have changed since the start."""
@@ -128,7 +142,7 @@ class PreparedData(StoredSplits):
 
     def train_sizes(self) -> np.ndarray:
         """int64 (N, 2): heights and widths of training images, or of random ones if there is no table of all."""
-        return image_sizes(open_stored(self._stored["train"])).sizes
+        return image_sizes(open_stored(self._path("train"))).sizes
 
     def describe(self) -> dict[str, Any]:
         """Facts about the data for a report."""
@@ -141,8 +155,14 @@ class PreparedData(StoredSplits):
             "prepare_seconds": self.prepare_seconds,
         }
 
+    def _converted(self, split: Split) -> Path:
+        return convert_for_engine(self.engine, self._folder(split), self.config)
+
+    def _folder(self, split: Split) -> Path:
+        return self._folders.train if split == "train" else self._folders.val
+
     def _source(self, split: Split) -> FilesSource | BetonReader:
-        path = self._folders.train if split == "train" else self._folders.val
+        path = self._folder(split)
         return FolderSource(path) if path.is_dir() else BetonReader(path)
 
 

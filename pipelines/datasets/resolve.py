@@ -17,9 +17,7 @@ from fixres.pipelines.runtime.atomic_files import atomic_folder
 from fixres.pipelines.sources.folder import FolderSource
 from fixres.pipelines.sources.scenes.scene import SceneConfig
 from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
-from fixres.pipelines.spec import InputError
-
-_GENERATED = ("scenes", "imagenette")
+from fixres.pipelines.spec import GENERATED, InputError
 
 
 class DataFolders(NamedTuple):
@@ -30,17 +28,22 @@ class DataFolders(NamedTuple):
     classes: tuple[str, ...]  # names in label order
 
 
-def resolve_data(path: str, work_dir: Path, seed: int = 0) -> DataFolders:
+def resolve_data(path: str | None, work_dir: Path, seed: int = 0) -> DataFolders:
     """The train and val splits of `path`, generated if necessary. Nothing is written into the data's own folder.
 
     Args:
         path: "scenes" (generated), "imagenette" (downloaded), a folder with train/ and val/, one with train.beton and
-            val.beton, or a folder of class folders, which is split. A folder named scenes is given as "./scenes".
+            val.beton, one of these two files, or a folder of class folders, which is split. A folder named scenes is
+            given as "./scenes".
         work_dir: keeps generated data for the next run.
         seed: of the scenes or the split.
     """
-    if path not in _GENERATED and _holds_betons(Path(path)):
-        return _beton_pair(Path(path))
+    if path is None:
+        raise InputError("no data is named; give --data FOLDER (photographs or converted data), or --data scenes")
+    if path.endswith(".beton") and Path(path).is_file():
+        return _check_classes(*_beside(Path(path)))
+    if path not in GENERATED and _holds_betons(Path(path)):
+        return _check_classes(Path(path) / "train.beton", Path(path) / "val.beton")
     if path == "scenes":
         folder = prepare_scenes(SceneConfig(seed=seed), work_dir)
     elif path == "imagenette":
@@ -95,7 +98,7 @@ def _download_imagenette(work_dir: Path) -> Path:
 def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
     """`root` itself if it has train/ and val/, else the folder of its generated split."""
     if not root.is_dir():
-        names = " or ".join(repr(name) for name in _GENERATED)
+        names = " or ".join(repr(name) for name in GENERATED)
         raise InputError(f"{root} is not a folder; give a folder of photographs, or {names}")
     if not any(root.iterdir()):
         raise InputError(f"{root} is empty; it needs train/ and val/, or a subfolder of images for each class")
@@ -136,9 +139,19 @@ def _holds_betons(root: Path) -> bool:
     return True
 
 
-def _beton_pair(root: Path) -> DataFolders:
-    """Both files, which must have the same class list."""
-    train, val = root / "train.beton", root / "val.beton"
+def _beside(file: Path) -> tuple[Path, Path]:
+    """The training file and the test file, one of which is `file`: names that differ in train and val only."""
+    for split, other in (("train", "val"), ("val", "train")):
+        if split in file.name:
+            found = file.with_name(file.name.replace(split, other))
+            if not found.is_file():
+                raise InputError(f"{file} needs the other split beside it: {found} does not exist; convert it, too")
+            return (file, found) if split == "train" else (found, file)
+    raise InputError(f"{file} is one split; name both files train.beton and val.beton, and give their folder")
+
+
+def _check_classes(train: Path, val: Path) -> DataFolders:
+    """Both .beton files, which must have the same class list."""
     classes, others = BetonReader(train).classes, BetonReader(val).classes
     if classes == others:
         return DataFolders(train, val, classes)

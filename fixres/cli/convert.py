@@ -1,0 +1,103 @@
+"""Converts images into one .beton file, or webdataset shards, for fast loading.
+
+SOURCE may be an image folder, the official archives of ILSVRC2012 (no need to unpack them), Kaggle's layout, Hugging
+Face's parquet shards, webdataset shards, ImageNet-V2, or a .beton file. If the command is interrupted, the same command
+continues.
+
+fixres convert imagenet/train train.beton
+fixres convert imagenet val.beton --split val --classes-from train.beton
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fixres.config.parsing import parse as parse_options
+from fixres.pipelines.spec import Source
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Options of a conversion."""
+
+    source: Path = field(metadata={"positional": True})
+    """The images: a folder, an archive or a file."""
+    dest: Path = field(metadata={"positional": True})
+    """The file (roc, ffcv) or folder (webdataset) to write."""
+    format: Literal["roc", "ffcv", "webdataset"] = "roc"
+    """roc: for engine roc, read by stock FFCV, too; ffcv: for stock FFCV; webdataset: tar shards, for DALI."""
+    source_kind: str = "auto"
+    """Kind of SOURCE: auto, ilsvrc, folder, flat, kaggle, parquet, webdataset, imagenet_v2 or beton."""
+    split: Literal["train", "val"] | None = None
+    """Which split, if SOURCE has several."""
+    val_labels: Path | None = None
+    """Labels of validation images that come without."""
+    classes_from: Path | None = None
+    """Source, .beton file or text file whose class list is used, so that train and val number their classes alike."""
+    max_side: int = 500
+    """Longest side of a stored image in pixels; larger images are made smaller."""
+    quality: int = 90
+    """JPEG quality of re-encoded images."""
+    exif: Literal["ignore", "apply"] = "ignore"
+    """Whether images are turned as their EXIF orientation says."""
+    num_workers: int | None = None
+    """Worker processes; all cores by default."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """A damaged image stops the conversion, or is left out and listed."""
+    overwrite: bool = False
+    """Replace DEST if it exists."""
+    restart: bool = False
+    """Discard an unfinished DEST instead of continuing it."""
+    shard: str = "0/1"
+    """Convert part i of n only, as i/n; `fixres merge` joins the parts."""
+    verify: bool = False
+    """Decode all written images and count the classes."""
+
+
+def parse(arguments: Sequence[str]) -> ConvertOptions:
+    """The options of the command line."""
+    return parse_options(ConvertOptions, arguments, __doc__)
+
+
+def run(options: ConvertOptions) -> None:
+    """Converts and prints what was written."""
+    from fixres.pipelines.conversion.converter import convert
+    from fixres.pipelines.conversion.task import ConversionConfig
+    from fixres.pipelines.conversion.verification import verify_data
+    from fixres.pipelines.formats.parts import Part
+    from fixres.pipelines.sources import open_source
+
+    config = ConversionConfig(
+        options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
+        options.num_workers, options.overwrite, options.restart,
+    )  # fmt: skip
+    source = open_source(
+        options.source,
+        options.source_kind,
+        options.split,
+        val_labels=options.val_labels,
+        classes_from=options.classes_from,
+    )
+    print(_describe(source))
+    done = convert(source, options.dest, config)
+    print(
+        f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} copied"
+        f" unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
+        f" {(done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
+        + (f"; {done.num_kept} were converted before" if done.num_kept else "")
+    )
+    if options.verify:
+        print(verify_data(done.dest, options.num_workers))
+
+
+def _describe(source: Source) -> str:
+    """Shows the first and the last class, so that wrong class numbers are noticed."""
+    from fixres.pipelines.imagenet_classes import class_names_of
+
+    names = class_names_of(source)
+    known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
+    ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
+    return f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}"
