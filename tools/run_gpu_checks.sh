@@ -82,7 +82,7 @@ part scaling "$python" -m benchmarks.scaling --data "$photos" --device "$device"
   --model $model --engine roc-dali --batch-size $batch --num-images $images --json "$results/scaling_gpu.json"
 part fault_tolerance "$python" -m benchmarks.scaling.fault_tolerance_overhead --device "$device" --networks $networks \
   --json "$results/fault_tolerance_gpu.json"
-part demo "$python" tools/train_fast.py --run_dir "$runs/demo_gpu" --device "$device" --profile 20 "${demo[@]}"
+part demo "$python" tools/train_fast.py --output "$runs/demo_gpu" --device "$device" --profile 20 "${demo[@]}"
 if [ ${#failed[@]} -gt 0 ]; then
   echo "run_gpu_checks: failed: ${failed[*]}" >&2
   exit 1

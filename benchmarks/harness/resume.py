@@ -21,9 +21,9 @@ from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from fixres.pipelines.spec import InputError
 
-_LOCAL = ("--run_dir", "--data.work_dir", "--json", "--note")  # not useful on another machine
+_LOCAL = ("--output", "--work-dir", "--json", "--note")  # not useful on another machine
 _IRRELEVANT = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
-_PATHS = {"--data.path": "FOLDER", "--teacher": "FILE", "--step-record": "FILE"}
+_PATHS = {"--data": "FOLDER", "--teacher": "FILE", "--step-record": "FILE"}
 
 
 class Trainings(ABC):
@@ -137,7 +137,7 @@ def finished_report(recipe: Recipe) -> dict[str, Any] | None:
         if not key.startswith(_IRRELEVANT) and here.get(key) != there.get(key):
             raise InputError(
                 f"{recipe.folder} was trained with {key}={there.get(key)}, but now {key}={here.get(key)}; "
-                "use the same settings or another --run_dir"
+                "use the same settings or another --output"
             )
     return report
 

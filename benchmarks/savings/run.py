@@ -1,11 +1,11 @@
 """What does training small and testing large save, at what accuracy? Several seeds, one page.
 
 python -m benchmarks.savings                                                     # drawn scenes, minutes
-python -m benchmarks.savings --config savings --data.path FOLDER --seeds 1,2,3   # photographs
+python -m benchmarks.savings --config savings --data FOLDER --seeds 1,2,3   # photographs
 
 Trains the recipe's variants, interleaved epoch by epoch, once for each seed, and compares their final evaluations:
-tested as trained, tested larger, fine-tuned for the larger resolution. Any setting of tools/train_fast.py is accepted,
-too (`--optim.lr 0.2`). The run folder (runs/NAME, or --run_dir) gets seed-N/ with each seed's own report, savings.json
+tested as trained, tested larger, fine-tuned for the larger resolution. Any setting of fixres train is accepted,
+too (`--optim.lr 0.2`). The run folder (runs/NAME, or --output) gets seed-N/ with each seed's own report, savings.json
 and savings.html. After an interruption the same command resumes; seeds that are finished are not trained again.
 """
 

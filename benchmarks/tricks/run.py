@@ -1,11 +1,11 @@
 """What does each trick of "Bag of Tricks" (arXiv 1812.01187) bring, and what does it cost? Several seeds, one page.
 
-python -m benchmarks.tricks --data.path FOLDER --seeds 1,2,3                 # an hour and a half on two cores
-python -m benchmarks.tricks --data.path FOLDER --variants stack --teacher FILE
+python -m benchmarks.tricks --data FOLDER --seeds 1,2,3                 # an hour and a half on two cores
+python -m benchmarks.tricks --data FOLDER --variants stack --teacher FILE
 
 Trains the recipe tricks/ablation (or --config) with one trick after another added, in the paper's order, and with all
-tricks but one. Any setting of tools/train_fast.py is accepted, too (`--optim.lr 0.2`). Each training has a process of
-its own, so that its peak memory can be measured. The run folder (runs/ablation, or --run_dir) gets VARIANT/seed-N/,
+tricks but one. Any setting of fixres train is accepted, too (`--optim.lr 0.2`). Each training has a process of
+its own, so that its peak memory can be measured. The run folder (runs/ablation, or --output) gets VARIANT/seed-N/,
 tricks.json and tricks.html. After an interruption the same command resumes; what is finished is not trained again.
 """
 

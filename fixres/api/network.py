@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
 class TestTransform:
     """From an image to the network's input: center crop, bilinear antialiased resize, normalization.
 
-    It gives the pixels that tools/evaluate.py tests with: the short side is resized to floor(resolution / crop_pct)
+    It gives the pixels that fixres evaluate tests with: the short side is resized to floor(resolution / crop_pct)
     and the center square is taken, as timm does.
 
     Args:

@@ -44,13 +44,18 @@ class ShowCropsOptions:
 
     def __post_init__(self) -> None:
         check_png(self.output, "OUTPUT")
-        for resolution in (self.train_res, self.test_res or self.train_res):
-            check_resolution(resolution)
+        check_resolution(self.train_res)
+        check_resolution(self.tested_at)
         if self.num_images < 1 or self.epochs < 0:
             raise InputError(
                 f"--num-images {self.num_images} --epochs {self.epochs}: there must be at least one image, and the "
                 "number of epochs must not be negative"
             )
+
+    @property
+    def tested_at(self) -> int:
+        """Side of the test crops in pixels."""
+        return self.train_res if self.test_res is None else self.test_res
 
 
 def parse(arguments: Sequence[str]) -> ShowCropsOptions:
@@ -74,7 +79,7 @@ def draw(options: ShowCropsOptions) -> list[Any]:
     from fixres.pipelines.inspection.contact_sheet import check_size, first_crops
     from fixres.pipelines.loaders import open_loader
 
-    test_res = options.test_res or options.train_res
+    test_res = options.tested_at
     rows, most = [], max(options.train_res, test_res)
     common = {"path": options.data, "batch_size": min(options.num_images, _COLUMNS), "seed": options.seed}
     test = LoaderConfig(crop=EvalCrop(options.crop_pct), resolution=test_res, **common)

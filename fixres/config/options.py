@@ -121,17 +121,25 @@ def find(kind: type, name: str) -> Option:
     known, key = options(kind), name.replace("-", "_")
     if key in known and VARIANT not in known[key].path:
         return known[key]
-    path = tuple(key.split("."))
     for option in known.values():
-        pattern = [part if part != VARIANT else given for part, given in zip(option.path, path, strict=False)]
-        length = min(len(path), len(option.path))
-        if list(path[:length]) != pattern[:length]:
+        path = _matched(option.path, name)
+        if path is None:
             continue
         if len(path) == len(option.path) and ".".join(option.path) == option.name:
             return Option(path, key, option.hint, option.schema)
         if len(path) < len(option.path) or dict in map(typing.get_origin, option.kinds):
             return Option(path, key, Any, {"default": None})
     raise _unknown(kind, key)
+
+
+def _matched(pattern: tuple[str, ...], name: str) -> tuple[str, ...] | None:
+    """The path that `name` means if its parts are those of `pattern`; names of variants and of arguments stay."""
+    parts = name.split(".")
+    path = tuple(
+        part if k >= len(pattern) or pattern[k] == VARIANT else part.replace("-", "_") for k, part in enumerate(parts)
+    )
+    same = all(one in (VARIANT, other) for one, other in zip(pattern, path, strict=False))
+    return path if same else None
 
 
 def _unknown(kind: type, key: str) -> InputError:
@@ -143,11 +151,7 @@ def _unknown(kind: type, key: str) -> InputError:
 def _exists(kind: type, key: str) -> bool:
     """Whether `find` finds it, or would, if it had not been given another name."""
     paths = [option.path for option in options(kind).values()]
-    parts = tuple(key.split("."))
-    return any(
-        len(path) == len(parts) and all(one in (VARIANT, part) for one, part in zip(path, parts, strict=True))
-        for path in paths
-    )
+    return any(len(path) == key.count(".") + 1 and _matched(path, key) for path in paths)
 
 
 def _nearest(kind: type, key: str) -> str | None:

@@ -86,7 +86,7 @@ def parse(
         given.insert(0, (CONFIG, default))
     for path, value in given:
         if path == CONFIG:
-            values = _merged(values, renamed(_read_file(_recipe_file(value, recipes))))
+            values = _merged(values, renamed(_read_file(recipe_file(value, recipes))))
             continue
         _check_variant(values, path, value)
         group: dict[str, Any] = {}
@@ -116,7 +116,7 @@ def _recipes_in(folder: Path) -> dict[str, Path]:
     return {str(file.relative_to(folder).with_suffix("")): file for file in files}
 
 
-def _recipe_file(name: str, folder: Path) -> Path:
+def recipe_file(name: str, folder: Path) -> Path:
     """The file `name`, or the recipe of that name; the recipe's folder may be omitted."""
     if Path(name).is_file():
         return Path(name)
@@ -141,7 +141,9 @@ def _check_variant(values: dict[str, Any], path: tuple[str, ...], value: Any) ->
     """An option cannot reach into a variant that the recipe does not have: its name may be a typo."""
     known = values.get("variants")
     if path[0] == "variants" and isinstance(known, dict) and (len(path) > 2 or value is None) and path[1] not in known:
-        raise InputError(f"variants.{path[1]}: the recipe does not have this variant; it has {', '.join(known)}")
+        near = difflib.get_close_matches(path[1], known, 1)
+        hint = f"did you mean {near[0]}? It" if near else "it"
+        raise InputError(f"variants.{path[1]}: the recipe does not have this variant; {hint} has {', '.join(known)}")
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

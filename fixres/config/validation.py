@@ -112,13 +112,14 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
     if first["type"] == "unexpected_keyword_argument":
         return str(unknown_key(kind, path))
     if first["type"] == "missing":
-        return f"{'.'.join(map(str, first['loc']))} is missing; see --help"
+        more = isinstance(first["loc"][-1], int)
+        return f"{name}={value} needs more values; see --help" if more else f"{name}.{first['loc'][-1]} is missing"
     if isinstance(refusal := first.get("ctx", {}).get("error"), InputError):
         return _with_group(path, str(refusal))
     shown = value if isinstance(value, str) else reprlib.repr(value)
     if first["type"] == "dataclass_type":
         return f"{name}={shown}: {name} is a group of settings, use for example {name}.{_keys(kind, path)[0]}"
-    reasons = [re.sub(", unable.*", "", one["msg"]) for one in errors if _place(one["loc"], values)[0] == path]
+    reasons = [re.sub(", (unable|got) .*", "", one["msg"]) for one in errors if _place(one["loc"], values)[0] == path]
     wanted = " or ".join(reason.removeprefix("Input should be ") for reason in dict.fromkeys(reasons))
     wanted = wanted.replace("a valid integer", "a whole number").replace("a valid list", "a list such as [96,112]")
     wanted = wanted.replace("a valid ", "a ")

@@ -11,7 +11,7 @@ from fixres.config.options import Option, find, options
 from fixres.config.yaml_text import read_value
 from fixres.pipelines.spec import InputError
 
-CONFIG = ("config",)
+CONFIG = ("--config",)
 _BOOLEANS = {"true": True, "false": False}
 
 

@@ -1,6 +1,6 @@
 """Tests of a network: accuracies with confidence intervals, ReaL labels, activations, extracted features.
 
-`accuracy` tests at one or several resolutions, `job` makes the report of tools/evaluate.py. Scores of a network and of
+`accuracy` tests at one or several resolutions, `job` makes the report of fixres evaluate. Scores of a network and of
 extracted probabilities (`predictions`) go through the same `metrics`.
 """
 

@@ -43,7 +43,7 @@ class SoftmaxFile:
 
 
 def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
-    """Opens a folder of tools/extract_features.py, or a .npy file with labels.npy beside it, or with `labels`.
+    """Opens a folder of fixres extract, or a .npy file with labels.npy beside it, or with `labels`.
 
     Raises:
         InputError: a file is missing, damaged, of another shape, or does not contain numbers.
@@ -101,7 +101,7 @@ def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
 def read_array(path: Path) -> np.ndarray:
     """A .npy file, memory-mapped; Python objects in it are refused."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a folder of tools/extract_features.py, or a .npy file")
+        raise InputError(f"{path}: no such file; give a folder of fixres extract, or a .npy file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python: syntax, token, value, overflow, end of file

@@ -71,9 +71,7 @@ def val_numbers(names: Sequence[str], num_real: int) -> list[int]:
 def score_real(scores: Scores, real: Sequence[frozenset[int]], numbers: Sequence[int]) -> RealResult:
     """Accuracy by the labels of `read_real` and the numbers of `val_numbers`; the scores' indices identify images."""
     if int(scores.indices.min()) < 0:
-        raise InputError(
-            "this engine does not report which image is which, as ReaL needs; use --data.engine roc or torch"
-        )
+        raise InputError("this engine does not report which image is which, as ReaL needs; use --engine roc or torch")
     labels = [real[numbers[index] - 1] for index in scores.indices.tolist()]
     known = [(one, predicted) for one, predicted in zip(labels, scores.predictions.tolist(), strict=True) if one]
     if not known:

@@ -37,7 +37,7 @@ def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, 
         if old != new:
             raise InputError(
                 f"{folder}: the run to resume has {key}={old}, this call has {new}; give the same settings, another "
-                "--run_dir, or --resume no"
+                "--output, or --resume no"
             )
     if now["fingerprint"] != then["fingerprint"]:
         raise InputError(f"{folder}: the data is not the data with which the run began; restore it, or use --resume no")

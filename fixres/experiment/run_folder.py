@@ -105,7 +105,7 @@ def _move_aside(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not _is_run(folder):
-        raise InputError(f"{folder} exists and is not a run folder; choose another with --run_dir")
+        raise InputError(f"{folder} exists and is not a run folder; choose another with --output")
     kept = [
         folder / METRICS,
         *folder.glob(f"{CHECKPOINTS}/*.pt"),

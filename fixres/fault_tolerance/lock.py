@@ -24,14 +24,14 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder = folder.absolute()
     if not folder.name:
-        raise InputError(f"{folder} cannot be a run folder; choose another with --run_dir")
+        raise InputError(f"{folder} cannot be a run folder; choose another with --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS needs write access for an exclusive lock.
     descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if not acquire(descriptor):
             raise InputError(
-                f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --run_dir"
+                f"{folder}: {_holder(descriptor)} is training there; wait for it, stop it, or choose another --output"
             )
         _write_holder(descriptor)
         yield

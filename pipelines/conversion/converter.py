@@ -180,7 +180,7 @@ class _Attempt:
         if self._task.config.on_bad == "stop" or len(bad) == num_samples:
             raise InputError(
                 f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists"
-                " all; repair them, or leave them out with on_bad=skip (tools/convert_imagenet.py --on-bad skip)"
+                " all; repair them, or leave them out with on_bad=skip (fixres convert --on-bad skip)"
             )
 
 

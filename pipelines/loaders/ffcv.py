@@ -6,7 +6,7 @@ but not in crops. Its center crop cuts round-down(crop_pct * short side) pixels 
 
 FFCV does not report images that it cannot decode. Its buffer then keeps its old content: zeros at first, later a part
 of another image. So this engine checks that each record begins and ends like a JPEG file, and decodes black images
-again with Pillow. Damage in the middle of a record is not noticed; `tools/convert_imagenet.py` never writes such
+again with Pillow. Damage in the middle of a record is not noticed; `fixres convert` never writes such
 records.
 """
 

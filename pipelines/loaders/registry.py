@@ -101,15 +101,13 @@ def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
     if kind in entry.kinds:
         return
     if kind == "parts":
-        raise InputError(
-            f"{path} holds .beton parts, which engine={engine!r} cannot read; join them: tools/merge_parts.py"
-        )
+        raise InputError(f"{path} holds .beton parts, which engine={engine!r} cannot read; join them: fixres merge")
     wanted = next(kind for kind in reversed(entry.kinds) if kind in _FORMATS)
     format = "roc" if engine.startswith("roc") else _FORMATS[wanted]
     raise InputError(
         f"{path} is {_KINDS[kind]}, and engine={engine!r} reads "
         f"{' or '.join(_KINDS[kind] for kind in entry.kinds)}; create one with: "
-        f"python tools/convert_imagenet.py SOURCE DEST --format {format}"
+        f"fixres convert SOURCE DEST --format {format}"
     )
 
 

@@ -140,7 +140,7 @@ def _shard_of(source: TarSource, index: int) -> str:
 def _checked_index(shard: Path) -> str:
     """The path of the shard's index file. It must list the .index members, which DALI delivers as numbers."""
     index = shard.with_suffix(".idx")
-    remedy = "write the shards with: python tools/convert_imagenet.py SOURCE DEST --format webdataset"
+    remedy = "write the shards with: fixres convert SOURCE DEST --format webdataset"
     if not index.exists():
         raise InputError(f"{shard} has no index file {index.name}, which engine='dali' needs; {remedy}")
     with open(index) as file:

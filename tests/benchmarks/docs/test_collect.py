@@ -35,7 +35,7 @@ def _report(seed: int, top1: float, seconds: float) -> dict[str, Any]:
         "savings": {"train_time_ratio": 0.3},
         "written": "2026-01-01T00:00:00+00:00",
         "data": {"engine": "torch", "num_train": 10, "num_val": 5, "path": "/somewhere/private"},
-        "environment": {"cpu": "x", "command": "train_fast.py --data.path /somewhere/private"},
+        "environment": {"cpu": "x", "command": "train_fast.py --data /somewhere/private"},
         "recipe": {"seed": seed, "run_dir": "/somewhere/private", "data": {"path": "/somewhere/private"}, "name": "r"},
     }
 

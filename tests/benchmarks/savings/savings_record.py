@@ -76,6 +76,6 @@ def report(one: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
         sweeps = {key: tests(made[key], made["test_seconds"]) for key in ("sweep_before", "sweep_after")}
         variants.append({**made, **sweeps, "curve": curve})
     data = {"path": "/somewhere/private/photos", **one["data"]}
-    environment = one["environment"] | {"command": "savings.py --data.path /somewhere/private"}
+    environment = one["environment"] | {"command": "savings.py --data /somewhere/private"}
     return {"version": 1, "name": "x", "written": one["written"], "variants": variants, "savings": None, "data": data,
             "environment": environment, "recipe": recipe}  # fmt: skip

@@ -70,7 +70,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> _FakeExperiment:
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> None:
-    arguments = ["--run_dir", folder, *words]
+    arguments = ["--output", folder, *words]
     monkeypatch.setattr(sys, "argv", ["savings.py", *map(str, arguments)])
     savings.main()
 
@@ -161,9 +161,9 @@ def test_recipes_train_the_three_variants_at_equal_epochs(name: str) -> None:
 
 
 def test_the_command_is_recorded_without_paths(tmp_path: Path) -> None:
-    words = ["--config", f"{tmp_path}/own.yaml", "--data.path", str(tmp_path), f"--run_dir={tmp_path}", "--seeds=1,2"]
+    words = ["--config", f"{tmp_path}/own.yaml", "--data", str(tmp_path), f"--output={tmp_path}", "--seeds=1,2"]
     assert command_line("benchmarks.savings", [*words, "--note", "a b", "--optim.lr", "0.2"]) == (
-        "python -m benchmarks.savings --config own.yaml --data.path FOLDER --seeds 1,2 --optim.lr 0.2"
+        "python -m benchmarks.savings --config own.yaml --data FOLDER --seeds 1,2 --optim.lr 0.2"
     )
 
 
@@ -200,7 +200,7 @@ def test_a_killed_run_is_resumed_and_ends_in_a_page(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder, words = tmp_path / "run", ["--config", tiny, "--seeds", "1,2"]
-    command = [sys.executable, "-m", "benchmarks.savings", "--run_dir", folder, *words]
+    command = [sys.executable, "-m", "benchmarks.savings", "--output", folder, *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -62,7 +62,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> _FakeTraining:
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["tricks.py", "--run_dir", str(folder), *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["tricks.py", "--output", str(folder), *map(str, words)])
     tricks.main()
 
 
@@ -158,7 +158,7 @@ def test_a_killed_run_leaves_no_process_and_is_resumed(
 ) -> None:
     folder = tmp_path / "run"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = [sys.executable, "-m", "benchmarks.tricks", "--run_dir", folder, *command]
+    words = [sys.executable, "-m", "benchmarks.tricks", "--output", folder, *command]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     give_up = time.monotonic() + 100
     while not (folder / "fixres" / "seed-1.yaml").exists() and process.poll() is None and time.monotonic() < give_up:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixres.config.augment import AugmentConfig, DistillConfig
-from fixres.config.parsing import RECIPES, named_recipes, parse_recipe, save_recipe
+from fixres.config.parsing import RECIPES, parse_recipe, recipe_file, save_recipe
 from fixres.config.recipe import FinetuneConfig, StepDecay, VariantConfig
 from fixres.pipelines.spec import InputError
 from fixres.training.schedule import resolution_at, training_lr
@@ -62,7 +62,7 @@ def test_tricks_are_off_by_default_and_options_reach_them() -> None:
 
 
 def test_the_demo_is_the_default_and_overrides_reach_deep() -> None:
-    recipe = parse_recipe(["--optim.lr", "0.25", "--variants.fast.epochs=3", "--data.engine", "torch"])
+    recipe = parse_recipe(["--optim.lr", "0.25", "--variants.fast.epochs=3", "--engine", "torch"])
     assert recipe.name == "demo"
     assert recipe.optim.lr == 0.25
     assert recipe.variants["fast"].epochs == 3
@@ -116,10 +116,10 @@ def test_a_recipe_with_the_former_names_is_read(tmp_path: Path) -> None:
 
 
 def test_options_are_text_where_the_setting_is_text() -> None:
-    recipe = parse_recipe(["--name", "5", "--data.path", "1e3", "--run_dir", "null", "--compile", "no", "--device=cpu"])
+    recipe = parse_recipe(["--name", "5", "--data", "1e3", "--output", "null", "--compile", "no", "--device=cpu"])
     assert (recipe.name, recipe.data.path, recipe.run_dir, recipe.compile) == ("5", "1e3", None, "no")
-    assert parse_recipe(["--run_dir", "007"]).run_dir == Path("007")
-    assert parse_recipe(["--data.path", "caf\udce9"]).data.path == "caf\udce9"  # a file name that is not UTF-8
+    assert parse_recipe(["--output", "007"]).run_dir == Path("007")
+    assert parse_recipe(["--data", "caf\udce9"]).data.path == "caf\udce9"  # a file name that is not UTF-8
 
 
 def test_dates_are_text_and_exponents_are_numbers(tmp_path: Path) -> None:
@@ -134,13 +134,17 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         parse_recipe(["--help"])
     text = capsys.readouterr().out
     for line in (
-        "--optim.lr number",
-        "--variants.NAME.finetune.epochs integer",
-        "--resume [no, auto]",
+        "--optim.lr X",
+        "--variants.NAME.finetune.epochs N",
+        "--resume no|auto",
         "--augment.mixup",
+        "--sweep N,...",
+        "--train-crop.scale X,X",
+        "--variants.NAME.resolution.points [[...], ...]",
+        "--data TEXT",
     ):
-        assert line in text
-    assert "See docs/reliability.md" in text and '(default: "auto")' in text
+        assert line in text, line
+    assert "See docs/reliability.md" in text and "(default: auto)" in text and "tricks/paper_twin" in text
 
 
 def test_the_sweep_contains_every_test_resolution() -> None:
@@ -151,9 +155,16 @@ def test_the_sweep_contains_every_test_resolution() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optim.lrr", "3"], r"^unknown key optim.lrr, did you mean optim.lr\? see --help$"),
-        (["--conf", "recipe.yaml"], "^unknown key conf; see --help$"),
-        (["demo"], "^demo: options begin with --"),
+        (["--optim.lrr", "3"], r"^unknown option --optim.lrr, did you mean --optim.lr\? see --help$"),
+        (["--conf", "recipe.yaml"], r"^unknown option --conf, did you mean --config\? see --help$"),
+        (["demo"], "^demo: unexpected, options begin with --; see --help$"),
+        (["--sweep", "96", "112"], "^112: unexpected, .*a list after --sweep is written with commas"),
+        (["--data.path", "x"], r"^unknown option --data.path, did you mean --data\?"),
+        (["--model.name", "x"], r"^unknown option --model.name, did you mean --model\?"),
+        (["--run_dir", "x"], r"^unknown option --run-dir, did you mean --output\?"),
+        (["--lr", "3"], r"^unknown option --lr, did you mean --optim.lr\?"),
+        (["--arms.fast.fix.lr", "3"], r"did you mean --variants.fast.finetune.lr\?"),
+        (["--variant", "fats"], "^--variant fats: the recipe demo does not have this variant; it has baseline, fast$"),
         (["--seed"], "^--seed needs a value"),
         (["--seed", "--optim.lr"], "^--seed needs a value"),
         (["--optim.lr", "fast"], "^optim.lr=fast must be a number"),
@@ -162,13 +173,13 @@ def test_the_sweep_contains_every_test_resolution() -> None:
             ["--variants.fast.finetune.layers", "all"],
             "^variants.fast.finetune.layers=all must be 'classifier', 'classifier_bn'",
         ),
-        (["--train_crop.scale", "3"], "^train_crop.scale=3 must be a tuple; see --help"),
-        (["--data", "photos"], "^data=photos: data is a group of settings, use for example data.path$"),
-        (["--optim.lr.x", "1"], "^optim.lr={'x': 1} must be a number"),
+        (["--train_crop.scale", "3"], r"^train_crop.scale=\[3\] needs more values; see --help"),
+        (["--optim", "photos"], "^optim=photos: optim is a group of settings, use for example optim.lr$"),
+        (["--optim.lr.x", "1"], r"^unknown option --optim.lr.x, did you mean --optim.lr\?"),
         (["--optim.lr", "true"], "^optim.lr=true must be a number"),
         (["--compile", "maybe"], "^compile=maybe must be 'auto', 'yes' or 'no'"),
-        (["--variants.fsat.epochs", "3"], r"^unknown key variants.fsat, did you mean variants.fast\? see --help$"),
-        (["--variants.fsat", "null"], r"^unknown key variants.fsat, did you mean variants.fast\?"),
+        (["--variants.fsat.epochs", "3"], r"^variants.fsat: .*; did you mean fast\? It has baseline, fast$"),
+        (["--variants.fsat", "null"], r"^variants.fsat: .*; did you mean fast\?"),
         (["--variants.up/there", "{}"], "variants: 'up/there' cannot name a folder of the run"),
         (["--variants.states", "{}"], "variants: 'states' cannot name a folder"),
         (["--variants.fast.epochs", "0"], "^variants.fast: epochs=0 must be above 0"),
@@ -176,15 +187,15 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--optim", "{lr: -1}"], "^optim.lr=-1.0 must be above 0"),
         (["--seed", "1.5"], "^seed=1.5 must be a whole number; see --help"),
         (["--variants.fast.finetune.lr", "0"], "^variants.fast.finetune.lr=0.0 must be above 0"),
-        (["--arms.fast.epochs", "3"], r"^unknown key arms, did you mean variants\?"),
+        (["--arms.fast.epochs", "3"], r"^unknown option --arms.fast.epochs, did you mean --variants.fast.epochs\?"),
         (["--sweep", "[64, x]"], r"^sweep\[1\]=x must be a whole number"),
         (["--config", "/"], "a folder, not a recipe file"),
-        (["--config", "fixresnet50"], "a recipe of another tool"),
+        (["--config", "fixresnet50"], "a recipe of another command"),
         (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),
         (["--config", "nowhere"], "--config nowhere: no such file, and no recipe of that name; there are .*demo"),
         (["--config=nowhere"], "no such file"),
         (["--seed", "-3"], "seed=-3"),
-        (["--data.num_workers", "-1"], "num_workers=-1 must not be negative"),
+        (["--num-workers", "-1"], "num_workers=-1 must not be negative"),
         (["--data.min_zoom", "0"], "min_zoom=0.0 must be above 0"),
         (["--eval_every", "-4"], "eval_every=-4 must be"),
         (["--name", "../up"], "it names a folder"),
@@ -195,7 +206,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--data.on_bad", "ignore"], "on_bad"),
         (["--optim.label_smoothing", "1"], "label_smoothing"),
         (["--augment.mixup", "-1"], "augment.mixup=-1"),
-        (["--augment.mixupp", "1"], "mixupp"),
+        (["--augment.mixupp", "1"], r"did you mean --augment.mixup\?"),
         (["--optim.accumulate", "5"], "optim.accumulate=5 must divide optim.batch_size=32"),
         (["--optim.steps.milestones", "[9, 3]"], "optim.steps.milestones"),
     ],
@@ -225,18 +236,17 @@ def test_mistakes_in_a_file_are_one_line(text: str, message: str, tmp_path: Path
 def test_a_recipe_is_found_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parse_recipe(["--config", "tricks/paper_tricks"])
     assert parse_recipe(["--config", "paper_tricks"]) == parse_recipe(["--config=paper_tricks.yaml"]) == whole
-    finetune = named_recipes(["--config", "fixresnet50"], RECIPES / "finetune")
-    assert finetune == ["--config", str(RECIPES / "finetune" / "fixresnet50.yaml")]
+    assert recipe_file("fixresnet50", RECIPES / "finetune") == RECIPES / "finetune" / "fixresnet50.yaml"
     for name in ("here/one", "there/one", "two"):
         path = tmp_path / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text("seed: 1")
     with pytest.raises(InputError, match="--config one: the name of several recipes; there are here/one, there/one"):
-        named_recipes(["--config", "one"], tmp_path)
-    assert named_recipes(["--config", "there/one"], tmp_path)[1] == str(tmp_path / "there" / "one.yaml")
+        recipe_file("one", tmp_path)
+    assert recipe_file("there/one", tmp_path) == tmp_path / "there" / "one.yaml"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paper_tricks").write_text("seed: 5")  # a file of that name goes before
-    assert named_recipes(["--config", "paper_tricks"], RECIPES) == ["--config", "paper_tricks"]
+    assert recipe_file("paper_tricks", RECIPES) == Path("paper_tricks")
 
 
 _NO_NUMBERS = [

@@ -74,7 +74,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, server: Server) -> None
     """With synchronized BatchNorm: the same samples in each step, and results equal up to rounding."""
     recipe = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS)
     for number in (1, 2):
-        call = ("--config", recipe, "--run_dir", tmp_path / f"run{number}")
+        call = ("--config", recipe, "--output", tmp_path / f"run{number}")
         _finish(server, server.start_all(number, *call, NOTES=tmp_path / f"notes{number}"))
     assert "8 in a step, 4 in each of 2 processes" in server.errors()
     one, two = (metrics(tmp_path / f"run{number}") for number in (1, 2))
@@ -100,8 +100,8 @@ def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.M
     classes = tuple(sorted(folder.name for folder in (data / "train").iterdir()))
     info = CheckpointInfo(TINY.name, TINY.kwargs, classes, 32, 40, 0.875)
     save_checkpoint(tmp_path / "trained.pt", tiny_net, info)
-    call = ["--model", tmp_path / "trained.pt", "--test-res", "48", "--data", data, "--data.engine", "torch",
-            "--data.num_workers", "0", "--data.work_dir", tmp_path / "work", "--optim.batch_size", "8", "--device",
+    call = ["--model", tmp_path / "trained.pt", "--test-res", "48", "--data", data, "--engine", "torch",
+            "--num-workers", "0", "--work-dir", tmp_path / "work", "--optim.batch_size", "8", "--device",
             "cpu", "--finetune.layers", "classifier", "--finetune.augmentation", "test", "--finetune.cache_dtype",
             "fp32"]  # fmt: skip
     for number in (1, 2):
@@ -117,7 +117,7 @@ def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.M
 @pytest.mark.slow
 def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
     recipe, notes = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS), tmp_path / "notes"
-    run = torchrun(2, notes, "--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto", restarts=2)
+    run = torchrun(2, notes, "--config", recipe, "--output", tmp_path / "run", "--resume", "auto", restarts=2)
     while len(seen := batches_of(tmp_path / "notes.1")) < 8 and run.poll() is None:
         time.sleep(0.01)
     os.kill(seen[0][0], signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     index = epoch_order(NUM_TRAIN, seed=3, epoch=0, shuffle=True)[16 + 4 * number + 1]  # of the third step
     broken = sorted((folder / "photos" / "train").glob("*/*"))[index]
     broken.write_bytes(b"no picture")
-    children = server.start_all(2, "--config", recipe, "--run_dir", tmp_path / "run", ERRORS=tmp_path / "errors")
+    children = server.start_all(2, "--config", recipe, "--output", tmp_path / "run", ERRORS=tmp_path / "errors")
     codes = [server.end(child) for child in children]
     errors = (tmp_path / "errors").read_text()
     assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
@@ -160,7 +160,7 @@ def test_an_epoch_is_resumed_with_another_number_of_processes(
     """Each index exactly once, before or after."""
     variants = {"fast": {"epochs": 2, "resolution": {"points": [[0, 32]]}, "test_res": 32}, "baseline": None}
     recipe, notes = write_recipe(tmp_path, **_SYNC, variants=variants), tmp_path / "notes"
-    call = ("--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto")
+    call = ("--config", recipe, "--output", tmp_path / "run", "--resume", "auto")
     children = server.start_all(before, *call, NOTES=notes)
     while len(batches_of(tmp_path / "notes.0")) < 2:
         time.sleep(0.001)
@@ -248,7 +248,7 @@ def test_on_a_gpu_torchs_synchronized_batchnorm_is_used(tmp_path: Path, monkeypa
     """Whatever device the network is made on: ours adds in double precision, and refuses BatchNorms of other kinds."""
     seen: list[torch.device] = []
     monkeypatch.setattr("fixres.experiment.variant_parts.synchronized", lambda net, device: seen.append(device) or net)
-    recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--run_dir", str(tmp_path / "run")])
+    recipe = parse_recipe(["--config", str(write_recipe(tmp_path, **_SYNC)), "--output", str(tmp_path / "run")])
     data = PreparedData(recipe.data, "cpu")
     test_loader = data("val", crop=recipe.eval_crop, resolution=48, batch_size=8)
     with closing(RunLog(recipe.folder, recipe, {})) as log:

@@ -15,12 +15,14 @@ import pytest
 import torch
 from torch import nn
 
+from fixres.config.jobs import ExtractJob
 from fixres.evaluation.accuracy import measure
-from fixres.evaluation.features import Extraction, ExtractJob, extract
+from fixres.evaluation.features import Extraction, extract
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
 from fixres.models.predictor import Predictor
+from fixres.models.pretrained import open_chosen
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.spec import EvalCrop, InputError, Loader, LoaderConfig
 from tests.fixres.conftest import CPU, TINY
@@ -57,7 +59,7 @@ def run(checkpoint: Path, folder: Path, output: Path, on_batch: Callable | None 
         return loader
 
     job = ExtractJob(model=str(checkpoint), output=output, batch_size=5, device="cpu", precision="fp32", **fields)
-    return extract(job, open_it, CLASSES, NAMES)
+    return extract(job, open_chosen(job, CLASSES), open_it, NAMES)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -118,7 +120,7 @@ def test_a_killed_extraction_is_resumed_with_equal_bytes(checkpoint: Path, coded
     killed = subprocess.run(list(map(str, arguments)), cwd=root, env=alone, capture_output=True, timeout=240)
     assert killed.returncode == -9
     assert not output.exists() and (tmp_path / ".killed.journal").exists()
-    with pytest.raises(InputError, match=r"other settings \(resolution: 32 instead of 48\).*--restart true"):
+    with pytest.raises(InputError, match=r"other settings \(resolution: 32 instead of 48\).*--restart$"):
         run(checkpoint, coded_folder, output, test_res=48)
     with pytest.raises(InputError, match=r"other settings \(dtype: float32 instead of float16\)"):
         run(checkpoint, coded_folder, output, dtype="float16")
@@ -257,7 +259,7 @@ def test_a_replaced_image_or_other_classes_stop_the_extraction(
 
     job = ExtractJob(model=str(checkpoint), output=tmp_path / "a", batch_size=5, device="cpu", precision="fp32")
     with pytest.raises(InputError, match="images were replaced or reordered"):
-        extract(job, open_it, CLASSES)
+        extract(job, open_chosen(job, CLASSES), open_it)
     with pytest.raises(InputError, match="test it on the classes it was trained on"):
-        extract(job, open_it, ("cat", "dog"))
+        open_chosen(job, ("cat", "dog"))
     assert not (tmp_path / "a").exists()

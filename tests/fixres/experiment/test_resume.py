@@ -20,13 +20,13 @@ _NUM_BATCHES = NUM_TRAIN // 8
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     recipe, rng = write_recipe(tmp_path), random.Random(7)
     with serving(tmp_path) as server:
-        server.start("--config", recipe, "--run_dir", tmp_path / "whole")
+        server.start("--config", recipe, "--output", tmp_path / "whole")
         assert server.end() == 0, (tmp_path / "errors").read_text()
         num_kills, round_ = 0, 0
         while num_kills < 20:
             run, code, round_ = tmp_path / f"run{round_}", 1, round_ + 1
             while code != 0:
-                child = server.start("--config", recipe, "--run_dir", run, "--resume", "auto")
+                child = server.start("--config", recipe, "--output", run, "--resume", "auto")
                 server.wait_for_batches(rng.randint(0, 8), child)
                 time.sleep(rng.random() * 0.1)
                 if num_kills < 20:
@@ -43,13 +43,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
 def test_a_signal_saves_and_ends_with_its_own_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     recipe, notes = write_recipe(tmp_path, fault_tolerance={"minutes": 60}), tmp_path / "notes.0"
     with serving(tmp_path) as server:
-        server.start("--config", recipe, "--run_dir", tmp_path / "whole")
+        server.start("--config", recipe, "--output", tmp_path / "whole")
         assert server.end() == 0
         whole = batches_of(notes)
         notes.unlink()
         codes = []
         while not codes or codes[-1] != 0:
-            child = server.start("--config", recipe, "--run_dir", tmp_path / "run", "--resume", "auto")
+            child = server.start("--config", recipe, "--output", tmp_path / "run", "--resume", "auto")
             server.wait_for_batches(4, child)
             os.kill(child, number)
             codes.append(server.end())

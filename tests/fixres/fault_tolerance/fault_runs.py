@@ -62,7 +62,7 @@ class Runs:
     def start(self, run: str | Path, *arguments: object, faults: tuple[str, ...] = ()) -> int:
         """Starts a run in FOLDER/run; returns its process number."""
         self._num_read = len(self._errors())
-        return self.server.start(*(f"--fault={fault}" for fault in faults), "--config", self.recipe, "--run_dir",
+        return self.server.start(*(f"--fault={fault}" for fault in faults), "--config", self.recipe, "--output",
                                  self.folder / run, *arguments)  # fmt: skip
 
     def end(self) -> Ended:

@@ -96,19 +96,19 @@ def test_the_setting_that_differs_is_named(runs: Runs, stopped: Path, arguments:
 
 def test_settings_of_how_and_where_it_runs_may_change(runs: Runs, stopped: Path) -> None:
     run = shutil.copytree(stopped, runs.folder / "elsewhere")
-    ended = runs.resumed(run.name, "--fault_tolerance.keep", 3, "--data.work_dir", runs.folder / "work2")
+    ended = runs.resumed(run.name, "--fault_tolerance.keep", 3, "--work-dir", runs.folder / "work2")
     assert ended.code == 0 and _same_as_whole(runs, run)
 
 
 def test_other_data_is_refused(runs: Runs, stopped: Path) -> None:
     other = shutil.copytree(runs.folder / "photos", runs.folder / "other")
     next((other / "train" / "class_00").iterdir()).rename(other / "train" / "class_00" / "00000.png.jpg")
-    ended = runs.resumed(stopped.name, "--data.path", other)
+    ended = runs.resumed(stopped.name, "--data", other)
     assert ended.code == EXIT_INPUT and ended.names(str(stopped), "the data is not the data with which the run began")
     # The same images elsewhere are the same data.
     shutil.copytree(runs.folder / "photos", runs.folder / "moved")
     run = shutil.copytree(stopped, runs.folder / "moved-run")
-    assert runs.resumed(run.name, "--data.path", runs.folder / "moved").code == 0
+    assert runs.resumed(run.name, "--data", runs.folder / "moved").code == 0
     assert _same_as_whole(runs, run)
 
 

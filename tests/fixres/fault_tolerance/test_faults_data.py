@@ -34,7 +34,7 @@ def stored(runs: Runs) -> Path:
     return train
 
 
-_ROC = ("--data.engine", "roc", "--data.num_workers", 1)
+_ROC = ("--engine", "roc", "--num-workers", 1)
 
 
 def _replaced(path: Path, other: Path) -> None:

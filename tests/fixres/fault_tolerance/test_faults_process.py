@@ -106,7 +106,7 @@ def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
     had = {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}
     other = Server(runs.folder / "other")
     (runs.folder / "other").mkdir()
-    other.start("--config", runs.recipe, "--run_dir", runs.folder / "two")
+    other.start("--config", runs.recipe, "--output", runs.folder / "two")
     assert other.end() == EXIT_INPUT
     last = other.errors().splitlines()[-1]
     assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last

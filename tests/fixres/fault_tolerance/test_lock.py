@@ -86,7 +86,7 @@ def test_the_error_names_the_process_that_holds_the_lock(tmp_path: Path) -> None
         pass
     line = str(caught.value)
     assert line.startswith(f"{folder}: another process ({child} on {host}, since 2")
-    assert line.endswith(") is training there; wait for it, stop it, or choose another --run_dir")
+    assert line.endswith(") is training there; wait for it, stop it, or choose another --output")
     with locked(tmp_path / "runs" / "b"):
         pass
     end(child)

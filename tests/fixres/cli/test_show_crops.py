@@ -1,4 +1,4 @@
-"""Contact sheets and tools/show_crops.py: the crops of an engine in a picture; errors are one line."""
+"""Contact sheets and `fixres show-crops`: the crops of an engine in a picture; errors are one line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixres.cli.main import call as call_command
 from fixres.pipelines.inspection.contact_sheet import draw_sheet, first_crops
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.spec import InputError
 from tests.pipelines.loaders.loading import config
-from tools import show_crops
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_sheet_holds_the_crops(coded_folder: Path) -> None:
@@ -31,21 +31,21 @@ def test_the_sheet_holds_the_crops(coded_folder: Path) -> None:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["show_crops.py", *map(str, arguments)])
-    show_crops.main()
+    monkeypatch.setattr(sys, "argv", ["fixres show-crops", *map(str, arguments)])
+    call_command("show-crops", sys.argv[1:])
 
 
 def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, coded_folder, tmp_path / "crops.png", "--num", 4, "--epochs", 2, "--test-resolution", 160)
+    call(monkeypatch, coded_folder, tmp_path / "crops.png", "--num-images", 4, "--epochs", 2, "--test-res", 160)
     with Image.open(tmp_path / "crops.png") as sheet:
         assert sheet.width == 4 * 164 + 4
     os.mkfifo(tmp_path / "fifo")
     for arguments, word in (
         ((coded_folder, tmp_path / "x.png", "--engine", "no"), "dali-slice"),
         ((tmp_path / "nowhere", tmp_path / "x.png"), "does not exist"),
-        ((coded_folder, tmp_path / "x.png", "--num", 0), "--num 0"),
+        ((coded_folder, tmp_path / "x.png", "--num-images", 0), "--num-images 0"),
         ((coded_folder, tmp_path / "x.jpg"), r"x\.jpg must be a \.png file"),
-        ((coded_folder, tmp_path / "x.png", "--test-resolution", 0), "resolution=0 is not supported"),
+        ((coded_folder, tmp_path / "x.png", "--test-res", 0), "resolution=0 is not supported"),
         ((coded_folder, tmp_path / "x.png", "--epochs", 10**6), "images of 128 px is too large; ask for"),
         ((coded_folder, tmp_path), "is a folder; choose a file name"),
         ((tmp_path / "fifo", tmp_path / "x.png"), "neither a file nor a folder"),
@@ -58,7 +58,7 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_more_samples_than_the_data_has(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All samples are drawn in rows, and the picture is not wider than they need."""
     num = len(list(coded_folder.rglob("*.jpg")))
-    call(monkeypatch, coded_folder, tmp_path / "x.png", "--num", 10**12, "--epochs", 0, "--resolution", 32)
+    call(monkeypatch, coded_folder, tmp_path / "x.png", "--num-images", 10**12, "--epochs", 0, "--train-res", 32)
     with Image.open(tmp_path / "x.png") as sheet:
         assert sheet.width == min(num, 32) * 36 + 4
 

@@ -1,4 +1,4 @@
-"""tools/advise_resolution.py: its figures against a simulation with torchvision, the document, mistakes in one line."""
+"""`fixres advise`: its figures against a simulation with torchvision, the document, mistakes in one line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from fixres.cli.main import call as call_command
 from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.advice import advise, explanation
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.loaders.loading import write_coded_beton
-from tools import advise_resolution
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZES = [(375, 500), (500, 375), (400, 400), (300, 500)]
 
 
@@ -31,12 +31,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["advise_resolution.py", *map(str, arguments)])
-    advise_resolution.main()
+    monkeypatch.setattr(sys, "argv", ["fixres advise", *map(str, arguments)])
+    call_command("advise", sys.argv[1:])
 
 
 def as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
-    call(monkeypatch, *arguments, "--json")
+    call(monkeypatch, *arguments, "--json", "-")
     return json.loads(capsys.readouterr().out)
 
 
@@ -80,7 +80,7 @@ def test_options_override_the_recipe(
     assert facts["at_train_res"]["ratio"] == pytest.approx(simulated_ratio((0.25, 1.0), 96, 96), rel=0.015)
     assert as_json(monkeypatch, capsys, photos, "--config", "photos", "--variant", "baseline")["train_res"] == 128
     facts = as_json(
-        monkeypatch, capsys, photos, "--config", "photos", "--train-res", 200, "--scale", 0.5, 0.9, "--ratio", 1, 2,
+        monkeypatch, capsys, photos, "--config", "photos", "--train-res", 200, "--scale", "0.5,0.9", "--ratio", "1,2",
         "--crop-pct", 0.9, "--stride", 10,
     )  # fmt: skip
     assert (facts["train_res"], facts["crop_pct"]) == (200, 0.9)
@@ -91,12 +91,12 @@ def test_options_override_the_recipe(
 def test_samples_have_a_standard_error(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = as_json(monkeypatch, capsys, photos, "--sample", 3)
+    facts = as_json(monkeypatch, capsys, photos, "--num-images", 3)
     assert (facts["num_images"], facts["num_samples"]) == (3, 4) and facts["at_train_res"]["standard_error"] > 0
-    call(monkeypatch, photos, "--sample", 3)
+    call(monkeypatch, photos, "--num-images", 3)
     assert "3 images chosen at random of 4" in capsys.readouterr().out
     write_coded_beton(tmp_path / "x.beton", SIZES)
-    facts = as_json(monkeypatch, capsys, tmp_path / "x.beton", "--sample", 3)
+    facts = as_json(monkeypatch, capsys, tmp_path / "x.beton", "--num-images", 3)
     assert facts["num_images"] == 4 and facts["at_train_res"]["standard_error"] == 0
 
 
@@ -146,13 +146,13 @@ def test_bad_images_are_named_after_the_advice(
         (("--variant", "fast"), "also give --config"),
         (("--config", "nowhere"), "no recipe of that name"),
         (("--train-res", "4"), "resolution=4 is not supported"),
-        (("--scale", "0.5", "0.2"), "scale="),
-        (("--scale", "nan", "1"), "argument --scale: invalid float value"),
-        (("--ratio", "0", "1"), "ratio="),
+        (("--scale", "0.5,0.2"), "scale="),
+        (("--scale", ".nan,1"), "scale=nan"),
+        (("--ratio", "0,1"), "ratio="),
         (("--crop-pct", "1.5"), "crop_pct=1.5"),
         (("--stride", "0"), "stride=0"),
-        (("--sample", "0"), "0 samples to look at"),
-        (("--sample", "1"), "use more"),
+        (("--num-images", "0"), "num_images=0|0 samples to look at"),
+        (("--num-images", "1"), "use more"),
     ],
 )
 def test_mistakes_are_named(

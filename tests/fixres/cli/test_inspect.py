@@ -1,4 +1,4 @@
-"""tools/inspect_dataset.py: its figures against those that the test counts, with Pillow and tarfile."""
+"""`fixres inspect`: its figures against those that the test counts, with Pillow and tarfile."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fixres.cli.main import call as call_command
 from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.formats import beton_layout as layout
@@ -30,16 +31,15 @@ from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import InputError
 from tests.coded import coded_image, jpeg, read_box
 from tests.pipelines.loaders.loading import encoded
-from tools import inspect_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MAGIC = b"RoC1"
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["inspect_dataset.py", *map(str, arguments)])
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
-    inspect_dataset.main()
+    monkeypatch.setattr(sys, "argv", ["fixres inspect", *map(str, arguments)])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace"))
+    call_command("inspect", sys.argv[1:])
 
 
 def printed() -> str:
@@ -48,7 +48,7 @@ def printed() -> str:
 
 
 def as_json(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> dict:
-    call(monkeypatch, *arguments, "--json")
+    call(monkeypatch, *arguments, "--json", "-")
     return json.loads(printed())
 
 
@@ -198,9 +198,9 @@ def test_bad_images_are_reported_and_fail(mixed: Path, tmp_path: Path, monkeypat
 
 
 def test_random_samples_are_the_same_each_time(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, again = (as_json(monkeypatch, mixed, "--sample", 3) for _ in range(2))
+    first, again = (as_json(monkeypatch, mixed, "--num-images", 3) for _ in range(2))
     assert first == again and first["images"]["num_looked_at"] == 3 and first["num_samples"] == 8
-    call(monkeypatch, mixed, "--sample", 3)
+    call(monkeypatch, mixed, "--num-images", 3)
     assert "3 random images" in printed()
 
 
@@ -220,7 +220,7 @@ def test_picture(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert np.allclose(read_box(inner[:, :h] if w > h else inner[:w], height, width)[:2], 0, atol=12)
         outside = image.astype(int).sum() - inner.astype(int).sum()
         assert outside == 765 * (96 * 96 - w * h)
-    call(monkeypatch, mixed, "--out", tmp_path / "x.png", "--num", 6, "--side", 64)
+    call(monkeypatch, mixed, "--output", tmp_path / "x.png", "--num-drawn", 6, "--side", 64)
     with Image.open(tmp_path / "x.png") as sheet:
         pixels = np.asarray(sheet)
     rows = {tuple(image[32].ravel()) for image in stored_images(source, 6, 64)[0]}
@@ -247,10 +247,10 @@ def test_histogram_counts_half_open_intervals(values: list[int]) -> None:
 def test_mistakes_are_reported(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, word in (
         ((tmp_path / "nowhere",), "does not exist"),
-        ((mixed, "--out", tmp_path / "x.beton"), r"must be a \.png file"),
-        ((mixed, "--num", 0), "--num 0"),
+        ((mixed, "--output", tmp_path / "x.beton"), r"must be a \.png file"),
+        ((mixed, "--num-drawn", 0), "--num-drawn 0"),
         ((mixed, "--side", 70_000), "of 16 to 2048 pixels"),  # 15 GB a picture
-        ((mixed, "--sample", 0), "0 samples to look at"),
+        ((mixed, "--num-images", 0), "--num-images 0 must be at least 1"),
     ):
         with pytest.raises(InputError, match=word):
             call(monkeypatch, *arguments)
@@ -271,7 +271,7 @@ def test_class_names_that_are_not_text(tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / os.fsdecode(b"caf\xe9\x1b[2J")
     folder.mkdir()
     (folder / "1.jpg").write_bytes(jpeg(coded_image(50, 60)))
-    call(monkeypatch, tmp_path, "--out", tmp_path / "x.png")
+    call(monkeypatch, tmp_path, "--output", tmp_path / "x.png")
     assert r"caf\udce9\x1b[2J" in printed()
     assert as_json(monkeypatch, tmp_path)["classes"]["names"] == [folder.name]
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from fixres.cli.main import call as call_command
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sources import open_source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.sources import miniatures as mini
 from tests.pipelines.sources.miniatures import SYNSETS, contents, expected
-from tools.convert_imagenet import main
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Runs the command; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["tools/convert_imagenet.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["fixres convert", *map(str, arguments)])
     try:
-        run(main)
+        run(lambda: call_command("convert", sys.argv[1:]))
     except SystemExit as error:
         return int(error.code or 0)
     return 0
@@ -52,7 +52,7 @@ def test_official_archives_become_training_files(
     [
         ([], "choose one with --split"),
         (["--split", "val", "--source-kind", "parquet"], "holds no .parquet files"),
-        (["--split", "dev"], "invalid choice: 'dev'"),
+        (["--split", "dev"], "split=dev must be 'train' or 'val'"),
         (["--split", "train", "--classes-from", "/nowhere"], "/nowhere does not exist"),
     ],
 )

@@ -1,4 +1,4 @@
-"""tools/show_activations.py on a small checkpoint: its figures against a plain forward pass, mistakes in one line."""
+"""`fixres activations` on a small checkpoint: its figures against a plain forward pass, mistakes in one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fixres.cli.main import call as call_command
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig
 from tests.coded import write_coded_folder
-from tools import show_activations
 
 _MODEL = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8})
 
@@ -45,9 +45,9 @@ def checkpoint(tmp_path: Path, photos: Path, net: nn.Module) -> Path:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, photos: Path, *arguments: object) -> None:
-    finetuned = ["--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch", "--data.num_workers", 0]
+    finetuned = ["--model", checkpoint, "--data", photos, "--engine", "torch", "--num-workers", 0]
     finetuned += [
-        "--data.work_dir",
+        "--work-dir",
         photos.parent / "work",
         "--device",
         "cpu",
@@ -56,8 +56,8 @@ def call(monkeypatch: pytest.MonkeyPatch, checkpoint: Path, photos: Path, *argum
         "--batch_size",
         5,
     ]
-    monkeypatch.setattr(sys, "argv", ["show_activations.py", *map(str, [*finetuned, *arguments])])
-    show_activations.main()
+    monkeypatch.setattr(sys, "argv", ["fixres activations", *map(str, [*finetuned, *arguments])])
+    call_command("activations", sys.argv[1:])
 
 
 def pooled(net: nn.Module, photos: Path, resolution: int) -> np.ndarray:

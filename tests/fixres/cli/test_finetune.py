@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -13,13 +12,13 @@ import timm
 import torch
 import yaml
 
-from fixres.config.parsing import RECIPES, named_recipes, parse
-from fixres.finetuning.job import FinetuneJob
+from fixres.cli.finetune import parse
+from fixres.cli.main import call as call_command
+from fixres.config.parsing import RECIPES
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fixres.pipelines.runtime.exit_codes import run
 from tests.coded import write_coded_folder
 from tests.fixres.families import FAMILIES, Family, create
-from tools.finetune_fixres import as_settings
 
 _SIZES = [(60 + 3 * i, 90 - 2 * i) for i in range(16)]
 _CLASSES = ("class_00", "class_01")
@@ -53,13 +52,13 @@ def finetune(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
 ) -> object:
     def call(*arguments: object) -> Outcome:
-        settings = ["--data", photos, "--data.engine", "torch", "--data.num-workers", 0,
-                    "--data.work-dir", tmp_path / "work", "--optim.batch-size", 5]  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["tools/finetune_fixres.py", *map(str, [*settings, *arguments])])
+        settings = ["--data", photos, "--engine", "torch", "--num-workers", 0,
+                    "--work-dir", tmp_path / "work", "--optim.batch-size", 5]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["fixres finetune", *map(str, [*settings, *arguments])])
         capsys.readouterr()
         code = 0
         try:
-            run(importlib.import_module("tools.finetune_fixres").main)
+            run(lambda: call_command("finetune", sys.argv[1:]))
         except SystemExit as error:
             code = int(error.code or 0)
         captured = capsys.readouterr()
@@ -71,7 +70,7 @@ def finetune(
 def test_several_resolutions_in_one_call(finetune: object, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.pt")
     done = finetune(
-        "--checkpoint", checkpoint, "--test-res", "64,48", "--finetune.augmentation", "test", "--finetune.epochs", 2
+        "--model", checkpoint, "--test-res", "64,48", "--finetune.augmentation", "test", "--finetune.epochs", 2
     )
     assert done.code == 0, done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["48", "64"]
@@ -105,10 +104,8 @@ def _check_weights(path: Path, original: Path, resolution: int) -> None:
 
 def test_each_starts_from_the_original(finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    assert (
-        finetune("--checkpoint", tmp_path / "net.pt", "--test_res", "[48,64]", "--output", tmp_path / "both").code == 0
-    )
-    assert finetune("--checkpoint", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
+    assert finetune("--model", tmp_path / "net.pt", "--test_res", "[48,64]", "--output", tmp_path / "both").code == 0
+    assert finetune("--model", tmp_path / "net.pt", "--test_res", 64, "--output", tmp_path / "one.pt").code == 0
     both, one = (
         load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_finetuned64.pt", tmp_path / "one.pt")
     )
@@ -119,9 +116,7 @@ def test_each_starts_from_the_original(finetune: object, tmp_path: Path) -> None
 def test_auto(finetune: object, tmp_path: Path) -> None:
     """Objects appear 0.8 times as large in testing, so the advice is above the training resolution."""
     write_checkpoint(tmp_path / "net.pt")
-    done = finetune(
-        "--checkpoint", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--finetune.epochs", 1
-    )
+    done = finetune("--model", tmp_path / "net.pt", "--test-res", "auto", "--train-res", 64, "--finetune.epochs", 1)
     assert done.code == 0, done.err
     assert "objects look" in done.err
     assert re.findall(r"(\d+) px: top1", done.out) == ["64", "96"]
@@ -130,7 +125,7 @@ def test_auto(finetune: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_family(family: Family, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt", family)
-    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", family.side, "--finetune.layers", "paper",
+    done = finetune("--model", tmp_path / "net.pt", "--test-res", family.side, "--finetune.layers", "paper",
                "--finetune.augmentation", "test", "--finetune.epochs", 1)  # fmt: skip
     assert done.code == 0, done.err
     assert all(name in done.err for name in family.paper) and (tmp_path / f"net_finetuned{family.side}.pt").is_file()
@@ -141,7 +136,7 @@ def test_every_family(family: Family, finetune: object, tmp_path: Path) -> None:
 def test_other_settings(augmentation: str, adapt: str, finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
     done = finetune(
-        "--checkpoint",
+        "--model",
         tmp_path / "net.pt",
         "--test-res",
         64,
@@ -162,9 +157,7 @@ def test_other_settings(augmentation: str, adapt: str, finetune: object, tmp_pat
 
 def test_adaptation_alone(finetune: object, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net.pt")
-    done = finetune(
-        "--checkpoint", checkpoint, "--test-res", 64, "--finetune.epochs", 0, "--finetune.adapt", "batchnorm"
-    )
+    done = finetune("--model", checkpoint, "--test-res", 64, "--finetune.epochs", 0, "--finetune.adapt", "batchnorm")
     assert done.code == 0, done.err
     finetuned, before = (
         load_checkpoint(path)[0].state_dict() for path in (tmp_path / "net_finetuned64.pt", checkpoint)
@@ -175,7 +168,7 @@ def test_adaptation_alone(finetune: object, tmp_path: Path) -> None:
 
 def test_a_resolution_between_strides_is_logged(finetune: object, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "net.pt")
-    done = finetune("--checkpoint", tmp_path / "net.pt", "--test-res", 50, "--finetune.epochs", 1)
+    done = finetune("--model", tmp_path / "net.pt", "--test-res", 50, "--finetune.epochs", 1)
     assert done.code == 0, done.err
     assert "50 px is not a multiple of the stride, 32 px: ResNet pads" in done.err
 
@@ -202,7 +195,7 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
         ((net, "48", "--optim.ema", 0.99), "optim.ema is for training"),
         ((net, "48", "--optim.per_process", 4), "optim.per_process is for training; .* optim.batch_size"),
     ]:
-        done = finetune("--checkpoint", arguments[0], "--test-res", *arguments[1:])
+        done = finetune("--model", arguments[0], "--test-res", *arguments[1:])
         assert done.code == 2 and re.search(word, done.last), (word, done.err)
         assert "before fine-tuning" not in done.err  # and no test was run
     assert not list(tmp_path.glob("*_finetuned48*"))
@@ -210,9 +203,7 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (RECIPES / "finetune").glob("*.yaml")))
 def test_recipes_can_be_read(name: str) -> None:
-    arguments = named_recipes(as_settings(["--config", name, "--checkpoint", "x.pt", "--test-res", "288,320"]),
-                              RECIPES / "finetune")  # fmt: skip
-    job = parse(FinetuneJob, arguments, "")
+    job = parse(["x.pt", "--config", name, "--test-res", "288,320"])
     settings = yaml.safe_load((RECIPES / "finetune" / f"{name}.yaml").read_text())
     assert (
         job.resolutions == [288, 320]
@@ -225,8 +216,8 @@ def test_recipes_can_be_read(name: str) -> None:
 def test_help_describes_inherited_settings(finetune: object) -> None:
     done = finetune("--help")
     text = " ".join(done.out.split())
-    assert done.code == 0 and "or the timm name of cached weights. (default: null)" in text
-    assert 'the GPU if there is one. (default: "auto")' in text and "Seeds order, crops, flips and jitter." in text
+    assert done.code == 0 and "or the timm name of cached weights." in text
+    assert "the GPU if there is one. (default: auto)" in text and "Seeds order, crops, flips and jitter." in text
 
 
 def test_the_published_rate() -> None:

@@ -1,9 +1,8 @@
-"""tools/evaluate.py and tools/extract_features.py: scores from images and from files, ReaL, ImageNet-V2, mistakes."""
+"""`fixres evaluate` and `fixres extract`: scores from images and from files, ReaL, ImageNet-V2, mistakes."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import re
 import sys
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fixres.cli.main import call as call_command
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
@@ -52,14 +52,12 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
     def call(name: str, *arguments: object, data: bool = True) -> tuple[int, str, str]:
         finetuned = ["--device", "cpu", "--precision", "fp32", "--batch_size", 5]
-        finetuned += (
-            ["--data.engine", "torch", "--data.num_workers", 0, "--data.work_dir", tmp_path / "work"] if data else []
-        )
+        finetuned += ["--engine", "torch", "--num-workers", 0, "--work-dir", tmp_path / "work"] if data else []
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, [*finetuned, *arguments])])
         capsys.readouterr()
         code = 0
         try:
-            run(importlib.import_module(f"tools.{name}").main)
+            run(lambda: call_command(name, sys.argv[1:]))
         except SystemExit as error:
             code = int(error.code or 0)
         output = capsys.readouterr()
@@ -87,9 +85,7 @@ def _figures(line: str) -> list[str]:
 
 def test_files_and_images_give_the_same_lines(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
-    code, out, _ = tool(
-        "evaluate", "--model", net, "--data.path", val, "--test_res", "[32,48]", "--json", tmp_path / "r"
-    )
+    code, out, _ = tool("evaluate", "--model", net, "--data", val, "--test_res", "[32,48]", "--json", tmp_path / "r")
     assert code == 0
     small, large = out.splitlines()
     assert large.startswith("48 px: top1 ") and "GFLOPs an image" in large and " images/s" in large
@@ -99,8 +95,8 @@ def test_files_and_images_give_the_same_lines(tool: Tool, val: Path, tmp_path: P
     assert first["class_counts"] == [6, 6] and np.mean(first["class_top1"]) == pytest.approx(first["top1"])
 
     for name, res in (("a", 32), ("b", 48)):
-        arguments = ["--model", net, "--data.path", val, "--output", tmp_path / name, "--test_res", res]
-        code, out, _ = tool("extract_features", *arguments)
+        arguments = ["--model", net, "--data", val, "--output", tmp_path / name, "--test_res", res]
+        code, out, _ = tool("extract", *arguments)
         assert code == 0 and "12 images, 0 of them from before" in out
     code, out, _ = tool("evaluate", "--softmax", tmp_path / "a", data=False)
     assert code == 0 and _figures(out) == _figures(small)
@@ -122,14 +118,14 @@ def test_an_extraction_is_resumed_only_on_the_same_images_by_the_same_engine(
             raise OSError(errno.EIO, "the disk")
 
     stored(val / "val")
-    call = ["extract_features", "--model", checkpoint(tmp_path / "net.pt", _SYNSETS), "--images",
+    call = ["extract", "--model", checkpoint(tmp_path / "net.pt", _SYNSETS), "--images",
             tmp_path / "val.beton", "--output", tmp_path / "a"]  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr("fixres.evaluation.features._SECONDS_BETWEEN_NOTES", 0.0)
         patch.setattr("fixres.evaluation.features._check_order", interrupt)
         assert tool(*call)[0] == 3
-    code, _, error = tool(*call, "--data.engine", "roc")
-    assert code == 2 and "other settings (engine: torch instead of roc)" in error and "--restart true" in error
+    code, _, error = tool(*call, "--engine", "roc")
+    assert code == 2 and "other settings (engine: torch instead of roc)" in error and "--restart" in error
     first = (tmp_path / "val.beton").read_bytes()
     other = next((val / "val").glob("*/*"))
     Image.new("RGB", (40, 40), (9, 99, 199)).save(other)
@@ -137,7 +133,7 @@ def test_an_extraction_is_resumed_only_on_the_same_images_by_the_same_engine(
     code, _, error = tool(*call)
     assert code == 2 and re.search(
         r"\.a\.journal belongs to an extraction of other images \(fingerprint: \w{16} instead of \w{16}\); "
-        r"restore those, or start again with --restart true$",
+        r"restore those, or start again with --restart$",
         error,
     )
     (tmp_path / "val.beton").write_bytes(first)
@@ -150,7 +146,7 @@ def test_an_extraction_is_resumed_only_on_the_same_images_by_the_same_engine(
 def test_real_labels_find_their_images(tool: Tool, val: Path, tmp_path: Path) -> None:
     """With labels that are the network's own predictions for all but one image, all but that one are right."""
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
-    assert tool("extract_features", "--model", net, "--data.path", val, "--output", tmp_path / "a")[0] == 0
+    assert tool("extract", "--model", net, "--data", val, "--output", tmp_path / "a")[0] == 0
     names = [Path(name).stem for name in json.loads((tmp_path / "a" / "names.json").read_text())]
     predictions = np.load(tmp_path / "a" / "softmax.npy").argmax(1)
     assert names != sorted(names) and len(set(predictions)) == 2
@@ -160,7 +156,7 @@ def test_real_labels_find_their_images(tool: Tool, val: Path, tmp_path: Path) ->
     real[int(names[2][-8:]) - 1] = [1 - int(predictions[2])]
     (tmp_path / "real.json").write_text(json.dumps(real))
     expected = f"ReaL: top1 {10 / 11:.2%}, [62.3, 98.4], 11 images, 1 without a label left out"
-    arguments = ["--model", net, "--data.path", val, "--real", tmp_path / "real.json"]
+    arguments = ["--model", net, "--data", val, "--real", tmp_path / "real.json"]
     assert tool("evaluate", *arguments)[1].splitlines()[1].strip() == expected
     code, out, _ = tool("evaluate", "--softmax", tmp_path / "a", "--real", tmp_path / "real.json", data=False)
     assert code == 0 and out.splitlines()[1].strip() == expected
@@ -199,7 +195,7 @@ def test_imagenet_v2_is_numbered_not_named(tool: Tool, tmp_path: Path) -> None:
         Image.new("RGB", (40, 40), _color(number)).save(root / str(number) / "x.jpeg", quality=98, subsampling=0)
     net = checkpoint(tmp_path / "net.pt", imagenet_synsets())
     common = ["--model", net, "--images", root, "--batch_size", 100]
-    code, out, _ = tool("extract_features", *common, "--output", tmp_path / "a")
+    code, out, _ = tool("extract", *common, "--output", tmp_path / "a")
     assert code == 0 and "1000 images" in out
     assert np.load(tmp_path / "a" / "labels.npy").tolist() == list(range(1000))
     names = json.loads((tmp_path / "a" / "names.json").read_text())
@@ -239,16 +235,17 @@ def test_pretrained_weights_by_the_command_line(tool: Tool, val: Path, tmp_path:
 
 def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "net.pt", _SYNSETS)
-    code, out, _ = tool("evaluate", "--checkpoint", net, "--images", val / "val")
-    assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--data.path", val)[1])
+    code, out, _ = tool("evaluate", "--model", net, "--images", val / "val")
+    assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--data", val)[1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "requires exactly one of --model, --checkpoint and --softmax; the call has 0"),
-        (("--model", "{net}", "--checkpoint", "{net}"), "the call has 2"),
-        (("--softmax", "{val}", "--test_res", "[32]"), "omit --test_res"),
+        ((), "MODEL is missing: a file of weights, or timm's name of cached weights"),
+        (("{net}",), "does not say which data it was trained on; give --data FOLDER"),
+        (("{net}", "--softmax", "{val}"), "omit the model, --test-res and --images"),
+        (("--softmax", "{val}", "--test_res", "[32]"), "omit the model, --test-res and --images"),
         (("--softmax", "{val}"), r"softmax\.npy: no such file"),
         (("--model", "{net}", "--images", "{val}/nowhere"), "nowhere does not exist"),
         (("--model", "{net}", "--images", "{other}"), r"knows 2 classes .* the data has 3"),
@@ -263,7 +260,7 @@ def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path:
             ("--model", "{levit}", "--arch", "levit_128s", "--images", "{val}/val", "--test_res", "[160]"),
             "not take 160",
         ),
-        (("--model", "{net}", "--images", "{val}/val", "--precision", "fp23"), "precision='fp23' is unknown"),
+        (("--model", "{net}", "--images", "{val}/val", "--precision", "fp23"), "precision=fp23 must be 'auto', 'fp32'"),
         (("--model", "{net}", "--images", "{val}/val", "--real", "{val}/no.json"), r"no\.json is not a file"),
     ],
 )

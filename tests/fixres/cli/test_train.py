@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fixres.cli.main import call as call_command
 from fixres.pipelines.runtime.exit_codes import run
 from tests.coded import coded_image, jpeg, write_coded_folder
 
@@ -60,11 +60,11 @@ class Tool:
 
     def __call__(self, name: str, *arguments: object) -> tuple[int, str, str]:
         """Exit code, stdout, and the last line of stderr without progress bars."""
-        self._monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        self._monkeypatch.setattr(sys, "argv", [f"fixres {name}", *map(str, arguments)])
         self._capsys.readouterr()
         code = 0
         try:
-            run(importlib.import_module(f"tools.{name}").main)
+            run(lambda: call_command(name, sys.argv[1:]))
         except SystemExit as error:
             code = int(error.code or 0)
         output = self._capsys.readouterr()
@@ -77,7 +77,7 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_from_images_to_the_report(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
-    code, out, _ = tool("train_fast", "--config", recipe)
+    code, out, _ = tool("train", "--config", recipe)
     assert code == 0
     assert "fast compared with baseline" in out
     folder = tmp_path / "run"
@@ -117,24 +117,24 @@ def _check_page(page: str) -> None:
 
 
 def _use_the_checkpoint(tool: Tool, checkpoint: Path, fast: dict, photos: Path, tmp_path: Path) -> None:
-    data = ["--data.path", photos, "--data.engine", "torch", "--data.num_workers", 0, "--data.work_dir", tmp_path / "w"]
-    code, out, _ = tool("evaluate", "--checkpoint", checkpoint, "--test_res", "[48,64]", *data)
+    data = ["--data", photos, "--engine", "torch", "--num-workers", 0, "--work-dir", tmp_path / "w"]
+    code, out, _ = tool("evaluate", "--model", checkpoint, "--test_res", "[48,64]", *data)
     assert code == 0
     expected = [f"{point['test_res']} px: top1 {point['top1']:.2%}" for point in fast["sweep_before"][1:]]
     assert [line.split(",")[0] for line in out.splitlines()] == expected
     data += ["--optim.batch_size", 4]
-    code, out, _ = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, "--finetune.epochs", 1, *data)
+    code, out, _ = tool("finetune", "--model", checkpoint, "--test_res", 80, "--finetune.epochs", 1, *data)
     assert code == 0 and "after it" in out
-    code, _, line = tool("finetune_fixres", "--checkpoint", checkpoint, "--test_res", 80, *data)
+    code, _, line = tool("finetune", "--model", checkpoint, "--test_res", 80, *data)
     assert code == 2 and "trained_finetuned80.pt exists" in line
-    code, out, _ = tool("evaluate", "--checkpoint", checkpoint.with_stem("trained_finetuned80"), *data[:-2])
+    code, out, _ = tool("evaluate", "--model", checkpoint.with_stem("trained_finetuned80"), *data[:-2])
     assert code == 0 and out.startswith("80 px")
 
 
 def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     """The whole run by DALI's CPU operators, with the resolution changing between epochs."""
     pytest.importorskip("nvidia.dali")
-    code, out, _ = tool("train_fast", "--config", recipe, "--data.engine", "roc-dali", "--data.dali.prefetch", 3)
+    code, out, _ = tool("train", "--config", recipe, "--engine", "roc-dali", "--data.dali.prefetch", 3)
     assert code == 0 and "fast compared with baseline" in out
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["data"]["engine"] == "roc-dali"
@@ -144,9 +144,9 @@ def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path
 
 def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -> None:
     overrides = ["--variants.baseline", "null", "--variants.fast.epochs", 1, "--sweep", "[32]"]
-    assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
+    assert tool("train", "--config", recipe, *overrides)[0] == 0
     first = (tmp_path / "run" / "report.json").read_bytes()
-    assert tool("train_fast", "--config", recipe, *overrides)[0] == 0
+    assert tool("train", "--config", recipe, *overrides)[0] == 0
     assert (tmp_path / "run.1" / "report.json").read_bytes() == first
     assert (tmp_path / "run" / "report.json").read_bytes() != first
 
@@ -169,7 +169,7 @@ def test_a_variant_fine_tunes_from_the_cache(tool: Tool, recipe: Path, tmp_path:
     ]
     variants = []
     for cache in ("auto", "no"):
-        code, _, _ = tool("train_fast", "--config", recipe, *finetuned, "--variants.fast.finetune.cache", cache)
+        code, _, _ = tool("train", "--config", recipe, *finetuned, "--variants.fast.finetune.cache", cache)
         assert code == 0
         variants.append(json.loads((tmp_path / "run" / "report.json").read_text())["variants"][0])
     cached, plain = ([epoch["loss"] for epoch in variant["finetune_epochs"]] for variant in variants)
@@ -189,16 +189,16 @@ def _corrupt(photos: Path) -> None:
 def _of_size(side: int) -> list[str]:
     """A network that takes images of one size only."""
     kwargs = {"img_size": side, "depth": 1, "embed_dim": 12, "num_heads": 3}
-    return ["--model.name", "vit_tiny_patch16_224", "--model.kwargs", json.dumps(kwargs)]
+    return ["--model", "vit_tiny_patch16_224", "--model.kwargs", json.dumps(kwargs)]
 
 
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [
-        (None, ["--data.path", "/nowhere"], "/nowhere is not a folder"),
+        (None, ["--data", "/nowhere"], "--data /nowhere does not exist"),
         (_remove_class, [], "class_01"),
         (_corrupt, [], r"00004\.jpg.*(truncated|decode)"),
-        (None, ["--data.engine", "turbo"], "turbo.*torch"),
+        (None, ["--engine", "turbo"], "turbo.*torch"),
         (None, ["--variants.fast.test_res", "4"], "resolution=4 is not supported"),
         (None, ["--optim.batch_size", "64"], "16 samples do not fill"),
         (
@@ -223,8 +223,8 @@ def _of_size(side: int) -> list[str]:
             "optim.batch_size=32 is larger than the number of training images",
         ),
         (None, ["--optim.warmup_epochs", ".nan"], "optim.warmup_epochs=nan must be a finite number"),
-        (None, ["--model.name", "resnet999"], "not a timm model"),
-        (None, ["--color", "red"], "unknown key color; see --help"),
+        (None, ["--model", "resnet999"], "not a timm model"),
+        (None, ["--color", "red"], "unknown option --color, did you mean --augment.color"),
         (None, ["--device", "cuda:7"], "cuda"),
         (None, [*_of_size(32)], "VisionTransformer does not take 48 px"),
         (None, [*_of_size(64), "--variants.fast", "null"], "VisionTransformer does not take 32 px"),
@@ -235,26 +235,26 @@ def test_mistakes_end_in_one_line_and_leave_no_report(
 ) -> None:
     if callable(spoil):
         spoil(photos)
-    code, _, line = tool("train_fast", "--config", recipe, *arguments)
+    code, _, line = tool("train", "--config", recipe, *arguments)
     assert code == 2
-    assert re.match("train_fast.py: ", line) and re.search(message, line)
+    assert re.match("fixres train: ", line) and re.search(message, line)
     assert not (tmp_path / "run" / "report.json").exists()
     metrics = tmp_path / "run" / "metrics.jsonl"
     assert not metrics.exists() or metrics.read_text() == ""  # the error comes before the training
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
-    assert tool("train_fast", "--config", recipe, "--variants.baseline", "null", "--sweep", "[32]")[0] == 0
+    assert tool("train", "--config", recipe, "--variants.baseline", "null", "--sweep", "[32]")[0] == 0
     for split in ("train", "val"):
         (photos / split / "class_01").rename(photos / split / "class_77")
     checkpoint = tmp_path / "run" / "fast" / "finetuned.pt"
-    code, _, line = tool("evaluate", "--checkpoint", checkpoint, "--data.path", photos, "--data.engine", "torch")
+    code, _, line = tool("evaluate", "--model", checkpoint, "--data", photos, "--engine", "torch")
     assert code == 2 and "test it on the classes it was trained on" in line
 
 
 def test_a_bad_sample_can_be_replaced_and_is_counted(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
     _corrupt(photos)
     arguments = ["--data.on_bad", "replace", "--variants.baseline", "null", "--sweep", "[32]"]
-    assert tool("train_fast", "--config", recipe, *arguments)[0] == 0
+    assert tool("train", "--config", recipe, *arguments)[0] == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["variants"][0]["num_bad_samples"] == 2  # once in each of two epochs
