@@ -14,7 +14,7 @@ from fixres.pipelines.runtime.cli import Parser, number_or_inf, output_file, out
 from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, run
 from fixres.pipelines.spec import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _CHILDREN = {"engine_worker", "isolated_run", "worker"}  # started by programs, not by users
 
 

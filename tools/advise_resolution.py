@@ -1,4 +1,4 @@
-"""The command `fixres advise` in a clone: `python tools/advise_resolution.py ...`; see fixres/cli/advise.py."""
+"""The command `fixres advise` in a clone: `python tools/advise_resolution.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""The command `fixres convert` in a clone: `python tools/convert_imagenet.py ...`; see fixres/cli/convert.py."""
+"""The command `fixres convert` in a clone: `python tools/convert_imagenet.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""The command `fixres estimate` in a clone: `python tools/estimate.py ...`; see fixres/cli/estimate.py."""
+"""The command `fixres estimate` in a clone: `python tools/estimate.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

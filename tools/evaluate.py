@@ -1,4 +1,4 @@
-"""The command `fixres evaluate` in a clone: `python tools/evaluate.py ...`; see fixres/cli/evaluate.py."""
+"""The command `fixres evaluate` in a clone: `python tools/evaluate.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

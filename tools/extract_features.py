@@ -1,4 +1,4 @@
-"""The command `fixres extract` in a clone: `python tools/extract_features.py ...`; see fixres/cli/extract.py."""
+"""The command `fixres extract` in a clone: `python tools/extract_features.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

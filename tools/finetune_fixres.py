@@ -1,4 +1,4 @@
-"""The command `fixres finetune` in a clone: `python tools/finetune_fixres.py ...`; see fixres/cli/finetune.py."""
+"""The command `fixres finetune` in a clone: `python tools/finetune_fixres.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

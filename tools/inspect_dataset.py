@@ -1,4 +1,4 @@
-"""The command `fixres inspect` in a clone: `python tools/inspect_dataset.py ...`; see fixres/cli/inspect.py."""
+"""The command `fixres inspect` in a clone: `python tools/inspect_dataset.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""The command `fixres merge` in a clone: `python tools/merge_parts.py ...`; see fixres/cli/merge.py."""
+"""The command `fixres merge` in a clone: `python tools/merge_parts.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

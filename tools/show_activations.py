@@ -1,4 +1,4 @@
-"""The command `fixres activations` in a clone: `python tools/show_activations.py ...`; see fixres/cli."""
+"""The command `fixres activations` in a clone: `python tools/show_activations.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

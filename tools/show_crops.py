@@ -1,4 +1,4 @@
-"""The command `fixres show-crops` in a clone: `python tools/show_crops.py ...`; see fixres/cli/show_crops.py."""
+"""The command `fixres show-crops` in a clone: `python tools/show_crops.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

@@ -1,4 +1,4 @@
-"""The command `fixres train` in a clone: `python tools/train_fast.py ...`; see fixres/cli/train.py."""
+"""The command `fixres train` in a clone: `python tools/train_fast.py ...`, see fixres/cli/commands."""
 
 from fixres.cli.main import run_command
 

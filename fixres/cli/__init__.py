@@ -1,1 +1,1 @@
-"""The command `fixres`: `main` finds the sub-command, and every other module here is one, with `parse` and `run`."""
+"""The command `fixres`: `main` finds the sub-command in `commands`; `data` and `output` are shared by several."""

@@ -78,4 +78,4 @@ def module(name: str) -> ModuleType:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}? There are" if near else "there are"
         raise InputError(f"unknown command {name}; {hint} {', '.join(COMMANDS)}; see fixres --help")
-    return importlib.import_module(f"fixres.cli.{name.replace('-', '_')}")
+    return importlib.import_module(f"fixres.cli.commands.{name.replace('-', '_')}")

@@ -174,4 +174,4 @@ def test_python_m_fixres_is_the_command() -> None:
 
 def test_every_command_is_a_module() -> None:
     for command in COMMANDS:
-        assert importlib.import_module(f"fixres.cli.{command.replace('-', '_')}").__doc__
+        assert importlib.import_module(f"fixres.cli.commands.{command.replace('-', '_')}").__doc__

@@ -12,7 +12,7 @@ import timm
 import torch
 import yaml
 
-from fixres.cli.finetune import parse
+from fixres.cli.commands.finetune import parse
 from fixres.cli.main import call as call_command
 from fixres.config.parsing import RECIPES
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint

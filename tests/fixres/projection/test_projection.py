@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from fixres.cli.main import call
 from fixres.pipelines.spec import InputError
 from fixres.projection.options import EstimateOptions
 from fixres.projection.projection import estimate
 from fixres.projection.speeds import loader_speeds, step_speeds
 from fixres.training import step_speed
 from fixres.training.step_speed import measure_steps
-from tools import estimate as tool
 
 GPU = {"cpu": "that", "num_cores": 4, "gpu": "big", "device": "cuda:0", "commit": "0123456789"}
 CPU = GPU | {"device": "cpu"}  # a machine with a GPU on which the CPU was measured
@@ -151,9 +151,9 @@ def test_sums_by_hand(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--step-speed", "224:900", "--gpus", "8", "--json", str(tmp_path / "x.json")]
     monkeypatch.setattr(sys, "argv", ["estimate.py", *words])
-    tool.main()
+    call("estimate", sys.argv[1:])
     assert capsys.readouterr().out.startswith("Projected, not measured: resnet50, 1281167 images, 8 GPUs, 96")
     assert json.loads((tmp_path / "x.json").read_text())["images_per_second"]["step"] == {"224": 900.0}
     monkeypatch.setattr(sys, "argv", ["estimate.py", "--small", "128x3"])
-    with pytest.raises(InputError, match="resolution:value"):
-        tool.main()
+    with pytest.raises(InputError, match="small=128x3 must be pairs such as 128:12,160:4"):
+        call("estimate", sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The sub-commands of `fixres`, one a module, each with `parse` and `run`."""
