@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from fixres.pipelines.runtime.numba_cache import cache_folder
 from tests.coded import write_coded_folder
+
+cache_folder()  # says once that kernels are compiled, before tests look at the messages of commands
 
 # Small networks only lose by threads, and a busy machine makes torch's thread barriers many times slower.
 torch.set_num_threads(1)

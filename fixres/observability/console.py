@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from fixres.distributed.process_group import is_main
+from fixres.pipelines.runtime.progress import progress_bar
 
 
 def bar(num_images: int, title: str, done: int = 0) -> tqdm:
-    """A progress bar over images, `done` at its start, removed at its end; hidden if stderr is not a terminal."""
-    hidden = None if is_main() else True
-    return tqdm(total=num_images, initial=done, desc=title, unit="img", leave=False, mininterval=0.5, disable=hidden)
+    """A progress bar over images, `done` at its start, removed at its end; in the main process only."""
+    return progress_bar(num_images, title, done=done, shown=is_main())
 
 
 def log(line: str) -> None:

@@ -16,8 +16,6 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fixres.pipelines.conversion.journal import Journal
 from fixres.pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples
 from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
@@ -25,6 +23,7 @@ from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
 from fixres.pipelines.runtime.atomic_files import keep_source, resumable
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import InputError, Source
 
@@ -120,13 +119,7 @@ class _Attempt:
         config, kept = self._task.config, self._result.num_kept
         work = partial(prepare_samples, self._task, fit_for(config.format))
         with (
-            tqdm(
-                total=len(self._order),
-                initial=kept,
-                desc=self._result.dest.name,
-                unit=" images",
-                disable=None if config.progress else True,
-            ) as bar,
+            progress_bar(len(self._order), self._result.dest.name, done=kept, shown=config.progress, leave=True) as bar,
             closing(map_chunks(work, self._order[kept:], _CHUNK, num_workers)) as chunks,
         ):
             for chunk in chunks:

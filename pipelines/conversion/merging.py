@@ -16,6 +16,7 @@ from fixres.pipelines.formats.webdataset_reader import TarSource
 from fixres.pipelines.formats.webdataset_writer import ShardWriter
 from fixres.pipelines.images.codec import image_size
 from fixres.pipelines.runtime.atomic_files import atomic_file, atomic_folder, keep_source
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.spec import InputError
 
 
@@ -37,7 +38,7 @@ def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool
     readers = [BetonReader(file) if file.is_file() else TarSource(file) for file in files]
     about = _common(readers, files)
     total = sum(map(len, readers))
-    with tqdm(total=total, desc=dest.name, unit=" images", disable=None if progress else True) as bar:
+    with progress_bar(total, dest.name, shown=progress, leave=True) as bar:
         if isinstance(readers[0], TarSource):
             _merge_shards(readers, dest, overwrite, about, bar)
         else:

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import BadSampleError, InputError, Source
 
@@ -27,8 +27,7 @@ def verify_data(path: Path, num_workers: int | None = None, progress: bool = Tru
     source = open_source(path)
     order, bad = np.arange(len(source)), []
     workers = num_processes(num_workers, -(-len(source) // _CHUNK))
-    hidden = None if progress else True
-    with tqdm(total=len(source), desc=f"verifying {path.name}", unit=" images", disable=hidden) as bar:
+    with progress_bar(len(source), f"verifying {path.name}", shown=progress, leave=True) as bar:
         for found in map_chunks(partial(_decode, source), order, _CHUNK, workers):
             bad += found
             bar.update(min(_CHUNK, len(source) - bar.n))

@@ -15,6 +15,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def cache_folder() -> Path:
         if not config.CACHE_DIR:
             _remove_unused(parent)
         folder.mkdir(parents=True, exist_ok=True)
+        sys.stderr.write("compiling the decoder, once for this version; this takes a minute or two\n")
     with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(folder)
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.splits import SPLIT_WORDS
 from fixres.pipelines.spec import BadSampleError, InputError
 
@@ -82,7 +83,7 @@ def find_images(path: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
         OSError: a folder cannot be read. torchvision skips the images of such a folder.
     """
     samples = []
-    for number, name in enumerate(classes):
+    for number, name in enumerate(progress_bar(len(classes), f"reading {path}", unit="folders", iterable=classes)):
         for root, files in sorted(_walk(str(path / name))):
             images = (file for file in files if file.lower().endswith(IMAGE_ENDINGS))
             samples += [(os.path.join(root, image), number) for image in images]

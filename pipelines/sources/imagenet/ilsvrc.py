@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from fixres.pipelines.formats.tar_index import Member, Span, is_litter, is_plain, read_member, walk
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.imagenet.devkit import devkit_labels
 from fixres.pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
 from fixres.pipelines.spec import InputError
@@ -113,7 +113,7 @@ def _choose(path: Path, split: str | None) -> tuple[Path, str]:
 def _train_images(archive: Path, descriptor: int) -> Iterator[_Image]:
     seen: set[str] = set()
     members = walk(Span(descriptor), str(archive))
-    for member in tqdm(members, desc=f"index {archive.name}", unit=" classes", disable=None, leave=False):
+    for member in progress_bar(len(members), f"reading {archive.name}", unit="classes", iterable=members):
         if is_litter(member.name):
             continue
         synset = member.name.removesuffix(".tar")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.scenes.render import scene_jpeg, warm_up
 from fixres.pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
 
@@ -78,9 +78,7 @@ def _write_images(config: SceneConfig, root: Path, num_workers: int, progress: b
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         try:
             done = pool.map(partial(_write_image, config, root), jobs)
-            for _ in tqdm(
-                done, total=len(jobs), desc="drawing scenes", unit=" images", disable=None if progress else True
-            ):
+            for _ in progress_bar(len(jobs), "drawing scenes", shown=progress, leave=True, iterable=done):
                 pass
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
