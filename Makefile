@@ -27,7 +27,7 @@ check: .venv/.installed
 # Resolves the dependencies in setup.cfg again. The files contain versions and no package index.
 requirements:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
-		--custom-compile-command "make requirements" setup.cfg --extra dali --extra dev -o requirements.txt
+		--custom-compile-command "make requirements" setup.cfg --extra dali --extra dev --extra docs --extra onnx -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
 		--custom-compile-command "make requirements" setup.cfg --extra ffcv -c requirements.txt -o requirements-ffcv.txt
 
