@@ -76,14 +76,14 @@ def test_modules_and_names_exist(path: Path) -> None:
     text = text_of(path)
     for module in re.findall(r"python -m ((?:benchmarks|fixres|pipelines)[\w.]*)", text):
         place = ROOT.joinpath(*module.split("."))
-        assert (place / "__main__.py").exists() or place.with_suffix(".py").exists(), module
+        assert module.endswith(".NAME") or (place / "__main__.py").exists() or place.with_suffix(".py").exists(), module
     for dotted in re.findall(r"(?<![\w/.-])(?:pipelines|fixres|benchmarks)(?:\.[A-Za-z_]\w*)+", text):
-        assert dotted.endswith(".md") or resolves(dotted), dotted
+        assert dotted.endswith((".md", ".NAME")) or resolves(dotted), dotted
 
 
 @documents
 def test_options_and_settings_exist(path: Path) -> None:
-    text = re.sub(r"(?m)^(?: {4}(torchrun|srun|#SBATCH)|#SBATCH).*$", "", text_of(path))
+    text = re.sub(r"(?m)^\s*(torchrun|srun|#SBATCH)\b.*$", "", text_of(path))
     ours = "\n".join(line for line in text.splitlines() if "tools/" in line or "benchmarks." in line)
     options = re.findall(r"(?<!\w)--([a-z][\w.-]*\w)", re.sub(r"torchrun .*?tools/", "tools/", ours))
     options += re.findall(rf"`(?:--)?((?:{_GROUPS})\.[\w.]+\w)", text)
@@ -110,10 +110,16 @@ def test_architecture_shows_the_layers_of_the_import_contract() -> None:
         assert " → ".join(layer.replace(" |", ",") for layer in layers if layer) in shown, package
 
 
-def test_the_first_screen_quotes_the_throughput_record() -> None:
+def test_the_first_screen_of_readme_shows_everything() -> None:
+    readme = (ROOT / "README.md").read_text()
+    first_screen = readme.partition("\n## ")[0]
+    python = re.findall(r"(?s)```python\n(.*?)```", first_screen)
+    assert len(first_screen.splitlines()) <= 50 and len(readme.splitlines()) <= 150
+    assert "(docs/figures/throughput.svg)" in first_screen
+    assert "pip install ." in first_screen and "make demo" in first_screen
+    assert len(python) == 1 and python[0].startswith("import fixres\n") and python[0].count("\n") <= 12
     record = json.loads((ROOT / "benchmarks" / "results" / "throughput.json").read_text())
-    first_screen = " ".join((ROOT / "README.md").read_text().splitlines()[:8])
     for engine, name in (("ffcv", "FFCV"), ("dali", "DALI"), ("torchvision", "torchvision's DataLoader")):
         ratio = next(one["ratio"] for one in record["ratios"]
                      if (one["engine"], one["against"], one["res"]) == ("roc", engine, 128))  # fmt: skip
-        assert re.search(rf"{ratio:.1f} times as fast as {name}", first_screen), (engine, ratio)
+        assert f"{ratio:.1f} times as fast as {name}" in first_screen, (engine, ratio)

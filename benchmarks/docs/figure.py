@@ -41,8 +41,9 @@ def throughput_figure(record: dict[str, Any]) -> str:
         bars={**_BARS, "rows": rows},
         notes=[
             f"{environment['num_cores']} cores of {environment['cpu']}, {environment['gpu'] or 'no GPU'}, "
-            f"{settings['threads']} threads or workers each; photographs of at most",
-            f"{settings['max_side']} px; medians of {settings['rounds']} rounds; commit {environment['commit'][:7]}",
+            f"{settings['threads']} threads or workers each;",
+            f"photographs of at most {settings['max_side']} px; medians of {settings['rounds']} rounds; "
+            f"commit {environment['commit'][:7]}",
         ],
     )
 
