@@ -6,7 +6,11 @@ files. The pages of the command line and of the Python interface are made from t
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +53,24 @@ def interface() -> str:
 
 
 def commands() -> str:
-    """The help of every command."""
-    return ""
+    """A section for each sub-command of `fixres`, with its help."""
+    from fixres.cli.main import COMMANDS
+
+    return "\n".join(f"## fixres {name}\n\n```text\n{_help(name)}```\n" for name in COMMANDS)
+
+
+def _help(name: str) -> str:
+    """What `fixres NAME --help` prints in a terminal of 110 columns."""
+    from fixres.cli.main import dispatch
+
+    columns, words, printed = os.environ.get("COLUMNS"), sys.argv, io.StringIO()
+    os.environ["COLUMNS"], sys.argv = "110", ["fixres"]
+    try:
+        with redirect_stdout(printed), suppress(SystemExit):
+            dispatch([name, "--help"])
+    finally:
+        sys.argv = words
+        os.environ.pop("COLUMNS")
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+    return printed.getvalue()

@@ -44,7 +44,8 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in CHECKPOINTS:
         path = root / "runs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        info = CheckpointInfo("resnet10t", SMALL, CLASSES, 64, 96, 0.875, finetuned="finetuned" in name)
+        data = {"path": str(root / "photos"), "work_dir": str(root / "data"), "seed": 0}
+        info = CheckpointInfo("resnet10t", SMALL, CLASSES, 64, 96, 0.875, finetuned="finetuned" in name, data=data)
         save_checkpoint(path, model, info)
     return root
 
@@ -53,8 +54,10 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def example_folder(example_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a copy of the data; timm's large networks are small here."""
     shutil.copytree(example_data, tmp_path, dirs_exist_ok=True)
-    for name in ("imagenet", "FOLDER", "DATA", "SOURCE"):
+    for name in ("imagenet", "FOLDER", "DATA", "PHOTOS", "SOURCE", "IMAGENET"):
         (tmp_path / name).symlink_to("photos")
+    for name in ("MODEL", "MODEL_A", "MODEL_B"):
+        (tmp_path / name).symlink_to("runs/demo/fast/finetuned.pt")
     monkeypatch.chdir(tmp_path)
     create_model = timm.create_model
 

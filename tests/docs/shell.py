@@ -1,0 +1,80 @@
+"""Which program a line of a shell block calls, and whether that program accepts the line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from configparser import ConfigParser
+from typing import NamedTuple
+
+from fixres.cli.main import COMMANDS
+from tests.docs.blocks import ROOT
+
+# Words before a command of ours: settings of the environment, and launchers with their options.
+_BEFORE = re.compile(r"(?:[A-Z]+=\S+ )*(?:(?:torchrun|srun) (?:(?!-m fixres|fixres|tools/).)*)?(?:python )?")
+
+
+class Call(NamedTuple):
+    """A call of one of our programs."""
+
+    program: str
+    """A sub-command of fixres, a module for `python -m`, or a file."""
+    arguments: list[str]
+    launched: bool
+    """Whether torchrun or srun starts it."""
+
+
+def call_of(line: str) -> Call | None:
+    """The call in a line; None if it calls another program."""
+    line = re.sub(r"\$\{?\w+\}?", "7", line)  # variables of a job script
+    before = _BEFORE.match(line)[0]
+    words = shlex.split(line[len(before) :])
+    launched = "torchrun" in before or "srun" in before
+    if words[:2] == ["-m", "fixres"]:
+        words = words[1:]
+    if words[0] == "fixres":
+        return Call(words[1], words[2:], launched)
+    if words[0] == "-m":
+        return Call(words[1], words[2:], launched)
+    if words[0].startswith("tools/"):
+        return Call(_wrapped(words[0]) or words[0], words[1:], launched)
+    return None
+
+
+def _wrapped(file: str) -> str:
+    """The sub-command of fixres that a file of tools calls, if any."""
+    if not file.endswith(".py"):
+        return ""
+    calls = [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Call)]
+    names = [call.args[0].value for call in calls if getattr(call.func, "id", "") == "run_command"]
+    return names[0] if names else ""
+
+
+def check(call: Call) -> None:
+    """Parses the call's arguments as its program does.
+
+    Raises:
+        InputError: the program refuses them.
+    """
+    if call.program in COMMANDS:
+        importlib.import_module(f"fixres.cli.commands.{call.program.replace('-', '_')}").parse(call.arguments)
+    elif call.program.startswith("tools/"):
+        assert (ROOT / call.program).exists(), call.program
+    else:
+        assert importlib.util.find_spec(call.program), call.program
+
+
+def is_known(line: str) -> bool:
+    """Whether a line that calls another program is one that exists: a target of make, an installation, pytest."""
+    words = shlex.split(line)
+    if words[0] == "make":
+        targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text())
+        return all(word in targets or re.match(r"[A-Z_]+=", word) for word in words[1:])
+    if words[:2] == ["pip", "install"]:
+        config = ConfigParser()
+        config.read(ROOT / "setup.cfg")
+        extra = re.fullmatch(r"\.(?:\[(\w+)\])?", words[2])
+        return bool(extra) and (extra[1] is None or extra[1] in config["options.extras_require"])
+    return False
