@@ -21,7 +21,7 @@ class Block(NamedTuple):
     language: str
     text: str
     reason: str
-    """Why it cannot always be run, from a comment `<!-- not run: REASON -->` in the line above; else empty."""
+    """Why it cannot be run, from a comment `<!-- not run: REASON -->` in the line above; else empty."""
 
 
 def blocks_of(page: Path) -> list[Block]:

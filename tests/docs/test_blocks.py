@@ -20,10 +20,7 @@ def test_every_block_is_fenced_and_names_its_language(page: Path) -> None:
 
 def test_only_these_blocks_are_not_run() -> None:
     left_out = [(block.page, block.reason) for page in PAGES for block in blocks_of(page) if block.reason]
-    assert left_out == [
-        ("distributed.md", "a job script for SLURM"),
-        ("loop.md", "needs the package lightning"),
-    ]
+    assert left_out == [("distributed.md", "a job script for SLURM")]
 
 
 def test_blocks_and_their_commands_are_found(tmp_path: Path) -> None:

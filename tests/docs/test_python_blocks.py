@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,10 @@ EXAMPLES = {page.name: found for page in PAGES if (found := [b for b in blocks_o
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_python_blocks_of_a_page_run(name: str, example_folder: Path, given: dict[str, object]) -> None:
-    namespace, left_out = dict(given) if name == "README.md" else {}, []
+    namespace = dict(given) if name == "README.md" else {}
     for block in EXAMPLES[name]:
-        if block.reason and find_spec(block.reason.removeprefix("needs the package ")) is None:
-            left_out.append(f"line {block.line} {block.reason}")
-            continue
         # Lines are counted as in the page, so that a traceback points to it.
         exec(compile("\n" * (block.line - 1) + block.text, name, "exec"), namespace)
-    if left_out:
-        pytest.skip(f"the other blocks ran: {', '.join(left_out)}")
 
 
 def test_the_pages_have_python_blocks() -> None:
