@@ -1,5 +1,6 @@
 # make demo    installs everything, trains both variants on synthetic data, writes runs/demo/report.html
 # make test    installs everything, checks style and the import contract, runs the tests
+# make docs    installs everything, builds the documentation site: build/site/index.html
 # Settings: PYTHON=python3.12, FFCV=0 (without the engine ffcv), PYTEST_ARGS="-k boxes", PYTEST_WORKERS=1
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check requirements clean
+.PHONY: demo test check docs requirements clean
 
 demo: .venv/.installed
 	$(BIN)/python tools/train_fast.py
@@ -20,6 +21,10 @@ check: .venv/.installed
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --config setup.cfg --no-cache >.venv/imports.log || (cat .venv/imports.log; exit 1)
+
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 .venv/.installed: tools/install.sh requirements.txt requirements-ffcv.txt setup.cfg
 	PYTHON=$(PYTHON) FFCV=$(FFCV) tools/install.sh
