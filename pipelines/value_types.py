@@ -68,8 +68,8 @@ def _in_words(hint: Any) -> str:
         return _either([_in_words(one) for one in inside])
     if origin is tuple:
         return f"{len(inside)} values, each {_in_words(inside[0])}"
-    if origin is Sequence:
-        return f"a list, each {_in_words(inside[0])}"
+    if origin is Sequence:  # of a union: the types that are named before
+        return f"a list of {_WORDS.get(inside[0], 'such').removeprefix('a ')}s".replace("suchs", "such")
     kind = origin or hint
     return _WORDS.get(kind) or (kind.__name__ if "." in kind.__module__ else f"{kind.__module__}.{kind.__name__}")
 

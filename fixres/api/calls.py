@@ -16,7 +16,7 @@ from fixres.pipelines.value_types import check_types
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_OPTIONS = re.compile(r"; see --help$|(python|fixres) .*|--([a-z][\w.-]*)")
+_OPTIONS = re.compile(r";? see --help$|(python|fixres) .*|--([a-z][\w.-]*)")
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -44,12 +44,19 @@ def _hints_of(function: Callable) -> dict[str, Any]:
 
 
 @contextmanager
-def options_as_keywords() -> Iterator[None]:
-    """In messages of InputErrors, an option such as "--num-workers 0" becomes "num_workers 0"; commands stay."""
+def options_as_keywords(*groups: str) -> Iterator[None]:
+    """In messages of InputErrors, an option such as "--num-workers 0" becomes "num_workers 0"; commands stay.
+
+    Args:
+        groups: of settings that the caller gives without their group's name: "finetune.epochs=0" becomes "epochs=0".
+    """
     try:
         yield
     except InputError as error:
-        error.args = (_OPTIONS.sub(_as_keyword, str(error)),)
+        text = _OPTIONS.sub(_as_keyword, str(error))
+        for group in groups:
+            text = re.sub(rf"(?<![\w/.]){group}\.(?=[a-z_]+[= ])", "", text)
+        error.args = (text,)
         raise
 
 

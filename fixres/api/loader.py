@@ -113,10 +113,9 @@ class Loader:
         min_zoom: float = MIN_ZOOM,
     ) -> None:
         """Opens the data. The class explains the many parameters; all but three have defaults."""
-        if not (len(mean) == len(std) == 3 and min(std) > 0 and max(mean) <= 1 and dtype.is_floating_point):
-            raise InputError(
-                f"mean={mean}, std={std}, dtype={dtype}: use three shares of 1, std above 0, a float dtype"
-            )
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype={dtype} must be a float dtype; normalize=False gives uint8")
+        normalization = Normalize(mean, std)
         stored = split_path(Path(path), train)
         where = str(device) if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
         rank, world_size = _process(rank, world_size)
@@ -136,7 +135,7 @@ class Loader:
             min_zoom=min_zoom,
         )
         self._loader = open_loader(engine_for(stored, engine, where), config)
-        self._normalize = Normalize(tuple(mean), tuple(std)).to(where) if normalize else None
+        self._normalize = normalization.to(where) if normalize else None
         self._dtype, self._with_indices = dtype, with_indices
         self._next_epoch, self._epoch_done = 0, True
 

@@ -93,11 +93,15 @@ class Network:
         Prediction(name='cat', probability=0.93, label=3)
     """
 
-    def __init__(self, model: nn.Module, info: CheckpointInfo, normalize: Normalize, device: str = "auto") -> None:
+    def __init__(self, model: nn.Module, info: CheckpointInfo, device: str = "auto") -> None:
         self.device = choose_device(device)
         self.model = model.to(self.device).eval()
+        self.set_info(info)
+
+    def set_info(self, info: CheckpointInfo) -> None:
+        """Replaces `info`, and classes and transform, which follow from it."""
         self.info, self.classes = info, info.classes
-        self._normalize = normalize.to(self.device)
+        self._normalize = Normalize(info.mean, info.std).to(self.device)
         self._predictor = Predictor(self.model, self._normalize, choose_precision("fp32", self.device))
         self.transform = TestTransform(info.test_res, info.crop_pct, self._normalize)
 
@@ -197,7 +201,7 @@ def load(
         InputError: no such file or name, or weights that do not fit the network.
     """
     opened = open_network(os.fspath(path), classes, arch=arch, model_kwargs=model_kwargs, crop_pct=crop_pct)
-    return Network(opened.net, opened.info, opened.normalize, device)
+    return Network(opened.net, opened.info, device)
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

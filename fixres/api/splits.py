@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
 from fixres.pipelines.formats.beton_reader import BetonReader
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.spec import InputError, Loader, LoaderConfig, OpenLoader
 
 
 def split_path(path: Path, train: bool) -> Path:
@@ -27,6 +31,23 @@ def split_path(path: Path, train: bool) -> Path:
                 f"{path} has {other}{ending} but no {wanted}{ending}; add it, or give {path / other}{ending}"
             )
     return path
+
+
+def val_beside(train: Path) -> Path | None:
+    """val.beton beside train.beton, or val/ beside train/, if there is one."""
+    val = train.with_name(f"val{train.suffix}")
+    return val if train.stem == "train" and _is_split(val) else None
+
+
+def open_splits(paths: Mapping[str, Path], engine: str, device: str, num_workers: int | None) -> OpenLoader:
+    """A function that opens loaders of the splits in `paths`; each process gets its part of every batch."""
+
+    def opened(split: str, **fields: Any) -> Loader:
+        path = paths[split]
+        config = LoaderConfig(path=path, num_workers=workers_for(num_workers), device=device, **fields)
+        return open_loader(engine_for(path, engine, device), config)
+
+    return sharded(opened)
 
 
 def _is_split(path: Path) -> bool:

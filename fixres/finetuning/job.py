@@ -15,11 +15,11 @@ from fixres.config.jobs import FinetuneJob
 from fixres.distributed.process_group import is_main, sharded
 from fixres.evaluation.accuracy import EvalResult, sweep
 from fixres.finetuning.loop import FinetuneContext, finetune
-from fixres.finetuning.preflight import check_finetune
+from fixres.finetuning.preflight import check_finetune, probe_for_finetune
 from fixres.finetuning.report import Finetuned, FinetuneReport, write_finetune_report
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.pretrained import OpenedForJob
-from fixres.models.probe import NetworkProbe, check_takes, probe_network, stride_of
+from fixres.models.probe import NetworkProbe, check_takes, stride_of
 from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
@@ -45,7 +45,7 @@ def finetune_network(
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
     resolutions = job.resolutions or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
-    probes = [_probe(net, resolution) for resolution in resolutions]
+    probes = [probe_for_finetune(net, resolution) for resolution in resolutions]
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
     open_loader, eval_crop = sharded(open_loader), EvalCrop(info.crop_pct)
     context = FinetuneContext(
@@ -104,19 +104,6 @@ def _advised(
     advice = advise(info.train_res, job.train_crop, EvalCrop(info.crop_pct), image_sizes(), stride_of(net))
     log(f"finetune: {explanation(advice)}")
     return [one.test_res for one in advice.candidates]
-
-
-def _probe(net: nn.Module, resolution: int) -> NetworkProbe:
-    """Probes the network; logs a line if the resolution is not a multiple of the stride."""
-    probe = probe_network(net, resolution)
-    stride = probe.stride
-    if resolution % stride:
-        near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
-        log(
-            f"finetune: {resolution} px is not a multiple of the stride, {stride} px: {probe.name} pads the borders; "
-            f"with {near} px all pixels count alike"
-        )
-    return probe
 
 
 def _swept(job: FinetuneJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:

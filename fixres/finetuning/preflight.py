@@ -9,10 +9,24 @@ from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import num_processes
 from fixres.distributed.sync_batchnorm import SyncBatchNorm2d
 from fixres.finetuning.trainable_layers import trainable_layers
-from fixres.models.probe import NetworkProbe
+from fixres.models.probe import NetworkProbe, probe_network
+from fixres.observability.console import log
 from fixres.pipelines.spec import InputError, Loader
 
 _SYNCHRONIZED = (SyncBatchNorm2d, nn.SyncBatchNorm)  # over the images of all processes
+
+
+def probe_for_finetune(net: nn.Module, resolution: int) -> NetworkProbe:
+    """Probes the network; logs a line if the resolution is not a multiple of the stride."""
+    probe = probe_network(net, resolution)
+    stride = probe.stride
+    if resolution % stride:
+        near = f"{resolution // stride * stride or stride} or {(resolution // stride + 1) * stride}"
+        log(
+            f"finetune: {resolution} px is not a multiple of the stride, {stride} px: {probe.name} pads the borders; "
+            f"with {near} px all pixels count alike"
+        )
+    return probe
 
 
 def check_finetune(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,10 +60,19 @@ class Normalize(nn.Module):
 
     It runs on the device, so four times fewer bytes are transferred. The permutation costs nothing: NHWC memory read as
     NCHW *is* channels_last.
+
+    Args:
+        mean: channel means in [0, 1], RGB.
+        std: channel standard deviations in [0, 1], RGB.
+
+    Raises:
+        InputError: not three values each, or values in [0, 255].
     """
 
-    def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
+        if not (len(mean) == len(std) == 3 and min(std) > 0 and max(mean) <= 1):
+            raise InputError(f"mean={mean}, std={std}: use three shares of 1 each, and std above 0")
         self.register_buffer("shift", 255 * torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("factor", 1 / (255 * torch.tensor(std).view(1, -1, 1, 1)))
 

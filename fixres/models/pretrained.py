@@ -138,15 +138,20 @@ def _open_checkpoint(weights: WeightFile, classes: Sequence[str] | None, new_cla
         _log_resizing(net, info.model)
     if classes is not None and tuple(classes) != info.classes:
         if not new_classifier:
-            raise InputError(
-                f"{weights.path} knows {len(info.classes)} classes ({shortened(info.classes)}), the data has "
-                f"{len(classes)} ({shortened(classes)}); test it on the classes it was trained on"
-            )
+            raise other_classes(str(weights.path), info.classes, classes)
         net.reset_classifier(len(classes))
         net.to(memory_format=torch.channels_last)
         _log.warning("%s: a new classifier for %d classes, with random weights", weights.path, len(classes))
         info = replace(info, classes=tuple(classes))
     return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std))
+
+
+def other_classes(network: str, known: Sequence[str], classes: Sequence[str]) -> InputError:
+    """The error for a network that knows other classes than the data has."""
+    return InputError(
+        f"{network} knows {len(known)} classes ({shortened(known)}), the data has {len(classes)} "
+        f"({shortened(classes)}); test it on the classes it was trained on"
+    )
 
 
 def _open_pretrained(
@@ -205,26 +210,27 @@ def _flexible(name: str, kwargs: dict[str, Any], num_classes: int) -> nn.Module:
 def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[str, ...]) -> CheckpointInfo:
     """The test transform that timm has on record for these weights; the file itself has none."""
     config = net.pretrained_cfg
-    train_size, test_size = config["input_size"], config.get("test_input_size") or config["input_size"]
-    crop_pct = (config.get("test_crop_pct") if config.get("test_input_size") else None) or config["crop_pct"]
-    info = CheckpointInfo(
-        model=name,
-        model_kwargs=kwargs,
-        classes=classes,
-        train_res=train_size[-1],
-        test_res=test_size[-1],
-        crop_pct=crop_pct,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-    )
+    info = CheckpointInfo(model=name, model_kwargs=kwargs, classes=classes, **recorded_transform(config))
     tag = f"{config['architecture']}.{config['tag']}" if config.get("tag") else name
     wanted = config["interpolation"]
     resized = "" if wanted == "bilinear" else f", but resized bilinearly, not {wanted}"
     _log.warning(
-        "%s: transform of timm's %s: crop_pct %g, mean %s, std %s%s; --arch NAME.TAG or --crop_pct change it",
-        name, tag, crop_pct, list(info.mean), list(info.std), resized,
+        "%s: transform of timm's %s: crop_pct %g, mean %s, std %s%s; another arch (NAME.TAG) or crop_pct changes it",
+        name, tag, info.crop_pct, list(info.mean), list(info.std), resized,
     )  # fmt: skip
     return info
+
+
+def recorded_transform(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `CheckpointInfo` that timm has in a `pretrained_cfg`: resolutions, crop_pct, mean, std."""
+    test_size = config.get("test_input_size")
+    return {
+        "train_res": config["input_size"][-1],
+        "test_res": (test_size or config["input_size"])[-1],
+        "crop_pct": (config.get("test_crop_pct") if test_size else None) or config["crop_pct"],
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+    }
 
 
 def _log_resizing(net: nn.Module, name: str) -> None:

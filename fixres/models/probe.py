@@ -72,11 +72,29 @@ def check_takes(net: nn.Module, resolution: int) -> None:
         _forward(net, resolution)
 
 
+def num_logits(net: nn.Module, resolution: int) -> int:
+    """The number of classes. InputError as `check_takes`, and if the output is not a row for each image."""
+    with eval_mode(net):
+        logits = _forward(net, resolution)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"{type(net).__name__} gives {found} for one image, not (1, number of classes); give a module that returns "
+            "logits only"
+        )
+    return logits.shape[1]
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """The device of the first parameter; the CPU for a network without parameters."""
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+
+
 def _forward(net: nn.Module, resolution: int) -> Tensor:
-    parameter = next(net.parameters())
+    dtype = next((parameter.dtype for parameter in net.parameters()), torch.float32)
     try:
-        return net(torch.zeros(1, 3, resolution, resolution, device=parameter.device, dtype=parameter.dtype))
-    except (RuntimeError, AssertionError, ValueError) as error:
+        return net(torch.zeros(1, 3, resolution, resolution, device=device_of(net), dtype=dtype))
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError) as error:
         raise InputError(
             f"{type(net).__name__} does not take {resolution} px ({' '.join(str(error).split())[:120]}); "
             "choose another resolution, or give the network this input size"
@@ -123,7 +141,7 @@ def forward_flops(net: nn.Module, normalize: Normalize, resolution: int) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(net.parameters()).device
+    device = device_of(net)
     images = torch.zeros(2, resolution, resolution, 3, dtype=torch.uint8, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(normalize(images))

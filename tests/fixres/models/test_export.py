@@ -19,7 +19,7 @@ import fixres
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.export import export
-from fixres.models.factory import Normalize, create_model
+from fixres.models.factory import create_model
 from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import TINY
 
@@ -58,7 +58,7 @@ def network(case: Case) -> fixres.Network:
     classes = tuple(f"class {number}" for number in range(case.num_classes))
     info = CheckpointInfo(case.name, case.kwargs, classes, case.train_res, case.test_res, 0.9,
                           mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25), finetuned=True)  # fmt: skip
-    return fixres.Network(net, info, Normalize(info.mean, info.std), "cpu")
+    return fixres.Network(net, info, "cpu")
 
 
 def images(case: Case, num: int = 3) -> Tensor:
