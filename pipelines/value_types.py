@@ -68,8 +68,9 @@ def _in_words(hint: Any) -> str:
         return _either([_in_words(one) for one in inside])
     if origin is tuple:
         return f"{len(inside)} values, each {_in_words(inside[0])}"
-    if origin is Sequence:  # of a union: the types that are named before
-        return f"a list of {_WORDS.get(inside[0], 'such').removeprefix('a ')}s".replace("suchs", "such")
+    if origin is Sequence:
+        word = _WORDS.get(inside[0])  # none for a union of types, which stands before the list
+        return f"a list of {word.removeprefix('a ')}s" if word else "a list of such"
     kind = origin or hint
     return _WORDS.get(kind) or (kind.__name__ if "." in kind.__module__ else f"{kind.__module__}.{kind.__name__}")
 

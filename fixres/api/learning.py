@@ -167,7 +167,7 @@ def finetune(
         >>> result.after.top1 - result.before.top1
     """
     with options_as_keywords("finetune", "optim", "data"):
-        config = validated(FinetuneConfig, {"batch_size": batch_size} | settings, {})
+        config = validated(FinetuneConfig, {"batch_size": batch_size} | settings)
         predictor, transform = _opened(model, precision, {"crop_pct": crop_pct, "mean": mean, "std": std})
         paths = _splits(Path(data), None if val is None else Path(val))
         open_loader = open_splits(paths, engine, str(predictor.precision.device), num_workers)

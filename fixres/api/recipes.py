@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fixres.api.calls import checked
-from fixres.config.parsing import as_plain, parse_recipe
+from fixres.config.parsing import RECIPES, RecipeOptions, combined, recipe_of
 from fixres.config.recipe import Recipe
+from fixres.config.validation import as_plain
+from fixres.config.words import CONFIG
 from fixres.pipelines.spec import InputError
 
 if TYPE_CHECKING:
@@ -61,12 +61,8 @@ def _overridden(recipe: str | os.PathLike[str] | Recipe, settings: dict[str, Any
             raise InputError("give settings with a recipe's name or file; change a Recipe with dataclasses.replace")
         return recipe
     first = {"data": "path", "model": "name"}
-    arguments = ["--config", os.fspath(recipe)]
+    given: list[tuple[tuple[str, ...], Any]] = [(CONFIG, os.fspath(recipe))]
     for name, value in settings.items():
-        if name in first and isinstance(value, str | os.PathLike):
-            value = {first[name]: os.fspath(value)}
-        plain = as_plain(value)
-        arguments.append(
-            f"--{name}={plain if isinstance(plain, str) else yaml.safe_dump(plain, default_flow_style=True)}"
-        )
-    return parse_recipe(arguments)
+        is_text = name in first and isinstance(value, str | os.PathLike)
+        given.append(((name, first[name]) if is_text else (name,), as_plain(value)))
+    return recipe_of(combined(RecipeOptions, given, RECIPES))

@@ -78,14 +78,28 @@ def parse(
     if {"-h", "--help"} & set(arguments):
         print_help(kind, description, None if recipes is None else list(_recipes_in(recipes)))
         raise SystemExit(0)
-    values = {field.name: as_plain(field.default_factory()) for field in fields(kind)  # type: ignore[arg-type]
-              if field.default_factory is not MISSING}  # fmt: skip
     given = list(read_words(kind, arguments, files=recipes is not None))
     _check_required(kind, [path for path, _ in given])
     if recipes is not None and default and not any(path == CONFIG for path, _ in given):
         given.insert(0, (CONFIG, default))
+    return combined(kind, given, recipes)
+
+
+def combined(kind: type[T], given: Sequence[tuple[tuple[str, ...], Any]], recipes: Path | None = None) -> T:
+    """An instance of the dataclass `kind` from the paths and values of settings; later ones win.
+
+    Args:
+        kind: the dataclass.
+        given: the path of a setting or a group, and its plain value; the path `CONFIG` and the name of a recipe.
+        recipes: folder of the recipes.
+
+    Raises:
+        InputError: as `parse_recipe`.
+    """
+    values = {field.name: as_plain(field.default_factory()) for field in fields(kind)  # type: ignore[arg-type]
+              if field.default_factory is not MISSING}  # fmt: skip
     for path, value in given:
-        if path == CONFIG:
+        if path == CONFIG and recipes is not None:
             values = _merged(values, renamed(_read_file(recipe_file(value, recipes))))
             continue
         _check_variant(values, path, value)

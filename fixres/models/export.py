@@ -7,7 +7,7 @@ import importlib.util
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ def export(net: nn.Module, info: CheckpointInfo, path: Path, format: Format, ove
 
     Args:
         net: a timm network.
-        info: classes and test transform, which are stored in the export.
+        info: classes and test transform, which are stored in the export; `info.data`, a place on this machine, is not.
         path: a file that ends in .safetensors or .onnx, or a folder for timm.
         format: "safetensors": weights, and all of `info` in the metadata; `open_network` reads it. "onnx": takes
             float32 (N, 3, r, r) with any N, normalized, gives logits, and was compared with `net`; `info` is in its
@@ -50,6 +50,7 @@ def export(net: nn.Module, info: CheckpointInfo, path: Path, format: Format, ove
     _check_path(path, format, overwrite)
     writers: dict[str, Callable] = {"safetensors": _write_safetensors, "onnx": _write_onnx, "timm": _write_timm}
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)
+    info = replace(info, data=None)
     written = atomic_folder if format == "timm" else atomic_file
     with written(path, overwrite) as partial, torch.no_grad():
         writers[format](plain, info, partial)

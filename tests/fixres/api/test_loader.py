@@ -134,7 +134,7 @@ def test_ranks_share_an_epoch(coded_folder: Path) -> None:
         ({"dtype": "float16"}, "dtype='float16' must be torch.dtype"),
         ({"train": "val"}, "train='val' must be True or False"),
         ({"device": 0}, "device=0 must be text, torch.device or None"),
-        ({"mean": "0.5"}, "mean='0.5' must be a list, each a number"),
+        ({"mean": "0.5"}, "mean='0.5' must be a list of numbers"),
         ({"num_workers": 1.5}, "num_workers=1.5 must be a whole number or None"),
         ({"on_bad": "skip"}, "on_bad='skip' must be 'stop' or 'replace'"),
     ],

@@ -70,7 +70,7 @@ def test_the_transform_gives_the_loaders_input(network: Network, coded_folder: P
         (b"GIF89a", "image bytes"),
         (np.zeros((4, 4), np.uint8), r"an image array must be uint8 \(H, W, 3\) in RGB, not uint8 \(4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), r"not uint8 \(0, 4, 3\)"),
-        (3, "images=3 must be text, os.PathLike, bytes, Image, numpy.ndarray or a list, each text"),
+        (3, "images=3 must be text, os.PathLike, bytes, Image, numpy.ndarray or a list of such"),
         ([b"x", None], r"images=\[b'x', None\] must be"),
     ],
 )
