@@ -1,6 +1,6 @@
 """Training runs in processes of their own, for tests that kill them: `python -m tests.fixres.run_script`.
 
-Called with a recipe and further arguments it is tools/train_fast.py, but notes the indices of every training batch, a
+Called with a recipe and further arguments it is `fixres train`, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
 number; a process number waits for its end and prints its exit code. $ERRORS is the file of its stderr. An argument
@@ -19,6 +19,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fixres.cli.main import call
 from fixres.config.parsing import parse_recipe
 from fixres.pipelines.datasets import prepared
 from fixres.pipelines.runtime.exit_codes import run
@@ -64,7 +65,7 @@ def _run(tool: str, arguments: list[str]) -> None:
         faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = [f"{tool}.py", *arguments]
     prepared.PreparedData = _NotingData  # type: ignore[misc]
-    run(importlib.import_module(f"tools.{tool}").main)
+    run(lambda: call(tool, arguments))
 
 
 def _serve() -> None:
@@ -101,4 +102,4 @@ def _wait_for(child: int) -> int:
 
 
 if __name__ == "__main__":
-    _run("train_fast", sys.argv[1:]) if sys.argv[1:] else _serve()
+    _run("train", sys.argv[1:]) if sys.argv[1:] else _serve()

@@ -73,7 +73,7 @@ class Server:
         self._running: set[int] = set()
         self._child = 0
 
-    def start(self, *arguments: object, tool: str = "train_fast", **environment: object) -> int:
+    def start(self, *arguments: object, tool: str = "train", **environment: object) -> int:
         """Starts a run; returns its process number."""
         environment = {"NOTES": self._notes, "ERRORS": self._errors} | environment
         order = [tool, [str(argument) for argument in arguments], {k: str(value) for k, value in environment.items()}]
@@ -81,7 +81,7 @@ class Server:
         self._running.add(self._child)
         return self._child
 
-    def start_all(self, number: int, *arguments: object, tool: str = "train_fast", **environment: object) -> list[int]:
+    def start_all(self, number: int, *arguments: object, tool: str = "train", **environment: object) -> list[int]:
         """Starts processes that train together, as torchrun would; returns their process numbers by rank."""
         together = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()} | environment
         return [self.start(*arguments, tool=tool, RANK=rank, LOCAL_RANK=rank, **together) for rank in range(number)]

@@ -106,7 +106,7 @@ def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.M
             "fp32"]  # fmt: skip
     for number in (1, 2):
         output = ("--output", tmp_path / f"fixed{number}")
-        _finish(server, server.start_all(number, *call, *output, tool="finetune_fixres"))
+        _finish(server, server.start_all(number, *call, *output, tool="finetune"))
     one, two = (torch.load(tmp_path / f"fixed{number}" / "trained_finetuned48.pt")["state_dict"] for number in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
@@ -146,7 +146,7 @@ def test_a_mistake_found_in_one_process_ends_all_in_one_line(tmp_path: Path, num
     codes = [server.end(child) for child in children]
     errors = (tmp_path / "errors").read_text()
     assert codes[number] == EXIT_INPUT and codes[1 - number] == EXIT_LOST_PEER, errors
-    lines = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train_fast.py: ")]
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("train.py: ")]
     assert len(lines) == 2 and sum(str(broken) in line for line in lines) == 1
     assert sum("another process of the run has ended" in line for line in lines) == 1
     assert "Traceback" not in errors

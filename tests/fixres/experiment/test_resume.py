@@ -55,7 +55,7 @@ def test_a_signal_saves_and_ends_with_its_own_exit_code(tmp_path: Path, number: 
             codes.append(server.end())
     assert set(codes) == {0, EXIT_PREEMPTED} and len(codes) > 5
     lines = (tmp_path / "errors").read_text()
-    assert f"train_fast.py: ended by {number.name}; the same call with --resume auto continues" in lines
+    assert f"train.py: ended by {number.name}; the same call with --resume auto continues" in lines
     assert "Traceback" not in lines
     # No batch was trained on twice, none was left out.
     assert [batch[1:] for batch in batches_of(notes)] == [batch[1:] for batch in whole]

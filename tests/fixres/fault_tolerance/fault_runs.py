@@ -40,7 +40,7 @@ class Ended(NamedTuple):
     def names(self, *words: str) -> bool:
         """Whether the last line begins as a command's own and has all these words, and nothing is a traceback."""
         return (
-            self.last.startswith("train_fast.py: ")
+            self.last.startswith("train.py: ")
             and all(word in self.last for word in words)
             and not any("Traceback" in line for line in self.lines)
         )

@@ -109,7 +109,7 @@ def test_a_second_run_in_the_same_folder_is_refused(runs: Runs) -> None:
     other.start("--config", runs.recipe, "--output", runs.folder / "two")
     assert other.end() == EXIT_INPUT
     last = other.errors().splitlines()[-1]
-    assert last.startswith("train_fast.py: ") and f"another process ({process} on " in last
+    assert last.startswith("train.py: ") and f"another process ({process} on " in last
     assert had == {path: path.read_bytes() for path in (runs.folder / "two").rglob("*") if path.is_file()}
     os.kill(process, signal.SIGCONT)
     assert runs.end().code == 0 and _same_as_whole(runs, runs.folder / "two")
