@@ -16,7 +16,7 @@ from fixres.pipelines.value_types import check_types
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_OPTIONS = re.compile(r";? see --help$|(python|fixres) .*|--([a-z][\w.-]*)")
+_OPTIONS = re.compile(r";? see --help$|(python|fixres) .*|(?<![\w-])--([a-z][\w.-]*)")
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:

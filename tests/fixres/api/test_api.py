@@ -38,7 +38,7 @@ def betons(coded_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_importing_is_quick_and_lists_what_there_is() -> None:
     code = "import sys, fixres; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    wanted = {"Loader", "convert", "train", "advise", "load", "inspect"}
+    wanted = {"Loader", "convert", "train", "finetune", "evaluate", "advise", "load", "inspect", "InputError"}
     assert wanted <= set(fixres.__all__) <= set(dir(fixres))
     for name in fixres.__all__:
         assert getattr(fixres, name).__doc__, name
