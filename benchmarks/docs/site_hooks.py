@@ -16,6 +16,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)")  # a link from a page of docs to a file outside docs
+_FIRST = ("Loader", "Network")  # classes that the page of the interface lists among the functions
 _TOP = ("ARCHITECTURE.md", "CHANGELOG.md")  # pages that lie in the root of the repository
 
 
@@ -46,7 +47,8 @@ def interface() -> str:
     import fixres
 
     found = []
-    for name in sorted(fixres.__all__, key=str.lower):
+    # First what is called, then the types of results and settings.
+    for name in sorted(fixres.__all__, key=lambda name: (name[0].isupper() and name not in _FIRST, name.lower())):
         value = getattr(fixres, name)
         found.append(f"::: {value.__module__}.{value.__qualname__}\n    options:\n      heading: fixres.{name}\n")
     return "\n".join(found)
