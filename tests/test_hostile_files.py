@@ -20,8 +20,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from fixres.config.jobs import EvaluateJob
-from fixres.config.parsing import parse, parse_recipe, save_recipe
+from fixres.cli.commands.finetune import parse
+from fixres.config.parsing import parse_recipe, save_recipe
 from fixres.evaluation.predictions import open_softmax, score_softmax
 from fixres.evaluation.real_labels import read_real
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
@@ -263,7 +263,7 @@ def test_a_recipe_runs_nothing(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"data": imported}))
     for arguments in ([f"--config={path}"], ["--config", str(path)]):
         with pytest.raises(InputError, match=r"^unknown key data\.class_path"):
-            parse(EvaluateJob, arguments, "a job without recipes of its own")
+            parse(["x.pt", "--test-res", "96", *arguments])
     assert "antigravity" not in sys.modules
     path.write_text(f"model: !!python/object/apply:os.system ['touch {mark}']\n")
     with pytest.raises(InputError, match="could not determine a constructor"):

@@ -112,8 +112,13 @@ def choices(option: Option) -> tuple[str, ...]:
     )
 
 
-def find(kind: type, name: str) -> Option:
+def find(kind: type, name: str, others: Sequence[str] = ()) -> Option:
     """The option `name`, a group of settings, or an entry of a mapping such as `model.kwargs.channels`.
+
+    Args:
+        kind: the dataclass of the command.
+        name: what follows `--`.
+        others: options of the command that are not settings, for the hint.
 
     Raises:
         InputError: there is none; the message names the nearest.
@@ -129,7 +134,9 @@ def find(kind: type, name: str) -> Option:
             return Option(path, key, option.hint, option.schema)
         if len(path) < len(option.path) or dict in map(typing.get_origin, option.kinds):
             return Option(path, key, Any, {"default": None})
-    raise _unknown(kind, key)
+    near = _nearest(kind, key, others)
+    hint = f", did you mean {flag(near)}?" if near else ";"
+    raise InputError(f"unknown option {flag(key)}{hint} see --help")
 
 
 def _matched(pattern: tuple[str, ...], name: str) -> tuple[str, ...] | None:
@@ -142,23 +149,17 @@ def _matched(pattern: tuple[str, ...], name: str) -> tuple[str, ...] | None:
     return path if same else None
 
 
-def _unknown(kind: type, key: str) -> InputError:
-    near = _nearest(kind, key)
-    hint = f", did you mean {flag(near)}?" if near else ";"
-    return InputError(f"unknown option {flag(key)}{hint} see --help")
-
-
 def _exists(kind: type, key: str) -> bool:
     """Whether `find` finds it, or would, if it had not been given another name."""
     paths = [option.path for option in options(kind).values()]
     return any(len(path) == key.count(".") + 1 and _matched(path, key) for path in paths)
 
 
-def _nearest(kind: type, key: str) -> str | None:
+def _nearest(kind: type, key: str, others: Sequence[str]) -> str | None:
     """The name that the user probably meant: a former one, the last part of a dotted one, or a similar one."""
     known = options(kind)
     names = {".".join(option.path): name for name, option in known.items()} | {name: name for name in known}
-    names |= {"config": "config", "help": "help"}
+    names |= {name: name for name in others}
     for former in (renamed_key(key), OPTIONS.get(key, key)):
         if former != key and _exists(kind, former):
             return names.get(former, former)

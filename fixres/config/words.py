@@ -37,7 +37,7 @@ def read_words(kind: type, arguments: Sequence[str], files: bool) -> Iterator[tu
         if files and name == "config":
             yield CONFIG, text if equals else _next(before, waiting)
             continue
-        option, negated = _meant(kind, name)
+        option, negated = _meant(kind, name, ("help", "config") if files else ("help",))
         if option.is_switch:
             yield option.path, _switched(option, before, waiting, text if equals else None, negated)
         else:
@@ -48,13 +48,13 @@ def read_words(kind: type, arguments: Sequence[str], files: bool) -> Iterator[tu
     yield from _placed(kind, places)
 
 
-def _meant(kind: type, name: str) -> tuple[Option, bool]:
+def _meant(kind: type, name: str, others: Sequence[str]) -> tuple[Option, bool]:
     """The option, and whether it is a switch that is turned off: `--no-NAME`."""
     positive = name.replace("-", "_").removeprefix("no_")
     known = options(kind).get(positive)
     if name[:3] in ("no-", "no_") and known is not None and known.is_switch:
         return known, True
-    return find(kind, name), False
+    return find(kind, name, others), False
 
 
 def _next(flag: str, waiting: list[str]) -> str:

@@ -14,7 +14,7 @@ _LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}{unit}, {elapsed} pas
 
 
 def progress_bar(
-    total: int,
+    total: int | None,
     title: str,
     *,
     done: int = 0,
@@ -26,7 +26,7 @@ def progress_bar(
     """A bar, which `update(n)` moves on, or which wraps `iterable`.
 
     Args:
-        total: amount of work.
+        total: amount of work; None if it is unknown.
         title: what is being done.
         done: amount that is done already.
         unit: of `total`.
@@ -44,7 +44,7 @@ def progress_bar(
         mininterval=_SECONDS_BETWEEN_LINES,
         maxinterval=2 * _SECONDS_BETWEEN_LINES,
         delay=_SECONDS_BETWEEN_LINES,
-        bar_format=_LINE,
+        bar_format=_LINE if total else None,
     )
 
 

@@ -113,7 +113,7 @@ def _choose(path: Path, split: str | None) -> tuple[Path, str]:
 def _train_images(archive: Path, descriptor: int) -> Iterator[_Image]:
     seen: set[str] = set()
     members = walk(Span(descriptor), str(archive))
-    for member in progress_bar(len(members), f"reading {archive.name}", unit="classes", iterable=members):
+    for member in progress_bar(None, f"reading {archive.name}", unit="classes", iterable=members):
         if is_litter(member.name):
             continue
         synset = member.name.removesuffix(".tar")

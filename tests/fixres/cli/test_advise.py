@@ -109,7 +109,7 @@ def test_the_document_shows_what_the_tool_prints(
     call(monkeypatch, tmp_path, "--train-res", 224)
     printed = capsys.readouterr().out.rstrip().splitlines()
     document = (ROOT / "docs" / "theory.md").read_text()
-    assert "\n".join(f"    {line}".rstrip() for line in printed) in document
+    assert "\n".join(line.rstrip() for line in printed) in document
 
 
 def test_picture(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

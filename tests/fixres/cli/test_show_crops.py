@@ -47,7 +47,7 @@ def test_command(coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ((coded_folder, tmp_path / "x.jpg"), r"x\.jpg must be a \.png file"),
         ((coded_folder, tmp_path / "x.png", "--test-res", 0), "resolution=0 is not supported"),
         ((coded_folder, tmp_path / "x.png", "--epochs", 10**6), "images of 128 px is too large; ask for"),
-        ((coded_folder, tmp_path), "is a folder; choose a file name"),
+        ((coded_folder, tmp_path), r"must be a \.png file"),
         ((tmp_path / "fifo", tmp_path / "x.png"), "neither a file nor a folder"),
     ):
         with pytest.raises(InputError, match=word):

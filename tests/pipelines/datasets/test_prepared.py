@@ -56,4 +56,4 @@ def test_settings_of_dali_reach_the_loader(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(prepared, "open_loader", lambda engine, config: taken.append((engine, config)))
     data("val", crop=EvalCrop(), resolution=32, batch_size=2)
     assert taken[0][0] == "torch" and taken[0][1].dali == options
-    assert data.describe()["engine_why"] == data.engine_why == "engine torch: as configured"
+    assert data.prepare().describe()["engine_why"] == data.engine_why == "engine torch: as configured"

@@ -42,7 +42,7 @@ def test_engines_read_the_files_as_they_are(engine: str, format: str, tmp_path: 
     root = converted(tmp_path, "abc", "abc", format)
     data = PreparedData(
         DataConfig(str(root), engine, tmp_path / "work", num_workers=0 if engine == "torch" else 1), "cpu"
-    )
+    ).prepare()
     assert data.describe()["classes"] == ["a", "b", "c"]
     with data("val", crop=EvalCrop(), resolution=32, batch_size=6) as loader:
         assert loader.classes == ("a", "b", "c")

@@ -162,6 +162,6 @@ def test_other_engines_ask_for_a_merge(made: tuple) -> None:
         pytest.skip("shards are merged, or lie in one folder")
     pytest.importorskip("nvidia.dali")
     with pytest.raises(
-        InputError, match=r"holds .beton parts, which engine='dali' cannot read; join them: .*merge_parts"
+        InputError, match=r"holds .beton parts, which engine='dali' cannot read; join them: fixres merge"
     ):
         open_loader("dali", LoaderConfig(parts[0].parent, TrainCrop(), 48, 8))
