@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
+import typing
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from fixres.pipelines.runtime.cli import Parser, number_or_inf, output_file, output_folder
+from fixres.cli import main
+from fixres.config.options import Option, options
+from fixres.pipelines.runtime.atomic_files import check_target
 from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, run
 from fixres.pipelines.spec import InputError
+from tests.fixres.cli import test_command
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHILDREN = {"engine_worker", "isolated_run", "worker"}  # started by programs, not by users
@@ -34,9 +38,14 @@ COMMANDS = sorted(
 )
 
 
-def writes_record(name: str) -> bool:
-    source = (ROOT / f"{name.replace('.', '/')}.py").read_text()
-    return '"--json", type=' in source or "json=None" in source
+def kind_of(name: str, monkeypatch: pytest.MonkeyPatch) -> type:
+    """The dataclass of a program's options, which `--help` describes."""
+    found: list[type] = []
+    monkeypatch.setattr("fixres.config.parsing.print_help", lambda kind, *_: found.append(kind))
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main()
+    return found[0]
 
 
 def call(
@@ -72,63 +81,85 @@ def test_help_is_clean(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert (code, error) == (0, "") and out.startswith("usage: ") and "--help" in out
 
 
-@pytest.mark.parametrize("name", filter(writes_record, COMMANDS))
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_record_that_cannot_be_written_is_an_error_before_the_measurement(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    known = options(kind_of(name, monkeypatch))
+    if "json" not in known:
+        return
     (tmp_path / "file").write_text("no folder")
+    needed = [word for option in known.values() if option.required for word in (option.flag, tmp_path / "file")]
     for place, message in (
         (tmp_path, "is a folder; choose a file name"),
         (tmp_path / "file" / "x.json", "is a file, not a folder"),
     ):
-        code, out, error = call(monkeypatch, capsys, name, "--json", place)
+        code, out, error = call(monkeypatch, capsys, name, *needed, "--json", place)
         assert (code, out, len(error.splitlines())) == (EXIT_INPUT, "", 1), error
-        assert "argument --json: " in error and message in error
+        assert message in error
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_description(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in options(kind_of(name, monkeypatch)).values():
+        assert option.schema.get("description"), option.name
+
+
+def _base(option: Option) -> set[str]:
+    """What kind of value an option takes; a single value and a list of them are one kind."""
+    found = set()
+    for kind in option.kinds:
+        origin, inner = typing.get_origin(kind), typing.get_args(kind)
+        names = {int: "number", float: "number", str: "text", Path: "text", bool: "switch"}
+        if origin is typing.Literal:
+            found.add("text")
+        elif origin in (list, tuple) and not typing.get_origin(inner[0]):
+            found.add(names[inner[0]])
+        else:
+            found.add(names.get(kind, str(origin or kind)))
+    return found
+
+
+_SYNONYMS = (
+    {"output", "out", "run_dir", "dest_dir"},
+    {"model", "checkpoint", "weights", "network"},
+    {"num_workers", "threads", "workers", "processes_per_loader"},
+    {"test_res", "test_resolution", "test_size", "resolution_test"},
+    {"train_res", "res", "resolution", "resolutions", "train_resolution", "size"},
+    {"num_images", "num", "sample", "samples", "num_samples"},
+    {"data", "path", "folder", "dataset"},
+    {"batch_size", "batch", "bs"},
+)
+
+
+def test_no_option_has_two_names_or_two_meanings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all command lines together: those of `fixres`, of the benchmarks and of tools that need the benchmarks."""
+    kinds: dict[str, dict[str, set[str]]] = defaultdict(dict)
+    commands = {name: kind_of(name, monkeypatch) for name in COMMANDS}
+    commands |= {name: test_command.kind_of(name) for name in main.COMMANDS}
+    for command, kind in commands.items():
+        known = options(kind)
+        assert len({option.path for option in known.values()}) == len(known), command
+        for name, option in known.items():
+            kinds[name][command] = _base(option)
+    for name, found in kinds.items():
+        assert set.intersection(*found.values()), (name, found)
+    for group in _SYNONYMS:
+        assert len(group & set(kinds)) == 1, group & set(kinds)
 
 
 def test_an_output_is_looked_at_and_nothing_is_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert output_file(str(tmp_path / "new" / "x.json")) == tmp_path / "new" / "x.json"
-    assert output_file(str(tmp_path / "file")) == tmp_path / "file"
-    assert output_folder(str(tmp_path)) == tmp_path and output_folder(str(tmp_path / "a" / "b")).name == "b"
-    for kind, place in (
-        (output_file, "."),
-        (output_folder, "file"),
-        (output_folder, "file/b"),
-        (output_file, "file/b"),
-    ):
-        with pytest.raises(argparse.ArgumentTypeError, match="folder"):
-            kind(str(tmp_path / place))
+    for target, folder in (("new/x.json", False), ("file", False), (".", True), ("a/b", True)):
+        check_target(tmp_path / target, folder)
+    for target, folder in ((".", False), ("file", True), ("file/b", True), ("file/b", False)):
+        with pytest.raises(InputError, match="folder"):
+            check_target(tmp_path / target, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_takes_no_files_is_the_systems_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError) as caught:
-        output_file(str(tmp_path / "x.json"))
+        check_target(tmp_path / "x.json")
     assert caught.value.filename == str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--count", "many", "x"], "argument --count: invalid int value: 'many'; see --help"),
-        (["--rate", "nan", "x"], "argument --rate: invalid float value: 'nan'; see --help"),
-        (["--rate", "-inf", "x"], "expected one argument|invalid float value"),
-        (["--rate=inf", "x"], "argument --rate: invalid float value: 'inf'"),
-        (["--zoom", "nan", "x"], "argument --zoom: invalid number_or_inf value: 'nan'"),
-        (["--kind", "c", "x"], "argument --kind: invalid choice: 'c'"),
-        ([], "the following arguments are required: place"),
-    ],
-)
-def test_the_parser_names_the_option(arguments: list[str], message: str) -> None:
-    parser = Parser("Does something.")
-    parser.add_argument("place")
-    parser.add_argument("--count", type=int)
-    parser.add_argument("--rate", type=float)
-    parser.add_argument("--zoom", type=number_or_inf)
-    parser.add_argument("--kind", choices=("a", "b"))
-    with pytest.raises(InputError, match=message):
-        parser.parse_args(arguments)
-    sound = parser.parse_args(["--rate", "0.5", "--zoom", "inf", "x"])
-    assert (sound.rate, sound.zoom, sound.place) == (0.5, float("inf"), "x")

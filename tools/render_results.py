@@ -12,17 +12,24 @@ if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
 import sys
+from dataclasses import dataclass
 
 from benchmarks.docs.render import rendered
-from fixres.pipelines.runtime.cli import Parser
+from fixres.config.parsing import parse
 from fixres.pipelines.runtime.exit_codes import run
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Options of the rendering."""
+
+    check: bool = False
+    """Write nothing, list the documents."""
 
 
 def main() -> None:
     """Parses the command line and renders."""
-    parser = Parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, list the documents")
-    options = parser.parse_args()
+    options = parse(RenderOptions, sys.argv[1:], __doc__)
     stale = {path: text for path, text in rendered().items() if not path.exists() or path.read_text() != text}
     for document, text in stale.items():
         if not options.check:

@@ -50,7 +50,7 @@ try_engines() {
   local engine found=()
   for engine in $candidates; do
     echo "=== trying engine $engine"
-    if limited "$python" -m benchmarks.throughput "${data[@]}" --engines $engine --res 128 --rounds 1; then
+    if limited "$python" -m benchmarks.throughput "${data[@]}" --engines $engine --train-res 128 --rounds 1; then
       found+=("$engine")
     else
       failed+=("engine-$engine")
@@ -62,22 +62,22 @@ try_engines() {
 [ "$device" = cpu ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   stop "torch sees no GPU here; use DEVICE=cpu for a rehearsal"
 mkdir -p "$results"
-data=(--data "$photos" --device "$device" --threads "$threads" --batch-size $batch --num-images $images)
+data=(--data "$photos" --device "$device" --num-workers "$threads" --batch-size $batch --num-images $images)
 part tests "$python" -m pytest -m gpu -q
 part nvjpeg_backends "$python" -m benchmarks.loaders.nvjpeg_backends --data "$photos" --device "$device" \
   --json "$results/nvjpeg_backends_gpu.json"
 # With full levels only, so that only decoder and resize differ from the reference.
 part fidelity "$python" -m benchmarks.loaders.fidelity --data "$photos" --device "$device" --engines roc-dali,dali-slice \
-  --min-zoom 1000 --out "$runs/fidelity_gpu" --json "$results/fidelity_gpu.json"
+  --min-zoom 1000 --output "$runs/fidelity_gpu" --json "$results/fidelity_gpu.json"
 [[ " $wanted " = *" throughput "* || " $wanted " = *" end_to_end_step "* ]] && try_engines
-part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --res 128,160,224 \
+part throughput "$python" -m benchmarks.throughput "${data[@]}" --engines "$engines" --train-res 128,160,224 \
   --rounds $rounds --json "$results/throughput_gpu.json"
-part dali_stages "$python" -m benchmarks.loaders.dali_stages --data "$photos" --device "$device" --threads "$threads" \
+part dali_stages "$python" -m benchmarks.loaders.dali_stages --data "$photos" --device "$device" --num-workers "$threads" \
   --json "$results/dali_stages_gpu.json"
 part train_step "$python" -m benchmarks.training.train_step --device "$device" --models $model --batch-size $batch \
-  --res 128,160,224 --json "$results/train_step_gpu.json"
+  --train-res 128,160,224 --json "$results/train_step_gpu.json"
 part end_to_end_step "$python" -m benchmarks.training.end_to_end_step "${data[@]}" --model $model \
-  --engines "$engines" --res 128,160,224 --json "$results/end_to_end_step_gpu.json"
+  --engines "$engines" --train-res 128,160,224 --json "$results/end_to_end_step_gpu.json"
 part scaling "$python" -m benchmarks.scaling --data "$photos" --device "$device" --processes "$processes" \
   --model $model --engine roc-dali --batch-size $batch --num-images $images --json "$results/scaling_gpu.json"
 part fault_tolerance "$python" -m benchmarks.scaling.fault_tolerance_overhead --device "$device" --networks $networks \

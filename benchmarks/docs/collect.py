@@ -11,17 +11,17 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.docs.render import section
-from benchmarks.harness.options import add_options
 from benchmarks.harness.records import RESULTS
 from benchmarks.training.run_record import record_of
+from fixres.config.parsing import parse
 from fixres.experiment.report import read_report
 from fixres.pipelines.runtime.atomic_files import write_json
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.reporting.records import VERSION, read_record
 
@@ -32,18 +32,23 @@ def collect(name: str, folders: list[Path], note: str) -> dict[str, Any]:
     return {"version": VERSION, "kind": "training", "name": name, "note": note, "runs": runs}
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("name", help="of the record")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
-    add_options(parser, note="")
-    parser.add_argument("--add", action="store_true", help="keep the runs that are in the record already")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class CollectOptions:
+    """Which runs, and the record."""
+
+    name: str = field(metadata={"positional": True})
+    """Of the record, without .json."""
+    runs: list[Path] = field(metadata={"positional": True})
+    """Run folders."""
+    note: str = ""
+    """A sentence about data and machine, shown below the table."""
+    add: bool = False
+    """Keep the runs that are in the record already."""
 
 
 def main() -> None:
     """Collects, writes, prints."""
-    options = _parse()
+    options = parse(CollectOptions, sys.argv[1:], __doc__)
     record, target = collect(options.name, options.runs, options.note), RESULTS / f"{options.name}.json"
     if options.add:
         earlier = read_record(target, "training")

@@ -1,6 +1,6 @@
 """What FixRes fine-tuning gains at each test resolution, over networks of several seeds, and how activations change.
 
-python -m benchmarks.finetuning --checkpoints runs/savings/seed-*/small/trained.pt --data FOLDER --test-res 96,128
+python -m benchmarks.finetuning runs/savings/seed-*/small/trained.pt --data FOLDER --test-res 96,128
 
 Every fine-tuning starts from the trained weights and uses the crops of the test (augmentation test), so that the
 features of its frozen layers are computed once and cached; one variant is timed without the cache as well. The tables
@@ -10,9 +10,8 @@ trainable layers (table 2). Ctrl-C keeps the networks that are finished.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.options import add_options, at_least, sides
+from benchmarks.harness.options import BenchmarkOptions, check_least
 from benchmarks.harness.records import Interruption, command, record
 from fixres.config.jobs import ActivationsJob, FinetuneJob
 from fixres.config.recipe import FinetuneConfig, OptimConfig
@@ -29,7 +28,6 @@ from fixres.finetuning.job import finetune_network
 from fixres.models.precision import choose_device
 from fixres.models.pretrained import open_chosen
 from fixres.pipelines.datasets.prepared import PreparedData
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import DataConfig, InputError
 
 VARIANTS = {
@@ -41,12 +39,51 @@ VARIANTS = {
 _TIMED = "classifier and BatchNorm"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuningOptions(BenchmarkOptions):
+    """Options of the benchmark."""
+
+    checkpoints: list[Path] = field(metadata={"positional": True})
+    """Trained weights, one file for each seed."""
+    data: Path
+    """Folder with train/ and val/."""
+    test_res: list[int] = field(default_factory=lambda: [96, 128])
+    """Resolutions in pixels to fine-tune for."""
+    sweep: list[int] = field(default_factory=lambda: [64, 96, 128, 160])
+    """Resolutions in pixels to test at, besides test_res."""
+    epochs: int = 4
+    """Epochs of each fine-tuning, at least 2: later ones are compared with the first."""
+    lr: float = 0.04
+    """Peak learning rate for a batch of 256."""
+    batch_size: int = 64
+    """Images per step."""
+    work_dir: Path = Path("data")
+    """Folder for converted files, which are kept."""
+    note: str = ""
+    """A sentence about data and machine, shown below the table."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, epochs=2)
+        for path in self.checkpoints:
+            if not path.is_file():
+                raise InputError(f"{path}: no such checkpoint")
+
+    @property
+    def tested(self) -> list[int]:
+        """All resolutions to test at, rising."""
+        return sorted({*self.sweep, *self.test_res})
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"sweep": self.tested}
+
+
 class Measurement:
     """Measures networks on the same data."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: FinetuningOptions) -> None:
         self._options = options
-        config = DataConfig(path=options.data, work_dir=options.work_dir)
+        config = DataConfig(path=str(options.data), work_dir=options.work_dir)
         self._data = PreparedData(config, device=str(choose_device("auto"))).prepare()
         self._config = FinetuneConfig(epochs=options.epochs, lr=options.lr, augmentation="test")
         self._optim = OptimConfig(batch_size=options.batch_size, weight_decay=5e-4)
@@ -54,7 +91,7 @@ class Measurement:
     def of(self, checkpoint: Path, bar: tqdm) -> dict[str, Any]:
         """All variants at all resolutions, and the activations, of one network."""
         found: dict[str, Any] = {"checkpoint": checkpoint.parent.parent.name, "finetunings": []}
-        job = ActivationsJob(model=str(checkpoint), test_res=self._options.sweep, num_images=1000)
+        job = ActivationsJob(model=str(checkpoint), test_res=self._options.tested, num_images=1000)
         opened = open_chosen(job, self._data.classes)
         info, statistics = network_activations(job, opened, self._data)
         found |= {"train_res": info.train_res, "seed": info.seed, "model": info.model}
@@ -74,7 +111,7 @@ class Measurement:
         return found
 
     def _finetuned(self, checkpoint: Path, config: FinetuneConfig) -> Any:
-        sides = {"test_res": self._options.test_res, "sweep": self._options.sweep}
+        sides = {"test_res": self._options.test_res, "sweep": self._options.tested}
         with tempfile.TemporaryDirectory() as folder:
             job = FinetuneJob(model=str(checkpoint), output=Path(folder), finetune=config, optim=self._optim, **sides)
             return finetune_network(job, open_chosen(job, self._data.classes), self._data)
@@ -97,33 +134,14 @@ def _accuracies(sweep: list[Any]) -> dict[str, float]:
     return {str(one.test_res): one.top1 for one in sweep}
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: FinetuningOptions) -> dict[str, Any]:
     """Measures all networks; returns the record."""
     environment, networks, measurement = conditions(options.data), [], Measurement(options)
     total = len(options.checkpoints) * (len(VARIANTS) + 1)
     with Interruption() as interruption, tqdm(total=total, desc="fine-tuning", unit=" runs", disable=None) as bar:
         for checkpoint in options.checkpoints:
             networks.append(measurement.of(checkpoint, bar))
-    settings = vars(options) | {"checkpoints": [str(path) for path in options.checkpoints]}
-    return record("finetuning", settings, environment, options.note, interruption.happened, networks=networks)
+    return record("finetuning", options.settings(), environment, options.note, interruption.happened, networks=networks)
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="trained weights, one for each seed")
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
-    parser.add_argument("--test-res", type=sides, default="96,128", help="resolutions to fine-tune for (%(default)s)")
-    parser.add_argument("--sweep", type=sides, default="64,96,128,160", help="resolutions to test at (%(default)s)")
-    # At least two epochs, because later ones are compared with the first.
-    parser.add_argument("--epochs", type=at_least(2), default=4, help="(%(default)s)")
-    parser.add_argument("--lr", type=float, default=0.04, help="peak learning rate for a batch of 256 (%(default)s)")
-    add_options(parser, batch_size=64, work_dir=Path("data"), note="", json=None)
-    options = parser.parse_args()
-    options.sweep = sorted({*options.sweep, *options.test_res})
-    for path in options.checkpoints:
-        if not path.is_file():
-            raise InputError(f"{path}: no such checkpoint")
-    return options
-
-
-main = command(_parse, measure, finetuning_table)
+main = command(FinetuningOptions, __doc__, measure, finetuning_table)

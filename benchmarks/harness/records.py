@@ -7,14 +7,17 @@ explains them to readers.
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from fixres.pipelines.runtime.atomic_files import write_json
+from benchmarks.harness.options import BenchmarkOptions
+from fixres.cli.output import STDOUT, put_json
+from fixres.config.parsing import parse
+from fixres.config.validation import as_plain
 from fixres.reporting.records import VERSION
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -27,25 +30,29 @@ def record(
 
     Args:
         kind: which table it makes.
-        settings: the command's options; `json`, the file it will be written to, names the record.
+        settings: the command's options, see `BenchmarkOptions.settings`; `json`, the file it will be written to, names
+            the record.
         environment: of `conditions`.
         note: a sentence of conditions, shown below its table.
         partial: the measurement was interrupted.
         fields: the measurement.
     """
-    target = settings.get("json")
     return {
         "version": VERSION,
         "kind": kind,
-        "name": target.stem if target else kind,
+        "name": name_of(settings.get("json"), kind),
         "note": note + (" Interrupted, so incomplete." if partial else ""),
         "partial": partial,
         **fields,
         # The place of files on this machine does not help on another one.
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()
-                     if key not in ("json", "work_dir")},
+        "settings": {key: as_plain(value) for key, value in settings.items() if key not in ("json", "work_dir")},
         "environment": {**environment, "load_average_at_end": os.getloadavg()},
-    }  # fmt: skip
+    }
+
+
+def name_of(target: Path | None, kind: str) -> str:
+    """A record's name: the stem of the file that `--json` names, else its kind."""
+    return kind if target in (None, STDOUT) else target.stem
 
 
 class Interruption:
@@ -65,22 +72,35 @@ class Interruption:
         return self.happened
 
 
+T = TypeVar("T", bound=BenchmarkOptions)
+
+
 def command(
-    parse: Callable[[], argparse.Namespace],
-    measure: Callable[[argparse.Namespace], dict[str, Any]],
-    table: Callable[[dict[str, Any]], str],
+    kind: type[T], description: str, measure: Callable[[T], dict[str, Any]], table: Callable[[dict[str, Any]], str]
 ) -> Callable[[], None]:
-    """The `main` of a benchmark: measures, prints the table, writes the record if `--json` names a file."""
+    """The `main` of a benchmark: measures, prints the table, writes the record if `--json` names a file.
+
+    Args:
+        kind: the dataclass of its options.
+        description: the beginning of `--help`.
+        measure: makes the record.
+        table: makes the table of a record.
+    """
 
     def main() -> None:
-        options = parse()
+        options = parse(kind, sys.argv[1:], description)
         content = measure(options)
-        print(table(content))
-        if options.json:
-            write_json(options.json, content)
-        leave_if_partial(content, options.json)
+        show(content, table(content), options.json)
 
     return main
+
+
+def show(content: Mapping[str, Any], text: str, target: Path | None) -> None:
+    """Prints the text, writes the record to `target` (or prints it instead), and raises as `leave_if_partial`."""
+    if target != STDOUT:
+        print(text)
+    put_json(target, content)
+    leave_if_partial(content, target)
 
 
 def leave_if_partial(content: Mapping[str, Any], target: Path | None) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from fixres.config.parsing import as_plain, parse_recipe
+from fixres.cli.data import check_data
+from fixres.cli.output import STDOUT, check_json, put_json
+from fixres.config.parsing import RECIPES, RecipeOptions, parse
 from fixres.config.recipe import Recipe
+from fixres.config.validation import as_plain
 from fixres.experiment.report import read_report
 from fixres.pipelines.runtime.atomic_files import write_json
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from fixres.pipelines.spec import InputError
 
+T = TypeVar("T", bound="TrainingsOptions")
 _LOCAL = ("--output", "--work-dir", "--json", "--note")  # not useful on another machine
 _IRRELEVANT = ("run_dir", "resume", "fault_tolerance")  # settings that do not change what is measured
 _PATHS = {"--data": "FOLDER", "--teacher": "FILE", "--step-record": "FILE"}
@@ -108,10 +111,10 @@ class Trainings(ABC):
             raise KeyboardInterrupt(f"interrupted; {self._kept()}; the same command resumes") from None
         except Preempted as stop:
             leave(f"ended by {stop}; {self._kept()}; the same command with --resume auto resumes", EXIT_PREEMPTED)
-        if target:
-            write_json(target, record)
-        print(text(record))
-        print(f"page: {self.page_file}")
+        if target != STDOUT:
+            print(text(record))
+            print(f"page: {self.page_file}")
+        put_json(target, record)
 
     def _kept(self) -> str:
         where = f", {self.page_file}" if self.finished else ""
@@ -160,34 +163,43 @@ def as_json(value: Any) -> Any:
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
     """The command without paths of this machine, for the record."""
-    kept, words = ["python", "-m", module], iter(arguments)
-    for word in words:
-        name, _, value = word.partition("=")
-        if not name.startswith("--"):
-            kept.append(word)
-            continue
-        value = value or next(words, "")
+    kept, words = ["python", "-m", module], list(arguments)
+    while words:
+        word, _, value = words.pop(0).partition("=")
+        name = word.replace("_", "-") if word.startswith("--") else word
+        if word.startswith("--") and not value and words and not words[0].startswith("--"):
+            value = words.pop(0)
         if name == "--config":
             value = Path(value).name
         elif name in _PATHS and Path(value).exists():
             value = _PATHS[name]
         if name not in _LOCAL:
-            kept += [name, value]
+            kept += [name, value] if value else [name]
     return " ".join(kept)
 
 
-def parse_trainings(parser: Parser, arguments: Sequence[str], default_recipe: str) -> tuple[argparse.Namespace, Recipe]:
-    """The parser's own options with `--seeds`, and a recipe from all other options."""
-    parser.add_argument("--seeds", type=seeds_of, default="1,2,3", help="one training for each (%(default)s)")
-    options, rest = parser.parse_known_args(list(arguments))
-    if any(word.split("=")[0] == "--seed" for word in rest):
+@dataclass(frozen=True)
+class TrainingsOptions(RecipeOptions):
+    """A recipe, the seeds that it is trained with, and the record."""
+
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    """One training for each; the recipe's own seed has no effect."""
+    note: str = ""
+    """A sentence about data and machine, shown below the table."""
+    json: Path | None = None
+    """JSON file for a copy of the record, such as benchmarks/results/NAME.json; - prints it instead of the table."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_json(self.json)
+        if len({*self.seeds}) < len(self.seeds) or not self.seeds:
+            raise InputError(f"seeds={self.seeds} must be different numbers, such as 1,2,3")
+
+
+def parse_trainings(kind: type[T], arguments: Sequence[str], description: str, default_recipe: str) -> T:
+    """Options of a benchmark that trains a recipe."""
+    if any(word.split("=")[0] == "--seed" for word in arguments):
         raise InputError("--seed has no effect here; use --seeds 1,2,3")
-    return options, parse_recipe(rest, default=default_recipe)
-
-
-def seeds_of(text: str) -> list[int]:
-    """A type for `--seeds`: integers, each counts once."""
-    try:
-        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} must be numbers with commas, such as 1,2,3") from None
+    options = parse(kind, arguments, description, RECIPES, default_recipe)
+    check_data(options.data)
+    return options

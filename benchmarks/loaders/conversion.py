@@ -1,8 +1,8 @@
 """How fast data is converted, compared with FFCV's own DatasetWriter in interleaved rounds.
 
-python -m benchmarks.loaders.conversion --data PHOTOS --workers 2 --json FILE
+python -m benchmarks.loaders.conversion --data PHOTOS --num-workers 2 --json FILE
 
-All writers store the photographs with sides of at most `--max-side` pixels at quality 90. FFCV's writer is used as in
+All writers store the photographs with sides of at most `--max-side` pixels at `--quality`. FFCV's writer is used as in
 its documentation: a torchvision ImageFolder, RGBImageField(write_mode="jpg", max_resolution=...), IntField.
 """
 
@@ -13,23 +13,22 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
 import os
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import RepeatedSource
 from benchmarks.harness.interleaved import Rounds, Window, interleave
-from benchmarks.harness.options import add_options, at_least
+from benchmarks.harness.options import PhotoOptions, RoundOptions, check_least
 from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import conversion_table
 from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.task import ConversionConfig
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.spec import InputError
 
@@ -37,12 +36,31 @@ _OURS = ("roc", "ffcv", "webdataset")
 _THEIRS = "FFCV DatasetWriter"
 _NUM_WARM_UP = 64
 _NOTE = (
-    "{num_images} photographs of at most {max_side} px, quality 90; {workers} workers each; {rounds} interleaved "
-    "rounds, after a warm-up of each; medians, the ratio with its spread."
+    "{num_images} photographs of at most {max_side} px, quality {quality}; {workers} workers each; {rounds} "
+    "interleaved rounds, after a warm-up of each; medians, the ratio with its spread."
 )
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ConversionOptions(PhotoOptions, RoundOptions):
+    """Options of the benchmark."""
+
+    num_workers: int = len(os.sched_getaffinity(0))
+    """Worker processes of each writer; all cores by default."""
+    rounds: int = 8
+    work_dir: Path | None = None
+    """Folder in which files are written, and removed again; the system's temporary folder if null."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, num_workers=1)
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        return found | {"workers": found.pop("threads")}
+
+
+def measure(options: ConversionOptions) -> dict[str, Any]:
     """Measures all rounds; returns the record."""
     sizes: dict[str, int] = {}
     environment = conditions(options.data)
@@ -65,8 +83,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         runs = {writer: lambda writer=writer: write(writer) for writer in (*_OURS, _THEIRS)}
         rounds = interleave(runs, options.rounds, "converting", mirrored=False)
     results = [_result(writer, rounds, sizes[writer]) for writer in runs if rounds.num_rounds]
-    note = _NOTE.format(**vars(options))
-    return record("conversion", vars(options), environment, note, rounds.interrupted, results=results)
+    note = _NOTE.format(**options.settings())
+    return record("conversion", options.settings(), environment, note, rounds.interrupted, results=results)
 
 
 def _image_folder(data: Path, folder: Path, num_images: int) -> Path:
@@ -81,18 +99,23 @@ def _image_folder(data: Path, folder: Path, num_images: int) -> Path:
     return folder
 
 
-def _write(writer: str, folder: Path, target: Path, options: argparse.Namespace) -> None:
+def _write(writer: str, folder: Path, target: Path, options: ConversionOptions) -> None:
     if writer != _THEIRS:
-        settings = {"max_side": options.max_side, "num_workers": options.workers, "progress": False}
-        convert(folder, target, ConversionConfig(writer, **settings))
+        settings = {
+            "max_side": options.max_side,
+            "quality": options.quality,
+            "num_workers": options.num_workers,
+            "progress": False,
+        }
+        convert(folder, target, ConversionConfig(writer, **settings, progress=False))
         return
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
     from torchvision.datasets import ImageFolder
 
-    image = RGBImageField(write_mode="jpg", max_resolution=options.max_side, jpeg_quality=90)
+    image = RGBImageField(write_mode="jpg", max_resolution=options.max_side, jpeg_quality=options.quality)
     fields = {"image": image, "label": IntField()}
-    DatasetWriter(str(target), fields, num_workers=options.workers).from_indexed_dataset(ImageFolder(str(folder)))
+    DatasetWriter(str(target), fields, num_workers=options.num_workers).from_indexed_dataset(ImageFolder(str(folder)))
 
 
 def _num_bytes(target: Path) -> int:
@@ -111,15 +134,7 @@ def _result(writer: str, rounds: Rounds, num_bytes: int) -> dict[str, Any]:
     }
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    workers = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=at_least(1), default=workers, help="processes (%(default)s)")
-    add_options(parser, data=..., rounds=8, num_images=1500, max_side=500, work_dir=None, json=None)
-    return parser.parse_args()
-
-
-main = command(_parse, measure, conversion_table)
+main = command(ConversionOptions, __doc__, measure, conversion_table)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Time of engine `roc-dali` for each image, step by step: cutting, queue, DALI's decoding, its resize.
 
-python -m benchmarks.loaders.dali_stages --data FILE.beton|PHOTOS --res 128,160,224 [--device cuda] [--json FILE]
+python -m benchmarks.loaders.dali_stages --data FILE.beton|PHOTOS --train-res 128,160,224 [--device cuda] [--json FILE]
 
 Cutting is timed alone, on one thread. The queue is the time of a DALI pipeline that is fed and decodes nothing.
-Decoding and resizing are what longer graphs add to it, on `--threads` threads, so on the CPU their times are those of
-as many cores. For a GPU the host does only the first two steps. Crops are those of training, RandomResizedCrop at scale
-(0.08, 1). The steps are measured in interleaved rounds; the table shows medians.
+Decoding and resizing are what longer graphs add to it, on `--num-workers` threads, so on the CPU their times are those
+of as many cores. For a GPU the host does only the first two steps. Crops are those of training, RandomResizedCrop at
+scale (0.08, 1). The steps are measured in interleaved rounds; the table shows medians.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from timeit import timeit
 from typing import Any
 
@@ -26,8 +26,7 @@ from nvidia.dali import Pipeline
 from tqdm import trange
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.datasets import BenchmarkFiles
-from benchmarks.harness.options import WORK_DIR, add_options, at_least
+from benchmarks.harness.options import PhotoOptions, RoundOptions, check_least
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.loaders.tables import dali_stages_table
 from fixres.pipelines.formats.beton_parts import open_beton
@@ -39,7 +38,6 @@ from fixres.pipelines.loaders.dali.feed import Fed, Feed
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.roc.layout import BYTES, PIXELS
 from fixres.pipelines.roc.sample_table import locate_samples
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sampling.order import batches
@@ -128,29 +126,40 @@ class DaliStages:
         return jobs, num_bytes, num_pixels, room / num_bytes
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DaliStagesOptions(PhotoOptions, RoundOptions):
+    """Options of the benchmark."""
+
+    train_res: list[int] = field(default_factory=lambda: [128, 160, 224])
+    """Sides of the training crops in pixels."""
+    num_workers: int = 1
+    """Threads of DALI."""
+    batch_size: int = 256
+    """Images of a batch."""
+    device: str = "cpu"
+    """Where DALI decodes: cpu or cuda[:n]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, num_workers=1)
+
+
+def measure(options: DaliStagesOptions) -> dict[str, Any]:
     """Measures all resolutions; returns the record."""
     path = options.data
-    if not path.is_file():  # stored as benchmarks.throughput stores them by default
-        path = BenchmarkFiles(path, WORK_DIR, 1500, 500, 90).path("roc")
+    if not path.is_file():
+        path = options.files().path("roc")
     batching = {"batch_size": options.batch_size, "shuffle": True, "drop_last": True}
-    config = LoaderConfig(path, TrainCrop(), 128, num_workers=options.threads, device=options.device, **batching)
+    config = LoaderConfig(path, TrainCrop(), 128, num_workers=options.num_workers, device=options.device, **batching)
     stages, environment, results = DaliStages(config), conditions(path), []
     with Interruption() as interruption:
-        for resolution in options.res:
+        for resolution in options.train_res:
             results.append(stages.measure(resolution, options.rounds))
-    note = f"{options.threads} threads; {options.rounds} interleaved rounds."
-    return record("dali_stages", vars(options), environment, note, interruption.happened, results=results)
+    note = f"{options.num_workers} threads; {options.rounds} interleaved rounds."
+    return record("dali_stages", options.settings(), environment, note, interruption.happened, results=results)
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("--threads", type=at_least(1), default=1, help="threads of DALI (%(default)s)")
-    add_options(parser, data=..., res="128,160,224", batch_size=256, device="cpu", rounds=3, json=None)
-    return parser.parse_args()
-
-
-main = command(_parse, measure, dali_stages_table)
+main = command(DaliStagesOptions, __doc__, measure, dali_stages_table)
 
 
 if __name__ == "__main__":

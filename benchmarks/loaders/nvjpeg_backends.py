@@ -17,10 +17,10 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.datasets import BenchmarkFiles
-from benchmarks.harness.options import WORK_DIR, add_options
+from benchmarks.harness.options import PhotoOptions, RoundOptions
 from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import nvjpeg_backends_table
 from fixres.pipelines.formats.beton_parts import open_beton
@@ -38,7 +37,6 @@ from fixres.pipelines.loaders.base import check_device
 from fixres.pipelines.loaders.dali.cutter import Cutter
 from fixres.pipelines.roc.layout import BYTES
 from fixres.pipelines.roc.sample_table import locate_samples
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
@@ -124,29 +122,35 @@ def _seconds(decode: Callable[[list[np.ndarray]], list[Any]], files: list[np.nda
     return seconds
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class NvjpegOptions(PhotoOptions, RoundOptions):
+    """Options of the benchmark."""
+
+    train_res: int = 160
+    """Side in pixels of the training crops for which parts of the images are cut out."""
+    num_images: int = 256
+    """Images of each kind."""
+    rounds: int = 10
+    device: str = "cuda"
+    """Where images are decoded: cpu or cuda[:n]."""
+
+
+def measure(options: NvjpegOptions) -> dict[str, Any]:
     """Every back end on every kind of files; returns the record."""
     path, device = options.data, torch.device(options.device)
     if not path.is_file():
-        path = BenchmarkFiles(path, options.work_dir, options.num_images, 500, 90).path("roc")
-    check_device(LoaderConfig(path, TrainCrop(), options.res, 1, device=options.device))
+        path = options.files().path("roc")
+    check_device(LoaderConfig(path, TrainCrop(), options.train_res, 1, device=options.device))
     environment, results = conditions(path), []
-    for kind, files in made_files(path, options.num_images, options.res).items():
+    for kind, files in made_files(path, options.num_images, options.train_res).items():
         for backend in BACKENDS if device.type == "cuda" else ("CPU",):
             answer = ask(backend, files, device, options.rounds)
             results.append({"backend": backend, "files": kind, "num": len(files)} | answer)
-    note = f"Batches of {options.num_images}; cuts for {options.res} px; {options.rounds} rounds, medians."
-    return record("nvjpeg_backends", vars(options), environment, note, False, results=results)
+    note = f"Batches of {options.num_images}; cuts for {options.train_res} px; {options.rounds} rounds, medians."
+    return record("nvjpeg_backends", options.settings(), environment, note, False, results=results)
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("--res", type=int, default=160, help="side in pixels for which crops are cut (%(default)s)")
-    add_options(parser, data=..., num_images=256, rounds=10, device="cuda", work_dir=WORK_DIR, json=None)
-    return parser.parse_args()
-
-
-main = command(_parse, measure, nvjpeg_backends_table)
+main = command(NvjpegOptions, __doc__, measure, nvjpeg_backends_table)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,36 @@
 """What does training small and testing large save, at what accuracy? Several seeds, one page.
 
 python -m benchmarks.savings                                                     # drawn scenes, minutes
-python -m benchmarks.savings --config savings --data FOLDER --seeds 1,2,3   # photographs
+python -m benchmarks.savings --config savings --data FOLDER --seeds 1,2,3        # photographs
 
 Trains the recipe's variants, interleaved epoch by epoch, once for each seed, and compares their final evaluations:
-tested as trained, tested larger, fine-tuned for the larger resolution. Any setting of fixres train is accepted,
+tested as trained, tested larger, fine-tuned for the larger resolution. Any option of `fixres train` is accepted,
 too (`--optim.lr 0.2`). The run folder (runs/NAME, or --output) gets seed-N/ with each seed's own report, savings.json
 and savings.html. After an interruption the same command resumes; seeds that are finished are not trained again.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.options import add_options, pairs
-from benchmarks.harness.resume import Trainings, as_json, command_line, finished_report, parse_trainings
+from benchmarks.harness.records import name_of
+from benchmarks.harness.resume import (
+    Trainings,
+    TrainingsOptions,
+    as_json,
+    command_line,
+    finished_report,
+    parse_trainings,
+)
 from benchmarks.savings.comparison import REFERENCES
 from benchmarks.savings.report import page, text
 from benchmarks.training.run_record import record_of
+from fixres.config.parsing import recipe_of
 from fixres.config.recipe import Recipe
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import InputError
 from fixres.projection.options import EstimateOptions
 from fixres.projection.projection import Projection, estimate
@@ -89,29 +95,36 @@ def _check_variants(recipe: Recipe) -> None:
         raise InputError(f"variants: {', '.join(variants)}; a comparison needs {' or '.join(REFERENCES)}, and one more")
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
-    """The benchmark's own options, and the recipe from all other options."""
-    parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument("--target", type=float, help="accuracy, as a fraction, to which times are measured (what large "
-                        "reaches in its worst seed, in whole percentage points)")  # fmt: skip
-    parser.add_argument("--project", help="network to project ImageNet for, with the next three options (none)")
-    parser.add_argument("--gpus", type=int, default=8, help="GPUs of that projection (%(default)s)")
-    parser.add_argument("--step-speed", type=pairs(float), help="images/s of one GPU, as 128:2500,160:1700,224:900")
-    parser.add_argument("--step-record", type=Path, help="a record of benchmarks.training.train_step made on a GPU")
-    add_options(parser, note="", json=None)
-    options, recipe = parse_trainings(parser, arguments, "savings_scenes")
-    if options.target is not None and not 0 < options.target <= 1:
-        raise InputError(f"--target {options.target:g} must be a fraction in (0, 1], such as 0.75")
-    return options, recipe
+@dataclass(frozen=True)
+class SavingsOptions(TrainingsOptions):
+    """Options of the benchmark: a recipe, its seeds, and a projection."""
+
+    target: float | None = None
+    """Accuracy, as a fraction, to which times are measured; what large reaches in its worst seed, in whole percentage
+    points, if null."""
+    project: str | None = None
+    """Network to project ImageNet for, with the next three options; no projection if null."""
+    gpus: int = 8
+    """GPUs of that projection."""
+    step_speed: dict[int, float] = field(default_factory=dict)
+    """Training speed of one GPU: images/s by resolution in pixels, as 128:2500,160:1700,224:900; measured on this
+    machine's GPU without it and without step_record."""
+    step_record: Path | None = None
+    """A record of benchmarks.training.train_step that was made on such a GPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is not None and not 0 < self.target <= 1:
+            raise InputError(f"target={self.target:g} must be a fraction in (0, 1], such as 0.75")
 
 
 def main() -> None:
     """Trains the missing seeds, writes record and page, prints the table and the projection."""
-    options, recipe = parse(sys.argv[1:])
+    options = parse_trainings(SavingsOptions, sys.argv[1:], __doc__, "savings_scenes")
     projection = None
     if options.project:
-        speeds = {"step_speed": options.step_speed or {}, "step_record": options.step_record}
+        speeds = {"step_speed": options.step_speed, "step_record": options.step_record}
         projection = estimate(EstimateOptions(options.gpus, model=options.project, **speeds))
-    name, command = options.json.stem if options.json else "savings", command_line("benchmarks.savings", sys.argv[1:])
+    name, command = name_of(options.json, "savings"), command_line("benchmarks.savings", sys.argv[1:])
     described = {"name": name, "note": options.note, "target": options.target, "command": command}
-    Savings(recipe, options.seeds, projection, **described).run(options.json, text)
+    Savings(recipe_of(options), options.seeds, projection, **described).run(options.json, text)

@@ -21,11 +21,11 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
 import math
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ import torch
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Rounds, Window, interleave
-from benchmarks.harness.options import add_options, at_least
+from benchmarks.harness.options import ComputeOptions, WindowOptions, check_least
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.harness.stats import Estimate, estimate
 from benchmarks.scaling.metrics import overhead
@@ -46,7 +46,6 @@ from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.fault_tolerance import manager as fault_tolerance
 from fixres.fault_tolerance.manager import CHECKPOINTS, FaultTolerance
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.spec import Batch, Counters, InputError, Loader
 from fixres.training.losses import CrossEntropy
@@ -130,7 +129,7 @@ class Course:
         self.fault_tolerance.save()
         seconds = time.perf_counter() - start
         if not list((self._folder / CHECKPOINTS).glob(f"state-{before + 1:08d}-*.pt")):
-            raise InputError(f"{self._folder}: no checkpoint could be written there; choose another --folder")
+            raise InputError(f"{self._folder}: no checkpoint could be written there; choose another --work-dir")
         return seconds
 
     def checkpoint_bytes(self) -> int:
@@ -148,22 +147,41 @@ def write_share(write_seconds: float, config: FaultToleranceConfig | None = None
     return write_seconds / (write_seconds + max(60 * minutes, write_seconds / fault_tolerance._MAX_SHARE))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class FaultToleranceOptions(ComputeOptions, WindowOptions):
+    """Options of the benchmark."""
+
+    networks: list[str] = field(default_factory=lambda: ["small:64:8", "resnet18:128:16", "resnet50:128:16"])
+    """The networks with their batches: NAME:RESOLUTION:BATCH; small is that of the demo."""
+    writes: int = 5
+    """Checkpoints written."""
+    work_dir: Path = Path("runs")
+    """Folder for the checkpoints, which are removed."""
+    rounds: int = 8
+    seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, writes=1)
+        loads(self.networks)
+
+
+def measure(options: FaultToleranceOptions) -> dict[str, Any]:
     """Measures all networks; returns the record."""
     precision = choose_precision(options.precision, choose_device(options.device))
-    options.folder.mkdir(parents=True, exist_ok=True)
-    environment, results = conditions(options.folder, precision=precision), []
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    environment, results = conditions(options.work_dir, precision=precision), []
     with Interruption() as interruption:
-        for load in options.networks:
+        for load in loads(options.networks):
             results.append(_one(load, precision, options))
-    note = _NOTE.format(**vars(options) | {"precision": precision.name, "device": environment["storage"]["device"]})
-    settings = vars(options) | {"networks": [str(load) for load in options.networks]}
+    words = {"precision": precision.name, "device": environment["storage"]["device"]}
+    note = _NOTE.format(**options.settings() | words)
     fields = {"minutes": FaultToleranceConfig().minutes, "results": results}
-    return record("fault_tolerance", settings, environment, note, interruption.happened, **fields)
+    return record("fault_tolerance", options.settings(), environment, note, interruption.happened, **fields)
 
 
-def _one(load: Load, precision: Precision, options: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+def _one(load: Load, precision: Precision, options: FaultToleranceOptions) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=options.work_dir) as name:
         course = Course(load, precision, Path(name))
         with course.fault_tolerance:
             course.set_window(options.seconds)
@@ -190,17 +208,7 @@ def _result(load: Load, rounds: Rounds, write: Estimate, checkpoint_bytes: int) 
     }
 
 
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    default = "small:64:8,resnet18:128:16,resnet50:128:16"
-    parser.add_argument("--networks", type=loads, default=default, help="name:resolution:batch, ... (%(default)s)")
-    parser.add_argument("--writes", type=at_least(1), default=5, help="checkpoints written (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="for checkpoints, which are removed")
-    add_options(parser, rounds=8, seconds=0.5, device="auto", precision="auto", json=None)
-    return parser.parse_args()
-
-
-main = command(_parse, measure, fault_tolerance_table)
+main = command(FaultToleranceOptions, __doc__, measure, fault_tolerance_table)
 
 
 if __name__ == "__main__":

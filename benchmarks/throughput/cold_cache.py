@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.harness.interleaved import Rounds, Window, interleave
@@ -15,7 +15,11 @@ COLD_CACHE_NOTE = " Cold: the start of an epoch after its files were dropped fro
 
 
 def measure_cold_cache(
-    clients: dict[str, EngineClient], options: argparse.Namespace, found: list[dict[str, Any]]
+    clients: dict[str, EngineClient],
+    resolutions: Sequence[int],
+    num_rounds: int,
+    max_seconds: float,
+    found: list[dict[str, Any]],
 ) -> None:
     """Interleaved rounds; each engine is timed from the start of an epoch after its files were evicted.
 
@@ -24,21 +28,28 @@ def measure_cold_cache(
 
     Adds to `found`, after Ctrl-C those so far: for each engine and resolution images/s, the ratio to the first engine,
     and the share of its files that was in memory when a window began (the largest of all rounds).
+
+    Args:
+        clients: opened engines by name.
+        resolutions: sides in pixels.
+        num_rounds: 1 or more.
+        max_seconds: of an epoch, the rest of which is left out.
+        found: the list to add to.
     """
     engines = {name: client for name, client in clients.items() if name != DECODE_BOUND}
     for client in clients.values():
         client.release_files()  # pages that any process has mapped stay in memory
-    for resolution in options.res:
+    for resolution in resolutions:
         shares = dict.fromkeys(engines, 0.0)
 
         def one(name: str, resolution: int = resolution, shares: dict[str, float] = shares) -> Window:
             shares[name] = max(shares[name], evict_files(engines[name], resolution))
-            window = engines[name].epoch(options.cold_cache_seconds)
+            window = engines[name].epoch(max_seconds)
             engines[name].release_files()
             return window
 
         runs = {name: lambda name=name: one(name) for name in engines}
-        rounds = interleave(runs, options.cold_cache_rounds, f"{resolution} px, cold page cache", mirrored=False)
+        rounds = interleave(runs, num_rounds, f"{resolution} px, cold page cache", mirrored=False)
         found += [_result(name, resolution, rounds, shares[name]) for name in engines if rounds.num_rounds]
         if rounds.interrupted:
             raise KeyboardInterrupt

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.options import names
 from fixres.pipelines.loaders import ENGINES, is_installed, open_loader
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
@@ -124,14 +122,6 @@ class Stream:
 def batches_ahead(num_workers: int) -> int:
     """An upper bound of the batches that an engine prepares ahead: a few, and for torch 4 for each worker."""
     return 6 + 4 * num_workers
-
-
-def engine_list(text: str) -> list[str]:
-    """A type for `--engines`: names with commas, all of them known and installed."""
-    try:
-        return check_engines(names(text))
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_engines(engines: list[str]) -> list[str]:

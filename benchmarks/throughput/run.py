@@ -1,6 +1,6 @@
 """How many images per second each engine delivers, and the cost of an image, in interleaved rounds of one run.
 
-python -m benchmarks.throughput --data DATA --engines roc,ffcv,dali,torch --res 128,160,224 --threads 2 --json FILE
+python -m benchmarks.throughput --data DATA --engines roc,ffcv --train-res 128,160,224 --num-workers 2 --json FILE
 
 DATA is a folder of photographs, a .beton file or a folder of .tar shards; it is converted once to the format of each
 engine. Crops are RandomResizedCrop at scale (0.08, 1) with flips. Every engine has a process of its own, which is
@@ -13,26 +13,24 @@ webdataset are those packages as in their documentation. Ctrl-C keeps the result
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.interleaved import Rounds, interleave
-from benchmarks.harness.options import WORK_DIR, add_options, at_least, seconds
+from benchmarks.harness.options import PhotoOptions, WindowOptions, check_least, check_seconds
 from benchmarks.harness.page_cache import files_below, load
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, engine_list
+from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, check_engines
 from benchmarks.throughput.tables import as_text
-from fixres.pipelines.runtime.cli import Parser
-from fixres.pipelines.spec import InputError
 
 _WARM_UP_SECONDS = 0.3
 _NOTE = (
@@ -41,22 +39,52 @@ _NOTE = (
 )
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ThroughputOptions(PhotoOptions, WindowOptions):
+    """Options of the benchmark."""
+
+    engines: list[str] = field(default_factory=lambda: ["roc", "ffcv", "dali", "torch"])
+    """Engines and third-party loaders to compare, see above."""
+    train_res: list[int] = field(default_factory=lambda: [128, 160, 224])
+    """Sides of the training crops in pixels."""
+    num_workers: int = 2
+    """Threads or worker processes of each engine."""
+    device: str = "cpu"
+    """Where batches arrive: cpu or cuda[:n]."""
+    rounds: int = 40
+    seconds: float = 0.15
+    batch_size: int = 64
+    """Images of a batch."""
+    cache: Literal["warm", "cold", "both"] = "warm"
+    """State of the page cache; cold: the files are dropped from it before each epoch."""
+    cold_cache_rounds: int = 3
+    """Interleaved rounds with a cold page cache."""
+    cold_cache_seconds: float = 3.0
+    """Longest part of an epoch, in seconds, that is read with a cold page cache."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, num_workers=1, cold_cache_rounds=1)
+        check_seconds(self, "cold_cache_seconds")
+        check_engines(self.engines)
+
+
+def measure(options: ThroughputOptions) -> dict[str, Any]:
     """Measures all engines, resolutions and rounds; returns the record."""
     environment = conditions(options.work_dir, options.cache)  # the engines' files are in work_dir
-    files = _files(options)
+    files, options = _files(options)
     paths = {name: files.path(KINDS[name]) for name in options.engines}
     clients: dict[str, EngineClient] = {}
     found: dict[str, list[dict[str, Any]]] = {"results": [], "ratios": [], "cold_cache": []}
     with ExitStack() as stack, Interruption() as interruption:
         for engine in tqdm(_engines(paths, options), desc="opening", unit=" engines", disable=None):
-            clients[engine.name] = stack.enter_context(EngineClient(engine, options.res[0]))
+            clients[engine.name] = stack.enter_context(EngineClient(engine, options.train_res[0]))
         _measure_opened(clients, options, found)
     return record(
         "throughput",
-        vars(options),
+        options.settings(),
         environment,
-        _NOTE.format(**vars(options)) + (COLD_CACHE_NOTE if found["cold_cache"] else ""),
+        _NOTE.format(**options.settings()) + (COLD_CACHE_NOTE if found["cold_cache"] else ""),
         interruption.happened,
         **found,
         startup=[_startup(client) for name, client in clients.items() if name != DECODE_BOUND],
@@ -66,42 +94,44 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_opened(
-    clients: dict[str, EngineClient], options: argparse.Namespace, found: dict[str, list[dict[str, Any]]]
+    clients: dict[str, EngineClient], options: ThroughputOptions, found: dict[str, list[dict[str, Any]]]
 ) -> None:
     """Adds all measurements to `found`; after Ctrl-C those so far."""
     if options.cache != "cold":
         for client in clients.values():
             load(files_below(client.engine.path))
-        for resolution in options.res:
+        for resolution in options.train_res:
             rounds = _warm(clients, resolution, options)
             found["results"] += _results(clients, resolution, rounds)
             found["ratios"] += _ratios(options.engines, resolution, rounds)
             if rounds.interrupted:
                 raise KeyboardInterrupt
     if options.cache != "warm":
-        measure_cold_cache(clients, options, found["cold_cache"])
+        cold = (options.cold_cache_rounds, options.cold_cache_seconds)
+        measure_cold_cache(clients, options.train_res, *cold, found["cold_cache"])
 
 
-def _files(options: argparse.Namespace) -> BenchmarkFiles:
-    shape = options.max_side, options.quality
-    files = BenchmarkFiles(options.data, options.work_dir, options.num_images, *shape)
+def _files(options: ThroughputOptions) -> tuple[BenchmarkFiles, ThroughputOptions]:
+    """The engines' files; for a cold page cache, files without repetitions, and options that say so."""
+    files = options.files()
     if options.cache == "warm" or files.num_different == options.num_images:
-        return files
-    options.num_images = files.num_different  # repeated files would come from storage once, and then from memory
-    return BenchmarkFiles(options.data, options.work_dir, options.num_images, *shape)
+        return files, options
+    # Repeated files would come from storage once, and then from memory.
+    options = replace(options, num_images=files.num_different)
+    return options.files(), options
 
 
-def _engines(paths: dict[str, Path], options: argparse.Namespace) -> list[Engine]:
+def _engines(paths: dict[str, Path], options: ThroughputOptions) -> list[Engine]:
     """The engines, with the decode-only bound next to roc, because their ratio must be the most precise."""
     found = []
     for name, path in paths.items():
-        found.append(Engine(name, path, options.batch_size, options.threads, options.device))
+        found.append(Engine(name, path, options.batch_size, options.num_workers, options.device))
         if name == "roc":
-            found.append(Engine(DECODE_BOUND, path, options.batch_size, options.threads, "cpu"))
+            found.append(Engine(DECODE_BOUND, path, options.batch_size, options.num_workers, "cpu"))
     return found
 
 
-def _warm(clients: dict[str, EngineClient], resolution: int, options: argparse.Namespace) -> Rounds:
+def _warm(clients: dict[str, EngineClient], resolution: int, options: ThroughputOptions) -> Rounds:
     """All rounds at one resolution."""
     for client in clients.values():
         client.set_resolution(resolution)
@@ -156,30 +186,4 @@ def _startup(client: EngineClient) -> dict[str, Any]:
     return {"engine": client.engine.name, **{name: getattr(client, name) for name in costs}}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that the benchmark shares with tools/bench_loaders.py."""
-    parser.add_argument("--engines", type=engine_list, default="roc,ffcv,dali,torch", help="%(default)s; see above")
-    add_options(parser, res="128,160,224", threads=2, device="cpu", rounds=40, seconds=0.15, num_images=1500)
-    add_options(parser, batch_size=64, max_side=500, quality=90, work_dir=WORK_DIR, json=None)
-    parser.add_argument("--cache", choices=("warm", "cold", "both"), default="warm", help="page cache (%(default)s)")
-    parser.add_argument("--cold-cache-rounds", type=at_least(1), default=3, help="(%(default)s)")
-    parser.add_argument("--cold-cache-seconds", type=seconds, default=3.0, help="maximum of an epoch (%(default)s)")
-
-
-def check(options: argparse.Namespace) -> argparse.Namespace:
-    """Returns valid options; raises InputError for combinations that cannot be measured."""
-    if options.threads < 1:
-        raise InputError(f"threads={options.threads} must be at least 1")
-    if options.num_images < options.batch_size:
-        raise InputError(f"num_images={options.num_images} is less than a batch of {options.batch_size}; raise it")
-    return options
-
-
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add_options(parser, data=...)
-    add_arguments(parser)
-    return check(parser.parse_args())
-
-
-main = command(_parse, measure, as_text)
+main = command(ThroughputOptions, __doc__, measure, as_text)

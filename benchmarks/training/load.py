@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fixres.config.recipe import ModelConfig
-from fixres.pipelines.spec import check_resolution
+from fixres.pipelines.spec import InputError, check_resolution
 
 
 class Load(NamedTuple):
@@ -24,14 +24,21 @@ class Load(NamedTuple):
         return f"{self.name}:{self.res}:{self.batch_size}"
 
 
-def loads(text: str) -> list[Load]:
-    """A type for `--networks`: name:resolution:batch, ..."""
-    try:
-        parts = [part.split(":") for part in text.split(",")]
-        found = [Load(name, check_resolution(int(side)), int(size)) for name, side, size in parts]
-    except ValueError as error:
-        message = f"{text!r} must be NAME:RESOLUTION:BATCH,..., such as resnet18:128:16: {error}"
-        raise argparse.ArgumentTypeError(message) from None
-    if any(load.batch_size < 2 for load in found):
-        raise argparse.ArgumentTypeError(f"{text!r}: batches must have 2 images or more, for BatchNorm")
+def loads(networks: Sequence[str]) -> list[Load]:
+    """The loads that `--networks` names, each as name:resolution:batch.
+
+    Raises:
+        InputError: one is of another form, or its batch is too small.
+    """
+    found = []
+    for text in networks:
+        try:
+            name, side, size = text.split(":")
+            found.append(Load(name, check_resolution(int(side)), int(size)))
+        except ValueError as error:
+            raise InputError(
+                f"networks: {text!r} must be NAME:RESOLUTION:BATCH, such as resnet18:128:16: {error}"
+            ) from None
+        if found[-1].batch_size < 2:
+            raise InputError(f"networks: {text!r}: batches must have 2 images or more, for BatchNorm")
     return found

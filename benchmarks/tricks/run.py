@@ -1,33 +1,31 @@
 """What does each trick of "Bag of Tricks" (arXiv 1812.01187) bring, and what does it cost? Several seeds, one page.
 
-python -m benchmarks.tricks --data FOLDER --seeds 1,2,3                 # an hour and a half on two cores
-python -m benchmarks.tricks --data FOLDER --variants stack --teacher FILE
+python -m benchmarks.tricks --data FOLDER --seeds 1,2,3                     # an hour and a half on two cores
+python -m benchmarks.tricks --data FOLDER --variant stack --teacher FILE
 
 Trains the recipe tricks/ablation (or --config) with one trick after another added, in the paper's order, and with all
-tricks but one. Any setting of fixres train is accepted, too (`--optim.lr 0.2`). Each training has a process of
+tricks but one. Any option of `fixres train` is accepted, too (`--optim.lr 0.2`). Each training has a process of
 its own, so that its peak memory can be measured. The run folder (runs/ablation, or --output) gets VARIANT/seed-N/,
 tricks.json and tricks.html. After an interruption the same command resumes; what is finished is not trained again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.conditions import conditions
-from benchmarks.harness.options import add_options
 from benchmarks.harness.records import record
-from benchmarks.harness.resume import Trainings, command_line, finished_report, parse_trainings
+from benchmarks.harness.resume import Trainings, TrainingsOptions, command_line, finished_report, parse_trainings
 from benchmarks.training.isolated_run import PROCESS, train_apart
 from benchmarks.tricks.report import page, text
 from benchmarks.tricks.variants import TRICKS, Trick, Variant, chosen, distillation, train_res, variants
+from fixres.config.parsing import recipe_of
 from fixres.config.recipe import Recipe
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.spec import InputError
 
 
@@ -106,28 +104,31 @@ def _recipe_of(variant: Variant, seed: int, folder: Path) -> Recipe:
     return replace(variant.recipe, seed=seed, run_dir=folder / variant.name / f"seed-{seed}")
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
-    """The benchmark's own options, and the recipe from all other options."""
-    parser = Parser(__doc__, allow_abbrev=False)
-    parser.add_argument("--variants", default="all", help="all, stack, leave-one-out, or names with commas: baseline, "
-                        "a trick's for the stack up to it, without-TRICK for all but it (%(default)s)")  # fmt: skip
-    parser.add_argument("--teacher", type=Path, help="weights of a trained network: adds distillation to all tricks")
-    add_options(parser, note="", json=None)
-    options, recipe = parse_trainings(parser, arguments, "tricks/ablation")
-    if options.teacher is not None and not options.teacher.is_file():
-        raise InputError(
-            f"--teacher {options.teacher}: no such file; use a checkpoint, such as runs/NAME/VARIANT/finetuned.pt"
-        )
-    return options, recipe
+@dataclass(frozen=True)
+class TricksOptions(TrainingsOptions):
+    """Options of the benchmark: a recipe, its seeds, and which tricks are added."""
+
+    variant: list[str] = field(default_factory=lambda: ["all"])
+    """all, stack, leave-one-out, or names: baseline, a trick's for the stack up to it, without-TRICK for all but it."""
+    teacher: Path | None = None
+    """Weights of a trained network: adds distillation to all tricks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher is not None and not self.teacher.is_file():
+            raise InputError(
+                f"teacher={self.teacher}: no such file; use a checkpoint, such as runs/NAME/VARIANT/finetuned.pt"
+            )
 
 
 def main() -> None:
     """Trains what is missing, writes record and page, prints the tables."""
-    options, recipe = parse(sys.argv[1:])
+    options = parse_trainings(TricksOptions, sys.argv[1:], __doc__, "tricks/ablation")
+    recipe = recipe_of(replace(options, variant=[]))
     on_top = [] if options.teacher is None else [distillation(options.teacher)]
-    trained = chosen(variants(recipe, TRICKS, on_top), options.variants)
+    trained = chosen(variants(recipe, TRICKS, on_top), options.variant)
     teacher = options.teacher and options.teacher.name
-    settings = {"seeds": options.seeds, "variants": options.variants, "teacher": teacher, "json": options.json}
+    settings = {"seeds": options.seeds, "variants": ",".join(options.variant), "teacher": teacher, "json": options.json}
     described = {"settings": settings, "note": options.note}
     described["command"] = command_line("benchmarks.tricks", sys.argv[1:])
     Ablation(recipe, trained, options.seeds, [*TRICKS, *on_top], **described).run(options.json, text)

@@ -14,15 +14,14 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
-import argparse
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from benchmarks.harness.conditions import conditions
 from benchmarks.harness.interleaved import Window, interleave
-from benchmarks.harness.options import add_options
+from benchmarks.harness.options import ComputeOptions, WindowOptions
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.training.load import loads
 from benchmarks.tricks.report import tricks_speed_table
@@ -30,8 +29,8 @@ from fixres.config.augment import AugmentConfig
 from fixres.config.parsing import parse_recipe
 from fixres.config.recipe import ModelConfig, OptimConfig, Recipe
 from fixres.models.precision import Precision, choose_device, choose_precision
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.spec import InputError
 from fixres.training.optimizer import WeightEMA
 from fixres.training.step_speed import NUM_CLASSES, resident_batch, timed_steps, training_network
 from fixres.training.trainer import create_trainer
@@ -39,7 +38,7 @@ from fixres.training.trainer import create_trainer
 _COLORS, _MIXING = {"color": 0.4, "pca": 0.1}, {"mixup": 0.2, "cutmix": 1.0}
 SWITCHES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "plain": ({}, {}),
-    "colors, PCA noise": (_COLORS, {}),
+    "colors and PCA noise": (_COLORS, {}),
     "mixup": ({"mixup": 0.2}, {}),
     "CutMix": ({"cutmix": 1.0}, {}),
     "label smoothing": ({}, {"label_smoothing": 0.1}),
@@ -76,15 +75,34 @@ class Loop:
         return len(self._batch[1])
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TricksSpeedOptions(ComputeOptions, WindowOptions):
+    """Options of the benchmark."""
+
+    networks: list[str] = field(default_factory=lambda: ["small:64:64", "resnet50:128:32"])
+    """The networks with their batches: NAME:RESOLUTION:BATCH; small is that of recipe tricks/ablation."""
+    tricks: list[str] = field(default_factory=lambda: list(SWITCHES))
+    """What is switched on, each compared with plain."""
+    rounds: int = 5
+    seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        loads(self.networks)
+        if unknown := [name for name in self.tricks if name not in SWITCHES]:
+            raise InputError(f"tricks: {unknown[0]!r} is unknown; there are {', '.join(SWITCHES)}")
+
+
+def measure(options: TricksSpeedOptions) -> dict[str, Any]:
     """Measures all loads, tricks and rounds; returns the record."""
     precision = choose_precision(options.precision, choose_device(options.device))
     environment, results = conditions(precision=precision), []
     small = replace(parse_recipe(["--config", "tricks/ablation"]).model, init=None)
+    tricks = list(dict.fromkeys(["plain", *options.tricks]))
     with Interruption() as interruption:
-        for load in options.networks:
+        for load in loads(options.networks):
             batch = resident_batch(load.batch_size, load.res, precision.device)
-            loops = {switch: Loop(load.model(small), switch, batch, precision) for switch in options.tricks}
+            loops = {switch: Loop(load.model(small), switch, batch, precision) for switch in tricks}
             for loop in loops.values():
                 loop.window(0.0)  # compiles, chooses algorithms, allocates
             runs = {switch: lambda loop=loop: loop.window(options.seconds) for switch, loop in loops.items()}
@@ -95,27 +113,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if rounds.interrupted:
                 raise KeyboardInterrupt
     note = _NOTE.format(precision=precision.name, rounds=options.rounds)
-    settings = vars(options) | {"networks": [str(load) for load in options.networks]}
-    return record("tricks_speed", settings, environment, note, interruption.happened, results=results)
+    return record("tricks_speed", options.settings(), environment, note, interruption.happened, results=results)
 
 
-def _switches(text: str) -> list[str]:
-    wanted = list(SWITCHES) if text == "each" else ["plain", *text.split(";")]
-    if unknown := [name for name in wanted if name not in SWITCHES]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown; there are {'; '.join(SWITCHES)}")
-    return list(dict.fromkeys(wanted))
-
-
-def _parse() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    default = "small:64:64,resnet50:128:32"
-    parser.add_argument("--networks", type=loads, default=default, help="name:resolution:batch, ... (%(default)s)")
-    parser.add_argument("--tricks", type=_switches, default="each", help="names with semicolons (%(default)s)")
-    add_options(parser, rounds=5, seconds=0.5, device="auto", precision="auto", json=None)
-    return parser.parse_args()
-
-
-main = command(_parse, measure, tricks_speed_table)
+main = command(TricksSpeedOptions, __doc__, measure, tricks_speed_table)
 
 
 if __name__ == "__main__":

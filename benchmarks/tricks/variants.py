@@ -124,15 +124,15 @@ def _variant(name: str, recipe: Recipe, tricks: Sequence[Trick]) -> Variant:
     return Variant(name, tuple(trick.name for trick in tricks), recipe)
 
 
-def chosen(found: Sequence[Variant], words: str) -> list[Variant]:
-    """The variants that `--variants` names: all, stack, leave-one-out, or names with commas."""
+def chosen(found: Sequence[Variant], words: Sequence[str]) -> list[Variant]:
+    """The variants that `--variant` names: all, stack, leave-one-out, or names."""
     names = [one.name for one in found]
     without = {name for name in names if name.startswith("without-")}
     groups = {"all": set(names), "stack": set(names) - without, "leave-one-out": without}
     groups |= {name: {name} for name in names}
     wanted: set[str] = set()
-    for word in words.split(","):
+    for word in words:
         if word not in groups:
-            raise InputError(f"--variants: {word} is unknown; there are {', '.join(groups)}")
+            raise InputError(f"--variant {word} is unknown; there are {', '.join(groups)}")
         wanted |= groups[word]
     return [one for one in found if one.name in wanted]

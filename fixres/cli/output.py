@@ -9,12 +9,12 @@ from typing import Any
 from fixres.pipelines.runtime.atomic_files import atomic_file, check_target, write_json
 from fixres.pipelines.spec import InputError
 
-_STDOUT = Path("-")
+STDOUT = Path("-")
 
 
 def check_json(path: Path | None) -> None:
     """Raises InputError before any work if the file of `--json` cannot be written."""
-    if path is not None and path != _STDOUT:
+    if path is not None and path != STDOUT:
         check_target(path)
 
 
@@ -29,7 +29,7 @@ def check_png(path: Path | None, name: str) -> None:
 
 def put_json(path: Path | None, content: Any) -> None:
     """Writes what `--json` asks for: a file, or `-` for the terminal; nothing for None."""
-    if path == _STDOUT:
+    if path == STDOUT:
         print(json.dumps(content, indent=1))
     elif path is not None:
         write_json(path, content)

@@ -71,5 +71,12 @@ def _text(option: Option) -> str:
     # null is explained by the description; a switch is off unless it is given.
     if option.required or default in (None, False, [], {}, ""):
         return described.replace("%", "%%")
-    shown = default if isinstance(default, str) else json.dumps(default).strip("[]{}").replace('"', "")
-    return f"{described} (default: {shown})".replace("%", "%%")
+    return f"{described} (default: {_shown(default)})".replace("%", "%%")
+
+
+def _shown(default: Any) -> str:
+    """A default as it is typed: 96,112 for a list, 128:12,160:4 for a mapping."""
+    if isinstance(default, str):
+        return default
+    text = json.dumps(default, separators=(",", ":")).replace('"', "")
+    return text if text.startswith("[[") else text.strip("[]{}")

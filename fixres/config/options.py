@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union
 
 from fixres.config.legacy import OPTIONS, renamed_key
-from fixres.config.validation import settings
+from fixres.config.validation import as_plain, settings
 from fixres.pipelines.spec import InputError
 
 VARIANT = "NAME"  # stands for any key of a mapping of dataclasses
@@ -82,6 +82,8 @@ def options(kind: type) -> dict[str, Option]:
         hint, field = _field(kind, path)
         name = field.metadata.get("option", dotted)
         required = field.default is MISSING and field.default_factory is MISSING
+        if field.default_factory is not MISSING:  # pydantic's schema has only the other defaults
+            schema = schema | {"default": as_plain(field.default_factory())}
         found[name] = Option(path, name, hint, schema, field.metadata.get("positional", False), required)
     return found
 

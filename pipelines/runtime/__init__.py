@@ -1,6 +1,6 @@
 """What every command needs of the operating system: atomic files, locks, worker processes, exit codes.
 
-`numba_cache` compiles kernels, `openmp` sets how threads wait, `cli` parses plain command lines.
+`numba_cache` compiles kernels, `openmp` sets how threads wait.
 """
 
 import lazy_loader as lazy
@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "atomic_files": ["atomic_file", "atomic_folder", "resumable", "write_json"],
-        "cli": ["Parser"],
         "exit_codes": ["run"],
         "openmp": ["configure_openmp"],
         "process_pool": ["map_chunks"],

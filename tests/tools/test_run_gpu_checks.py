@@ -44,7 +44,7 @@ def test_all_parts_run_and_each_benchmark_writes_its_record(tmp_path: Path) -> N
     records = [call.partition("--json ")[2] for call in calls if "--json" in call]
     assert records == [f"{tmp_path}/records/{part}_gpu.json" for part in PARTS[1:-1]]
     assert all(f"--data {tmp_path}/photos" in call for call in calls if "--data" in call)
-    engines = "--engines roc-dali,dali,roc,ffcv,torchvision-gpu --res 128,160,224"
+    engines = "--engines roc-dali,dali,roc,ffcv,torchvision-gpu --train-res 128,160,224"
     assert sum(engines in call for call in calls) == 2
 
 

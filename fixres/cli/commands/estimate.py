@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fixres.cli.output import check_json, put_json
+from fixres.cli.output import STDOUT, check_json, put_json
 from fixres.config.parsing import parse as parse_options
 from fixres.projection.options import EstimateOptions
 
@@ -28,5 +28,6 @@ def run(options: EstimateOptions) -> None:
     from fixres.projection.projection import estimate
 
     projection = estimate(options)
-    print(projection.text())
+    if options.json != STDOUT:
+        print(projection.text())
     put_json(options.json, projection.as_json())

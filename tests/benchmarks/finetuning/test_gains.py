@@ -66,7 +66,7 @@ def test_the_command_measures_a_network(
     checkpoint, target = tmp_path / "seed-1/small/trained.pt", tmp_path / "finetuning.json"
     checkpoint.parent.mkdir(parents=True)
     save_checkpoint(checkpoint, net, CheckpointInfo("resnet10t", _SMALL, classes, 32, 48, 0.875))
-    command = ["--checkpoints", checkpoint, "--data", tmp_path / "photos", "--work-dir", tmp_path / "work"]
+    command = [checkpoint, "--data", tmp_path / "photos", "--work-dir", tmp_path / "work"]
     command += ["--test-res", "64", "--sweep", "32,64", "--epochs", "2", "--batch-size", "4", "--json", target]
     monkeypatch.setattr(sys, "argv", ["finetuning", *map(str, command)])
     finetuning.main()
@@ -82,9 +82,10 @@ def test_the_command_measures_a_network(
 def test_mistakes_end_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.pt").write_bytes(b"")
     for more, words in (
-        (["--checkpoints", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
-        (["--checkpoints", str(tmp_path / "x.pt"), "--test-res", "big"], "--test-res: 'big' must be sides in pixels"),
-        (["--checkpoints", str(tmp_path / "x.pt"), "--epochs", "1"], "--epochs: 1 must be at least 2"),
+        (["nowhere.pt"], "nowhere.pt: no such checkpoint"),
+        ([str(tmp_path / "x.pt"), "--test-res", "big"], "test_res.*=big must be a whole number"),
+        ([str(tmp_path / "x.pt"), "--epochs", "1"], "epochs=1 must be at least 2"),
+        ([], "CHECKPOINTS is missing: Trained weights, one file for each seed; see --help"),
     ):
         monkeypatch.setattr(sys, "argv", ["finetuning", "--data", str(tmp_path), *more])
         with pytest.raises(InputError, match=words):

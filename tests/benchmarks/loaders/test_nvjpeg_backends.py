@@ -45,7 +45,7 @@ def test_the_cpus_back_end_accepts_all_and_gives_pillows_pixels(
     roc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "nvjpeg_backends.json"
-    words = ["--data", roc, "--json", target, "--device", "cpu", "--num-images", 12, "--rounds", 2, "--res", 64]
+    words = ["--data", roc, "--json", target, "--device", "cpu", "--num-images", 12, "--rounds", 2, "--train-res", 64]
     monkeypatch.setattr(sys, "argv", ["nvjpeg_backends", *map(str, words)])
     nvjpeg_backends.main()
     content = read_record(target, "nvjpeg_backends")

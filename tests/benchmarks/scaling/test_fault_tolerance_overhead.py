@@ -20,7 +20,7 @@ from fixres.reporting.records import read_record
 
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: object) -> dict[str, Any]:
     target = tmp_path / "fault_tolerance.json"
-    standard = ["--device", "cpu", "--precision", "fp32", "--folder", tmp_path / "checkpoints", "--json", target]
+    standard = ["--device", "cpu", "--precision", "fp32", "--work-dir", tmp_path / "checkpoints", "--json", target]
     standard += ["--seconds", 0.05, "--writes", 2]
     monkeypatch.setattr(sys, "argv", ["fault_tolerance_overhead.py", *map(str, [*standard, *words])])
     try:

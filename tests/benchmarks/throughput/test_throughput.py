@@ -27,7 +27,7 @@ from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK = ("--res", "32", "--num-images", "40", "--batch-size", "8", "--threads", "1", "--seconds", "0.05")
+QUICK = ("--train-res", "32", "--num-images", "40", "--batch-size", "8", "--num-workers", "1", "--seconds", "0.05")
 
 
 def start(data: Path, work_dir: Path, *words: str) -> subprocess.Popen:

@@ -22,7 +22,7 @@ def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: 
     """The record that the command writes."""
     target = tmp_path / "end_to_end_step.json"
     words = ["--data", folder, "--work-dir", tmp_path / "work", "--json", target, "--engines", "torch,torchvision-gpu"]
-    words += ["--model", "resnet10t", "--batch-size", 4, "--num-images", 24, "--threads", 0, "--seconds", 0.01]
+    words += ["--model", "resnet10t", "--batch-size", 4, "--num-images", 24, "--num-workers", 0, "--seconds", 0.01]
     monkeypatch.setattr(sys, "argv", ["end_to_end_step", *map(str, words), "--device", "cpu", "--rounds", "2", *more])
     try:
         end_to_end_step.main()
@@ -34,7 +34,7 @@ def start(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, *more: 
 def test_every_engine_is_compared_with_data_on_the_device(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = start(monkeypatch, coded_folder, tmp_path, "--res", "32,64")
+    content = start(monkeypatch, coded_folder, tmp_path, "--train-res", "32,64")
     found = {(one["res"], one["engine"]): one for one in content["results"]}
     engines = (end_to_end_step.ON_DEVICE, "torch", "torchvision-gpu")
     assert set(found) == {(side, name) for side in (32, 64) for name in engines}
@@ -74,7 +74,7 @@ def test_ctrl_c_keeps_the_resolutions_that_are_finished(
 
     monkeypatch.setattr(Steps, "timed", timed)
     with pytest.raises(KeyboardInterrupt, match="marked partial"):
-        start(monkeypatch, coded_folder, tmp_path, "--res", "32,64")
+        start(monkeypatch, coded_folder, tmp_path, "--train-res", "32,64")
     content = read_record(tmp_path / "end_to_end_step.json")
     assert content["partial"] is True and {one["res"] for one in content["results"]} == {32}
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.docs.render import section
-from benchmarks.harness.records import command
+from benchmarks.harness.records import show
 from benchmarks.training import train_step
 from benchmarks.training.tables import train_step_table
 from fixres.models.precision import Precision
 from fixres.reporting.records import read_record
 from fixres.training.step_speed import Steps
 
-OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.0, "device": "cpu", "precision": "fp32", "compile": "no"}
+OPTIONS = {"batch_size": 2, "rounds": 2, "seconds": 0.01, "device": "cpu", "precision": "fp32", "compile": "no"}
 
 
 def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +29,11 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Steps, "timed", timed)
     monkeypatch.setattr(train_step, "peak_flops", lambda _: 1e12)
     target = tmp_path / "steps.json"
-    options = argparse.Namespace(models=["resnet10t", "resnet14t"], res=[32], json=target, **OPTIONS | {"rounds": 4})
+    options = {"models": ["resnet10t", "resnet14t"], "train_res": [32], **OPTIONS, "rounds": 4}
     with pytest.raises(KeyboardInterrupt, match=r"steps\.json, marked partial"):
-        command(lambda: options, train_step.measure, section)()
+        show(
+            content := train_step.measure(train_step.TrainStepOptions(json=target, **options)), section(content), target
+        )
     again = read_record(target, "train_step")
     assert again["partial"] is True and [one["model"] for one in again["results"]] == ["resnet10t", "resnet14t"]
     assert [one["images_per_second"] for one in again["results"]] == [16.0, 16.0]
@@ -42,7 +43,7 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_step_is_timed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    options = argparse.Namespace(models=["resnet10t"], res=[32, 64], json=None, **OPTIONS)
+    options = train_step.TrainStepOptions(models=["resnet10t"], train_res=[32, 64], **OPTIONS)
     content = train_step.measure(options)
     small, large = content["results"]
     assert content["partial"] is False and all(one["images_per_second"] > 0 for one in (small, large))

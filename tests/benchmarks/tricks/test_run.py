@@ -50,6 +50,9 @@ class _NoData:
 
     def __init__(self, *_: Any) -> None: ...
 
+    def prepare(self) -> _NoData:
+        return self
+
 
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> _FakeTraining:
@@ -62,14 +65,14 @@ def training(monkeypatch: pytest.MonkeyPatch) -> _FakeTraining:
 
 
 def _call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["tricks.py", "--output", str(folder), *map(str, words)])
+    monkeypatch.setattr(sys, "argv", ["tricks.py", "--data", "scenes", "--output", str(folder), *map(str, words)])
     tricks.main()
 
 
 def test_finished_trainings_are_not_repeated(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--seeds", "1,2", "--variants", "baseline,efficient,without-cosine"]
+    words = ["--seeds", "1,2", "--variant", "baseline,efficient,without-cosine"]
     training.interrupt = 4
     with pytest.raises(KeyboardInterrupt, match=r"4 of 6 trainings are finished, .*tricks\.html; the same command"):
         _call(monkeypatch, tmp_path, *words)
@@ -98,29 +101,29 @@ def test_finished_trainings_are_not_repeated(
 def test_a_training_without_its_peak_memory_is_not_finished(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path
 ) -> None:
-    _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
+    _call(monkeypatch, tmp_path, "--seeds", "1", "--variant", "baseline")
     (tmp_path / "baseline" / "seed-1" / "process.json").unlink()
     training.interrupt = 1
     with pytest.raises(KeyboardInterrupt, match="0 of 1 trainings are finished; the same"):
-        _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
+        _call(monkeypatch, tmp_path, "--seeds", "1", "--variant", "baseline")
 
 
 def test_other_settings_are_refused_in_the_same_folder(
     monkeypatch: pytest.MonkeyPatch, training: _FakeTraining, tmp_path: Path
 ) -> None:
-    _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline")
+    _call(monkeypatch, tmp_path, "--seeds", "1", "--variant", "baseline")
     with pytest.raises(InputError, match=r"seed-1 was trained with optim.lr=0.4, but now optim.lr=0.5; use the same"):
-        _call(monkeypatch, tmp_path, "--seeds", "1", "--variants", "baseline", "--optim.lr", "0.5")
+        _call(monkeypatch, tmp_path, "--seeds", "1", "--variant", "baseline", "--optim.lr", "0.5")
     assert training.trained == ["baseline 1"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "1,x"], "--seeds: 1,x must be numbers"),
+        (["--seeds", "1,x"], r"seeds\[1\]=x must be a whole number"),
         (["--seed", "3"], "--seed has no effect here"),
-        (["--variants", "tea"], "--variants: tea is unknown"),
-        (["--teacher", "nowhere.pt"], "--teacher nowhere.pt: no such file"),
+        (["--variant", "tea"], "--variant tea is unknown"),
+        (["--teacher", "nowhere.pt"], "teacher=nowhere.pt: no such file"),
         (["--config", "savings"], "trains one variant, called baseline"),
     ],
 )
@@ -149,7 +152,7 @@ def command(tmp_path: Path) -> list[str]:
         "variants": {"baseline": variant},
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    return ["--config", str(tmp_path / "tiny.yaml"), "--seeds", "1", "--variants", "fixres"]
+    return ["--config", str(tmp_path / "tiny.yaml"), "--seeds", "1", "--variant", "fixres"]
 
 
 @pytest.mark.slow

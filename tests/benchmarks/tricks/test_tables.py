@@ -143,9 +143,9 @@ def test_the_trainings_of_a_command(tmp_path: Path) -> None:
     assert tricks["distillation"] == (*NAMES, "distillation") and tricks["fixres"] == tuple(NAMES)
     assert tricks["without-cosine"] == tuple(name for name in NAMES if name != "cosine")
     assert "without-fixres" not in tricks and "distillation" not in tricks["without-efficient"]
-    assert [one.name for one in chosen(found, "without-cosine,baseline")] == ["baseline", "without-cosine"]
-    assert [len(chosen(found, word)) for word in ("all", "stack", "leave-one-out")] == [23, 13, 10]
-    with pytest.raises(InputError, match="--variants: tea is unknown; there are all, stack, leave-one-out, baseline"):
-        chosen(found, "cosine,tea")
+    assert [one.name for one in chosen(found, ["without-cosine", "baseline"])] == ["baseline", "without-cosine"]
+    assert [len(chosen(found, [word])) for word in ("all", "stack", "leave-one-out")] == [23, 13, 10]
+    with pytest.raises(InputError, match="--variant tea is unknown; there are all, stack, leave-one-out, baseline"):
+        chosen(found, ["cosine", "tea"])
     with pytest.raises(InputError, match="trains one variant, called baseline"):
         variants(parse_recipe(["--config", "savings"]))

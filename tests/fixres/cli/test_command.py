@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import typing
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from fixres.cli.main import COMMANDS, dispatch, module
 from fixres.config.jobs import ActivationsJob, EvaluateJob, ExtractJob, FinetuneJob
-from fixres.config.options import Option, options
+from fixres.config.options import options
 from fixres.config.parsing import RecipeOptions
 from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, run
 
@@ -103,46 +102,6 @@ print(json.dumps([name for name in ("torch", "numba", "timm", "matplotlib") if n
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
-
-
-def _base(option: Option) -> set[str]:
-    """What kind of value an option takes; a single value and a list of them are one kind."""
-    found = set()
-    for kind in option.kinds:
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
-        names = {int: "number", float: "number", str: "text", Path: "text", bool: "switch"}
-        if origin is typing.Literal:
-            found.add("text")
-        elif origin in (list, tuple) and not typing.get_origin(inner[0]):
-            found.add(names[inner[0]])
-        else:
-            found.add(names.get(kind, str(origin or kind)))
-    return found
-
-
-_SYNONYMS = (
-    {"output", "out", "run_dir", "dest_dir"},
-    {"model", "checkpoint", "weights", "network"},
-    {"num_workers", "threads", "workers", "processes_per_loader"},
-    {"test_res", "test_resolution", "test_size", "resolution_test"},
-    {"train_res", "res", "resolution", "resolutions", "train_resolution", "size"},
-    {"num_images", "num", "sample", "samples", "num_samples"},
-    {"data", "path", "folder", "dataset"},
-    {"batch_size", "batch", "bs"},
-)
-
-
-def test_no_option_has_two_names_or_two_meanings() -> None:
-    kinds: dict[str, dict[str, set[str]]] = defaultdict(dict)
-    for command in COMMANDS:
-        known = options(kind_of(command))
-        assert len({option.path for option in known.values()}) == len(known), command
-        for name, option in known.items():
-            kinds[name][command] = _base(option)
-    for name, found in kinds.items():
-        assert set.intersection(*found.values()), (name, found)
-    for group in _SYNONYMS:
-        assert len(group & set(kinds)) == 1, group & set(kinds)
 
 
 def test_settings_of_the_data_are_options_of_one_name_in_every_command() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +147,23 @@ def test_sums_by_hand(tmp_path: Path) -> None:
     assert content["origins"]["step"] == "given with --step-speed, not measured here"
 
 
-def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--step-speed", "224:900", "--gpus", "8", "--json", str(tmp_path / "x.json")]
-    monkeypatch.setattr(sys, "argv", ["estimate.py", *words])
-    call("estimate", sys.argv[1:])
+    call("estimate", words)
     assert capsys.readouterr().out.startswith("Projected, not measured: resnet50, 1281167 images, 8 GPUs, 96")
     assert json.loads((tmp_path / "x.json").read_text())["images_per_second"]["step"] == {"224": 900.0}
-    monkeypatch.setattr(sys, "argv", ["estimate.py", "--small", "128x3"])
-    with pytest.raises(InputError, match="small=128x3 must be pairs such as 128:12,160:4"):
-        call("estimate", sys.argv[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--small", "128x3"], "small=128x3 must be"),
+        (["--step-speed", "224:fast"], "step_speed.*fast must be a number"),
+        (["--images", "3"], "unknown option --images, did you mean --num-images"),
+        (["--gpus", "0"], "gpus=0 must be at least 1"),
+    ],
+)
+def test_mistakes_in_the_call_are_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        call("estimate", words)
+    assert "\n" not in str(caught.value)

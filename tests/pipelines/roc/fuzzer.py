@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import faulthandler
 import io
+import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from fixres.config.parsing import parse
 from fixres.pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
 from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.encoder import RocQuality, encode
 from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
-from fixres.pipelines.runtime.cli import Parser
 from fixres.pipelines.runtime.exit_codes import run
 
 _GUARD = 4096  # bytes around output and record
@@ -189,12 +191,19 @@ def _check_cut(jpeg: bytes, num_pixels: int, used: np.ndarray) -> None:
     assert y >= 0 and x >= 0 and h > 0 and w > 0 and y + h <= height and x + w <= width, "the box lies outside its cut"
 
 
+@dataclass(frozen=True)
+class FuzzerOptions:
+    """Options of the fuzzer."""
+
+    num: int = 100_000
+    """Mutated samples."""
+    seed: int = 0
+    """Seeds the mutations."""
+
+
 def main() -> None:
     """Parses the command line, fuzzes, prints how often each code was returned."""
-    parser = Parser(__doc__)
-    parser.add_argument("--num", type=int, default=100_000, help="mutants (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parse(FuzzerOptions, sys.argv[1:], __doc__)
     faulthandler.enable()
     start = time.perf_counter()
     fuzzer = Fuzzer(options.seed)
