@@ -123,3 +123,6 @@ def test_the_first_screen_of_readme_shows_everything() -> None:
         ratio = next(one["ratio"] for one in record["ratios"]
                      if (one["engine"], one["against"], one["res"]) == ("roc", engine, 128))  # fmt: skip
         assert f"{ratio:.1f} times as fast as {name}" in first_screen, (engine, ratio)
+    space = record["file_bytes"]["roc"] / record["file_bytes"]["ffcv"]
+    for path in (ROOT / "README.md", ROOT / "docs" / "roc.md"):
+        assert f"RoC files take {space:.2f} times" in " ".join(path.read_text().split())

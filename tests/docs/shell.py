@@ -6,10 +6,14 @@ import ast
 import importlib
 import re
 import shlex
+import sys
 from configparser import ConfigParser
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 from fixres.cli.main import COMMANDS
+from fixres.config.validation import validated
 from tests.docs.blocks import ROOT
 
 # Words before a command of ours: settings of the environment, and launchers with their options.
@@ -52,7 +56,7 @@ def _wrapped(file: str) -> str:
     return names[0] if names else ""
 
 
-def check(call: Call) -> None:
+def check(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parses the call's arguments as its program does.
 
     Raises:
@@ -60,10 +64,24 @@ def check(call: Call) -> None:
     """
     if call.program in COMMANDS:
         importlib.import_module(f"fixres.cli.commands.{call.program.replace('-', '_')}").parse(call.arguments)
-    elif call.program.startswith("tools/"):
+    elif call.program.endswith(".sh"):
         assert (ROOT / call.program).exists(), call.program
     else:
-        assert importlib.util.find_spec(call.program), call.program
+        name = call.program.removesuffix(".py").replace("/", ".")
+        package = (ROOT / name.replace(".", "/")).is_dir()
+        monkeypatch.setattr("fixres.config.parsing.validated", _stop)
+        monkeypatch.setattr(sys, "argv", [call.program, *call.arguments])
+        with pytest.raises(_ParsedError):
+            importlib.import_module(f"{name}.run" if package else name).main()
+
+
+class _ParsedError(Exception):
+    """The options are right; what the program would do next is left out."""
+
+
+def _stop(kind: type, values: dict[str, Any]) -> None:
+    validated(kind, values)
+    raise _ParsedError
 
 
 def is_known(line: str) -> bool:
