@@ -23,6 +23,7 @@ class Classes(NamedTuple):
     classes: tuple[str, ...]  # names that identify a class; synsets if they are known
     class_names: tuple[str, ...]  # human-readable names
     labels: np.ndarray  # int64 (N,), the samples' classes in this list
+    unnamed: bool = False  # whether nothing but numbers is known
 
 
 def is_synset(name: str) -> bool:
@@ -45,7 +46,12 @@ def class_names_of(source: Source) -> tuple[str, ...]:
     return tuple(getattr(source, "class_names", None) or human_names(source.classes))
 
 
-def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes: int = 0) -> Classes:
+def has_names(source: Source) -> bool:
+    """Whether the source says what its classes are called. Else `classes` are "0", "1", ..., their numbers."""
+    return not getattr(source, "unnamed", False)
+
+
+def numbered_classes(labels: np.ndarray, names: Sequence[str] = ()) -> Classes:
     """The class list of data whose labels are numbers. Labels stay the same unless the names are unsorted synsets.
 
     Exactly 1000 classes are taken for ImageNet's if they have no names or if most names are ImageNet's in its order.
@@ -53,10 +59,9 @@ def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes:
 
     Args:
         labels: int64 (N,), below len(names) if there are names.
-        names: names in label order, if known.
-        num_classes: number of classes, if known; the default is the highest label plus one.
+        names: names in label order, if known; else the highest label gives the number of classes.
     """
-    num_classes = len(names) or max(num_classes, int(labels.max()) + 1)
+    num_classes = len(names) or int(labels.max()) + 1
     if names and all(map(is_synset, names)) and len(set(names)) == len(names):
         order = np.argsort(np.array(names))
         classes = tuple(names[i] for i in order)
@@ -65,7 +70,7 @@ def numbered_classes(labels: np.ndarray, names: Sequence[str] = (), num_classes:
         classes = imagenet_synsets()
         return Classes(classes, tuple(names) or human_names(classes), labels)
     classes = tuple(names) or tuple(str(k) for k in range(num_classes))
-    return Classes(classes, classes, labels)
+    return Classes(classes, classes, labels, unnamed=not names)
 
 
 def _agree_with_imagenet(names: Sequence[str]) -> bool:

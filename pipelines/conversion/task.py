@@ -13,7 +13,7 @@ from PIL import features
 
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.formats.samples import EncodedSample, Entry
-from fixres.pipelines.imagenet_classes import class_names_of
+from fixres.pipelines.imagenet_classes import class_names_of, has_names
 from fixres.pipelines.images.codec import check_fit, fit_jpeg
 from fixres.pipelines.images.input_formats import ExifOption
 from fixres.pipelines.sampling.order import epoch_order
@@ -96,6 +96,8 @@ class Task:
         """What the data file stores about itself besides its classes."""
         config, names = self.config, class_names_of(self.source)
         about: dict[str, Any] = {"class_names": list(names)} if names != tuple(self.source.classes) else {}
+        if not has_names(self.source):
+            about["unnamed"] = True
         if config.part.count > 1:
             about["part"] = config.part.describe() | {
                 "source_samples": len(self.source),

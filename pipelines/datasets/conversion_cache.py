@@ -8,12 +8,13 @@ from typing import Any
 
 from fixres.pipelines.datasets.fingerprints import files_digest, short_digest
 from fixres.pipelines.runtime.atomic_files import write_json
-from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.sources import open_folder
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, InputError
 
 # What each engine reads: a format of fixres.pipelines.conversion.converter, or None for the image folder itself.
 _FORMATS = {"torch": None, "dali-slice": None, "roc": "roc", "roc-dali": "roc", "ffcv": "ffcv", "dali": "webdataset"}
-_VERSION = 1  # raise it when the same images and options give other files
+_VERSION = 2  # raise it when the same images and options give other files
 _READ_BETON = ("roc", "roc-dali", "ffcv", "torch", "dali-slice")
 
 
@@ -39,7 +40,7 @@ def convert_for_engine(engine: str, path: Path, config: DataConfig) -> Path:
     ending = "" if format == "webdataset" else ".beton"
     stored = config.work_dir / f"{folder.parent.name}-{path.name}-{digest}{ending}"
     record = {"version": _VERSION, "source": str(folder), **options}
-    return convert_once(FolderSource(path), stored, format, config, record)
+    return convert_once(open_folder(path), stored, format, config, record)
 
 
 def convert_once(source: FilesSource, stored: Path, format: str, config: DataConfig, record: dict[str, Any]) -> Path:

@@ -13,7 +13,8 @@ from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choose_engine
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.sources import open_source
-from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.sources.folder import FilesSource
+from fixres.pipelines.sources.imagenet.flat import FlatSource
 from fixres.pipelines.sources.imagenet.val_labels import read_labels
 from fixres.pipelines.sources.kinds import recognize
 from fixres.pipelines.spec import DataConfig, InputError
@@ -51,8 +52,7 @@ class SingleSplit(StoredSplits):
 
     def _converted(self, _: Split) -> Path:
         path = self._images
-        if isinstance(self._opened, FilesSource) and type(self._opened) is not FolderSource:
-            # Engines sort class folders by name, where 10 comes before 2. A .beton file carries the labels.
+        if isinstance(self._opened, FlatSource):  # engines read class folders; a .beton file carries the labels
             path = _convert(path, self._opened, self.config)
         return convert_for_engine(self.engine, path, self.config)
 

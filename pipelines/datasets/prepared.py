@@ -15,8 +15,8 @@ from fixres.pipelines.datasets.resolve import DataFolders, resolve_data
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.loaders import is_installed, open_loader
-from fixres.pipelines.sources import open_stored
-from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.sources import open_folder, open_stored
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, Loader, LoaderConfig
 
 Split = Literal["train", "val"]
@@ -163,7 +163,7 @@ class PreparedData(StoredSplits):
 
     def _source(self, split: Split) -> FilesSource | BetonReader:
         path = self._folder(split)
-        return FolderSource(path) if path.is_dir() else BetonReader(path)
+        return open_folder(path) if path.is_dir() else BetonReader(path)
 
 
 def _has_records(data: DataFolders) -> bool:

@@ -14,7 +14,7 @@ from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.datasets.split import split_folder
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.runtime.atomic_files import atomic_folder
-from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.scenes.scene import SceneConfig
 from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
 from fixres.pipelines.spec import GENERATED, InputError
@@ -165,7 +165,7 @@ def _check_classes(train: Path, val: Path) -> DataFolders:
 
 def _check_pair(train: Path, val: Path) -> DataFolders:
     """Scans both folders. Every class must have images, and both must have the same classes."""
-    classes, others = FolderSource(train).classes, FolderSource(val).classes
+    classes, others = open_folder(train).classes, open_folder(val).classes
     for one, names, other, other_names, missing in (
         (train, classes, val, others, "test"),
         (val, others, train, classes, "training"),

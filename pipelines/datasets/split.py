@@ -11,7 +11,8 @@ import numpy as np
 from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
 from fixres.pipelines.sampling.philox import STREAM_SPLIT, random_words
-from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources import open_folder
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import InputError
 
 VAL_SHARE = 0.2
@@ -27,7 +28,7 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
     between train and val.
     """
     root = root.resolve()
-    source = FolderSource(root)
+    source = open_folder(root)
     files = [Path(file).relative_to(root).as_posix() for file in source.files]
     folder = work_dir / f"split-{root.name}-{short_digest(f'{root} {seed}')}"
     if folder.exists():
@@ -47,7 +48,7 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
     return folder
 
 
-def _stratified(source: FolderSource, seed: int) -> np.ndarray:
+def _stratified(source: FilesSource, seed: int) -> np.ndarray:
     """bool (N,): whether each image is held out for val. Of each class it is VAL_SHARE, at least one, never all."""
     words = random_words(seed, STREAM_SPLIT, 0, np.arange(len(source)), 1)[:, 0]
     val = np.zeros(len(source), bool)

@@ -80,6 +80,11 @@ class BetonData:
         return image
 
     @property
+    def unnamed(self) -> bool:
+        """Whether the classes are numbers, because the file's source did not name them."""
+        return not self.about.get("classes") or self.about.get("unnamed") is True
+
+    @property
     def data(self) -> np.ndarray:
         """uint8 (file size,): the whole file, memory-mapped and read-only."""
         return np.frombuffer(self._memory, np.uint8)

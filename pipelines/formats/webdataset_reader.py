@@ -42,6 +42,7 @@ class TarSource:
             "1", ..., or ImageNet's synsets if there are exactly 1000.
         labels: int64 (N,), from the `cls` members, or from the `json` members if there are no `cls` members.
         keys: names of the samples.
+        unnamed: whether the classes are numbers, because nothing names them.
         about: the content of `classes.json`.
         numbers: int64 (N,), increasing: the keys as numbers, or 0 to N - 1 if they are not numbers.
     """
@@ -91,8 +92,9 @@ class TarSource:
         if table.exists():
             self.labels = np.array([label.number for label in labels], np.int64)
             self.classes = self._read_table(table)
+            self.unnamed = self.about.get("unnamed") is True
         else:
-            self.classes, _, self.labels = resolve(labels, str(self.path))
+            self.classes, _, self.labels, self.unnamed = resolve(labels, str(self.path))
 
     def _read_table(self, table: Path) -> tuple[str, ...]:
         top = int(self.labels.max())

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     submod_attrs={
         "folder": ["FolderSource"],
         "kinds": ["KINDS", "recognize"],
-        "open": ["class_list", "open_source", "open_stored"],
+        "open": ["class_list", "open_folder", "open_source", "open_stored"],
         "splits": ["SPLITS"],
     },
 )

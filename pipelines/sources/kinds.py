@@ -9,14 +9,14 @@ from pathlib import Path
 from fixres.pipelines.sources.folder import IMAGE_ENDINGS, is_folder
 from fixres.pipelines.sources.imagenet.flat import has_val_images
 from fixres.pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
-from fixres.pipelines.sources.imagenet.imagenet_v2 import has_numbered_folders
+from fixres.pipelines.sources.imagenet.imagenet_v2 import is_imagenet_v2
 from fixres.pipelines.sources.imagenet.kaggle import kaggle_root
 from fixres.pipelines.sources.splits import SPLIT_WORDS
 from fixres.pipelines.spec import InputError
 
 KINDS = {
     "folder": "class folders, or train/ and val/ with class folders",
-    "imagenet_v2": "class folders named by number",
+    "imagenet_v2": "class folders named by ImageNet's class numbers",
     "ilsvrc": "the archives of ILSVRC2012",
     "flat": "ILSVRC2012's val images, unpacked",
     "kaggle": "Kaggle's layout",
@@ -54,7 +54,7 @@ def _kind_of_file(path: Path) -> str:
 
 def _is_folder(path: Path) -> bool:
     """Class folders with images, or a split with class folders."""
-    if has_numbered_folders(path):
+    if is_imagenet_v2(path):
         return False
     for folder in _folders(path):
         if folder.name in SPLIT_WORDS and any(_folders(folder)):
@@ -86,6 +86,6 @@ _MATCHES = {
     "parquet": lambda path: any(_files_here_or_in_splits(path, "*.parquet")) or any((path / "data").glob("*.parquet")),
     "webdataset": _has_shards,
     "beton": lambda path: any(path.glob("*.beton")),
-    "imagenet_v2": has_numbered_folders,
+    "imagenet_v2": is_imagenet_v2,
     "folder": _is_folder,
 }

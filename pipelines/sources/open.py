@@ -8,10 +8,10 @@ from fixres.pipelines.formats.beton_parts import BetonParts
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.parts import part_of_name
 from fixres.pipelines.formats.webdataset_reader import TarSource
-from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.folder import FilesSource, FolderSource
 from fixres.pipelines.sources.imagenet.flat import FlatSource
 from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
-from fixres.pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source
+from fixres.pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source, is_imagenet_v2
 from fixres.pipelines.sources.imagenet.kaggle import KaggleSource
 from fixres.pipelines.sources.kinds import KINDS, recognize
 from fixres.pipelines.sources.relabel import RelabeledSource, read_class_list
@@ -57,14 +57,17 @@ def open_source(
 
 
 def open_stored(path: str | Path) -> Source:
-    """Opens what engines read: a .beton file or its parts, shards, or an ImageFolder in torchvision's order.
-
-    Like torchvision, and unlike `open_source`, it takes the names of class folders "0" to "10" as text, not as numbers.
-    """
+    """Opens what engines read: a .beton file or its parts, shards, or class folders."""
     path = _existing(path)
     if path.is_file() or any(path.glob("*.beton")):
         return _open_beton(path, None)
-    return TarSource(path) if any(path.glob("*.tar")) else FolderSource(path)
+    return TarSource(path) if any(path.glob("*.tar")) else open_folder(path)
+
+
+def open_folder(path: str | Path) -> FilesSource:
+    """Opens class folders: their names are sorted as text, as in ImageFolder, but 0 to 999 are ImageNet-V2's."""
+    path = Path(path)
+    return ImageNetV2Source(path) if path.is_dir() and is_imagenet_v2(path) else FolderSource(path)
 
 
 def class_list(path: str | Path) -> tuple[str, ...]:

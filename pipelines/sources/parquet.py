@@ -49,6 +49,7 @@ class ParquetSource:
         classes: synsets if they are ImageNet's 1000, else the names in the files' metadata, else "0", "1", ...
         class_names: human-readable names of the classes.
         labels: int64 (N,), as stored, unless the names are unsorted synsets.
+        unnamed: whether the classes are numbers, because the files do not name them.
     """
 
     def __init__(self, path: str | Path, split: str | None = None) -> None:
@@ -76,7 +77,7 @@ class ParquetSource:
         if not len(labels):
             raise InputError(f"{self.path}: its {len(shards)} parquet files hold no rows")
         self._check_labels(labels, shards[0].names)
-        self.classes, self.class_names, self.labels = numbered_classes(labels, shards[0].names)
+        self.classes, self.class_names, self.labels, self.unnamed = numbered_classes(labels, shards[0].names)
         self._groups = _Groups()
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fixres.pipelines.imagenet_classes import class_names_of, human_names
+from fixres.pipelines.imagenet_classes import class_names_of, has_names, human_names
 from fixres.pipelines.spec import InputError, Source
 
 _MAX_BYTES = 64 << 20
@@ -29,9 +29,9 @@ class RelabeledSource:
     """
 
     def __init__(self, source: Source, classes: Sequence[str], path: Path | str, place: Path | str) -> None:
-        """Maps the source's labels to the list.
+        """Maps the source's labels to the list, by name.
 
-        If the source's classes are "0", "1", ..., its labels stay and get the list's names. Errors name the source's
+        If the source does not name its classes, its labels stay and get the list's names. Errors name the source's
         `path` and the `place` of the list, a file or source.
         """
         self.source, self.path, self.classes = source, Path(path), tuple(classes)
@@ -40,7 +40,8 @@ class RelabeledSource:
             twice = next(name for number, name in enumerate(self.classes) if new[name] != number)
             raise InputError(f"{place} lists class {twice} twice; remove one")
         used = [source.classes[label] for label in np.unique(source.labels).tolist()]
-        if _are_numbers(source.classes) and not _are_numbers(self.classes):
+        if not has_names(source):
+            _check_meaning(self.classes, path, place)
             new = {str(number): number for number in range(len(self.classes))}
         missing = [name for name in used if name not in new]
         if missing:
@@ -81,5 +82,11 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     return tuple(re.sub(r"^(n[0-9]{8})\s.*", r"\1", line) for line in lines if line)
 
 
-def _are_numbers(classes: Sequence[str]) -> bool:
-    return all(name == str(number) for number, name in enumerate(classes))
+def _check_meaning(classes: Sequence[str], path: Path | str, place: Path | str) -> None:
+    """Raises InputError if a class number of the source could be a position in the list as well as a name in it."""
+    for number, name in enumerate(classes):
+        if name.isdecimal() and name != str(number):
+            raise InputError(
+                f"{path} has class numbers without names, but in the list of {place} class number {number} is called"
+                f" {name}; rename the classes of the list, because number {name} could mean either"
+            )

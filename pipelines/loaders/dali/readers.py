@@ -15,7 +15,7 @@ from fixres.pipelines.loaders.base import MAX_BAD_IN_A_ROW
 from fixres.pipelines.loaders.dali import common as dali
 from fixres.pipelines.sampling.order import batches, epoch_order, num_batches
 from fixres.pipelines.sampling.philox import STREAM_DALI_READER
-from fixres.pipelines.sources.folder import FolderSource
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 4096  # samples; DALI's default is 1024. At 110 KB each 450 MB, as large as four shards of ours
@@ -48,7 +48,7 @@ class FileReading(Reading):
     (3 s for 1.28 million files), shuffles everything, and can begin anywhere.
     """
 
-    def __init__(self, source: FolderSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> None:
+    def __init__(self, source: FilesSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> None:
         self._source = source
         self._batches = list(batches(config, len(source), epoch, start))
         order = np.concatenate([*self._batches, np.empty(0, np.int64)])
@@ -119,13 +119,13 @@ class ShardReading(Reading):
         return self._source.positions(np.concatenate([part.ravel() for part in delivered[run:]]))
 
 
-def plan(source: FolderSource | TarSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> Reading:
+def plan(source: FilesSource | TarSource, config: LoaderConfig, epoch: int, start: int, replacements: dict) -> Reading:
     """The rest of `epoch` from global position `start` on, with `replacements` (index by bad index)."""
     kind = ShardReading if isinstance(source, TarSource) else FileReading
     return kind(source, config, epoch, start, replacements)
 
 
-def neighbors(source: FolderSource | TarSource, index: int) -> list[int]:
+def neighbors(source: FilesSource | TarSource, index: int) -> list[int]:
     """Samples that may replace `index`, nearest first; in shards, those of the same shard."""
     others = [(index + step) % len(source) for step in range(1, len(source))]
     if isinstance(source, TarSource):

@@ -1,4 +1,4 @@
-"""Images in class folders named 0, 1, 2, ..., as in ImageNet-V2. The number is the label.
+"""Images in class folders that are named by ImageNet's class numbers, as in ImageNet-V2. The number is the label.
 
 Sorted as text, "10" comes before "2": 988 of ImageNet-V2's 1000 classes would silently get a wrong label.
 """
@@ -6,37 +6,34 @@ Sorted as text, "10" comes before "2": 988 of ImageNet-V2's 1000 classes would s
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from fixres.pipelines.imagenet_classes import numbered_classes
+from fixres.pipelines.imagenet_classes import NUM_IMAGENET, imagenet_synsets
 from fixres.pipelines.sources.folder import FilesSource, find_images, is_folder, subfolders
 from fixres.pipelines.spec import InputError
 
-_MIN_CLASSES = 11  # with ten or fewer folders both orders are the same
-
 
 class ImageNetV2Source(FilesSource):
-    """Class folders "0", "1", ... as a `fixres.pipelines.spec.Source`.
+    """Class folders "0" to "999", or some of them, as a `fixres.pipelines.spec.Source`.
 
     Attributes:
-        classes: the 1000 synsets if there are exactly 1000 folders, else "0", "1", ...
+        classes: the synsets of these numbers, sorted.
     """
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        names = subfolders(path) if path.is_dir() else []
-        numbers = [str(number) for number in range(len(names))]
-        if not names or sorted(numbers) != names:
+        folders = subfolders(path) if path.is_dir() else []
+        if not folders or not all(re.fullmatch("0|[1-9][0-9]{0,2}", name) for name in folders):
             raise InputError(
-                f"{path} is not laid out as ImageNet-V2: it needs class folders 0, 1, 2 and so on without gaps, and"
-                " nothing else"
+                f"{path} is not laid out as ImageNet-V2: it needs class folders with names from 0 to 999, and nothing"
+                " else"
             )
-        # torchvision lists the folders by name.
-        super().__init__(path, numbers, sorted(find_images(path, numbers), key=lambda sample: sample[1]))
-        self.classes = numbered_classes(self.labels, num_classes=len(names)).classes
+        in_order, synsets = sorted(folders, key=int), imagenet_synsets()
+        super().__init__(path, [synsets[int(name)] for name in in_order], find_images(path, in_order))
 
 
-def has_numbered_folders(path: Path) -> bool:
-    """Whether the folders in `path` are 0, 1, 2, ... without gaps, and at least 11, so that the order matters."""
-    names = [entry.name for entry in os.scandir(path) if is_folder(entry)]
-    return len(names) >= _MIN_CLASSES and set(names) == {str(number) for number in range(len(names))}
+def is_imagenet_v2(path: Path) -> bool:
+    """Whether the folders in `path` are 0 to 999. Fewer may be the user's own classes, whose names are text."""
+    names = {entry.name for entry in os.scandir(path) if is_folder(entry)}
+    return names == {str(number) for number in range(NUM_IMAGENET)}

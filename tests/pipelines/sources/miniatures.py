@@ -227,6 +227,20 @@ def write_webdataset(root: Path, photos: Photos, split: str, label: str = "cls")
     return root
 
 
-def write_imagenet_v2(root: Path, photos: Photos) -> Path:
-    """ImageNet-V2's layout: folders named by the class's number, here the position in SYNSETS."""
-    return write_folder(root, {(str(SYNSETS.index(synset)), name): data for (synset, name), data in photos.items()})
+def write_imagenet_v2(root: Path, photos: Photos, whole: bool = True) -> Path:
+    """ImageNet-V2's layout, folders named by the class's number; if `whole`, all others have an image, too."""
+    write_folder(root, {(str(NUMBERS[synset]), name): data for (synset, name), data in photos.items()})
+    for number in set(range(1000)) - set(NUMBERS.values()) if whole else ():
+        (root / str(number)).mkdir()
+        (root / str(number) / "1.jpeg").write_bytes(str(number).encode())
+    return root
+
+
+def write_numbered(root: Path, photos: Photos) -> Path:
+    """Shards whose labels are numbers without names: positions in SYNSETS."""
+    members: dict[str, bytes] = {}
+    for number, ((synset, _), data) in enumerate(photos.items()):
+        members |= {f"{number}.jpg": data, f"{number}.cls": str(SYNSETS.index(synset)).encode()}
+    root.mkdir(parents=True)
+    (root / "shard-0.tar").write_bytes(tar_bytes(members))
+    return root

@@ -12,6 +12,7 @@ from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.webdataset_reader import TarSource
+from fixres.pipelines.imagenet_classes import imagenet_synsets
 from fixres.pipelines.sources import KINDS, open_source, open_stored
 from fixres.pipelines.sources.folder import FolderSource
 from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
@@ -61,7 +62,8 @@ def test_each_kind_is_recognized(train: Photos, val: Photos, tmp_path: Path) -> 
     assert recognize(paths["parquet"] / "data" / "train-00000-of-00003.parquet") == "parquet"
     for kind, path in paths.items():
         split = None if kind in ("imagenet_v2", "flat") else "train"
-        assert len(open_source(path, split=split)) == len(open_source(path, kind, split)) == mini.NUM_IMAGES
+        num_images = mini.NUM_IMAGES + (988 if kind == "imagenet_v2" else 0)
+        assert len(open_source(path, split=split)) == len(open_source(path, kind, split)) == num_images
 
 
 def test_two_kinds_in_one_folder_are_refused(train: Photos, val: Photos, tmp_path: Path) -> None:
@@ -81,17 +83,15 @@ def test_other_archives_of_ilsvrc_are_not_shards(train: Photos, val: Photos, tmp
     assert contents(open_source(root, split="train")) == expected(train)
 
 
-def test_eleven_numbered_folders_are_numbers_and_ten_are_names(train: Photos, tmp_path: Path) -> None:
+def test_only_a_thousand_numbered_folders_are_imagenet_v2(train: Photos, tmp_path: Path) -> None:
     root = mini.write_imagenet_v2(tmp_path / "x", train)
-    numbered, by_name = open_source(root), open_stored(root)
-    assert isinstance(numbered, ImageNetV2Source) and numbered.classes[2] == "2"
-    assert list(by_name.classes) == ImageFolder(str(root)).classes and by_name.classes[2] == "10"
+    for opened in (open_source(root), open_stored(root)):
+        assert isinstance(opened, ImageNetV2Source) and opened.classes == imagenet_synsets()
     assert list(open_source(root, "folder").classes) == ImageFolder(str(root)).classes
-    (root / "11").rename(root / "12")
-    assert isinstance(open_source(root), FolderSource)
-    refused(root, "not laid out as ImageNet-V2", kind="imagenet_v2")
-    (root / "12").rename(root / "011")
-    assert isinstance(open_source(root), FolderSource)
+    (root / "11").rename(root / "011")
+    for opened in (open_source(root), open_stored(root)):
+        assert isinstance(opened, FolderSource) and list(opened.classes) == ImageFolder(str(root)).classes
+    refused(root, "not laid out as ImageNet-V2: it needs class folders with names from 0 to 999", kind="imagenet_v2")
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "validation"])

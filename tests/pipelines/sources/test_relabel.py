@@ -61,9 +61,9 @@ def test_a_class_that_is_not_in_the_list_is_reported(train: Photos, short_val: P
 
 
 def test_numbers_get_names_and_synsets_find_their_place(train: Photos, tmp_path: Path) -> None:
-    numbered = open_source(mini.write_imagenet_v2(tmp_path / "x", train))
+    numbered = open_source(mini.write_numbered(tmp_path / "x", train))
     (tmp_path / "list.txt").write_text("\n".join(SYNSETS))
-    assert contents(RelabeledSource(numbered, SYNSETS, "x", "list")) == expected(train)
+    assert sorted(contents(RelabeledSource(numbered, SYNSETS, "x", "list"))) == sorted(expected(train))
     thousand = open_source(mini.write_webdataset(tmp_path / "y", train, "train"), classes_from=tmp_path / "list.txt")
     assert thousand.classes == SYNSETS and sorted(contents(thousand)) == sorted(expected(train))
     with pytest.raises(InputError, match="class 2 of x is not among the 2 classes of list"):
