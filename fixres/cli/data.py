@@ -32,5 +32,7 @@ def data_of(job: ActivationsJob | EvaluateJob | ExtractJob | FinetuneJob) -> Dat
     stored = stored_data(Path(job.weights))
     if stored is None:
         raise InputError(f"{job.weights} does not say which data it was trained on; give --data FOLDER")
+    if stored["path"] not in GENERATED and not Path(stored["path"]).exists():
+        raise InputError(f"{stored['path']}, on which {job.weights} was trained, does not exist; give --data FOLDER")
     log(f"data: {stored['path']}, on which {job.weights} was trained; --data FOLDER chooses another")
     return replace(job.data, **stored | {"work_dir": Path(stored["work_dir"])})

@@ -112,6 +112,8 @@ class ExtractJob(NetworkChoice):
         if self.images is not None and self.split != "val":
             raise InputError("--images is a test split; omit --split")
         check_target(self.output, folder=True)
+        if self.output.exists() and not self.overwrite:  # found before the images are converted
+            raise InputError(f"{self.output} exists; replace it with --overwrite, or choose another name")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -66,7 +67,7 @@ def _check_path(path: Path, format: Format, overwrite: bool) -> None:
 
 
 def _write_safetensors(net: nn.Module, info: CheckpointInfo, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Copies, because safetensors refuses tensors that share their memory.
     tensors = {name: value.clone() for name, value in net.state_dict().items()}
@@ -74,7 +75,8 @@ def _write_safetensors(net: nn.Module, info: CheckpointInfo, path: Path) -> None
         description = json.dumps(checkpoint_content(info))
     except TypeError as error:
         raise InputError(f"model_kwargs={info.model_kwargs} cannot be stored as JSON ({error})") from error
-    save_file(tensors, path, {"format": "pt", METADATA_KEY: description})
+    # Not save_file, which makes a file that only its owner can read.
+    path.write_bytes(save(tensors, {"format": "pt", METADATA_KEY: description}))
 
 
 def _write_onnx(net: nn.Module, info: CheckpointInfo, path: Path) -> None:
@@ -131,6 +133,7 @@ def _write_timm(net: nn.Module, info: CheckpointInfo, path: Path) -> None:
     try:
         labels = {"label_names": list(info.classes)}
         save_for_hf(net, str(path), labels, safe_serialization=True, data_config=transform)
+        shutil.copymode(path / _TIMM_CONFIG, path / "model.safetensors")  # which only its owner can read
     except ValueError as error:
         raise InputError(f"timm cannot store {info.model} ({one_line(error)}); choose another format") from error
 

@@ -21,15 +21,18 @@ from fixres.pipelines.spec import DataConfig, InputError
 
 
 def open_eval_data(config: DataConfig, device: str, images: Path | None = None) -> StoredSplits:
-    """The data of `config`, or `images` alone. A .beton file as `config.path` is the test split itself.
+    """The data of `config`, or `images` alone.
+
+    A .beton file as `config.path` is the test split itself, but train.beton stands for the pair with val.beton.
 
     Args:
         config: which images, which engine.
         device: where batches arrive, "cpu" or "cuda[:n]".
         images: class folders, ImageNet-V2, the unpacked val images of ILSVRC2012 with their devkit, or a .beton file.
     """
-    if images is None and config.path is not None and config.path.endswith(".beton") and Path(config.path).is_file():
-        images = Path(config.path)
+    file = Path(config.path or "")
+    if images is None and file.suffix == ".beton" and file.is_file() and "train" not in file.name:
+        images = file
     return PreparedData(config, device) if images is None else SingleSplit(images, config, device)
 
 

@@ -62,7 +62,7 @@ def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> It
 def _written(target: Path, overwrite: bool, folder: bool, journal: Path | None = None) -> Iterator[Path]:
     _check_kind(target, folder)
     if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
+        raise InputError(f"{target} exists; replace it with --overwrite, or choose another name")
     _check_writable(target.absolute().parents)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")

@@ -18,6 +18,7 @@ EXIT_SYSTEM = 3  # disk, memory, permission
 EXIT_PREEMPTED = 75  # stopped by a signal after saving a checkpoint: run the same command again (EX_TEMPFAIL)
 EXIT_STALLED = 76  # no progress for too long, see fixres.fault_tolerance.watchdog; the last checkpoint is valid
 EXIT_LOST_PEER = 77  # another process of the run has died; the launcher must start all of them again
+EXIT_PIPE = 141  # nobody reads the output any more, as shells report SIGPIPE
 EXIT_INTERRUPT = 130  # Ctrl-C, as shells report it
 _WITHOUT_CLEANUP = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)
 
@@ -40,6 +41,9 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as interrupt:
         # Ctrl-C itself has no text; a command that kept something says so.
         leave(str(interrupt) or "interrupted; unfinished files have not got their final names", EXIT_INTERRUPT)
+    except BrokenPipeError:  # as of `fixres inspect DATA | head`: whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_PIPE)
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
 

@@ -76,6 +76,34 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return Tool(monkeypatch, capsys)
 
 
+def test_without_data_a_checkpoint_is_tested_on_the_test_images_of_its_training(
+    tool: Tool, recipe: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (photos / "val").glob("*/*"):
+        if place.name > "00008":
+            place.unlink()
+    num_test = len(list((photos / "val").glob("*/*")))
+    folder = tmp_path / "stored"
+    for split in ("train", "val"):
+        assert tool("convert", photos / split, folder / f"{split}.beton", "--num-workers", 0)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    for data in ("stored", "stored/train.beton"):  # relative paths are found from any folder
+        call = ("--config", recipe, "--data", data, "--variant", "fast", "--output", tmp_path / "run2")
+        assert tool("train", *call)[0] == 0
+        monkeypatch.chdir(photos)
+        checkpoint = tmp_path / "run2" / "fast" / "finetuned.pt"
+        for command in (("evaluate",), ("extract", "--output", tmp_path / "features", "--overwrite"), ("activations",)):
+            code, out, _ = tool(command[0], checkpoint, *command[1:])
+            assert code == 0 and f"{num_test} images" in out, (command, out)
+        monkeypatch.chdir(tmp_path)
+    code, out, _ = tool("finetune", checkpoint, "--test-res", 80, "--finetune.epochs", 1, "--optim.batch-size", 4)
+    assert code == 0 and "80 px: top1" in out
+    assert f"{num_test} images" in tool("evaluate", checkpoint, "--data", folder / "val.beton")[1]
+    folder.rename(tmp_path / "moved")
+    code, _, line = tool("evaluate", checkpoint)
+    assert code == 2 and re.search("stored.* does not exist.*--data", line), line
+
+
 def test_from_images_to_the_report(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:
     code, out, _ = tool("train", "--config", recipe)
     assert code == 0

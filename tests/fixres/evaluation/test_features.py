@@ -95,7 +95,7 @@ def test_two_runs_are_equal_and_half_precision_is_close(checkpoint: Path, coded_
         half = np.load(tmp_path / "half" / name)
         assert half.dtype == np.float16
         np.testing.assert_allclose(half, np.load(tmp_path / "a" / name), rtol=2e-3, atol=1e-4)
-    with pytest.raises(InputError, match="exists; remove it, choose another name, or overwrite it"):
+    with pytest.raises(InputError, match="exists; replace it with --overwrite, or choose another name"):
         run(checkpoint, coded_folder, tmp_path / "a")
 
 
