@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.config.network_arguments import check_arguments
 from fixres.pipelines.spec import InputError, check_resolution
 
 
@@ -69,3 +70,4 @@ class DistillConfig:
             raise InputError(f"distill.temperature={self.temperature} must be above 0")
         if self.resolution is not None:
             check_resolution(self.resolution)
+        check_arguments("distill.model_kwargs", self.model_kwargs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.pipelines.runtime.atomic_files import check_target
 from fixres.pipelines.spec import DataConfig, InputError, TrainCrop, check_resolution
@@ -30,6 +31,7 @@ class WeightsChoice:
     def __post_init__(self) -> None:
         if self.model is None:
             raise InputError("MODEL is missing: a file of weights, or timm's name of cached weights; see --help")
+        check_arguments("model_kwargs", self.model_kwargs)
 
     @property
     def weights(self) -> str:

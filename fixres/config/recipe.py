@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fixres.config.augment import AugmentConfig, DistillConfig
 from fixres.config.fault_tolerance import FaultToleranceConfig
+from fixres.config.network_arguments import check_arguments
 from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
@@ -24,12 +25,16 @@ class ModelConfig:
     name: str = field(default="resnet50", metadata={"option": "model"})
     """timm's model name."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of timm.create_model, such as channels or drop_path_rate. zero_init_last: whether the last
-    BatchNorm of each residual block starts at 0; aa_layer: "blurpool" for blur pooling."""
+    """Arguments of timm.create_model that shape the network, such as channels or drop_path_rate; docs/model.md lists
+    those that are allowed. zero_init_last: whether the last BatchNorm of each residual block starts at 0; aa_layer:
+    "blurpool" for blur pooling."""
     sync_bn: bool = False
     """Computes BatchNorm's training statistics over the images of all processes, not of each process alone."""
     init: Literal["xavier"] | None = None
     """"xavier" initializes convolutions and linear layers as in arXiv 1812.01187, section 2.1; timm's way if null."""
+
+    def __post_init__(self) -> None:
+        check_arguments("model.kwargs", self.kwargs)
 
 
 @dataclass(frozen=True)

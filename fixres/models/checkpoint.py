@@ -102,13 +102,9 @@ def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
         raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
     info = _info(path, content.get("info"))
     try:
-        net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes))
-    except InputError:
-        raise
-    except Exception as error:  # any kind: a network's own reaction to arguments of the wrong kind
-        raise InputError(
-            f"{path}: the model {info.model} cannot be built from its description ({one_line(error)})"
-        ) from error
+        net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes), weights.max_network)
+    except InputError as error:
+        raise InputError(f"{path}: its network is refused: {error}") from error
     try:
         net.load_state_dict(weights.state_dict)
     except (RuntimeError, KeyError, TypeError) as error:

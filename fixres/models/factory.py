@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fixres.config.recipe import ModelConfig
+from fixres.models.network_size import count_values
+from fixres.models.weights import one_line
 from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+
+_MAX_VALUES = 1 << 30  # of networks as timm has them: 4 GiB
+_MAX_VALUES_WITH_ARGUMENTS = 1 << 28
 
 
 def check_name(config: ModelConfig) -> None:
@@ -21,15 +28,30 @@ def check_name(config: ModelConfig) -> None:
         raise InputError(f"model.name={config.name!r} is not a timm model; near: {near}")
 
 
-def create_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """A timm network with random weights, in channels_last memory format."""
+def create_model(config: ModelConfig, num_classes: int, max_values: int | None = None) -> nn.Module:
+    """A timm network with random weights, in channels_last memory format.
+
+    Args:
+        config: its name and arguments.
+        num_classes: outputs of the classifier.
+        max_values: weights and buffers that the network may have; 2**30 if null, or 2**28 with arguments.
+
+    Raises:
+        InputError: no such network, arguments that do not fit it, or too many values.
+    """
     import timm
 
     check_name(config)
+    build = partial(timm.create_model, config.name, num_classes=num_classes, **_with_classes(config.kwargs))
+    limit = max_values or (_MAX_VALUES_WITH_ARGUMENTS if config.kwargs else _MAX_VALUES)
     try:
-        net = timm.create_model(config.name, num_classes=num_classes, **_with_classes(config.kwargs))
-    except TypeError as error:
-        raise InputError(f"model.kwargs={config.kwargs} do not fit {config.name}: {error}") from error
+        if (found := count_values(build)) > limit:
+            raise InputError(f"{found:,} weights and buffers, of at most {limit:,}; choose a smaller network")
+        net = build()
+    except Exception as error:  # any kind: a network's own reaction to arguments that do not fit it
+        raise InputError(
+            f"{config.name} cannot be built with model.kwargs={reprlib.repr(config.kwargs)} ({one_line(error)})"
+        ) from error
     if config.init == "xavier":
         _draw_xavier(net)
     return net.to(memory_format=torch.channels_last)

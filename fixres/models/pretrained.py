@@ -25,7 +25,7 @@ from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated
-from fixres.models.weights import WeightFile, read_weights
+from fixres.models.weights import WeightFile, read_weights, with_its_checksum
 from fixres.models.zoo import ZOO
 from fixres.pipelines.spec import InputError
 
@@ -105,7 +105,7 @@ def cached_weights(name: str) -> Path:
     """The file of timm's weights `name` in the caches of Hugging Face and torch.
 
     Raises:
-        InputError: timm has no such weights, or they are not in the cache.
+        InputError: timm has no such weights, they are not in the cache, or the file there is another one.
     """
     import timm
     from huggingface_hub import try_to_load_from_cache
@@ -117,11 +117,11 @@ def cached_weights(name: str) -> Path:
     for file in ("model.safetensors", "pytorch_model.bin") if config.hf_hub_id else ():
         found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or file)
         if isinstance(found, str):
-            return Path(found)
+            return with_its_checksum(Path(found))
     if config.url:
         found = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(config.url)
         if found.is_file():
-            return found
+            return with_its_checksum(found, needed=True)
     raise InputError(
         f"the weights of {name} are not in the local cache; download them once with an internet connection: "
         f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\", or give a file"
@@ -132,7 +132,7 @@ def _open_checkpoint(weights: WeightFile, classes: Sequence[str] | None, new_cla
     net, info = network_from(weights)
     if getattr(net, "dynamic_img_size", True) is False:
         kwargs = {**info.model_kwargs, "dynamic_img_size": True}
-        flexible = create_model(ModelConfig(info.model, kwargs), len(info.classes))
+        flexible = create_model(ModelConfig(info.model, kwargs), len(info.classes), weights.max_network)
         flexible.load_state_dict(net.state_dict())
         net, info = flexible, replace(info, model_kwargs=kwargs)
         _log_resizing(net, info.model)
@@ -161,13 +161,13 @@ def _open_pretrained(
     name, zoo_kwargs = _timm_name(arch)
     kwargs = zoo_kwargs | kwargs
     num_classes = 1000 if classes is None else len(classes)
-    net = _flexible(name, kwargs, num_classes)
+    net = _flexible(name, kwargs, num_classes, weights.max_network)
     state_dict = translated(weights, net)
     classifier = classifier_name(net)
     rows = len(state_dict[f"{classifier}.weight"]) if f"{classifier}.weight" in state_dict else None
     if classes is None and rows is not None and rows != num_classes:
         num_classes = rows
-        net = _flexible(name, kwargs, num_classes)
+        net = _flexible(name, kwargs, num_classes, weights.max_network)
     if rows is None and new_classifier:
         _log.warning("%s: has no classifier; a new one for %d classes, with random weights", weights.path, num_classes)
     elif rows not in (None, num_classes):
@@ -198,12 +198,12 @@ def _timm_name(name: str) -> tuple[str, dict[str, Any]]:
     return name, {}
 
 
-def _flexible(name: str, kwargs: dict[str, Any], num_classes: int) -> nn.Module:
+def _flexible(name: str, kwargs: dict[str, Any], num_classes: int, max_values: int) -> nn.Module:
     """The network, for images of any size if it supports them."""
-    net = create_model(ModelConfig(name, kwargs), num_classes)
+    net = create_model(ModelConfig(name, kwargs), num_classes, max_values)
     if getattr(net, "dynamic_img_size", True) is False and "dynamic_img_size" not in kwargs:
         kwargs["dynamic_img_size"] = True
-        net = create_model(ModelConfig(name, kwargs), num_classes)
+        net = create_model(ModelConfig(name, kwargs), num_classes, max_values)
     return net
 
 

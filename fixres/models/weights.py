@@ -6,6 +6,7 @@ The result is tensors by name; `state_dicts` fits them to a network.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import pickle
 import re
@@ -29,6 +30,8 @@ _PREFIXES = re.compile(r"^(_orig_mod\.)?(module\.)?(_orig_mod\.)?")
 # torch.save does not compress, so an archive cannot hold more than its own size; one that does would fill memory.
 _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
+_CHECKSUM = re.compile(r"([0-9a-f]{64})|.*-([0-9a-f]{8,64})\.\w+")
+_SMALL_NETWORK = 1 << 26  # values
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class WeightFile:
     def kind(self) -> str:
         """A few words for messages."""
         return f"weights under {self.key!r}" if self.key else "a bare state dict"
+
+    @property
+    def max_network(self) -> int:
+        """The most values that a network for these weights can have; more than they have, so that others are named."""
+        return 2 * sum(value.numel() for value in self.state_dict.values()) + _SMALL_NETWORK
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -116,6 +124,31 @@ def refuse_bombs(path: Path) -> None:
         return  # torch's older format, or something that torch will refuse
     if unpacked > _MAX_INFLATION * path.stat().st_size + _ALIGNMENT:
         raise InputError(f"{path}: unpacks to {unpacked >> 20} MiB, more than its size; not a file of torch.save")
+
+
+def with_its_checksum(path: Path, needed: bool = False) -> Path:
+    """`path`, a file in a cache of downloads, if its content has the SHA-256 that is in its name or its link's target.
+
+    Args:
+        path: in torch's cache, such as resnet50-19c8e357.pth, or in that of Hugging Face, a link to blobs/SHA256.
+        needed: refuse a name without a checksum: any program may have written such a file.
+
+    Raises:
+        InputError: another checksum, or none where it is needed.
+    """
+    found = _CHECKSUM.fullmatch(path.resolve().name) or _CHECKSUM.fullmatch(path.name)
+    if found is None:
+        if needed:
+            raise InputError(
+                f"{path}: nothing shows that this file in the cache is what its name says; if you know its origin, "
+                "give it as a file, with --arch"
+            )
+        return path
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(found[1] or found[2]):
+        raise InputError(f"{path}: its content has another checksum than its name; remove it and download it again")
+    return path
 
 
 def _unsafe_globals(path: Path) -> str:
