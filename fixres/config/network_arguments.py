@@ -1,7 +1,7 @@
 """Which arguments of timm's networks recipes, checkpoints and options may give: those that shape the network.
 
 timm.create_model takes further ones, which read files, download, or write into caches (pretrained, cache_dir,
-checkpoint_path, pretrained_cfg_overlay, ...). A stranger's recipe or checkpoint must not reach them.
+checkpoint_path, pretrained_cfg_overlay, ...). An untrusted recipe or checkpoint must not reach them.
 """
 
 from __future__ import annotations
