@@ -26,15 +26,17 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo build/site/index.html
 
-.venv/.installed: tools/install.sh requirements.txt requirements-ffcv.txt setup.cfg
+.venv/.installed: tools/install.sh requirements.txt requirements-ffcv.txt requirements-uv.txt setup.cfg
 	PYTHON=$(PYTHON) FFCV=$(FFCV) tools/install.sh
 
-# Resolves the dependencies in setup.cfg again. The files contain versions and no package index.
+# Resolves the dependencies in setup.cfg again. The files contain versions and hashes, and no package index.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes \
+	--upgrade --custom-compile-command "make requirements"
+
 requirements:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
-		--custom-compile-command "make requirements" setup.cfg --extra dali --extra dev --extra docs --extra onnx -o requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --upgrade \
-		--custom-compile-command "make requirements" setup.cfg --extra ffcv -c requirements.txt -o requirements-ffcv.txt
+	$(COMPILE) setup.cfg --extra dali --extra dev --extra docs --extra onnx -o requirements.txt
+	$(COMPILE) setup.cfg --extra ffcv -c requirements.txt -o requirements-ffcv.txt
+	sed -n 's/ .*//; /^uv==/p' requirements-uv.txt | $(COMPILE) --no-annotate - -o requirements-uv.txt
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,8 +1,9 @@
-"""None of our modules executes code from data files."""
+"""None of our modules executes code from data files; packages are installed by their hashes."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +117,14 @@ def test_the_checker_catches(code: str) -> None:
 )
 def test_the_checker_accepts(code: str) -> None:
     assert list(offences(code)) == []
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-ffcv.txt", "requirements-uv.txt"])
+def test_requirements_have_versions_and_hashes(name: str) -> None:
+    """A package that was exchanged on its way is refused; the installer asks for hashes."""
+    packages = re.split(r"\n(?=\S)", re.sub(r"(?m)^ *#.*\n", "", (ROOT / name).read_text()))
+    packages = [package for package in packages if package.strip()]
+    assert packages
+    for package in packages:
+        assert re.match(r"[\w.\[\]-]+==\S+", package) and "--hash=sha256:" in package, package[:80]
+    assert f"--require-hashes -r {name}" in (ROOT / "tools" / "install.sh").read_text()

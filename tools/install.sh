@@ -41,11 +41,11 @@ if [ ${#wanted[@]} -gt 0 ]; then
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv || fail "could not create .venv; install python3-venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 uv=(.venv/bin/uv pip install --quiet --python .venv/bin/python)
-"${uv[@]}" -r requirements.txt
+"${uv[@]}" --require-hashes -r requirements.txt
 "${uv[@]}" --no-deps --editable .
-if [ "$ffcv" != 0 ] && ! "${uv[@]}" -r requirements-ffcv.txt; then
+if [ "$ffcv" != 0 ] && ! "${uv[@]}" --require-hashes -r requirements-ffcv.txt; then
   echo "install: FFCV did not build; the engine 'ffcv' and its tests are left out. Everything else works." >&2
 fi
 touch .venv/.installed
