@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
+_GUARD = 'read -r nothing; kill -s "$1" -- "$2" 2>/dev/null'
 
 
 def start(
@@ -27,6 +28,18 @@ def start(
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**defaults, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(command, env=environment, start_new_session=True, **options)
+
+
+def guard(how: str, target: int) -> subprocess.Popen[bytes]:
+    """Starts a process that sends a signal if this process is killed; `kill` ends it.
+
+    It waits for the end of a pipe, which the kernel closes. The guarded process may itself be stopped at that time.
+
+    Args:
+        how: name of the signal, for example "KILL".
+        target: a process, or minus the number of a process group.
+    """
+    return start(["sh", "-c", _GUARD, "guard", how, str(target)], stdin=subprocess.PIPE)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

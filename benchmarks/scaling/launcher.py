@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.subprocesses import start
+from benchmarks.harness.subprocesses import guard, kill, start
 from benchmarks.scaling.worker import Spec
 from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.spec import InputError
@@ -35,10 +35,12 @@ def run_job(spec: Spec, processes: int, torch_threads: int) -> dict[str, Any]:
         with open(folder / "output", "wb") as output:
             command, threads = _command(processes, folder / "spec.json"), {"OMP_NUM_THREADS": str(torch_threads)}
             job = start(command, threads, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            watcher = guard("TERM", job.pid)
             try:
                 code = job.wait()
             finally:
                 _end(job)
+                kill(watcher)
         if code or not Path(spec.output).exists():
             raise InputError(_why(folder, processes, code))
         return json.loads(Path(spec.output).read_text())

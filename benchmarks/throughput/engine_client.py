@@ -12,17 +12,15 @@ import signal
 import sys
 from contextlib import suppress
 from multiprocessing import Pipe
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Any, Self
 
 from benchmarks.harness.interleaved import Window
-from benchmarks.harness.subprocesses import kill, start
+from benchmarks.harness.subprocesses import guard, kill, start
 from benchmarks.throughput.engines import Engine
 from fixres.pipelines.spec import InputError
 
 _TIMEOUT = 300.0  # seconds for one reply; a first batch that compiles kernels takes some dozens
-# Kills the engine's processes if this process is killed; else they would stay stopped forever.
-_GUARD = 'read -r nothing; kill -KILL -- "-$1" 2>/dev/null'
 
 
 class EngineClient:
@@ -41,7 +39,7 @@ class EngineClient:
         command = [sys.executable, "-m", "benchmarks.throughput.engine_worker", str(theirs.fileno())]
         self._process = start(command, pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL)
         theirs.close()
-        self._guard = start(["sh", "-c", _GUARD, "guard", str(self._process.pid)], stdin=PIPE)
+        self._guard = guard("KILL", -self._process.pid)  # else the engine's processes would stay stopped forever
         self.memory_bytes_peak, opened = 0, False
         try:
             self.memory_bytes_before, self.first_batch_seconds = self._ask("open", engine, resolution)

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision import transforms
 
 from fixres.pipelines.formats.webdataset_reader import TABLE_NAME
-from fixres.pipelines.runtime.process_pool import main_module_hidden, safe_context
+from fixres.pipelines.runtime.process_pool import end_with_parent, main_module_hidden, safe_context
 from fixres.pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
@@ -45,7 +45,9 @@ class ThirdPartyLoader(ABC):
 
     def _in_workers(self, data: torch.utils.data.Dataset, **options: Any) -> torch.utils.data.DataLoader:
         num = self._config.num_workers
-        return torch.utils.data.DataLoader(data, num_workers=num, persistent_workers=num > 0, **options)
+        if num:
+            options |= {"persistent_workers": True, "worker_init_fn": end_with_parent}
+        return torch.utils.data.DataLoader(data, num_workers=num, **options)
 
     def _batches(self) -> Iterator[Any]:
         """An epoch of the package's own loader."""

@@ -8,7 +8,8 @@ the sampling grid and the weights of `Resize` followed by `CenterCrop`.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from multiprocessing.queues import Queue
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.base import BaseLoader, retry_next
 from fixres.pipelines.loaders.delivery import Delivery
-from fixres.pipelines.runtime.process_pool import fork_server, main_module_hidden
+from fixres.pipelines.runtime.process_pool import (
+    SHARED_MEMORY,
+    check_shared_memory,
+    end_with_parent,
+    fork_server,
+    main_module_hidden,
+    shared_memory_error,
+)
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sampling.order import batches
 from fixres.pipelines.sources import open_stored
@@ -148,6 +156,7 @@ class TorchLoader(BaseLoader):
         if config.num_workers:
             context = fork_server()
             options = {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": _PREFETCH}
+            options["worker_init_fn"] = _start_worker
         self._engine = DataLoader(
             _Batches(source, config),
             sampler=self._jobs,
@@ -162,6 +171,8 @@ class TorchLoader(BaseLoader):
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = batches(self.config, self.num_samples, epoch, start)
         self._jobs[:] = [_Job(epoch, resolution, indices) for indices in wanted]
+        if self.config.num_workers:
+            check_shared_memory(self.config.batch_size * resolution**2 * 3)
         for result in self._received():
             if result.error is not None:
                 raise result.error
@@ -186,6 +197,20 @@ class TorchLoader(BaseLoader):
         iterator, self._engine._iterator = self._engine._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def _start_worker(_number: int) -> None:
+    end_with_parent()
+    # A worker's thread writes batches into shared memory. Its errors would only be printed, and the parent would wait.
+    Queue._on_queue_feeder_error = _send_error
+
+
+def _send_error(queue: Queue, error: Exception, unsent: tuple[int, Any]) -> None:
+    """Sends an error, which needs no shared memory, in place of a batch."""
+    number, result = unsent
+    none = torch.empty(0)
+    full = shared_memory_error(f"a worker could not hand over its batch through {SHARED_MEMORY} ({error})")
+    queue.put((number, _Result(none, none, none, 0, 0, [], full)))
 
 
 def _unchanged(result: _Result) -> _Result:

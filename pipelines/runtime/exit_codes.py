@@ -49,7 +49,8 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _describe(error: OSError) -> str:
-    place = f": {error.filename}" if error.filename else ""
+    named = not error.filename or str(error.filename) in str(error.strerror)
+    place = "" if named else f": {error.filename}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{place}; free some space or choose another folder, then run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

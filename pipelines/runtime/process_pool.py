@@ -6,6 +6,7 @@ is loaded they are forks of a server process, because forks of a process with DA
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -24,7 +25,9 @@ import numpy as np
 from fixres.pipelines.spec import InputError
 
 T = TypeVar("T")
+SHARED_MEMORY = "/dev/shm"  # where processes exchange batches and keep semaphores
 _CHUNKS_AHEAD = 4  # chunks in flight per worker
+_BYTES_FOR_SEMAPHORES = 1 << 17  # a page each
 _function: Callable[[np.ndarray], Any]  # in a worker: set when it starts
 
 
@@ -41,11 +44,13 @@ def map_chunks(
 
     Raises:
         InputError: a worker was killed, as the kernel does when memory runs out.
+        OSError: shared memory is full.
     """
     chunks = (order[start : start + chunk_size] for start in range(0, len(order), chunk_size))
     if num_workers == 0:
         yield from map(function, chunks)
         return
+    check_shared_memory()
     with ProcessPoolExecutor(num_workers, safe_context(), initializer=_init_worker, initargs=(function,)) as pool:
         waiting: deque[Future] = deque()
         try:
@@ -69,6 +74,23 @@ def num_processes(wanted: int | None, num_chunks: int) -> int:
     if wanted < 0:
         raise InputError(f"num_workers={wanted} must not be negative; 0 works in this process")
     return min(wanted, num_chunks)
+
+
+def check_shared_memory(num_bytes: int = 0) -> None:
+    """Raises OSError unless shared memory has room for semaphores and `num_bytes`."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:  # other systems keep it elsewhere
+        return
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and free < num_bytes + _BYTES_FOR_SEMAPHORES:  # no blocks: without a limit
+        raise shared_memory_error(f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, which worker processes cannot use")
+
+
+def shared_memory_error(what: str) -> OSError:
+    """The error for full shared memory, with what to do about it."""
+    remedy = f"make {SHARED_MEMORY} larger (docker run --shm-size 8g), or use fewer workers or a smaller batch"
+    return OSError(errno.ENOMEM, f"{what}; {remedy}", SHARED_MEMORY)
 
 
 def fork_server() -> ForkServerContext:
@@ -110,15 +132,23 @@ def _init_worker(function: Callable[[np.ndarray], Any]) -> None:
     # Ctrl-C reaches the whole process group; only the parent handles it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _exit_with_parent() -> None:
-    """A killed parent cannot end its workers; without this they would wait for work forever."""
+def end_with_parent(_number: int = 0) -> None:
+    """In a worker: ends it when its parent dies. A killed parent cannot end its workers, which would wait forever.
+
+    A fork server ends with the last of its workers. Also a `worker_init_fn` of torch's DataLoader, whose own check does
+    not notice a dead parent behind a fork server.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _work(indices: np.ndarray) -> Any:
