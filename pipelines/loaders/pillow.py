@@ -207,7 +207,7 @@ def _start_worker(_number: int) -> None:
 
 def _send_error(queue: Queue, error: Exception, unsent: tuple[int, Any]) -> None:
     """Sends an error, which needs no shared memory, in place of a batch."""
-    number, result = unsent
+    number, _ = unsent
     none = torch.empty(0)
     full = shared_memory_error(f"a worker could not hand over its batch through {SHARED_MEMORY} ({error})")
     queue.put((number, _Result(none, none, none, 0, 0, [], full)))
