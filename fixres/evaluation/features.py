@@ -28,7 +28,7 @@ from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes
 from fixres.models.state_dicts import weights_digest
 from fixres.observability.console import bar
-from fixres.pipelines.runtime.atomic_files import resumable, write_json
+from fixres.pipelines.runtime.atomic_files import open_own, resumable, write_json
 from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
 
 VERSION = 1
@@ -113,7 +113,8 @@ class _Journal:
         self.path, self._header = path, json.dumps(record, sort_keys=True)
         self.num_done = 0 if restart else self._read()
         if self.num_done == 0:
-            path.write_text(self._header + "\n")
+            with open(path, "w", opener=open_own) as file:
+                file.write(self._header + "\n")
 
     def _read(self) -> int:
         lines = self.path.read_text().split("\n")[:-1] if self.path.exists() else []
@@ -126,7 +127,7 @@ class _Journal:
     def note(self, num_done: int) -> None:
         """Notes that the first `num_done` images are on disk."""
         self.num_done = num_done
-        with open(self.path, "a") as file:
+        with open(self.path, "a", opener=open_own) as file:
             file.write(f"{num_done}\n")
             file.flush()
             os.fsync(file.fileno())

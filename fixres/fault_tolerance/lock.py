@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.runtime.locks import acquire, release
 from fixres.pipelines.spec import InputError
 
@@ -27,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} cannot be a run folder; choose another with --output")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # NFS needs write access for an exclusive lock.
-    descriptor = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = open_own(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT)
     try:
         if not acquire(descriptor):
             raise InputError(

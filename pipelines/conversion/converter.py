@@ -17,11 +17,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from fixres.pipelines.conversion.journal import Journal
-from fixres.pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples
+from fixres.pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples, stamp
 from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
 from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
-from fixres.pipelines.runtime.atomic_files import keep_source, resumable
+from fixres.pipelines.runtime.atomic_files import atomic_file, keep_source, resumable, unfinished
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources import open_source
@@ -74,11 +74,32 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     if (path := getattr(source, "path", None)) is not None:
         keep_source(Path(path), result.dest)
     num_workers = num_processes(config.num_workers, -(-len(task.order) // _CHUNK))
-    with resumable(result.dest, config.overwrite, folder=config.format == "webdataset") as unfinished:
-        journal = Journal(unfinished.journal, task.header(), config.restart)
-        _Attempt(task, journal, result).run(unfinished.data, num_workers)
+    is_folder, discard = config.format == "webdataset", config.restart is not False
+    if not _was_finished(task, result):
+        with resumable(result.dest, config.overwrite, is_folder, discard) as paths:
+            journal = Journal(paths.journal, task.header(), config.restart)
+            _Attempt(task, journal, result).run(paths.data, num_workers)
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _was_finished(task: Task, result: Conversion) -> bool:
+    """Whether an earlier process was killed when its file had its name, but before it removed the journal.
+
+    Then removes the journal and counts the samples.
+    """
+    data, journal = unfinished(result.dest)
+    if data.exists() or not journal.exists() or not result.dest.exists() or task.config.restart:
+        return False
+    attempt = _Attempt(task, Journal(journal, task.header(), restart=None), result)
+    entries = attempt.unchanged()
+    if len(entries) < len(task.order) or (task.config.on_bad == "stop" and any(entry.is_bad for entry in entries)):
+        return False
+    if result.dest.stat().st_mtime_ns < journal.stat().st_mtime_ns:  # the tables are written after the last entries
+        return False
+    attempt.take_over(entries)
+    journal.unlink(missing_ok=True)
+    return True
 
 
 class _Attempt:
@@ -93,13 +114,12 @@ class _Attempt:
         """Writes to `data`, an unfinished file or folder."""
         kept = self._kept_entries()
         self._journal.start(kept)  # before the writer cuts the data back to these entries
-        for entry in kept:
-            self._count(entry)
-        self._result.num_kept = len(kept)
+        self.take_over(kept)
         with _open_writer(self._task, data, kept) as writer, closing(self._journal):
             try:
                 self._write_rest(writer, num_workers)
                 self._report()
+                self._journal.checkpoint(writer.sync)
             except BaseException:
                 self._keep_unfinished(writer)
                 raise
@@ -109,11 +129,26 @@ class _Attempt:
                 self._journal.path.unlink(missing_ok=True)
                 raise
 
+    def unchanged(self) -> list[Entry]:
+        """The journal's entries up to the first whose file was replaced since."""
+        source, entries = self._task.source, self._journal.entries
+        for number, entry in enumerate(entries):
+            if stamp(source, entry.index) != entry.stamp:
+                _log.warning("%s was replaced; it and what follows is converted again", source.name(entry.index))
+                return entries[:number]
+        return entries
+
     def _kept_entries(self) -> list[Entry]:
-        kept = self._journal.entries
+        kept = self.unchanged()
         if self._task.config.on_bad == "stop":  # a repaired sample must be written before the samples after it
             kept = list(takewhile(lambda entry: not entry.is_bad, kept))
         return kept[: num_in_whole_shards(kept)] if self._task.config.format == "webdataset" else kept
+
+    def take_over(self, kept: list[Entry]) -> None:
+        """Counts an earlier process's samples."""
+        for entry in kept:
+            self._count(entry)
+        self._result.num_kept = len(kept)
 
     def _write_rest(self, writer: BetonWriter | ShardWriter, num_workers: int) -> None:
         config, kept = self._task.config, self._result.num_kept
@@ -169,7 +204,8 @@ class _Attempt:
             return
         bad = sorted(self._bad)
         self._result.bad_samples = [entry.problem for entry in bad]
-        report.write_text("".join(f"{entry.index}\t{entry.problem}\n" for entry in bad), errors="surrogateescape")
+        with atomic_file(report, overwrite=True) as partial:
+            partial.write_text("".join(f"{entry.index}\t{entry.problem}\n" for entry in bad), errors="surrogateescape")
         if self._task.config.on_bad == "stop" or len(bad) == num_samples:
             raise InputError(
                 f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fixres.pipelines.formats.samples import Entry
-from fixres.pipelines.runtime.atomic_files import put_in_place
+from fixres.pipelines.runtime.atomic_files import open_own, put_in_place
 from fixres.pipelines.spec import InputError
 
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0  # about as much work is lost when a conversion is killed
@@ -36,14 +36,20 @@ class Journal:
         Args:
             path: the file.
             header: what is converted and how.
-            restart: ignore an existing journal; None ignores it if its header is different.
+            restart: ignore an existing journal; None ignores it if it is damaged or its header is different.
 
         Raises:
             InputError: the journal is damaged, or `restart` is False and its header is different.
         """
         self.path, self.num_written = path, 0
         self._header = json.loads(json.dumps(header))  # as it is read back: lists instead of tuples
-        self.entries: list[Entry] = [] if restart else _read(path, self._header, refuse=restart is False)
+        self.entries: list[Entry] = []
+        try:
+            if not restart:
+                self.entries = _read(path, self._header)
+        except InputError:
+            if restart is False:
+                raise
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._running: Future | None = None
         self._pending: list[Entry] = []
@@ -54,7 +60,7 @@ class Journal:
         self.entries, self.num_written = [], len(entries)
         partial = self.path.with_name(self.path.name + ".new")
         try:
-            with open(partial, "w") as file:
+            with open(partial, "w", opener=open_own) as file:
                 file.write(json.dumps(self._header) + "\n")
                 file.writelines(map(_line, entries))
             put_in_place(partial, self.path)
@@ -95,7 +101,7 @@ class Journal:
 
     def _write(self, sync: Callable[[], None], entries: list[Entry]) -> None:
         sync()
-        with open(self.path, "a") as file:
+        with open(self.path, "a", opener=open_own) as file:
             file.writelines(map(_line, entries))
             file.flush()
             os.fsync(file.fileno())
@@ -106,8 +112,8 @@ def _line(entry: Entry) -> str:
     return json.dumps(entry) + "\n"
 
 
-def _read(path: Path, header: dict[str, Any], refuse: bool) -> list[Entry]:
-    """Entries of an existing journal. If its header is different, raises an error or returns no entries."""
+def _read(path: Path, header: dict[str, Any]) -> list[Entry]:
+    """Entries of an existing journal. Raises InputError if its header is different or it is damaged."""
     try:
         text = path.read_text(errors="replace")  # undecodable bytes are reported as damage below
     except FileNotFoundError:
@@ -117,24 +123,22 @@ def _read(path: Path, header: dict[str, Any], refuse: bool) -> list[Entry]:
         return []
     try:
         found = json.loads(lines[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is not the journal of a conversion; remove it or discard it with --restart") from None
-    if found == header:
-        return list(_entries(path, lines[1:]))
-    if not refuse:
-        return []
-    raise InputError(
-        f"{path} belongs to a conversion with {_differences(found, header)}; finish that conversion, "
-        "or discard it with --restart"
-    )
+    if found != header:
+        raise InputError(
+            f"{path} belongs to a conversion with {_differences(found, header)}; finish that conversion, "
+            "or discard it with --restart"
+        )
+    return list(_entries(path, lines[1:]))
 
 
 def _entries(path: Path, lines: Sequence[str]) -> Iterable[Entry]:
     for number, line in enumerate(lines):
         try:
-            index, label, height, width, passed, sizes, problem = json.loads(line)
-            yield Entry(index, label, height, width, passed, tuple(sizes), problem)
-        except (ValueError, TypeError):
+            index, label, height, width, passed, sizes, problem, stamp = json.loads(line)
+            yield Entry(index, label, height, width, passed, tuple(sizes), problem, stamp)
+        except (ValueError, TypeError, RecursionError):
             raise InputError(f"{path}: line {number + 2} is damaged; discard the journal with --restart") from None
 
 
@@ -142,4 +146,6 @@ def _differences(found: Any, wanted: dict[str, Any]) -> str:
     if not isinstance(found, dict):
         return "other settings"
     names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if names == ["files"]:
+        return "other sizes or times of the source's files, which were replaced since"
     return ", ".join(f"{name}={found.get(name)} instead of {wanted.get(name)}" for name in names)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +27,7 @@ Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
 
 _SHUFFLE_SEED = 0
-_VERSION = 1  # raise it when the same source and options give other bytes
+_VERSION = 2  # raise it when the same source and options give other bytes
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,6 @@ class ConversionConfig:
     """Replace an existing target."""
     restart: bool | None = False
     """Discard an unfinished conversion instead of continuing it; None discards it if its settings are different."""
-    fingerprint: str = ""
-    """Digest of the images' content if the caller knows it; an unfinished conversion of other images is not
-    continued."""
     progress: bool = True
     """Show a progress bar."""
 
@@ -88,7 +88,8 @@ class Task:
             "quality": config.quality,
             "exif": config.exif,
             "part": config.part.describe(),
-            "source": source_digest(self.source) + config.fingerprint,
+            "source": source_digest(self.source),
+            "files": [_state(file) for file in _archives(self.source)],
             "encoder": {name: features.version(name) for name in ("pil", "jpg", "libjpeg_turbo")},
         }
 
@@ -116,6 +117,31 @@ def source_digest(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
+def _archives(source: Source) -> list[Path]:
+    """The files of a source that hold many samples each; none if each sample has its own file."""
+    source = getattr(source, "source", source)
+    path = getattr(source, "path", None)
+    if hasattr(source, "files") or path is None:
+        return []
+    folder = sorted(Path(path).iterdir()) if Path(path).is_dir() else [Path(path)]
+    return list(getattr(source, "shards", folder))
+
+
+def _state(file: Path | str) -> list[int]:
+    """Size and modification time in nanoseconds; -1 for a missing file, which reading it reports."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return [-1, -1]
+    return [found.st_size, found.st_mtime_ns]
+
+
+def stamp(source: Source, index: int) -> int:
+    """A number for the size and time of a sample's file; 0 if it has no file of its own."""
+    files = getattr(getattr(source, "source", source), "files", None)
+    return zlib.crc32(str(_state(files[index])).encode()) if files is not None else 0
+
+
 def fit_for(format: Format) -> Callable:
     """The function that turns an image file into a stored image."""
     if format != "roc":
@@ -135,13 +161,14 @@ def prepare_samples(task: Task, fit: Callable, indices: np.ndarray) -> list[tupl
 
 def _prepare_one(task: Task, fit: Callable, index: int) -> tuple[Entry, EncodedSample | None]:
     source, config, label = task.source, task.config, int(task.source.labels[index])
+    state = stamp(source, index)  # before it is read: a file that is replaced now is converted again after a restart
     try:
         data = source.read(index)
         image, height, width, *extra = fit(
             data, source.name(index), index, config.max_side, config.quality, exif=config.exif
         )
     except BadSampleError as error:
-        return Entry(index, label, 0, 0, False, (), str(error)), None
+        return Entry(index, label, 0, 0, False, (), str(error), state), None
     sizes = tuple(map(len, (image, *extra)))
-    entry = Entry(index, label, height, width, image is data, sizes, "")
+    entry = Entry(index, label, height, width, image is data, sizes, "", state)
     return entry, EncodedSample(image, height, width, label, index, tuple(extra))

@@ -72,7 +72,6 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
         num_workers=config.num_workers,
         overwrite=True,
         restart=None,
-        fingerprint=record["files"],
     )
     convert(source, stored, conversion)
     write_json(record_file, record)

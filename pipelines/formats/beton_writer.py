@@ -12,7 +12,7 @@ import numpy as np
 from fixres.pipelines.formats import beton_layout as layout
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.samples import EncodedSample, Entry, verify
-from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.runtime.atomic_files import atomic_file, open_own
 from fixres.pipelines.spec import InputError
 
 
@@ -99,7 +99,7 @@ class BetonWriter:
         self._info = json.dumps(info).encode() if info else b""
         self._info_start = layout.metadata_start(len(names)) + self._metadata.nbytes
         self._position = layout.align(self._info_start + len(self._info), page_size)
-        self._file = open(path, "r+b" if path.exists() else "w+b")
+        self._file = open(path, "r+b" if path.exists() else "w+b", opener=open_own)
         self._take_over(keep)
 
     def __enter__(self) -> BetonWriter:

@@ -43,6 +43,7 @@ class Entry(NamedTuple):
         passed: its JPEG was copied byte for byte.
         sizes: bytes of the stored image and of the extra fields; empty for a bad sample.
         problem: what is wrong with a bad sample, else "".
+        stamp: checksum of size and time of the sample's file in the source; 0 if it has no file of its own.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
     passed: bool
     sizes: tuple[int, ...]
     problem: str
+    stamp: int = 0
 
     @property
     def is_bad(self) -> bool:

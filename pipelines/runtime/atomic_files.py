@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fixres.pipelines.runtime.locks import acquire, release
 from fixres.pipelines.spec import InputError
+
+_JUST_WRITTEN = "another process was writing {} until now; check its result or run this again"
 
 
 def atomic_file(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:
@@ -51,38 +53,80 @@ class Unfinished(NamedTuple):
 
 
 @contextmanager
-def resumable(target: Path, overwrite: bool = False, folder: bool = False) -> Iterator[Unfinished]:
-    """As `atomic_file` or `atomic_folder`, but unfinished data is kept while the writer has a journal beside it."""
-    journal = target.with_name(f".{target.name}.journal")
-    with _written(target, overwrite, folder, journal) as data:
-        yield Unfinished(data, journal)
+def resumable(
+    target: Path, overwrite: bool = False, folder: bool = False, discard: bool = False
+) -> Iterator[Unfinished]:
+    """As `atomic_file` or `atomic_folder`, but unfinished data is kept while the writer has a journal beside it.
+
+    `discard` allows to remove unfinished data of the other kind (file, folder) with a journal.
+    """
+    paths = unfinished(target)
+    other = folder == paths.data.is_file() and paths.data.exists()
+    if other and paths.journal.exists() and not discard:
+        raise InputError(f"{paths.data} is unfinished data of another format; finish it, or discard it with --restart")
+    with _written(target, overwrite, folder, paths.journal):
+        yield paths
+
+
+def unfinished(target: Path) -> Unfinished:
+    """Where `resumable` keeps the unfinished data of `target`."""
+    return Unfinished(_partial(target), target.with_name(f".{target.name}.journal"))
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
 
 
 @contextmanager
 def _written(target: Path, overwrite: bool, folder: bool, journal: Path | None = None) -> Iterator[Path]:
     _check_kind(target, folder)
     if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; replace it with --overwrite, or choose another name")
+        raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
     _check_writable(target.absolute().parents)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    if partial.exists() and partial.is_dir() != folder:
-        _remove(partial)  # an earlier attempt wrote another format
-    with os_errors_name(target):
-        partial.mkdir(exist_ok=True) if folder else partial.touch()
+    with os_errors_name(target), _claimed(_partial(target), target, folder) as partial:
+        try:
+            if journal and _is_empty(partial):  # killed after the data got its final name
+                journal.unlink(missing_ok=True)
+            if folder and not (journal and journal.exists()):
+                for path in partial.iterdir():
+                    _remove(path)
+            yield partial
+            put_in_place(partial, target)
+            if journal:
+                journal.unlink(missing_ok=True)
+                sync(target.parent)
+        finally:
+            if not (journal and journal.exists()):
+                _remove(partial, ignore_errors=True)
+
+
+@contextmanager
+def _claimed(partial: Path, target: Path, folder: bool) -> Iterator[Path]:
+    """Creates the temporary file or folder if it does not exist, and locks it."""
+    if partial.is_symlink():  # none of ours; writing to it would change another file
+        partial.unlink()
+    if partial.exists() and partial.is_dir() != folder:  # an earlier attempt wrote another format
         with _locked(partial, target):
-            try:
-                if folder and not (journal and journal.exists()):
-                    for path in partial.iterdir():
-                        _remove(path)
-                yield partial
-                put_in_place(partial, target)
-                if journal:
-                    journal.unlink(missing_ok=True)
-                    sync(target.parent)
-            finally:
-                if not (journal and journal.exists()):
-                    _remove(partial, ignore_errors=True)
+            _remove(partial)
+    with suppress(FileExistsError, IsADirectoryError):
+        os.mkdir(partial) if folder else os.close(open_own(partial, os.O_RDWR | os.O_CREAT))
+    with _locked(partial, target):
+        if partial.is_dir() != folder:
+            raise InputError(f"another process is writing {target} in another format; choose another name")
+        yield partial
+
+
+def _is_empty(partial: Path) -> bool:
+    return not any(partial.iterdir()) if partial.is_dir() else partial.stat().st_size == 0
+
+
+def open_own(path: str | Path, flags: int) -> int:
+    """Opens a file that only this project writes, and follows no link to another file.
+
+    It can be the `opener` of `open`.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def check_target(target: Path, folder: bool = False) -> None:
@@ -156,12 +200,15 @@ def os_errors_name(target: Path) -> Iterator[None]:
 @contextmanager
 def _locked(partial: Path, target: Path) -> Iterator[None]:
     """Two processes never write the same temporary file."""
-    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        descriptor = open_own(partial, os.O_RDONLY)
+    except FileNotFoundError:  # the other process has renamed or removed it
+        raise InputError(_JUST_WRITTEN.format(target)) from None
     try:
         if not acquire(descriptor):
             raise InputError(f"another process is writing {target}; wait for it or choose another name")
-        if not _has_name(descriptor, partial):  # the other process has renamed or removed it
-            raise InputError(f"another process was writing {target} until now; check its result or run this again")
+        if not _has_name(descriptor, partial):
+            raise InputError(_JUST_WRITTEN.format(target))
         yield
     finally:
         release(descriptor)
@@ -169,7 +216,7 @@ def _locked(partial: Path, target: Path) -> Iterator[None]:
 
 def _has_name(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 

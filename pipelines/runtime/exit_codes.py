@@ -55,6 +55,8 @@ def _describe(error: OSError) -> str:
         return f"the disk is full{place}; free some space or choose another folder, then run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"not allowed to write or read{place}; check the folder's permissions"
+    if error.errno == errno.ELOOP:
+        return f"a link is not followed here{place}; remove it"
     return f"{error.strerror or error}{place}"
 
 

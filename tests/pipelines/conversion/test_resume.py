@@ -18,7 +18,7 @@ import pytest
 from fixres.pipelines.conversion import journal as journal_module
 from fixres.pipelines.conversion.converter import Conversion, convert
 from fixres.pipelines.conversion.journal import Journal
-from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.conversion.task import ConversionConfig, stamp
 from fixres.pipelines.formats import webdataset_writer as webdataset
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.samples import Entry
@@ -157,8 +157,9 @@ def test_other_options_are_refused_or_restart(folder: Path, tmp_path: Path) -> N
 
 def test_another_format_with_the_same_target(folder: Path, tmp_path: Path) -> None:
     interrupted(folder, tmp_path / "x", "ffcv", 100)
-    with pytest.raises(InputError, match="format=ffcv instead of webdataset"):
+    with pytest.raises(InputError, match=r"\.x\.partial is unfinished data of another format; .* --restart"):
         run(folder, tmp_path / "x", "webdataset")
+    assert entries_in(tmp_path / "x") == 96 and (tmp_path / ".x.partial").stat().st_size > 10_000
     run(folder, tmp_path / "x", "webdataset", restart=True)
     run(folder, tmp_path / "y", "webdataset")
     assert digest(tmp_path / "x") == digest(tmp_path / "y")
@@ -266,12 +267,14 @@ def test_the_text_of_a_journal_is_pinned(folder: Path, tmp_path: Path) -> None:
     """Other versions continue it: the header, then a line for each sample."""
     interrupted(folder, tmp_path / "x", "ffcv", 100)
     lines = (tmp_path / ".x.journal").read_text().splitlines()
-    names = ["version", "format", "max_side", "quality", "exif", "part", "source", "encoder"]
+    names = ["version", "format", "max_side", "quality", "exif", "part", "source", "files", "encoder"]
     header = json.loads(lines[0])
-    assert list(header) == names and header["version"] == 1 and header["part"] == {"number": 0, "count": 1}
+    assert list(header) == names and header["version"] == 2 and header["part"] == {"number": 0, "count": 1}
+    assert header["files"] == []
+    stamps = [stamp(FolderSource(folder), index) for index in range(2)]
     small, large = len(jpeg(coded_image(64, 90))), json.loads(lines[2])[5][0]
-    assert lines[1] == f'[0, 0, 64, 90, true, [{small}], ""]'
-    assert lines[2] == f'[1, 0, 150, 100, false, [{large}], ""]'
+    assert lines[1] == f'[0, 0, 64, 90, true, [{small}], "", {stamps[0]}]'
+    assert lines[2] == f'[1, 0, 150, 100, false, [{large}], "", {stamps[1]}]'
     assert lines[34].startswith('[33, 0, 0, 0, false, [], "')
 
 
