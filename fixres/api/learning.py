@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fixres.api.calls import checked, options_as_keywords
+from fixres.api.classes import ClassNames, names_from
 from fixres.api.network import Network
 from fixres.api.splits import open_splits, split_path, val_beside
 from fixres.config.recipe import FinetuneConfig, OptimConfig
@@ -22,11 +23,12 @@ from fixres.evaluation.accuracy import EvalResult, sweep
 from fixres.finetuning.loop import FinetuneContext, FinetuneResult
 from fixres.finetuning.loop import finetune as finetune_layers
 from fixres.finetuning.preflight import check_finetune, probe_for_finetune
+from fixres.models.classes import match_classes
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_precision
 from fixres.models.predictor import Predictor
-from fixres.models.pretrained import other_classes, recorded_transform
-from fixres.models.probe import device_of, eval_mode, num_logits
+from fixres.models.pretrained import recorded_transform
+from fixres.models.probe import check_takes, device_of, eval_mode, num_logits
 from fixres.models.state_dicts import shortened
 from fixres.observability.console import log
 from fixres.pipelines.spec import (
@@ -65,6 +67,7 @@ def evaluate(
     data: str | os.PathLike[str],
     resolutions: int | Sequence[int] | None = None,
     *,
+    classes: ClassNames | None = None,
     batch_size: int = 64,
     crop_pct: float | None = None,
     mean: Sequence[float] | None = None,
@@ -83,6 +86,9 @@ def evaluate(
             returns.
         data: test images, as for `fixres.Loader`; the test split, if it holds both.
         resolutions: test resolutions in pixels; that of the network if None, which modules from elsewhere do not name.
+        classes: names of the network's outputs, for a network that does not name them, as for `fixres.load`. The data's
+            classes are found among them by name. Without names there must be as many outputs as classes, or the data
+            is ImageNet, or a part of it.
         batch_size: images per step over all processes.
         crop_pct: side of the center crop over the resized short side, in (0, 1]. For this and the next two, None takes
             those of a network from `fixres.load`; those that timm has on record for a network from timm; else 0.875
@@ -110,10 +116,9 @@ def evaluate(
     open_loader = open_splits(paths, engine, str(predictor.precision.device), num_workers)
     settings = {"crop": EvalCrop(transform.crop_pct), "resolution": tested[0], "batch_size": batch_size}
     with eval_mode(predictor.net), closing(open_loader("val", **settings)) as loader:
-        _check_classes(model, loader.classes)
         for resolution in tested:
-            _check_outputs(predictor.net, resolution, loader.classes)
-        return sweep(predictor, loader, tested, "test")
+            check_takes(predictor.net, resolution)
+        return sweep(_matched(model, predictor, tested[0], loader.classes, classes), loader, tested, "test")
 
 
 @checked
@@ -123,6 +128,7 @@ def finetune(
     test_resolution: int,
     *,
     val: str | os.PathLike[str] | None = None,
+    classes: ClassNames | None = None,
     train_resolution: int | None = None,
     batch_size: int = 64,
     crop_pct: float | None = None,
@@ -147,6 +153,8 @@ def finetune(
         test_resolution: pixels.
         val: test images, for tests before and after; by default val.beton beside train.beton, or val/ beside train/,
             if there is one.
+        classes: as for `evaluate`. If the network knows more classes than the data has, the loss counts the outputs of
+            the data's classes only.
         train_resolution: pixels, for `adapt="frechet"` only; that of the network if None, which modules from elsewhere
             do not name.
         batch_size: images per step over all processes.
@@ -184,7 +192,7 @@ def finetune(
         shape = {"crop": context.eval_crop, "resolution": test_resolution, "batch_size": batch_size}
         test_loader = closing(open_loader("val", **shape)) if "val" in paths else nullcontext()
         with eval_mode(predictor.net, gradients=True), test_loader as loader:
-            outcome = _finetuned(model, context, config, test_resolution, loader)
+            outcome = _finetuned(model, context, config, test_resolution, loader, classes)
     if isinstance(model, Network):
         known = {"crop_pct": transform.crop_pct, "mean": transform.mean, "std": transform.std}
         model.set_info(
@@ -194,18 +202,23 @@ def finetune(
 
 
 def _finetuned(
-    model: nn.Module | Network, context: FinetuneContext, config: FinetuneConfig, resolution: int, loader: Loader | None
+    model: nn.Module | Network,
+    context: FinetuneContext,
+    config: FinetuneConfig,
+    resolution: int,
+    loader: Loader | None,
+    names: ClassNames | None,
 ) -> FinetuneOutcome:
     """Checks, tests, fine-tunes, tests again; without `loader` it does not test."""
     net = context.predictor.net
     with closing(context.open(config, resolution)) as train_loader:
-        _check_classes(model, train_loader.classes)
         if loader is not None and loader.classes != train_loader.classes:
             raise InputError(
                 f"the test images have the classes {shortened(loader.classes)}, the training images "
                 f"{shortened(train_loader.classes)}; give val images of the same classes"
             )
-        _check_outputs(net, resolution, train_loader.classes)
+        predictor = _matched(model, context.predictor, resolution, train_loader.classes, names)
+        context = replace(context, predictor=predictor)
         probe = probe_for_finetune(net, resolution)
         check_finetune(net, probe, train_loader, config, context.optim)
     tests: list[EvalResult] = []
@@ -284,18 +297,11 @@ def _splits(data: Path, val: Path | None) -> dict[str, Path]:
     return {"train": train, "val": test}
 
 
-def _check_classes(model: nn.Module | Network, classes: tuple[str, ...]) -> None:
-    """Weights of others may have numbers instead of class names; then only their number is checked."""
-    if not isinstance(model, Network) or model.classes == classes:
-        return
-    if model.classes != tuple(str(number) for number in range(len(classes))):
-        raise other_classes("the network", model.classes, classes)
-    log("the network has numbers for class names; they are taken to be in the order of the data's")
-
-
-def _check_outputs(net: nn.Module, resolution: int, classes: tuple[str, ...]) -> None:
-    if (found := num_logits(net, resolution)) != len(classes):
-        raise InputError(
-            f"{type(net).__name__} gives {found} logits, the data has {len(classes)} classes; give data of the classes "
-            "it was trained on, or replace its classifier"
-        )
+def _matched(
+    model: nn.Module | Network, predictor: Predictor, resolution: int, classes: Sequence[str], names: ClassNames | None
+) -> Predictor:
+    """The predictor with the outputs of the data's classes."""
+    own = model.classes if isinstance(model, Network) else None
+    net = predictor.net
+    outputs = match_classes(type(net).__name__, own, names_from(names), num_logits(net, resolution), classes).outputs
+    return predictor._replace(outputs=None if outputs is None else outputs.to(predictor.precision.device))

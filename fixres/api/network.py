@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fixres.api.calls import checked
+from fixres.api.classes import ClassNames, names_from
 from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.export import Format, export
 from fixres.models.factory import Normalize
@@ -179,7 +180,7 @@ def load(
     *,
     arch: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     crop_pct: float | None = None,
     device: str = "auto",
 ) -> Network:
@@ -190,7 +191,8 @@ def load(
             "resnet50.tv_in1k". Nothing is downloaded.
         arch: timm's name of the network, for files that do not name it.
         model_kwargs: further arguments of `timm.create_model`, for files that do not name them.
-        classes: class names in label order, for weights that do not name them.
+        classes: names of the network's outputs, for weights that do not name them: a list in order; "imagenet"; or the
+            path of a text file with one name a line, of data, or of a checkpoint.
         crop_pct: side of the center crop over the resized short side; that of the weights by default.
         device: "cpu", "cuda[:n]", or "auto": the GPU if there is one.
 
@@ -200,7 +202,9 @@ def load(
     Raises:
         InputError: no such file or name, or weights that do not fit the network.
     """
-    opened = open_network(os.fspath(path), classes, arch=arch, model_kwargs=model_kwargs, crop_pct=crop_pct)
+    opened = open_network(
+        os.fspath(path), names=names_from(classes), arch=arch, model_kwargs=model_kwargs, crop_pct=crop_pct
+    )
     return Network(opened.net, opened.info, device)
 
 

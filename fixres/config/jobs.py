@@ -27,6 +27,9 @@ class WeightsChoice:
     """Further arguments of timm.create_model, for files without them."""
     crop_pct: float | None = None
     """Side of the center crop over the resized short side in testing; that of the weights if null."""
+    classes: str | None = None
+    """Names of the network's outputs: imagenet, a file with one name a line, data, or a checkpoint; for weights that do
+    not name them. The data's classes are found among them by name."""
 
     def __post_init__(self) -> None:
         if self.model is None:

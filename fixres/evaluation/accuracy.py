@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from fixres.distributed.process_group import num_processes, share_state
-from fixres.evaluation.metrics import Scorer, Scores
+from fixres.evaluation.metrics import OutputScorer, Scores
 from fixres.models.predictor import Predictor
 from fixres.observability.console import bar
 from fixres.pipelines.spec import Loader
@@ -28,6 +29,10 @@ class EvalResult:
         loss: mean cross entropy, without label smoothing.
         num_images: images evaluated.
         images_per_second: speed of the pass, loading included.
+        num_outputs: of a network that knows more classes than the data has; None if it knows the same. The figures
+            above then count the outputs of the data's classes only, those below all outputs.
+        top1_all_outputs: fraction of images whose class has the highest score among all outputs.
+        top5_all_outputs: the same for the five highest.
     """
 
     test_res: int
@@ -37,6 +42,9 @@ class EvalResult:
     loss: float
     num_images: int
     images_per_second: float
+    num_outputs: int | None = None
+    top1_all_outputs: float | None = None
+    top5_all_outputs: float | None = None
 
 
 def evaluate(predictor: Predictor, loader: Loader, title: str = "test") -> EvalResult:
@@ -46,7 +54,7 @@ def evaluate(predictor: Predictor, loader: Loader, title: str = "test") -> EvalR
 
 def measure(predictor: Predictor, loader: Loader, title: str = "test") -> tuple[EvalResult, Scores]:
     """`evaluate` with the scores of each image; each process tests a part, and all get the result of all parts."""
-    device, scorer = predictor.precision.device, Scorer(len(loader.classes))
+    device, scorer = predictor.precision.device, OutputScorer(len(loader.classes), predictor.outputs)
     predictor.net.eval()
     share_state(predictor.net)
     start = time.perf_counter()
@@ -70,7 +78,15 @@ def summarize(scores: Scores, test_res: int, seconds: float) -> EvalResult:
         loss=scores.loss,
         num_images=num,
         images_per_second=num / seconds if seconds > 0 else 0.0,
+        **_of_all_outputs(scores.all_outputs),
     )
+
+
+def _of_all_outputs(scores: Scores | None) -> dict[str, Any]:
+    if scores is None:
+        return {}
+    top1, top5 = (scores.num_in_top(k) / len(scores) for k in (1, 5))
+    return {"num_outputs": scores.num_classes, "top1_all_outputs": top1, "top5_all_outputs": top5}
 
 
 def sweep(predictor: Predictor, loader: Loader, resolutions: Iterable[int], title: str) -> list[EvalResult]:

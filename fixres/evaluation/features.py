@@ -56,7 +56,8 @@ def extract(
 
     Args:
         job: what to extract.
-        opened: the network, for the classes of the data.
+        opened: the network, for the classes of the data. The probabilities are those of all its outputs, the labels
+            numbers of outputs.
         open_loader: the data.
         names: its images' names in order, stored beside the arrays; None if unknown.
         stored: identifies the pixels, so that an unfinished extraction is resumed on the same ones: the "engine" that
@@ -83,6 +84,7 @@ def _record(
     job: ExtractJob, predictor: Predictor, info: CheckpointInfo, loader: Loader, stored: Mapping[str, str | float]
 ) -> dict[str, Any]:
     """All that the arrays depend on."""
+    outputs = predictor.outputs
     return {
         "version": VERSION,
         "model": job.weights,
@@ -98,6 +100,7 @@ def _record(
         "split": job.split,
         "num_images": loader.num_samples,
         "classes": list(info.classes),
+        **({"outputs": outputs.positions.tolist()} if outputs is not None and outputs.is_subset else {}),
         "dtype": job.dtype,
         "batch_size": job.batch_size,
         "precision": predictor.precision.name,
@@ -183,7 +186,7 @@ class _Arrays:
     def _open(self, rows: dict[str, Tensor]) -> dict[str, np.ndarray]:
         """Creates the files, or opens those of an earlier run."""
         if (found := rows[SOFTMAX].shape[1]) != self._num_classes:
-            raise InputError(f"wrong classifier size, {found} classes for the data's {self._num_classes}")
+            raise InputError(f"the network gives {found} logits, not {self._num_classes}; open it again")
         arrays = {}
         for name, values in rows.items():
             shape, path = (self.num_images, *values.shape[1:]), self._folder / name
@@ -209,7 +212,10 @@ def _run(predictor: Predictor, loader: Loader, arrays: _Arrays) -> None:
         for batch in loader if kept < num else ():
             _check_order(batch.indices, arrays.num_done)
             logits = predictor(batch.images)
-            rows = {EMBEDDINGS: pooled_input(caught), SOFTMAX: logits.float().softmax(1), LABELS: batch.labels}
+            labels = (
+                batch.labels if predictor.outputs is None else predictor.outputs.numbers(batch.labels.to(logits.device))
+            )
+            rows = {EMBEDDINGS: pooled_input(caught), SOFTMAX: logits.float().softmax(1), LABELS: labels}
             arrays.append(rows)
             shown.update(len(batch.labels))
     if arrays.num_done != num:

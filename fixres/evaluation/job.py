@@ -11,7 +11,7 @@ from typing import Any
 from fixres.config.jobs import EvaluateJob
 from fixres.evaluation.accuracy import EvalResult, measure
 from fixres.evaluation.metrics import Scores, wilson_interval
-from fixres.evaluation.predictions import open_softmax, score_softmax
+from fixres.evaluation.predictions import SoftmaxFile, open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, forward_flops
@@ -26,6 +26,7 @@ class Evaluation:
         classes: class names in label order; empty if unknown.
         class_top1: fraction of correct images of each class, None for classes without images.
         class_counts: number of images of each class.
+        top1_all_outputs_interval: that of the result's top1_all_outputs, if there is one.
         gflops: billions of additions and multiplications of one image's forward pass; None from softmax.
         real: accuracy by ReaL labels, None without --real.
     """
@@ -36,6 +37,7 @@ class Evaluation:
     classes: tuple[str, ...]
     class_top1: tuple[float | None, ...]
     class_counts: tuple[int, ...]
+    top1_all_outputs_interval: tuple[float, float] | None = None
     gflops: float | None = None
     real: RealResult | None = None
 
@@ -53,6 +55,8 @@ def evaluate_network(
     """
     predictor, info = opened
     real = _read_real(job.real, names, len(info.classes))
+    if real is not None and list(info.classes) != sorted(info.classes):
+        raise InputError("ReaL labels are ImageNet's class numbers, but the network's outputs have another order")
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
         check_takes(predictor.net, resolution)
@@ -63,7 +67,7 @@ def evaluate_network(
             loader.set_resolution(resolution)
             result, scores = measure(predictor, loader, f"test at {resolution} px")
             gflops = forward_flops(predictor.net, predictor.normalize, resolution) / 1e9
-            evaluations.append(_evaluation(result, scores, info.classes, real, gflops))
+            evaluations.append(_evaluation(result, scores, loader.classes, real, gflops))
     return evaluations
 
 
@@ -71,10 +75,16 @@ def evaluate_softmax(job: EvaluateJob) -> Evaluation:
     """Scores the job's softmax files, their mean if there are several."""
     files = [open_softmax(path, job.labels) for path in job.softmax]
     result, scores = score_softmax(files)
-    real = _read_real(job.real, files[0].names or None, scores.num_classes)
-    classes = files[0].record.get("classes", ())
-    known = len(classes) == scores.num_classes and all(isinstance(name, str) for name in classes)
-    return _evaluation(result, scores, tuple(classes) if known else (), real, None)
+    real = _read_real(job.real, files[0].names or None, files[0].probabilities.shape[1])
+    return _evaluation(result, scores, _class_names(files[0]), real, None)
+
+
+def _class_names(file: SoftmaxFile) -> tuple[str, ...]:
+    """Names of the data's classes; empty if they are unknown."""
+    classes, num_outputs = file.record.get("classes"), file.probabilities.shape[1]
+    if not isinstance(classes, list) or len(classes) != num_outputs or not all(isinstance(one, str) for one in classes):
+        return ()
+    return tuple(classes if file.outputs is None else [classes[one] for one in file.outputs.positions.tolist()])
 
 
 def _read_real(
@@ -95,7 +105,7 @@ def _read_real(
 def _evaluation(
     result: EvalResult, scores: Scores, classes: tuple[str, ...], real: tuple | None, gflops: float | None
 ) -> Evaluation:
-    top1 = scores.class_top1()
+    top1, overall = scores.class_top1(), scores.all_outputs
     return Evaluation(
         result=result,
         top1_interval=wilson_interval(scores.num_in_top(1), len(scores)),
@@ -103,8 +113,10 @@ def _evaluation(
         classes=classes,
         class_top1=tuple(None if value != value else value for value in top1.tolist()),
         class_counts=tuple(scores.class_counts().tolist()),
+        top1_all_outputs_interval=None if overall is None else wilson_interval(overall.num_in_top(1), len(overall)),
         gflops=gflops,
-        real=None if real is None else score_real(scores, *real),
+        # ReaL labels are numbers of outputs.
+        real=None if real is None else score_real(overall or scores, *real),
     )
 
 
@@ -114,6 +126,8 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
     for one in evaluations:
         result = one.result
         source = f"{result.test_res} px" if result.test_res else "softmax"
+        if result.num_outputs is not None:
+            source += f", outputs of the data's {len(one.class_counts)} classes only"
         parts = [
             f"{source}: top1 {_percent(result.top1, one.top1_interval)}",
             f"top5 {_percent(result.top5, one.top5_interval)}",
@@ -124,6 +138,9 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
         if one.gflops is not None:
             parts += [f"{result.images_per_second:.0f} images/s", f"{one.gflops:.3g} GFLOPs an image"]
         lines.append(", ".join(parts))
+        if result.num_outputs is not None:
+            overall = _percent(result.top1_all_outputs, one.top1_all_outputs_interval)
+            lines.append(f"  all {result.num_outputs} outputs: top1 {overall}, top5 {result.top5_all_outputs:.2%}")
         if one.real is not None:
             real = one.real
             lines.append(
@@ -144,7 +161,8 @@ def evaluation_record(job: EvaluateJob, evaluations: Sequence[Evaluation]) -> di
     return {"version": 1, "kind": "evaluation", "job": as_plain(job), "results": results, "environment": capture()}
 
 
-def _percent(value: float, interval: tuple[float, float]) -> str:
+def _percent(value: float | None, interval: tuple[float, float] | None) -> str:
+    assert value is not None and interval is not None
     return f"{value:.2%}, [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 

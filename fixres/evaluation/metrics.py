@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fixres.distributed.process_group import all_gather
+from fixres.models.classes import Outputs
 from fixres.pipelines.spec import InputError
 
 
@@ -22,6 +23,8 @@ class Scores:
         ranks: int64 (N,), how many classes score higher than the label; equal scores go to the lower class number.
         indices: int64 (N,), position of each image in the data set; -1 if the engine does not know it.
         loss: mean cross entropy.
+        all_outputs: the same images scored by all outputs of the network, if it knows more classes than the data has;
+            its labels and predictions are numbers of outputs.
     """
 
     num_classes: int
@@ -30,6 +33,7 @@ class Scores:
     ranks: np.ndarray
     indices: np.ndarray
     loss: float
+    all_outputs: Scores | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,6 +91,28 @@ class Scorer:
         if not self._parts:
             return [np.empty(0, np.int64)] * 4
         return [torch.cat([part.cpu() for part in column]).numpy() for column in zip(*self._parts, strict=True)]
+
+
+class OutputScorer:
+    """A `Scorer` of a network's logits: by the outputs of the data's classes, and by all if there are more."""
+
+    def __init__(self, num_classes: int, outputs: Outputs | None, what: str = "the network") -> None:
+        self._outputs, self._chosen = outputs, Scorer(num_classes, what)
+        self._all = Scorer(outputs.num_outputs, what) if outputs is not None and outputs.is_subset else None
+
+    def add(self, logits: Tensor, labels: Tensor, indices: Tensor) -> None:
+        """Adds a batch: logits of all outputs, the data's labels; see `Scorer.add`."""
+        if self._outputs is None:
+            self._chosen.add(logits, labels, indices)
+            return
+        self._chosen.add(self._outputs.choose(logits), labels, indices)
+        if self._all is not None:
+            self._all.add(logits, self._outputs.numbers(labels), indices)
+
+    def finish(self) -> Scores:
+        """See `Scorer.finish`."""
+        scores = self._chosen.finish()
+        return scores if self._all is None else replace(scores, all_outputs=self._all.finish())
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from fixres.evaluation.accuracy import EvalResult, summarize
-from fixres.evaluation.metrics import Scorer, Scores
+from fixres.evaluation.metrics import OutputScorer, Scores
+from fixres.models.classes import Outputs
 from fixres.pipelines.spec import InputError
 
 SOFTMAX, EMBEDDINGS, LABELS = "softmax.npy", "embeddings.npy", "labels.npy"
@@ -30,9 +31,10 @@ class SoftmaxFile:
 
     Attributes:
         probabilities: float (N, C), memory-mapped.
-        labels: int64 (N,).
+        labels: int64 (N,), numbers of outputs.
         record: of the extraction; empty for files of other programs.
         names: the images' names in order; empty if unknown.
+        outputs: those of the data's classes, if the network has others, too; else None.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class SoftmaxFile:
     labels: np.ndarray
     record: dict[str, Any]
     names: tuple[str, ...]
+    outputs: Outputs | None = None
 
 
 def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
@@ -71,7 +74,18 @@ def open_softmax(path: Path, labels: Path | None = None) -> SoftmaxFile:
     if names is not None and (not isinstance(names, list) or len(names) != len(values)):
         raise InputError(f"{file.with_name(NAMES)} does not name the {len(values)} images; extract again")
     plain = record if isinstance(record, dict) else {}
-    return SoftmaxFile(file, probabilities, values.astype(np.int64), plain, tuple(map(str, names or ())))
+    outputs = _outputs(file, plain, probabilities.shape[1], values)
+    return SoftmaxFile(file, probabilities, values.astype(np.int64), plain, tuple(map(str, names or ())), outputs)
+
+
+def _outputs(file: Path, record: dict[str, Any], num: int, labels: np.ndarray) -> Outputs | None:
+    positions = record.get("outputs")
+    if positions is None:
+        return None
+    sound = isinstance(positions, list) and all(type(one) is int and 0 <= one < num for one in positions)
+    if not sound or len(set(positions)) < len(positions) or not np.isin(labels, positions).all():
+        raise InputError(f"{file.with_name(RECORD)}: its outputs are not those of the labels; extract again")
+    return Outputs(torch.tensor(positions), num)
 
 
 def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
@@ -83,15 +97,17 @@ def score_softmax(files: Sequence[SoftmaxFile]) -> tuple[EvalResult, Scores]:
     first = files[0]
     for other in files[1:]:
         _check_same_images(first, other)
-    num, num_classes = first.probabilities.shape
-    scorer, start = Scorer(num_classes, f"the softmax {first.path}"), time.perf_counter()
+    (num, num_classes), outputs, labels = first.probabilities.shape, first.outputs, torch.from_numpy(first.labels)
+    if outputs is not None:
+        num_classes, labels = len(outputs.positions), outputs.labels(labels)
+    scorer, start = OutputScorer(num_classes, outputs, f"the softmax {first.path}"), time.perf_counter()
     for begin in range(0, num, _CHUNK):
         part = slice(begin, begin + _CHUNK)
         mean = sum(_checked(one, part) for one in files) / len(files)
         # A probability that was rounded to 0 counts as the smallest number of its type, so that the loss is finite.
         logs = np.log(np.maximum(mean, np.finfo(first.probabilities.dtype).tiny))
         indices = torch.arange(begin, begin + len(logs))
-        scorer.add(torch.from_numpy(logs), torch.from_numpy(first.labels[part]), indices)
+        scorer.add(torch.from_numpy(logs), labels[part], indices)
     resolution = first.record.get("resolution")
     resolution = resolution if isinstance(resolution, int) and len(files) == 1 else 0
     scores = scorer.finish()

@@ -28,7 +28,7 @@ from fixres.models.predictor import Predictor
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
 from fixres.pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
-from fixres.training.losses import CrossEntropy
+from fixres.training.losses import CrossEntropy, Loss, OfChosen
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.progress import EpochResult
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
@@ -122,24 +122,30 @@ def _train(
     context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
 ) -> list[EpochResult]:
     """Trains the modules `trainable` for all epochs."""
-    (net, normalize, precision), optim = context.predictor, context.optim
+    (net, normalize, precision, _), optim = context.predictor, context.optim
     freeze_except(net, trainable)
-    smoothing = optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
+    loss = _loss(context, config)
     try:
         stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
         cached = _cached(context, config, loader, trainable)
         if cached is None:
             jittered = config.augmentation == "test_shift" and config.jitter > 0
             source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
-            trainer = Trainer(net, normalize, stepper, CrossEntropy(smoothing), seed=context.seed)
+            trainer = Trainer(net, normalize, stepper, loss, seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
-        trainer = Trainer(parts.head, _ToFloat(), stepper, CrossEntropy(smoothing), seed=context.seed)
+        trainer = Trainer(parts.head, _ToFloat(), stepper, loss, seed=context.seed)
         first, *others = _epochs(trainer, cache, config)
         return [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
     finally:
         net.requires_grad_(True)
         net.eval()
+
+
+def _loss(context: FinetuneContext, config: FinetuneConfig) -> Loss:
+    smoothing = context.optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
+    outputs = context.predictor.outputs
+    return CrossEntropy(smoothing) if outputs is None else OfChosen(CrossEntropy(smoothing), outputs)
 
 
 def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneConfig) -> list[EpochResult]:
@@ -167,7 +173,7 @@ def _cached(
     if not config.repeats or config.cache == "no":
         return None
     try:
-        net, _, precision = context.predictor
+        net, precision = context.predictor.net, context.predictor.precision
         parts = split(net, trainable, _noise(loader.resolution, precision), precision)
         cache = FeatureCache(loader, parts.num_values, config)
     except (CannotSplitError, NoRoomError) as error:

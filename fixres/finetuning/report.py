@@ -58,11 +58,21 @@ class FinetuneReport:
         return {"version": VERSION, "written": datetime.now(UTC).isoformat(timespec="seconds"), **values}
 
     def rows(self) -> list[list[str]]:
-        """Top-1 in per cent at each test resolution, before and after each fine-tuning, with a heading."""
+        """Top-1 in per cent at each test resolution, before and after each fine-tuning, with a heading.
+
+        If the network knows more classes than the data has, a second row at each resolution counts all its outputs.
+        """
         rows = [["tested at", "before", *(f"fine-tuned for {one.test_res}" for one in self.finetunings)]]
         for one in self.before:
-            after = [at(finetuned.after, one.test_res).top1 for finetuned in self.finetunings]
-            rows.append([f"{one.test_res} px", *(f"{100 * top1:.1f}" for top1 in (one.top1, *after))])
+            results = [one, *(at(finetuned.after, one.test_res) for finetuned in self.finetunings)]
+            if one.num_outputs is None:
+                rows.append([f"{one.test_res} px", *(f"{100 * result.top1:.1f}" for result in results)])
+                continue
+            chosen, every = ([getattr(result, name) for result in results] for name in ("top1", "top1_all_outputs"))
+            rows.append(
+                [f"{one.test_res} px, outputs of the data's classes", *(f"{100 * top1:.1f}" for top1 in chosen)]
+            )
+            rows.append([f"{one.test_res} px, all {one.num_outputs} outputs", *(f"{100 * top1:.1f}" for top1 in every)])
         rows.append(["fine-tuning, s", "", *(f"{finetuned.seconds:.1f}" for finetuned in self.finetunings)])
         return rows
 

@@ -93,6 +93,11 @@ def is_checkpoint(weights: WeightFile) -> bool:
     return weights.content.get("format") == FORMAT
 
 
+def network_classes(weights: WeightFile) -> tuple[str, ...]:
+    """The class names in one of our checkpoints, in label order."""
+    return _info(weights.path, weights.content.get("info")).classes
+
+
 def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
     """The network and description of one of our checkpoints; see `load_checkpoint`."""
     path, content = weights.path, weights.content

@@ -1,7 +1,7 @@
 """Opens any classifier of timm's library to test or fine-tune it: by name, or from a file of any origin.
 
-    net, info, normalize = open_network("runs/demo/fast/finetuned.pt", classes)
-    net, info, normalize = open_network("FixResNet50.pth", classes, arch="resnet50.tv_in1k")
+    net, info, normalize, outputs = open_network("runs/demo/fast/finetuned.pt", classes)
+    net, info, normalize, outputs = open_network("FixResNet50.pth", classes, arch="resnet50.tv_in1k")
 
 What the user should know about pretrained weights (the assumed transform, resized layers) is logged in a line.
 """
@@ -21,10 +21,11 @@ from torch import nn
 from fixres.config.jobs import NetworkChoice
 from fixres.config.recipe import ModelConfig
 from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
+from fixres.models.classes import Matched, Names, Outputs, match_classes, output_names
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
-from fixres.models.state_dicts import classifier_name, load_weights, shortened, translated
+from fixres.models.state_dicts import classifier_name, load_weights, translated
 from fixres.models.weights import WeightFile, read_weights, with_its_checksum
 from fixres.models.zoo import ZOO
 from fixres.pipelines.spec import InputError
@@ -34,11 +35,17 @@ _log = logging.getLogger(__name__)
 
 
 class OpenedNetwork(NamedTuple):
-    """A network on the CPU, in eval mode and channels_last, with its normalization of the loader's batches."""
+    """A network on the CPU, in eval mode and channels_last, with its normalization of the loader's batches.
+
+    Attributes:
+        info: its classes are the names of all outputs.
+        outputs: those of the data's classes; None if they are all outputs in the data's order.
+    """
 
     net: nn.Module
     info: CheckpointInfo
     normalize: Normalize
+    outputs: Outputs | None = None
 
 
 class OpenedForJob(NamedTuple):
@@ -48,24 +55,34 @@ class OpenedForJob(NamedTuple):
     info: CheckpointInfo
 
 
-def open_chosen(choice: NetworkChoice, classes: Sequence[str] | None, new_classifier: bool = False) -> OpenedForJob:
-    """The network of a job on its device, for data with these classes; see `open_network`."""
+def open_chosen(
+    choice: NetworkChoice, classes: Sequence[str] | None, names: Names | None = None, new_classifier: bool = False
+) -> OpenedForJob:
+    """The network of a job on its device, for data with these classes; see `open_network`.
+
+    `names` are those that `choice.classes` stands for.
+    """
     precision = choose_precision(choice.precision, choose_device(choice.device))
-    net, info, normalize = open_network(
+    net, info, normalize, outputs = open_network(
         choice.weights,
         classes,
+        names=names,
         arch=choice.arch,
         model_kwargs=choice.model_kwargs,
         crop_pct=choice.crop_pct,
         new_classifier=new_classifier,
     )
-    return OpenedForJob(Predictor(net.to(precision.device), normalize.to(precision.device), precision), info)
+    device = precision.device
+    outputs = None if outputs is None else outputs.to(device)
+    predictor = Predictor(net.to(device), normalize.to(device), precision, outputs)
+    return OpenedForJob(predictor, info)
 
 
 def open_network(
     model: str,
     classes: Sequence[str] | None = None,
     *,
+    names: Names | None = None,
     arch: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     crop_pct: float | None = None,
@@ -75,11 +92,13 @@ def open_network(
 
     Args:
         model: a file of weights, or timm's name of weights in the local cache, such as resnet50.tv_in1k.
-        classes: class names of the data in label order; None takes those of the weights.
+        classes: class names of the data in label order, which are found among the network's by name; None takes all of
+            the network's.
+        names: names of the network's outputs in order, instead of those in the file; see `match_classes`.
         new_classifier: replace a classifier for other classes by one with random weights.
 
     Raises:
-        InputError: no such file or name, weights that do not fit the network, a classifier for other classes.
+        InputError: no such file or name, weights that do not fit the network, classes that it does not know.
     """
     path = Path(model)
     if path.exists() or os.sep in model or path.suffix in _SUFFIXES:
@@ -88,7 +107,7 @@ def open_network(
         arch = arch or model
         weights = read_weights(cached_weights(_timm_name(model)[0]))
     if is_checkpoint(weights):
-        opened = _open_checkpoint(weights, classes, new_classifier)
+        opened = _open_checkpoint(weights, classes, names, new_classifier)
         if arch not in (None, opened.info.model) or model_kwargs:
             raise InputError(f"{path} names its network, {opened.info.model}; omit --arch and --model-kwargs")
     else:
@@ -97,7 +116,7 @@ def open_network(
             raise InputError(
                 f"{model}: the file does not name its network; add --arch with timm's name, such as resnet50"
             )
-        opened = _open_pretrained(weights, arch, dict(model_kwargs or {}), classes, new_classifier)
+        opened = _open_pretrained(weights, arch, dict(model_kwargs or {}), classes, names, new_classifier)
     return opened if crop_pct is None else opened._replace(info=replace(opened.info, crop_pct=crop_pct))
 
 
@@ -128,7 +147,9 @@ def cached_weights(name: str) -> Path:
     )
 
 
-def _open_checkpoint(weights: WeightFile, classes: Sequence[str] | None, new_classifier: bool) -> OpenedNetwork:
+def _open_checkpoint(
+    weights: WeightFile, classes: Sequence[str] | None, names: Names | None, new_classifier: bool
+) -> OpenedNetwork:
     net, info = network_from(weights)
     if getattr(net, "dynamic_img_size", True) is False:
         kwargs = {**info.model_kwargs, "dynamic_img_size": True}
@@ -136,26 +157,34 @@ def _open_checkpoint(weights: WeightFile, classes: Sequence[str] | None, new_cla
         flexible.load_state_dict(net.state_dict())
         net, info = flexible, replace(info, model_kwargs=kwargs)
         _log_resizing(net, info.model)
-    if classes is not None and tuple(classes) != info.classes:
-        if not new_classifier:
-            raise other_classes(str(weights.path), info.classes, classes)
+    if new_classifier and classes is not None and tuple(classes) != info.classes:
         net.reset_classifier(len(classes))
         net.to(memory_format=torch.channels_last)
         _log.warning("%s: a new classifier for %d classes, with random weights", weights.path, len(classes))
-        info = replace(info, classes=tuple(classes))
-    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std))
+        info, outputs = replace(info, classes=tuple(classes)), None
+    else:
+        known, outputs = _matched(str(weights.path), info.classes, names, len(info.classes), classes)
+        info = replace(info, classes=known)
+    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std), outputs)
 
 
-def other_classes(network: str, known: Sequence[str], classes: Sequence[str]) -> InputError:
-    """The error for a network that knows other classes than the data has."""
-    return InputError(
-        f"{network} knows {len(known)} classes ({shortened(known)}), the data has {len(classes)} "
-        f"({shortened(classes)}); test it on the classes it was trained on"
-    )
+def _matched(
+    network: str, own: tuple[str, ...] | None, given: Names | None, num_outputs: int, classes: Sequence[str] | None
+) -> Matched:
+    """The names of all outputs, and which are those of the data's classes; without data, numbers if nothing else."""
+    if classes is not None:
+        return match_classes(network, own, given, num_outputs, classes)
+    names = output_names(network, given, num_outputs) or own
+    return Matched(names or tuple(str(number) for number in range(num_outputs)), None)
 
 
 def _open_pretrained(
-    weights: WeightFile, arch: str, kwargs: dict[str, Any], classes: Sequence[str] | None, new_classifier: bool
+    weights: WeightFile,
+    arch: str,
+    kwargs: dict[str, Any],
+    classes: Sequence[str] | None,
+    names: Names | None,
+    new_classifier: bool,
 ) -> OpenedNetwork:
     """Weights that are not one of our checkpoints."""
     name, zoo_kwargs = _timm_name(arch)
@@ -165,25 +194,19 @@ def _open_pretrained(
     state_dict = translated(weights, net)
     classifier = classifier_name(net)
     rows = len(state_dict[f"{classifier}.weight"]) if f"{classifier}.weight" in state_dict else None
-    if classes is None and rows is not None and rows != num_classes:
+    is_new = new_classifier and rows != num_classes
+    if is_new:
+        message = "%s: a new classifier for %d classes instead of %s, with random weights"
+        _log.warning(message, weights.path, num_classes, rows or "none")
+        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(f"{classifier}.")}
+    elif rows not in (None, num_classes):
         num_classes = rows
         net = _flexible(name, kwargs, num_classes, weights.max_network)
-    if rows is None and new_classifier:
-        _log.warning("%s: has no classifier; a new one for %d classes, with random weights", weights.path, num_classes)
-    elif rows not in (None, num_classes):
-        if not new_classifier:
-            raise InputError(
-                f"{weights.path}: wrong classifier size, {rows} classes for the data's {num_classes}; test it on the "
-                "classes it was trained on"
-            )
-        message = "%s: a new classifier for %d classes instead of %d, with random weights"
-        _log.warning(message, weights.path, num_classes, rows)
-        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(f"{classifier}.")}
-    load_weights(weights, net, name, state_dict, f"{classifier}." if new_classifier and rows != num_classes else None)
+    load_weights(weights, net, name, state_dict, f"{classifier}." if is_new else None)
     _log_resizing(net, name)
-    names = tuple(classes) if classes is not None else tuple(str(number) for number in range(num_classes))
-    info = _describe(net, name, kwargs, names)
-    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std))
+    known, outputs = _matched(str(weights.path), tuple(classes or ()) if is_new else None, names, num_classes, classes)
+    info = _describe(net, name, kwargs, known)
+    return OpenedNetwork(net.eval(), info, Normalize(info.mean, info.std), outputs)
 
 
 def _timm_name(name: str) -> tuple[str, dict[str, Any]]:

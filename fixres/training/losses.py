@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from fixres.config.recipe import DistillConfig
+from fixres.models.classes import Outputs
 from fixres.models.factory import Normalize
 from fixres.models.pretrained import open_network
 
@@ -28,6 +29,17 @@ class CrossEntropy:
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
         """See the module; the images are not used."""
         return self._criterion(logits, targets)
+
+
+class OfChosen:
+    """A loss of the outputs of the data's classes alone; the network's other outputs get no gradient."""
+
+    def __init__(self, loss: Loss, outputs: Outputs) -> None:
+        self._loss, self._outputs = loss, outputs
+
+    def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
+        """See the module; the logits are those of all outputs."""
+        return self._loss(self._outputs.choose(logits), targets, images)
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -52,23 +64,29 @@ class Distilled:
 
 
 class Teacher:
-    """A trained network that is put into eval mode and gets images resized to side `resolution` (pixels)."""
+    """A trained network that is put into eval mode and gets images resized to side `resolution` (pixels).
 
-    def __init__(self, net: nn.Module, normalize: Normalize, resolution: int) -> None:
+    Of its logits only `outputs` count, all if that is None.
+    """
+
+    def __init__(self, net: nn.Module, normalize: Normalize, resolution: int, outputs: Outputs | None = None) -> None:
         self.net, self.normalize, self.resolution = net.eval().requires_grad_(False), normalize, resolution
+        self.outputs = outputs
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (B, K) for uint8 (B, H, W, 3)."""
+        """Logits (B, K) of the data's classes for uint8 (B, H, W, 3)."""
         values = self.normalize(images)
         if values.shape[-1] != self.resolution:
             size = (self.resolution, self.resolution)
             values = interpolate(values, size, mode="bilinear", antialias=True, align_corners=False)
-        return self.net(values)
+        logits = self.net(values)
+        return logits if self.outputs is None else self.outputs.choose(logits)
 
 
 def open_teacher(config: DistillConfig, classes: tuple[str, ...], device: torch.device) -> Teacher:
-    """The teacher of a recipe. Raises InputError if its weights do not exist, or are for other classes."""
+    """The teacher of a recipe. Raises InputError if its weights do not exist, or if it does not know all classes."""
     opened = open_network(config.teacher, classes, arch=config.arch, model_kwargs=config.model_kwargs)
     resolution = config.resolution or opened.info.test_res
-    return Teacher(opened.net.to(device), opened.normalize.to(device), resolution)
+    outputs = None if opened.outputs is None else opened.outputs.to(device)
+    return Teacher(opened.net.to(device), opened.normalize.to(device), resolution, outputs)

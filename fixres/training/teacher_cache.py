@@ -182,7 +182,8 @@ def with_cache(
 
 def teacher_digest(teacher: Teacher, precision: str) -> str:
     """Digest of weights, layers, normalization, resolution and number format."""
-    settings = f"{teacher.resolution} {precision} {teacher.net}"
+    chosen = "" if teacher.outputs is None else f" {teacher.outputs.positions.tolist()}"
+    settings = f"{teacher.resolution} {precision} {teacher.net}{chosen}"
     return weights_digest(teacher.net, teacher.normalize, prefix=settings)
 
 

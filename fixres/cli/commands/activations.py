@@ -23,6 +23,7 @@ def parse(arguments: Sequence[str]) -> ActivationsJob:
 
 def run(job: ActivationsJob) -> None:
     """Measures, prints a line for each resolution, draws."""
+    from fixres.api.classes import names_from
     from fixres.cli.data import data_of
     from fixres.evaluation.activations import network_activations
     from fixres.models.precision import choose_device
@@ -31,7 +32,7 @@ def run(job: ActivationsJob) -> None:
 
     job = replace(job, data=data_of(job))
     data = open_eval_data(job.data, str(choose_device(job.device)))
-    info, statistics = network_activations(job, open_chosen(job, data.classes), data)
+    info, statistics = network_activations(job, open_chosen(job, None, names_from(job.classes)), data)
     for one in statistics:
         print(
             f"{one.test_res} px: zeros {one.zero_share:.2%}, mean {one.mean:.4f}, deviation {one.std:.4f}, distance to "

@@ -23,6 +23,7 @@ def parse(arguments: Sequence[str]) -> EvaluateJob:
 
 def run(job: EvaluateJob) -> None:
     """Tests, prints a line for each resolution, writes the record."""
+    from fixres.api.classes import names_from
     from fixres.cli.data import data_of
     from fixres.evaluation.job import evaluate_network, evaluate_softmax, evaluation_record, evaluation_table
     from fixres.models.precision import choose_device
@@ -34,7 +35,7 @@ def run(job: EvaluateJob) -> None:
     else:
         job = job if job.images else replace(job, data=data_of(job))
         data = open_eval_data(job.data, str(choose_device(job.device)), job.images)
-        opened = open_chosen(job, data.classes)  # before the images are converted
+        opened = open_chosen(job, data.classes, names_from(job.classes))  # before the images are converted
         names = names_for_real(data, job.val_labels) if job.real else None
         evaluations = evaluate_network(job, opened, data, names)
     print(evaluation_table(evaluations))

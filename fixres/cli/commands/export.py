@@ -56,6 +56,12 @@ def run(options: ExportOptions) -> None:
     """Exports and prints what was written."""
     from fixres.api.network import load
 
-    network = load(options.weights, arch=options.arch, model_kwargs=options.model_kwargs, crop_pct=options.crop_pct)
+    network = load(
+        options.weights,
+        arch=options.arch,
+        model_kwargs=options.model_kwargs,
+        classes=options.classes,
+        crop_pct=options.crop_pct,
+    )
     network.export(options.target, str(options.format), overwrite=options.overwrite)
     print(f"{options.target}: {network.info.model}, {len(network.classes)} classes, as {options.format}")

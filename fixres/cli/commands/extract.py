@@ -19,6 +19,7 @@ def parse(arguments: Sequence[str]) -> ExtractJob:
 
 def run(job: ExtractJob) -> None:
     """Extracts and prints the result."""
+    from fixres.api.classes import names_from
     from fixres.cli.data import data_of
     from fixres.evaluation.features import extract
     from fixres.models.precision import choose_device
@@ -27,7 +28,7 @@ def run(job: ExtractJob) -> None:
 
     job = job if job.images else replace(job, data=data_of(job))
     data = open_eval_data(job.data, str(choose_device(job.device)), job.images)
-    opened = open_chosen(job, data.classes)
+    opened = open_chosen(job, data.classes, names_from(job.classes))
     done = extract(job, opened, data, data.image_names(job.split), data.pixel_settings(job.split))
     print(
         f"{done.folder}: {done.num_images} images, {done.num_kept} of them from before; {done.seconds:.1f} s, "

@@ -28,6 +28,7 @@ def parse(arguments: Sequence[str]) -> FinetuneJob:
 
 def run(job: FinetuneJob) -> None:
     """Fine-tunes, prints accuracy before and after and the files of the weights."""
+    from fixres.api.classes import names_from
     from fixres.cli.data import data_of
     from fixres.distributed.process_group import first_main, is_main, joined
     from fixres.finetuning.job import finetune_network
@@ -38,7 +39,9 @@ def run(job: FinetuneJob) -> None:
     with joined(job.device) as device:
         job = replace(job, device=device, data=data_of(job))
         data = first_main(lambda: PreparedData(job.data, device=str(choose_device(device))))
-        opened = open_chosen(job, data.classes, job.new_classifier)  # before the images are converted
+        opened = open_chosen(
+            job, data.classes, names_from(job.classes), job.new_classifier
+        )  # before the images are converted
         first_main(data.prepare)
         report = finetune_network(job, opened, data, data.train_sizes)
         if is_main():
@@ -48,9 +51,10 @@ def run(job: FinetuneJob) -> None:
 def _print(job: FinetuneJob, report: FinetuneReport) -> None:
     print(report.table())
     for finetuned in report.finetunings:
-        before, after = (next(one.top1 for one in sweep if one.test_res == finetuned.test_res)
+        before, after = (next(one for one in sweep if one.test_res == finetuned.test_res)
                          for sweep in (report.before, finetuned.after))  # fmt: skip
-        print(f"{finetuned.test_res} px: top1 {before:.2%} before fine-tuning, {after:.2%} after it")
+        chosen = "" if before.num_outputs is None else " of the outputs of the data's classes"
+        print(f"{finetuned.test_res} px: top1{chosen} {before.top1:.2%} before fine-tuning, {after.top1:.2%} after it")
         print(f"fine-tuned weights: {finetuned.output}")
     path = job.report([finetuned.test_res for finetuned in report.finetunings])
     print(f"report: {path}.md, {path}.json")

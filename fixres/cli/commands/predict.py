@@ -55,6 +55,7 @@ def run(options: PredictOptions) -> None:
         options.weights,
         arch=options.arch,
         model_kwargs=options.model_kwargs,
+        classes=options.classes,
         crop_pct=options.crop_pct,
         device=options.device,
     )

@@ -250,7 +250,7 @@ def test_wrong_arguments_of_a_finetuning_are_named(
     ("net", "message"),
     [
         ("net.pt", "model='net.pt' must be Module or Network"),
-        (PlainNet(3), "PlainNet gives 3 logits, the data has 2 classes"),
+        (PlainNet(3), "PlainNet has 3 outputs without names, the data has 2 classes"),
         (nn.Conv2d(3, 2, 3), r"Conv2d gives \(1, 2, 30, 30\) for one image, not \(1, number of classes\)"),
         (nn.Linear(3, 2), "Linear does not take 32 px"),
         (nn.Bilinear(3, 3, 2), r"Bilinear does not take 32 px \(.*missing 1 required positional argument"),
@@ -272,10 +272,11 @@ def test_networks_that_do_not_fit_are_refused_before_any_work(
             evaluate(net, photos, 32)
 
 
-def test_classes_must_be_those_of_a_loaded_network(checkpoint: Path, photos: Path, coded_folder: Path,
-                                                   tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_classes_must_be_those_of_a_loaded_network(
+    checkpoint: Path, photos: Path, coded_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     net = fixres.load(checkpoint, device="cpu")
-    message = r"the network knows 2 classes \(class_00, class_01\), the data has 2 \(a, b\)"
+    message = r"ResNet knows 2 classes \(class_00, class_01\), but not 2 of the data's 2, such as a"
     with pytest.raises(InputError, match=message):
         evaluate(net, photos)
     with pytest.raises(InputError, match=message):
@@ -287,7 +288,7 @@ def test_classes_must_be_those_of_a_loaded_network(checkpoint: Path, photos: Pat
     torch.save(net.model.state_dict(), tmp_path / "bare.pt")
     bare = fixres.load(tmp_path / "bare.pt", arch=TINY.name, model_kwargs=TINY.kwargs, device="cpu")
     assert evaluate(bare, photos, 32)
-    assert "the network has numbers for class names" in capsys.readouterr().err
+    assert "its outputs have no names; they are taken for the data's classes in order, a to b" in caplog.text
 
 
 def test_the_lines_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:

@@ -248,12 +248,12 @@ def test_all_images_of_class_folders_are_tested(tool: Tool, val: Path, tmp_path:
         (("--softmax", "{val}", "--test_res", "[32]"), "omit the model, --test-res and --images"),
         (("--softmax", "{val}"), r"softmax\.npy: no such file"),
         (("--model", "{net}", "--images", "{val}/nowhere"), "nowhere does not exist"),
-        (("--model", "{net}", "--images", "{other}"), r"knows 2 classes .* the data has 3"),
+        (("--model", "{net}", "--images", "{other}"), r"knows 2 classes, the data has 3"),
         (("--model", "{val}/x.pth", "--images", "{val}/val"), "no such file"),
         (("--model", "{bare}", "--images", "{val}/val"), "does not name its network; add --arch"),
         (
             ("--model", "{bare}", "--arch", "resnet18", "--images", "{other}"),
-            "wrong classifier size, 2 classes for .* 3",
+            "knows 2 classes, the data has 3",
         ),
         (("--model", "{net}", "--images", "{val}/val", "--test_res", "[3]"), "resolution=3 is not supported"),
         (

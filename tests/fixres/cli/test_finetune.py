@@ -181,7 +181,7 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
     for arguments, word in [
         ((net, "64"), "resnet10t_finetuned64.pt exists; choose another --output"),
         ((vit, "40"), "does not take 40 px"),
-        ((other, "48"), "knows 3 classes .* the data has 2"),
+        ((other, "48"), r"knows 3 classes \(a, b, c\), but not 2 of the data's 2"),
         ((net, "4"), "resolution=4 is not supported"),
         ((net, "many"), "test_res"),
         ((net, "48", "--optim.batch_size", 17), "16 samples do not fill .* lower batch_size"),

@@ -277,7 +277,7 @@ def test_a_checkpoint_of_other_classes_is_refused(tool: Tool, recipe: Path, phot
         (photos / split / "class_01").rename(photos / split / "class_77")
     checkpoint = tmp_path / "run" / "fast" / "finetuned.pt"
     code, _, line = tool("evaluate", "--model", checkpoint, "--data", photos, "--engine", "torch")
-    assert code == 2 and "test it on the classes it was trained on" in line
+    assert code == 2 and "but not 1 of the data's 2, such as class_77; give data of the classes" in line
 
 
 def test_a_bad_sample_can_be_replaced_and_is_counted(tool: Tool, recipe: Path, photos: Path, tmp_path: Path) -> None:

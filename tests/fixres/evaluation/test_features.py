@@ -260,6 +260,6 @@ def test_a_replaced_image_or_other_classes_stop_the_extraction(
     job = ExtractJob(model=str(checkpoint), output=tmp_path / "a", batch_size=5, device="cpu", precision="fp32")
     with pytest.raises(InputError, match="images were replaced or reordered"):
         extract(job, open_chosen(job, CLASSES), open_it)
-    with pytest.raises(InputError, match="test it on the classes it was trained on"):
+    with pytest.raises(InputError, match="give data of the classes it was trained on"):
         open_chosen(job, ("cat", "dog"))
     assert not (tmp_path / "a").exists()

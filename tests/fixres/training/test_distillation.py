@@ -95,7 +95,7 @@ def test_a_checkpoint_becomes_a_teacher_with_its_own_size_and_normalization(tmp_
 def test_teachers_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     path, device = _checkpoint(tmp_path, ("a", "b", "c")), torch.device("cpu")
     with pytest.raises(InputError, match="knows 3 classes"):
-        open_teacher(DistillConfig(str(path)), ("a", "b"), device)
+        open_teacher(DistillConfig(str(path)), ("a", "x"), device)
     with pytest.raises(InputError, match=r"nowhere\.pt"):
         open_teacher(DistillConfig(str(tmp_path / "nowhere.pt")), ("a", "b"), device)
     for values in ({"teacher": ""}, {"teacher": "x", "temperature": 0}, {"teacher": "x", "resolution": 3}):
