@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import reprlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,12 +13,14 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
+from fixres.models.state_dicts import check_values
 from fixres.models.weights import WeightFile, one_line, read_weights
 from fixres.pipelines.runtime.atomic_files import atomic_file
-from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, InputError
+from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, EvalCrop, InputError, check_resolution
 
 FORMAT = "fixres-checkpoint"
 VERSION = 1
+_MIN_STD = 1e-4  # that of pixels in [0, 1]
 _RENAMED = {"fixed": "finetuned"}  # keys that older checkpoints have
 
 
@@ -104,7 +106,9 @@ def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
     if not is_checkpoint(weights):
         raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
     if content.get("version") != VERSION:
-        raise InputError(f"{path}: checkpoint version {content.get('version')}, this program reads version {VERSION}")
+        raise InputError(
+            f"{path}: checkpoint version {reprlib.repr(content.get('version'))}, this program reads version {VERSION}"
+        )
     info = _info(path, content.get("info"))
     try:
         net = create_model(ModelConfig(info.model, info.model_kwargs), len(info.classes), weights.max_network)
@@ -114,6 +118,7 @@ def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
         net.load_state_dict(weights.state_dict)
     except (RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its weights do not fit the model {info.model} ({one_line(error)})") from error
+    check_values(path, net, weights.state_dict)
     return net, info
 
 
@@ -123,27 +128,34 @@ def _info(path: Path, values: Any) -> CheckpointInfo:
             raise TypeError("it is missing")
         values = {_RENAMED.get(key, key): value for key, value in values.items()}
         info = CheckpointInfo(**values | {key: tuple(values[key]) for key in ("classes", "mean", "std")})
-        if not _is_sound(info):
-            raise TypeError("a value of the wrong kind")
+        _check(info)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its description is incomplete or of another version ({error})") from error
+        raise InputError(f"{path}: its description is incomplete or of another version ({one_line(error)})") from error
     return info
 
 
-def _is_sound(info: CheckpointInfo) -> bool:
-    """Whether all values are of the kinds that `CheckpointInfo` promises."""
+def _check(info: CheckpointInfo) -> None:
+    """Raises TypeError or InputError for a value that is not of the kind or in the range of `CheckpointInfo`."""
     texts = (info.model, info.interpolation, *info.classes)
-    whole = (info.train_res, info.test_res, info.seed)
     numbers = (info.crop_pct, *info.mean, *info.std)
-    return (
+    if not (
         all(isinstance(text, str) for text in texts)
-        and all(type(number) is int for number in whole)
-        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-        and (len(info.classes) > 0 and len(info.mean) == len(info.std) == 3 and min(info.std) > 0 < info.crop_pct)
-        and (min(info.train_res, info.test_res) > 0 and isinstance(info.finetuned, bool))
+        and all(type(number) is int for number in (info.train_res, info.test_res, info.seed))
+        and all(type(number) in (int, float) for number in numbers)
+        and isinstance(info.finetuned, bool)
         and isinstance(info.model_kwargs, dict)
         and (info.data is None or _is_data(info.data))
-    )
+    ):
+        raise TypeError("a value of the wrong kind")
+    check_resolution(info.train_res)
+    check_resolution(info.test_res)
+    EvalCrop(info.crop_pct)
+    if not (
+        (info.classes and len(info.mean) == len(info.std) == 3 and 0 <= info.seed < 2**63)
+        and all(0 <= mean <= 1 for mean in info.mean)
+        and all(_MIN_STD <= std <= 1 / _MIN_STD for std in info.std)
+    ):
+        raise TypeError("a value out of range")
 
 
 def _is_data(data: Any) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
+from itertools import takewhile
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +17,10 @@ from torch import Tensor, nn
 from fixres.models.weights import WeightFile
 from fixres.pipelines.spec import InputError
 
-_NUM_SHOWN = 3
+_NUM_SHOWN, _MAX_SHOWN = 3, 80  # names, characters of each
+_MAX_PARTS = 3  # of the prefix before a network's names
+_ALMOST = 0.9
+_RGB = 3
 _log = logging.getLogger(__name__)
 # What timm's translations raise if a file lacks the names or shapes that they expect.
 _TRANSLATION_ERRORS = (LookupError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError)
@@ -40,12 +46,13 @@ def differences(net: nn.Module, state_dict: Mapping[str, Tensor], optional: str 
 
 
 def translated(weights: WeightFile, net: nn.Module) -> dict[str, Tensor]:
-    """The file's tensors under timm's names; timm knows the original names of many networks.
+    """The file's tensors under timm's names, without the prefix that a program put before all of them.
 
-    create_model applies the same translations, but does not return the tensors, which are needed to name what does not
-    fit. `checkpoint_filter_fn` is the public name in timm's modules; vgg and regnet only have the private one.
+    timm knows the original names of many networks. create_model applies the same translations, but does not return the
+    tensors, which are needed to name what does not fit. `checkpoint_filter_fn` is the public name in timm's modules;
+    vgg and regnet only have the private one.
     """
-    state_dict, module = dict(weights.state_dict), sys.modules[type(net).__module__]
+    state_dict, module = _without_prefix(weights, net), sys.modules[type(net).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     if translate is None or not differences(net, state_dict):
         return state_dict
@@ -55,6 +62,51 @@ def translated(weights: WeightFile, net: nn.Module) -> dict[str, Tensor]:
     except _TRANSLATION_ERRORS:
         return state_dict
     return dict(result) if isinstance(result, Mapping) else state_dict
+
+
+def _without_prefix(weights: WeightFile, net: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the network, if the file names it as a part of something larger: "model.conv1.weight".
+
+    Lightning's modules hold the network beside losses and metrics, which are left out.
+
+    Raises:
+        InputError: the file has several such networks, for example a student and its teacher.
+    """
+    state_dict, wanted = weights.state_dict, set(net.state_dict())
+    (prefix, most), (second, next_most) = _prefixes(state_dict, wanted)
+    if most < len(wanted) / 2:  # perhaps names that timm translates
+        prefix = _common_prefix(list(state_dict))
+    elif next_most > _ALMOST * most:
+        names = " and ".join(one or "without a prefix" for one in (prefix, second))
+        raise InputError(f"{weights.path}: holds several networks, {names}; save the state_dict() of one of them")
+    found = {name.removeprefix(f"{prefix}."): value for name, value in state_dict.items()
+             if not prefix or name.startswith(f"{prefix}.")}  # fmt: skip
+    others = [name for name in state_dict if prefix and not name.startswith(f"{prefix}.")]
+    changes = [weights.changes] if weights.changes else []
+    changes += [f"only what is under '{prefix}.'"] if prefix else []
+    changes += [f"leaving out {len(others)} ({shortened(others)})"] if others else []
+    if changes:
+        _log.warning("%s: reads its weights %s", weights.path, ", ".join(changes))
+    return found
+
+
+def _prefixes(names: Iterable[str], wanted: set[str]) -> list[tuple[str, int]]:
+    """The two prefixes, of up to three parts, after which the most of the wanted names occur, and how many."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".", _MAX_PARTS)
+        for k in range(len(parts)):
+            if ".".join(parts[k:]) in wanted:
+                counts[".".join(parts[:k])] += 1
+    return [*counts.most_common(2), ("", 0), ("", 0)][:2]
+
+
+def _common_prefix(names: list[str]) -> str:
+    """The modules that all names begin with; empty for a single name."""
+    if len(names) < 2:
+        return ""
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, columns))
 
 
 def classifier_name(net: nn.Module) -> str:
@@ -69,18 +121,38 @@ def load_weights(
     """Loads the file's tensors, which have timm's names, into the network `name`; see `differences` for `optional`.
 
     Raises:
-        InputError: names or shapes that do not fit, sparse or quantized tensors, values that are not finite.
+        InputError: names or shapes that do not fit, whole numbers as weights, values that are not finite.
     """
     if found := differences(net, state_dict, optional):
-        raise InputError(
-            f"{weights.path}: {weights.kind} that do not fit {name}: {found}; name the right network with --arch"
-        )
-    if not all(value.layout == torch.strided and not value.is_quantized for value in state_dict.values()):
-        raise InputError(f"{weights.path}: sparse or quantized weights; give plain ones")
-    bad = next((key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())), None)
-    if bad is not None:
-        raise InputError(f"{weights.path}: {bad} is not finite; the training that made it had failed")
+        advice = _advice(net, state_dict, optional)
+        raise InputError(f"{weights.path}: {weights.kind} that do not fit {name}: {found}; {advice}")
     net.load_state_dict(state_dict, strict=False)
+    check_values(weights.path, net, state_dict)
+
+
+def _advice(net: nn.Module, state_dict: Mapping[str, Tensor], optional: str | None) -> str:
+    """What would help if a file and a network differ."""
+    wanted = net.state_dict()
+    for name in wanted.keys() & state_dict.keys():
+        given, needed = state_dict[name].shape, wanted[name].shape
+        if len(given) == len(needed) == 4 and given[1] != needed[1] == _RGB and given[2:] == needed[2:]:
+            return f"it takes images of {given[1]} channels, but all images are RGB here, also gray ones"
+    modules = {name.partition(".")[0] for name in wanted}
+    own = {name: value for name, value in state_dict.items() if name.partition(".")[0] in modules}
+    if not differences(net, own, optional):
+        return "save the state_dict() of the network alone"
+    return "name the right network with --arch, or its arguments with --model-kwargs"
+
+
+def check_values(path: Path, net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises InputError if a network that has got these weights of a file cannot work with them."""
+    for name, value in net.state_dict().items():
+        if value.is_floating_point() and name in state_dict and not state_dict[name].is_floating_point():
+            raise InputError(f"{path}: {name} has whole numbers ({state_dict[name].dtype}); give weights in float32")
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{path}: {name} is not finite; the training that made it had failed")
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise InputError(f"{path}: {name} is negative, which no variance is; the file is damaged")
 
 
 def weights_digest(*modules: nn.Module, prefix: str = "") -> str:
@@ -95,4 +167,4 @@ def weights_digest(*modules: nn.Module, prefix: str = "") -> str:
 
 def shortened(names: Sequence[str]) -> str:
     """The first names of a list, for a message."""
-    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
+    return ", ".join(name[:_MAX_SHOWN] for name in names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")

@@ -1,6 +1,6 @@
-"""Reads weights from files of any origin: timm's, torchvision's, FixRes', safetensors; always with weights_only=True.
+"""Reads weights from files of any origin: timm's, torchvision's, FixRes', Lightning's, Composer's, safetensors.
 
-The result is tensors by name; `state_dicts` fits them to a network.
+torch.load always gets weights_only=True. The result is tensors by name; `state_dicts` fits them to a network.
 """
 
 from __future__ import annotations
@@ -22,11 +22,20 @@ from torch import Tensor
 from fixres.pipelines.spec import InputError
 
 # Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
-_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module", "net", "weights")
+_OUTER_KEYS = ("state",)  # Composer's, around "model"
 METADATA_KEY = "fixres"
 """Of what our checkpoints hold besides the weights, as JSON, in the metadata of a .safetensors file."""
-# Prefixes of torch.compile and DistributedDataParallel.
-_PREFIXES = re.compile(r"^(_orig_mod\.)?(module\.)?(_orig_mod\.)?")
+# Parts of names that DistributedDataParallel, AveragedModel (at the front), torch.compile, FSDP and activation
+# checkpointing (anywhere) add.
+_WRAPPERS = re.compile(r"^(module\.)+|(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel, beside the weights
+# Packages whose objects checkpoints hold beside the weights: metrics, settings, states of random generators. A
+# placeholder takes their place, nothing of them is imported or called.
+_IGNORED = re.compile(r"(numpy|datetime|pathlib|torchmetrics|composer|pytorch_lightning|lightning|lightning_fabric)\.")
+_DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.bool,
+           torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # fmt: skip
+_MAX_SHARED = 2  # times the size of the file, for networks that use weights twice
 # torch.save does not compress, so an archive cannot hold more than its own size; one that does would fill memory.
 _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
@@ -39,10 +48,11 @@ class WeightFile:
     """Tensors by name, and the file's other content.
 
     Attributes:
-        state_dict: tensors on the CPU, without the wrappers' prefixes.
+        state_dict: tensors on the CPU, without the wrappers' parts of names.
         key: their key in the file, "" if the file has no other content.
         arch: timm's name of the network, if the file has it.
         content: everything else in the file, without the weights.
+        changes: what was left out, in words; "" if nothing.
     """
 
     path: Path
@@ -50,6 +60,7 @@ class WeightFile:
     key: str
     arch: str | None
     content: Mapping[str, Any]
+    changes: str = ""
 
     @property
     def kind(self) -> str:
@@ -73,17 +84,56 @@ def read_weights(path: Path) -> WeightFile:
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, not weights by name; save net.state_dict() there")
-    key = next((key for key in _KEYS if isinstance(loaded.get(key), Mapping)), "")
-    tensors = loaded[key] if key else loaded
-    state_dict = {_PREFIXES.sub("", name): value for name, value in tensors.items() if isinstance(name, str)}
+    outer = next((key for key in _OUTER_KEYS if _key_in(loaded.get(key))), "")
+    inner = loaded[outer] if outer else loaded
+    key = _key_in(inner)
+    tensors = inner[key] if key else inner
+    state_dict, changes = _unwrapped(path, tensors)
     if not state_dict or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        keys = ", ".join(map(repr, _KEYS))
+        raise InputError(f"{path}: no weights in it; expected tensors by name, at the top or under {keys}")
+    _check_tensors(path, state_dict)
+    rest = {name: value for name, value in inner.items() if name not in _KEYS} if key else {}
+    return WeightFile(path, state_dict, f"{outer}.{key}" if outer else key, _arch(rest), rest, changes)
+
+
+def _key_in(content: Any) -> str:
+    """The key of the weights; empty if there is none."""
+    return next((key for key in _KEYS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)), "")
+
+
+def _unwrapped(path: Path, tensors: Mapping[Any, Any]) -> tuple[dict[str, Any], str]:
+    """Names without the parts that wrappers add, and what was taken away."""
+    removed: set[str] = set()
+    state_dict: dict[str, Any] = {}
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise InputError(f"{path}: a weight without a name ({type(name).__name__}); save net.state_dict() there")
+        if name in _COUNTERS and any(str(other).startswith("module.") for other in tensors):
+            removed.add(name)
+            continue
+        removed.update(found[0] for found in _WRAPPERS.finditer(name))
+        bare = _WRAPPERS.sub("", name)
+        if bare in state_dict:
+            raise InputError(f"{path}: two weights have the same name once 'module.' is taken off; save it again")
+        state_dict[bare] = value
+    return state_dict, f"without {', '.join(sorted(removed))} in its names" if removed else ""
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses tensors without values of their own, and types that are not those of plain weights."""
+    claimed = 0
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+            raise InputError(f"{path}: sparse or quantized weights, or without values ({name[:80]}); give plain ones")
+        if value.dtype not in _DTYPES:
+            raise InputError(f"{path}: {name[:80]} is {value.dtype}; give weights in float32 or float16")
+        claimed += value.numel() * value.element_size()
+    size = path.stat().st_size
+    if claimed > _MAX_SHARED * size + _ALIGNMENT:  # a single value can be given any shape
         raise InputError(
-            f"{path}: no weights in it; expected tensors by name, at the top or under {', '.join(map(repr, _KEYS))}"
+            f"{path}: its weights would take {claimed:,} bytes, the file has {size:,}; not a file to trust"
         )
-    if len(state_dict) < len(tensors):
-        raise InputError(f"{path}: two weights have the same name once 'module.' is taken off; save it again")
-    rest = {name: value for name, value in loaded.items() if name not in _KEYS} if key else {}
-    return WeightFile(path, state_dict, key, _arch(rest), rest)
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
@@ -102,17 +152,32 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def _torch_file(path: Path) -> Any:
     refuse_bombs(path)
+    unsafe = _unsafe_globals(path)
+    ignored = [name for name in unsafe if _IGNORED.match(name)]
+    # timm's training script keeps its options beside the weights, as a Namespace of plain values.
+    safe = [argparse.Namespace, *((_Placeholder, name) for name in ignored)]
     try:
-        # timm's training script keeps its options beside the weights, as a Namespace of plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(safe):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: pickle, zip, key, end of file, runtime
-        if isinstance(error, pickle.UnpicklingError) and (unsafe := _unsafe_globals(path)):
+        if isinstance(error, pickle.UnpicklingError) and unsafe:
+            first = sorted(set(unsafe) - set(ignored)) or sorted(unsafe)
             raise InputError(
-                f"{path}: wants to execute {unsafe} while loading, which is never done with weights; ask its "
-                "author for a .safetensors file, or one with net.state_dict() only"
+                f"{path}: wants to execute {', '.join(first[:3])} while loading, which is never done with weights; ask "
+                "its author for a .safetensors file, or one with net.state_dict() only"
             ) from error
         raise InputError(f"{path}: not weights, damaged, or with unsafe content; copy it again") from error
+
+
+class _Placeholder:
+    """Takes the place of an object in a file, and ignores everything that the file says about it."""
+
+    def __new__(cls, *_: Any) -> _Placeholder:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
 
 
 def refuse_bombs(path: Path) -> None:
@@ -151,12 +216,13 @@ def with_its_checksum(path: Path, needed: bool = False) -> Path:
     return path
 
 
-def _unsafe_globals(path: Path) -> str:
+def _unsafe_globals(path: Path) -> list[str]:
+    """Names of what the file wants to call, without what torch allows."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # the older format, which torch cannot look into without loading
-        return ""
-    return ", ".join(sorted(name for name in names if name != "argparse.Namespace")[:3])
+        return []
+    return [name for name in names if name != "argparse.Namespace"]
 
 
 def _arch(content: Mapping[str, Any]) -> str | None:
