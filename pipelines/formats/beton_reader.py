@@ -196,6 +196,7 @@ class BetonReader(BetonData):
         """The JSON object that our writer adds, after comparing the checksum of all tables; empty for ffcv's files."""
         pointer = descriptors["arguments"][0][: layout.INFO_POINTER.itemsize].view(layout.INFO_POINTER)[0]
         if pointer["magic"] != layout.INFO_MAGIC:
+            self._check_foreign(descriptors)
             return {}
         offset, size = int(pointer["offset"]), int(pointer["size"])
         if offset > len(self._memory):
@@ -208,6 +209,16 @@ class BetonReader(BetonData):
         except ValueError:
             self._fail("the class names are not JSON")
         return info if isinstance(info, dict) else {}
+
+    def _check_foreign(self, descriptors: np.ndarray) -> None:
+        """ffcv writes zeros where our writer writes class names; anything else is damage of one of our files.
+
+        Class names and checksum would be lost without a word.
+        """
+        has_arguments = self._types[0] in (layout.TYPE_NDARRAY, layout.TYPE_TENSOR)
+        has_names = self._memory[self._data_start : self._data_start + 1].tobytes() == b"{"
+        if (descriptors["arguments"][0].any() and not has_arguments) or has_names:
+            self._fail("its class names cannot be found, because its first field or its header is damaged")
 
     def _field(self, name: str, type_id: int) -> int:
         """The number of the field `name`, or of the only field of that type."""
