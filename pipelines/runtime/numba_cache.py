@@ -2,7 +2,7 @@
 
 numba's own cache checks only the file of the outermost function. If a function or constant from another file changes,
 it still runs the old machine code with old sizes and offsets, which overwrites memory. So the name of the cache folder
-contains a digest of all files that kernels depend on.
+contains a digest of all files that kernels depend on. The files have checksums: damaged machine code would crash.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import shutil
 import stat
 import sys
@@ -23,6 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    _CacheLocator,
+    _SourceFileBackedLocatorMixin,
+)
 
 _PACKAGE = Path(__file__).parents[1]
 _NAME = __name__.rpartition(".runtime.")[0]  # fixres.pipelines
@@ -31,13 +39,77 @@ _DAYS_KEPT = 14  # since the last use: other branches and processes that still r
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Decorator: `numba.njit(nogil=True, cache=True)` with a separate cache for each state of the sources."""
-    users = config.CACHE_DIR
-    config.CACHE_DIR = str(cache_folder())  # read by njit while it decorates
-    try:
-        return njit(nogil=True, cache=True)(function)
-    finally:
-        config.CACHE_DIR = users
+    """Decorator: `numba.njit(nogil=True)` with a separate cache on disk for each state of the sources."""
+    compiled = njit(nogil=True)(function)
+    compiled._cache = _Cache(function)
+    return compiled
+
+
+class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):
+    """Where numba keeps a function's files. Unlike numba's own, the folder may be read-only."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file, self._lineno = py_file, py_func.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder() / self.get_suitable_cache_subpath(self._py_file))
+
+    def ensure_cache_path(self) -> None:
+        with contextlib.suppress(OSError):
+            os.makedirs(self.get_cache_path(), exist_ok=True)
+
+
+class _Files(IndexDataCacheFile):
+    """Index and compiled code of a function. A file that is damaged counts as missing: its code is compiled again."""
+
+    def load(self, key: Any) -> Any:
+        for folder in (cache_folder(), *_warm_folders()):
+            place = Path(folder, Path(self._cache_path).name)
+            there = _Files(str(place), self._index_name.removesuffix(".nbi"), self._source_stamp)
+            if name := there._load_index().get(key):
+                with contextlib.suppress(Exception):  # pickle raises errors of any type
+                    return there._load_data(name)
+        return None
+
+    def save(self, key: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # the folder is read-only, or the disk is full
+            super().save(key, data)
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            with open(self._index_path, "rb") as file:
+                pickle.load(file)  # the version
+                _check(file.read())
+            return super()._load_index()
+        except Exception:
+            return {}
+
+    def _load_data(self, name: str) -> Any:
+        return pickle.loads(_check(Path(self._data_path(name)).read_bytes()))
+
+    def _dump(self, obj: Any) -> bytes:
+        data = super()._dump(obj)
+        return data + hashlib.sha256(data).digest()
+
+
+def _check(data: bytes) -> bytes:
+    """The data before its checksum. Raises ValueError if they do not match."""
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(data[:-size]).digest() != data[-size:]:
+        raise ValueError("damaged")
+    return data[:-size]
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):
+    _impl_class = _Implementation
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
 
 @functools.cache
@@ -46,16 +118,31 @@ def cache_folder() -> Path:
 
     Outside NUMBA_CACHE_DIR, folders that were not used for two weeks are removed when a new one is made.
     """
-    parent = Path(config.CACHE_DIR) if config.CACHE_DIR else _writable_parent()
-    folder = parent / (_PREFIX + sources_digest(_PACKAGE, _NAME))
+    folder = _writable_parent() / _name()
     if not folder.is_dir():
         if not config.CACHE_DIR:
-            _remove_unused(parent)
-        folder.mkdir(parents=True, exist_ok=True)
-        sys.stderr.write("compiling the decoder, once for this version; this takes a minute or two\n")
+            _remove_unused(folder.parent)
+        is_warm = bool(_warm_folders())
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not is_warm:
+            once = "once for this version" if folder.is_dir() else f"at each start, because {folder} cannot be written"
+            sys.stderr.write(f"compiling the decoder, {once}; this takes a minute or two\n")
     with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(folder)
     return folder
+
+
+@functools.cache
+def _name() -> str:
+    return _PREFIX + sources_digest(_PACKAGE, _NAME)
+
+
+@functools.cache
+def _warm_folders() -> tuple[Path, ...]:
+    """Further folders with kernels of these sources, which may be read-only, as in an installation of another user."""
+    folders = [parent / _name() for parent in _parents()]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def _remove_unused(parent: Path) -> None:
@@ -104,17 +191,29 @@ def _imported(source: str) -> list[Path]:
     return [file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")]
 
 
+def _parents() -> list[Path]:
+    """NUMBA_CACHE_DIR, or else the package's __pycache__ and the user's cache; nobody else can write to them."""
+    if config.CACHE_DIR:
+        return [Path(config.CACHE_DIR)]
+    found = [_PACKAGE / "__pycache__"]
+    with contextlib.suppress(RuntimeError):  # no HOME, and no entry in the password file
+        found.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres")
+    return found
+
+
 def _writable_parent() -> Path:
-    """The first of these folders that is writable: the package's __pycache__, the user's cache, a temporary folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres"
-    for folder in (_PACKAGE / "__pycache__", home):
+    """The first of `_parents` that is writable, or else a temporary folder."""
+    for folder in _parents():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
-    return _temporary()
+    try:
+        return _temporary()
+    except OSError:
+        return _PACKAGE / "__pycache__"  # nothing can be written; a cache that is there can be read
 
 
 def _temporary() -> Path:

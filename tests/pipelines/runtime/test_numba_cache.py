@@ -37,9 +37,9 @@ def _package(root: Path, size: int) -> Path:
     return folder
 
 
-def _run(root: Path, **variables: str) -> tuple[int, ...]:
-    """The result of the kernel in a new process, and whether it came from the cache."""
-    code = "from fixres.pipelines.outer import size; print(size(), len(size.stats.cache_hits))"
+def _run(root: Path, before: str = "", **variables: str) -> tuple[int, ...]:
+    """The result of the kernel in a new process, which first runs `before`, and whether it came from the cache."""
+    code = f"{before}\nfrom fixres.pipelines.outer import size; print(size(), len(size.stats.cache_hits))"
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     environment |= variables | {"PYTHONPATH": str(root)}
     done = subprocess.run(
@@ -162,3 +162,69 @@ def test_the_users_cache_folder_is_used_and_not_emptied(tmp_path):
     assert _run(tmp_path, NUMBA_CACHE_DIR=str(users)) == (5, 0)
     assert _run(tmp_path, NUMBA_CACHE_DIR=str(users)) == (5, 1)
     assert len(list(users.iterdir())) == 2
+
+
+def _five() -> int:
+    return 5
+
+
+def _called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Calls a kernel that is kept in `folder`; returns whether it came from there."""
+    monkeypatch.setattr(numba_cache, "cache_folder", lambda: folder)
+    monkeypatch.setattr(numba_cache, "_warm_folders", tuple)
+    compiled = numba_cache.kernel(_five)
+    assert compiled() == 5
+    return len(compiled.stats.cache_hits)
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_damaged_files_are_compiled_again(ending, tmp_path, monkeypatch):
+    """Truncated files ended every start with a traceback; a flipped bit in machine code would crash."""
+    assert [_called(tmp_path, monkeypatch) for _ in range(2)] == [0, 1]
+    (file,) = tmp_path.rglob(f"*.{ending}")
+    content = file.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+    for damaged in (b"", content[:middle], content[:-32], flipped):
+        file.write_bytes(damaged)
+        assert [_called(tmp_path, monkeypatch) for _ in range(2)] == [0, 1]
+
+
+def test_a_kernel_that_cannot_be_kept_is_compiled(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert [_called(tmp_path / "file", monkeypatch) for _ in range(2)] == [0, 0]
+
+
+READ_ONLY = """
+import os, tempfile
+access, makedirs, opened = os.access, os.makedirs, open
+def refuse(path, *_, **__):
+    raise OSError(30, "Read-only file system", str(path))
+def allowed(path, mode="r", *more, **named):
+    return refuse(path) if set("wa") & set(mode) else opened(path, mode, *more, **named)
+os.access = lambda path, mode, **_: not mode & os.W_OK
+os.makedirs = os.mkdir = os.utime = refuse
+import builtins
+builtins.open = allowed
+"""
+NOBODY = """
+import os, pwd
+def unknown(number):
+    raise KeyError(number)
+pwd.getpwuid = unknown
+for name in ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+"""
+
+
+def test_a_read_only_cache_is_used(tmp_path):
+    _package(tmp_path, 5)
+    assert _run(tmp_path) == (5, 0)
+    assert _run(tmp_path, READ_ONLY) == (5, 1)
+
+
+def test_a_user_without_a_home_can_import(tmp_path):
+    _package(tmp_path, 5)
+    variables = _unwritable(tmp_path)
+    del variables["XDG_CACHE_HOME"]
+    assert [_run(tmp_path, NOBODY, **variables) for _ in range(2)] == [(5, 0), (5, 1)]
