@@ -84,10 +84,10 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
     return network_from(read_weights(path))
 
 
-def stored_data(path: Path) -> dict[str, Any] | None:
-    """The data that a checkpoint of ours was trained on, as in `CheckpointInfo`; None for other files."""
+def stored_info(path: Path) -> CheckpointInfo | None:
+    """The description in a checkpoint of ours; None for other files."""
     weights = read_weights(path) if path.is_file() else None
-    return _info(path, weights.content.get("info")).data if weights and is_checkpoint(weights) else None
+    return _info(path, weights.content.get("info")) if weights and is_checkpoint(weights) else None
 
 
 def is_checkpoint(weights: WeightFile) -> bool:
@@ -160,7 +160,8 @@ def _check(info: CheckpointInfo) -> None:
 
 def _is_data(data: Any) -> bool:
     kinds = {"path": str, "work_dir": str, "seed": int}
-    return isinstance(data, dict) and {key: type(value) for key, value in data.items()} == kinds
+    fits = isinstance(data, dict) and {key: type(value) for key, value in data.items()} == kinds
+    return fits and 0 <= data["seed"] < 2**63
 
 
 def save_hashed(content: Any, path: Path) -> str:

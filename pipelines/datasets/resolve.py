@@ -19,6 +19,8 @@ from fixres.pipelines.sources.scenes.scene import SceneConfig
 from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
 from fixres.pipelines.spec import GENERATED, InputError
 
+_IMAGENETTE = "imagenette2-320"
+
 
 class DataFolders(NamedTuple):
     """Two ImageFolders, or two .beton files, of the same classes."""
@@ -53,10 +55,22 @@ def resolve_data(path: str | None, work_dir: Path, seed: int = 0) -> DataFolders
     return _check_pair(folder / "train", folder / "val")
 
 
+def is_converted(path: str) -> bool:
+    """Whether `path` is one .beton file, or a folder with two, so that nothing needs to be written."""
+    return (path.endswith(".beton") and Path(path).is_file()) or (Path(path) / "train.beton").is_file()
+
+
+def is_made(path: str, work_dir: Path, seed: int) -> bool:
+    """Whether the data that `path` names ("scenes", "imagenette") is in `work_dir` already."""
+    if path == "imagenette":
+        return (work_dir / _IMAGENETTE).is_dir()
+    config = SceneConfig(seed=seed)
+    return is_complete(config, _scenes_folder(config, work_dir))
+
+
 def prepare_scenes(config: SceneConfig, work_dir: Path) -> Path:
     """The folder of the synthetic scenes of `config` in `work_dir`, drawn unless it is complete."""
-    record = json.dumps(scenes_record(config), sort_keys=True)
-    folder = work_dir / f"scenes-{short_digest(record)}"
+    folder = _scenes_folder(config, work_dir)
     if is_complete(config, folder):
         return folder
     if folder.exists() and not (folder / RECORD_NAME).is_file():
@@ -65,11 +79,15 @@ def prepare_scenes(config: SceneConfig, work_dir: Path) -> Path:
     return write_scenes(config, folder, num_workers=len(os.sched_getaffinity(0)), overwrite=True)
 
 
+def _scenes_folder(config: SceneConfig, work_dir: Path) -> Path:
+    return work_dir / f"scenes-{short_digest(json.dumps(scenes_record(config), sort_keys=True))}"
+
+
 def _download_imagenette(work_dir: Path) -> Path:
     """Folder of Imagenette at a short side of 320 pixels (340 MB), downloaded by torchvision."""
     from torchvision.datasets import Imagenette
 
-    name = "imagenette2-320"
+    name = _IMAGENETTE
     folder = work_dir / name
     if folder.is_dir():
         return folder

@@ -44,7 +44,7 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in CHECKPOINTS:
         path = root / "runs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = {"path": str(root / "photos"), "work_dir": str(root / "data"), "seed": 0}
+        data = {"path": str(root / "photos"), "work_dir": "data", "seed": 0}  # of the copy that an example gets
         info = CheckpointInfo("resnet10t", SMALL, CLASSES, 64, 96, 0.875, finetuned="finetuned" in name, data=data)
         save_checkpoint(path, model, info)
     return root
