@@ -60,8 +60,7 @@ class BaseLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         if self._closed:
             raise RuntimeError("this loader is closed; open another one")
-        if os.getpid() != self._process:  # its threads are not in this process, so a batch would never come
-            raise RuntimeError("this loader was opened in another process, before a fork; open one here")
+        self._check_process()
         self._stop_running()
         start, self._resume_at = self._resume_at or 0, None
         self._position = start
@@ -69,6 +68,10 @@ class BaseLoader(ABC):
         deliveries = self._on_device(self._deliveries(start, self.epoch, self.resolution))
         self._running = weakref.ref(deliveries)
         return self._count(deliveries, self._running, self.epoch)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:  # its threads are not in this process, so a batch would never come
+            raise RuntimeError("this loader was opened in another process, before a fork; open one here")
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
         if self._sender is not None:
@@ -90,6 +93,7 @@ class BaseLoader(ABC):
         step = self.config.batch_size * self.config.world_size
         try:
             while True:
+                self._check_process()
                 if self._closed:  # returning would look like the end of the epoch
                     raise RuntimeError("this loader was closed while its epoch ran")
                 if self._running is not mine:
@@ -104,6 +108,11 @@ class BaseLoader(ABC):
                 self._add(delivery)
                 yield delivery.batch
         finally:
+            self._close(deliveries)
+
+    def _close(self, deliveries: Generator[Delivery, None, None]) -> None:
+        """Ends an engine's iteration; in a fork, workers and locks are those of the parent, so nothing is done."""
+        if os.getpid() == self._process:
             deliveries.close()
 
     def _add(self, delivery: Delivery) -> None:
@@ -119,7 +128,7 @@ class BaseLoader(ABC):
         if deliveries is not None:
             if deliveries.gi_running:
                 raise RuntimeError("another thread waits for this loader's next batch; end its iteration first")
-            deliveries.close()
+            self._close(deliveries)
         self._running = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -158,7 +167,8 @@ class BaseLoader(ABC):
         if not self._closed:
             self._stop_running()
             self._closed = True
-            self._release()
+            if os.getpid() == self._process:  # a fork must not end the parent's workers
+                self._release()
 
     def __enter__(self) -> Self:
         return self

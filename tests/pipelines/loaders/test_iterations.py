@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from fixres.pipelines.loaders import is_installed, open_loader
-from fixres.pipelines.spec import Loader
+from fixres.pipelines.spec import Batch, Loader
 from tests.coded import write_coded_folder
 from tests.pipelines.loaders.loading import TRAIN, collect, config, write_coded_beton, write_coded_roc
 
@@ -214,25 +215,33 @@ def test_closing_ends_all_threads(engine: str, early: bool, stored_for: dict[str
         gc.enable()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize("engine", ["roc", "torch"])
-def test_a_forked_process_does_not_wait_for_missing_workers(engine: str, stored: Path) -> None:
-    """A fork does not copy threads; waiting for their work would never end."""
+def test_a_forked_process_does_not_wait_for_missing_workers(engine: str, num_workers: int, stored: Path) -> None:
+    """A fork does not copy threads; waiting for their work would never end. The parent's iteration goes on."""
 
-    def use(loader: Loader, pipe: Connection) -> None:
-        try:
-            pipe.send(len(next(iter(loader)).labels))
-        except Exception as error:
-            pipe.send(str(error))
+    def use(loader: Loader, begun: Iterator[Batch], pipe: Connection) -> None:
+        for batches in (begun, loader):
+            try:
+                pipe.send(len(next(iter(batches)).labels))
+            except Exception as error:
+                pipe.send(str(error))
+        loader.close()
+        pipe.send("closed")
 
     context = multiprocessing.get_context("fork")
-    with open_loader(engine, config(stored)) as loader:
+    with open_loader(engine, config(stored, num_workers=num_workers)) as loader:
         collect(loader)
+        begun = iter(loader)
+        next(begun)
         here, there = context.Pipe()
-        child = context.Process(target=use, args=(loader, there), daemon=True)
+        child = context.Process(target=use, args=(loader, begun, there), daemon=True)
         child.start()
-        assert here.poll(20), "it hangs"
-        assert "in another process" in here.recv()
+        for wanted in ("in another process", "in another process", "closed"):
+            assert here.poll(20), "it hangs"
+            assert wanted in here.recv()
         child.join()
+        assert sum(len(batch.labels) for batch in begun) == NUM - 5
         assert len(collect(loader).labels) == NUM
 
 
