@@ -15,7 +15,7 @@ from fixres.evaluation.predictions import SoftmaxFile, open_softmax, score_softm
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, forward_flops
-from fixres.pipelines.spec import EvalCrop, InputError, OpenLoader
+from fixres.pipelines.spec import EvalCrop, InputError, OpenLoader, one_line
 
 
 @dataclass(frozen=True)
@@ -170,4 +170,4 @@ def _hardest(one: Evaluation) -> str:
     """The lowest accuracy of a class, and the class."""
     known = [(value, label) for label, value in enumerate(one.class_top1) if value is not None]
     value, label = min(known)
-    return f"{value:.1%} ({one.classes[label] if one.classes else f'class {label}'})"
+    return one_line(f"{value:.1%} ({one.classes[label] if one.classes else f'class {label}'})")

@@ -13,7 +13,7 @@ from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main
 from fixres.fault_tolerance.checkpoints import CHECKPOINTS
 from fixres.observability.console import log
-from fixres.pipelines.runtime.atomic_files import os_errors_name, write_json
+from fixres.pipelines.runtime.atomic_files import open_own, os_errors_name, write_json
 from fixres.pipelines.spec import InputError
 
 RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
@@ -43,7 +43,9 @@ class RunLog:
             write_json(folder / ENVIRONMENT, environment)
         else:
             _truncate(folder / METRICS, resume_at)
-        self._metrics = open(folder / METRICS, "a", buffering=1)  # a line at a time, so that a kill loses none
+        self._metrics = open(
+            folder / METRICS, "a", buffering=1, opener=open_own
+        )  # a line at a time, so that a kill loses none
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, variant: str, kind: str, step: float, result: Any) -> None:
@@ -84,7 +86,7 @@ def _truncate(metrics: Path, num_bytes: int) -> None:
     Training checkpoints are synchronized with the disk, metrics are not: after a power failure lines may be missing,
     and the last one may be incomplete.
     """
-    with open(metrics, "ab+") as file:
+    with open(metrics, "ab+", opener=open_own) as file:
         file.seek(0)
         kept = file.read(num_bytes)
         file.truncate(len(kept) if len(kept) == num_bytes else kept.rfind(b"\n") + 1)

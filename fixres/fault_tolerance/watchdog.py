@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.runtime.exit_codes import EXIT_STALLED
 
 _STDERR = 2  # the file descriptor, even if sys.stderr was replaced
@@ -89,7 +90,7 @@ class Watchdog:
         began = time.ctime(time.time() - (time.monotonic() - since))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "w") as file:
+            with open(path, "w", opener=open_own) as file:
                 file.write(f"rank {self.rank}, process {os.getpid()}: {activity} since {began}\n\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import num_processes, rank
 from fixres.models.state_dicts import weights_digest
-from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.runtime.atomic_files import atomic_file, open_own
 from fixres.pipelines.runtime.locks import acquire, release
 from fixres.pipelines.spec import InputError, Loader
 from fixres.training.losses import Teacher
@@ -83,7 +83,7 @@ class LogitStore:
             with atomic_file(path) as partial:
                 partial.write_text(head)
         # A separate descriptor, which forked workers close: otherwise they would keep the lock of a killed process.
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_own(path, os.O_RDWR)
         self._release_lock = finalize(self, release, descriptor)
         if not acquire(descriptor):
             self._release_lock()

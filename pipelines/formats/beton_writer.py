@@ -134,7 +134,9 @@ class BetonWriter:
         if not self.num_samples:
             self._file.truncate(0)
         elif os.fstat(self._file.fileno()).st_size < self._position:
-            raise InputError(f"{self._file.name} is shorter than its journal says; discard it with --restart")
+            raise InputError(
+                f"{self._file.name} is shorter than its journal says; remove it and run the same command again"
+            )
         self._file.truncate(self._position)
 
     def sync(self) -> None:

@@ -113,7 +113,8 @@ class ShardWriter:
         there = {path.name for path in self._folder.iterdir()}
         if kept - there:
             raise InputError(
-                f"{self._folder / min(kept - there)} does not exist, but its journal counts it; use --restart"
+                f"{self._folder / min(kept - there)} does not exist, but its journal counts it; remove the folder and"
+                " run the same command again"
             )
         for name in there - kept:
             (self._folder / name).unlink()

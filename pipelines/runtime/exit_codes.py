@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from typing import NoReturn
 
 from fixres.pipelines.runtime.openmp import configure_openmp
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.runtime.terminal import PrintableStream
+from fixres.pipelines.spec import InputError, one_line
 
 EXIT_INPUT = 2  # a mistake in the call or in the data
 EXIT_SYSTEM = 3  # disk, memory, permission
@@ -26,8 +28,8 @@ _WITHOUT_CLEANUP = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)
 def run(main: Callable[[], None]) -> None:
     """Calls `main` and ends the process. Configures OpenMP first, for a `main` that imports torch.
 
-    A user's mistake (`InputError`), a failing disk (`OSError`) and Ctrl-C end in one line on stderr. Any other
-    exception is a bug and keeps its traceback.
+    Control characters in what it prints are escaped. A user's mistake (`InputError`), a failing disk (`OSError`) and
+    Ctrl-C end in one line on stderr. Any other exception is a bug and keeps its traceback.
     """
     configure_openmp()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be undecodable bytes
@@ -35,7 +37,8 @@ def run(main: Callable[[], None]) -> None:
     # `timeout` and job schedulers send SIGTERM. As KeyboardInterrupt it lets `finally` clauses remove temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        main()
+        with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr, has_bars=True)):
+            main()
     except InputError as error:
         leave(str(error), EXIT_INPUT)
     except KeyboardInterrupt as interrupt:
@@ -62,7 +65,7 @@ def _describe(error: OSError) -> str:
 
 def leave(line: str, code: int) -> NoReturn:
     """Ends the process with a line on stderr and an exit code."""
-    sys.stderr.write(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}\n")
+    sys.stderr.write(one_line(f"{os.path.basename(sys.argv[0])}: {' '.join(line.split())}") + "\n")
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of a loader may still run native code; they must not keep the process alive or print a traceback.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from fixres.config.parsing import parse as parse_options
-from fixres.pipelines.spec import Source
+from fixres.pipelines.spec import Source, one_line
 
 
 @dataclass(frozen=True)
@@ -100,4 +100,4 @@ def _describe(source: Source) -> str:
     names = class_names_of(source)
     known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
     ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
-    return f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}"
+    return one_line(f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}")

@@ -159,3 +159,12 @@ def test_an_unreadable_note_does_not_matter(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is training there") as caught, locked(tmp_path):
             pass
     assert str(caught.value).isprintable()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    """The note of the holder would overwrite another file of the user."""
+    (tmp_path / "secret").write_text("keep me")
+    (tmp_path / ".run.lock").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "secret").read_text() == "keep me"

@@ -282,9 +282,13 @@ def test_data_shorter_than_its_journal_is_noticed(folder: Path, tmp_path: Path) 
     interrupted(folder, tmp_path / "x", "ffcv", 100)
     with open(tmp_path / ".x.partial", "r+b") as file:
         file.truncate((8 << 20) + 100)
-    with pytest.raises(InputError, match="shorter than its journal says"):
-        run(folder, tmp_path / "x", "ffcv")
+    with pytest.raises(InputError, match=r"\.x\.partial is shorter than its journal says; remove it"):
+        run(folder, tmp_path / "x", "ffcv", restart=None)  # as in a training run, which has no option for it
+    (tmp_path / ".x.partial").unlink()
+    assert run(folder, tmp_path / "x", "ffcv").num_kept == 0
     interrupted(folder, tmp_path / "y", "webdataset", 200)
     (tmp_path / ".y.partial" / "shard-000000.idx").unlink()
-    with pytest.raises(InputError, match=r"shard-000000.idx does not exist, but its journal counts it"):
+    with pytest.raises(InputError, match=r"shard-000000.idx does not exist, but its journal counts it; remove"):
         run(folder, tmp_path / "y", "webdataset")
+    shutil.rmtree(tmp_path / ".y.partial")
+    assert run(folder, tmp_path / "y", "webdataset").num_kept == 0
