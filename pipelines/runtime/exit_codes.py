@@ -44,7 +44,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as interrupt:
         # Ctrl-C itself has no text; a command that kept something says so.
         leave(str(interrupt) or "interrupted; unfinished files have not got their final names", EXIT_INTERRUPT)
-    except BrokenPipeError:  # as of `fixres inspect DATA | head`: whoever read the output has enough
+    except BrokenPipeError:  # as of `fixres inspect DATA | head`: the reader of the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_PIPE)
     except OSError as error:
