@@ -82,9 +82,10 @@ def check_shared_memory(num_bytes: int = 0) -> None:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:  # other systems keep it elsewhere
         return
-    free = found.f_bavail * found.f_frsize
-    if found.f_blocks and free < num_bytes + _BYTES_FOR_SEMAPHORES:  # no blocks: without a limit
-        raise shared_memory_error(f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, which worker processes cannot use")
+    free, needed = found.f_bavail * found.f_frsize, num_bytes + _BYTES_FOR_SEMAPHORES
+    if found.f_blocks and free < needed:  # no blocks: without a limit
+        sizes = f"{free / 1e6:.1f} MB free, and worker processes need at least {needed / 1e6:.1f}"
+        raise shared_memory_error(f"{SHARED_MEMORY} has {sizes}")
 
 
 def shared_memory_error(what: str) -> OSError:
