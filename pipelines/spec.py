@@ -25,6 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_ZOOM = 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
+_MAX_WORKERS = 1024
 
 
 class Box(NamedTuple):
@@ -228,8 +229,8 @@ class LoaderConfig:
 def _check_reading(config: DataConfig | LoaderConfig) -> None:
     if not config.min_zoom > 0:
         raise InputError(f"min_zoom={config.min_zoom} must be above 0; {MIN_ZOOM} is the default")
-    if config.num_workers < 0:
-        raise InputError(f"num_workers={config.num_workers} must not be negative")
+    if not 0 <= config.num_workers <= _MAX_WORKERS:
+        raise InputError(f"num_workers={config.num_workers} must be from 0 to {_MAX_WORKERS}")
 
 
 class Batch(NamedTuple):

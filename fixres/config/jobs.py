@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fixres.config.network_arguments import check_arguments
-from fixres.config.recipe import FinetuneConfig, OptimConfig
+from fixres.config.recipe import FinetuneConfig, OptimConfig, check_resolutions
 from fixres.pipelines.runtime.atomic_files import check_target
 from fixres.pipelines.spec import DataConfig, InputError, TrainCrop, check_resolution
 
@@ -77,8 +77,7 @@ class EvaluateJob(NetworkChoice):
     """Images per step."""
 
     def __post_init__(self) -> None:
-        for resolution in self.test_res:
-            check_resolution(resolution)
+        check_resolutions("test_res", self.test_res)
         if not self.softmax:
             super().__post_init__()
         elif self.model or self.test_res or self.images:
@@ -151,8 +150,10 @@ class FinetuneJob(NetworkChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for resolution in (*self.resolutions, *self.sweep, *([self.train_res] if self.train_res is not None else [])):
-            check_resolution(resolution)
+        check_resolutions("test_res", self.resolutions)
+        check_resolutions("sweep", self.sweep)
+        if self.train_res is not None:
+            check_resolution(self.train_res)
         if self.test_res != "auto" and not self.resolutions:
             raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
         if self._is_file and len(self.resolutions) != 1:
@@ -227,8 +228,7 @@ class ActivationsJob(NetworkChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for resolution in self.test_res:
-            check_resolution(resolution)
+        check_resolutions("test_res", self.test_res)
         if self.num_images < 1:
             raise InputError(f"num_images={self.num_images} must be at least 1")
         if self.plot is not None and self.plot.suffix.lower() != ".png":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
 from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
 
+_MAX_EPOCHS, _MAX_POINTS, _MAX_RESOLUTIONS, _MAX_VARIANTS = 100_000, 1000, 64, 64
+_MAX_BATCH, _MAX_PROFILE = 1 << 17, 1000
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
 
 
@@ -49,6 +52,7 @@ class StepDecay:
     def __post_init__(self) -> None:
         if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
             raise InputError(f"optim.steps.milestones={self.milestones} must rise from 1 or more, as [30, 60, 90]")
+        _at_most("optim.steps.milestones", len(self.milestones), _MAX_POINTS, "epochs")
         if not 0 < self.factor < 1:
             raise InputError(f"optim.steps.factor={self.factor} must lie between 0 and 1")
 
@@ -85,9 +89,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _positive("optim.lr", self.lr)
-        _positive("optim.batch_size", self.batch_size)
-        if self.per_process is not None:
-            _positive("optim.per_process", self.per_process)
+        for name in ("batch_size", "per_process"):
+            if (value := getattr(self, name)) is not None:
+                _positive(f"optim.{name}", value)
+                _at_most(f"optim.{name}", value, _MAX_BATCH, "images")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -115,6 +120,7 @@ class ResolutionConfig:
     """Ramps are rounded down to multiples of this; use the network's stride."""
 
     def __post_init__(self) -> None:
+        _at_most("resolution.points", len(self.points), _MAX_POINTS, "points")
         epochs = [epoch for epoch, _ in self.points]
         if not self.points or epochs[0] != 0 or epochs != sorted(set(epochs)):
             raise InputError(
@@ -175,10 +181,12 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.adapt == "none" or self.epochs != 0:
             _positive("finetune.epochs", self.epochs)
+        _at_most("finetune.epochs", self.epochs, _MAX_EPOCHS, "epochs")
         for name in ("lr", "step_epochs", "adapt_images"):
             _positive(f"finetune.{name}", getattr(self, name))
         if self.batch_size is not None:
             _positive("finetune.batch_size", self.batch_size)
+            _at_most("finetune.batch_size", self.batch_size, _MAX_BATCH, "images")
         for name in ("num_blocks", "cache_memory"):
             if getattr(self, name) < 0:
                 raise InputError(f"finetune.{name}={getattr(self, name)} must not be negative")
@@ -208,6 +216,7 @@ class VariantConfig:
 
     def __post_init__(self) -> None:
         _positive("epochs", self.epochs)
+        _at_most("epochs", self.epochs, _MAX_EPOCHS, "epochs")
         check_resolution(self.test_res)
 
 
@@ -256,21 +265,24 @@ class Recipe:
     """The schedules that are compared, by name; each has a folder NAME in the run folder. null leaves one out."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
-            raise InputError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it names a folder")
+        _at_most("profile", self.profile, _MAX_PROFILE, "steps")
+        _at_most("variants", len(self.variants), _MAX_VARIANTS, "variants")
+        check_resolutions("sweep", self.sweep)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", self.name):
+            raise InputError(
+                f"name={self.name!r} must be up to 100 letters, digits, '.', '_' or '-': it names a folder"
+            )
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be in [0, 2**63)")
         if self.eval_every < 0:
             raise InputError(f"eval_every={self.eval_every} must be a number of epochs, or 0")
         if self.profile < 0:
             raise InputError(f"profile={self.profile} must be a number of steps, or 0")
-        for resolution in self.sweep:
-            check_resolution(resolution)
         for variant in self.variants:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", variant) or variant in _RESERVED:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", variant) or variant in _RESERVED:
                 raise InputError(
-                    f"variants: {variant!r} cannot name a folder of the run; use letters, digits, '_' and '-', and "
-                    f"none of {', '.join(_RESERVED)}"
+                    f"variants: {variant!r} cannot name a folder of the run; use up to 100 letters, digits, '_' and "
+                    f"'-', and none of {', '.join(_RESERVED)}"
                 )
 
     @property
@@ -286,3 +298,15 @@ class Recipe:
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise InputError(f"{name}={value} must be above 0")
+
+
+def _at_most(name: str, value: float, limit: int, unit: str) -> None:
+    if value > limit:
+        raise InputError(f"{name} may be {limit} {unit} at most, not {value}")
+
+
+def check_resolutions(name: str, resolutions: Sequence[int]) -> None:
+    """Raises InputError for too many test resolutions, or one that loaders do not support."""
+    _at_most(name, len(resolutions), _MAX_RESOLUTIONS, "resolutions")
+    for resolution in resolutions:
+        check_resolution(resolution)

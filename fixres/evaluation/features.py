@@ -142,7 +142,7 @@ def _refusal(found: str, wanted: str) -> str:
         old, new = json.loads(found), json.loads(wanted)
         differing = [key for key in new if old.get(key) != new[key]]
         which = "fingerprint" if "fingerprint" in differing else differing[0]
-    except (ValueError, AttributeError, IndexError):
+    except (ValueError, AttributeError, IndexError, RecursionError):
         return "belongs to an extraction with other settings; finish that one"
     values = f"{which}: {str(old.get(which))[:60]} instead of {str(new[which])[:60]}"
     if which == "fingerprint":

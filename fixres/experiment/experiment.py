@@ -141,7 +141,14 @@ def _mismatch_as_input_error(recipe: Recipe) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeError
+    except (
+        AttributeError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # some of torch
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"{recipe.folder}: its training checkpoints do not fit this program ({reason}); use the versions in "
@@ -209,3 +216,5 @@ class _Experiment:
         with _mismatch_as_input_error(self._recipe):
             for variant in self._variants:
                 variant.load_state_dict(checkpoint["variants"][variant.plan.name])
+                if not variant.has_finite_weights():
+                    raise ValueError(f"{variant.plan.name}: weights that are not finite")

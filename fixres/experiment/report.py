@@ -167,3 +167,5 @@ def read_report(folder: Path) -> dict[str, Any]:
         return renamed(json.loads(path.read_text()))
     except FileNotFoundError:
         raise InputError(f"{folder} has no report.json; the run did not finish") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); --resume no trains again") from None

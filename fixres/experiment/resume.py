@@ -32,6 +32,8 @@ def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, 
     if checkpoint.get("format") != FORMAT or checkpoint.get("version") != VERSION:
         raise InputError(f"{folder}: its training checkpoints are of another program or version; use --resume no")
     now, then = header(recipe, data), checkpoint
+    if type(then["metrics_bytes"]) is not int:
+        raise TypeError("metrics_bytes is not a number")
     for key in sorted({*now["recipe"], *then["recipe"]}):
         old, new = then["recipe"].get(key), now["recipe"].get(key)
         if old != new:

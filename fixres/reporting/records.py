@@ -22,7 +22,7 @@ def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with the benchmark and --json {path}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a record: {error}; make it again") from None
     if not isinstance(content, dict) or content.get("version") != VERSION or "kind" not in content:
         raise InputError(f"{path} is not a record of version {VERSION}; make it again")

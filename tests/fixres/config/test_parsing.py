@@ -195,7 +195,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--config", "nowhere"], "--config nowhere: no such file, and no recipe of that name; there are .*demo"),
         (["--config=nowhere"], "no such file"),
         (["--seed", "-3"], "seed=-3"),
-        (["--num-workers", "-1"], "num_workers=-1 must not be negative"),
+        (["--num-workers", "-1"], "num_workers=-1 must be from 0 to 1024"),
         (["--data.min_zoom", "0"], "min_zoom=0.0 must be above 0"),
         (["--eval_every", "-4"], "eval_every=-4 must be"),
         (["--name", "../up"], "it names a folder"),
