@@ -13,6 +13,7 @@ from fixres.pipelines.conversion.converter import convert as convert_source
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.inspection.facts import Inspection, inspect_source
 from fixres.pipelines.inspection.image_headers import image_sizes
+from fixres.pipelines.runtime.atomic_files import keep_outside
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.advice import Advice
@@ -59,6 +60,7 @@ def convert(
         if name not in known:
             raise InputError(f"{name} is not an option of a conversion; choose from {', '.join(known[1:])}")
     config = ConversionConfig(format, **options)  # before the source is scanned
+    keep_outside(Path(source), Path(dest))
     classes = None if classes_from is None else Path(classes_from)
     return convert_source(open_source(Path(source), split=split, classes_from=classes), Path(dest), config)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fixres.api.calls import checked, options_as_keywords
 from fixres.api.splits import engine_for, split_path, workers_for
 from fixres.models.factory import Normalize
+from fixres.models.precision import choose_device
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.spec import (
     IMAGENET_MEAN,
@@ -117,7 +118,7 @@ class Loader:
             raise InputError(f"dtype={dtype} must be a float dtype; normalize=False gives uint8")
         normalization = Normalize(mean, std)
         stored = split_path(Path(path), train)
-        where = str(device) if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
+        where = str(choose_device("auto" if device is None else str(device)))
         rank, world_size = _process(rank, world_size)
         config = LoaderConfig(
             path=stored,

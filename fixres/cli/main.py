@@ -58,7 +58,7 @@ def dispatch(arguments: Sequence[str]) -> None:
     else:
         command = name.replace("_", "-")
         module(command)  # an unknown one is an error of `fixres` itself
-        sys.argv[0] = f"fixres {command}"  # argparse and error messages show it
+        sys.argv = [f"fixres {command}", *others]  # shown by argparse, error messages and records
         call(command, others)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fixres.pipelines.runtime.atomic_files import atomic_file, check_target, write_json
+from fixres.pipelines.runtime.atomic_files import atomic_file, check_json_target, check_target, write_json
 from fixres.pipelines.spec import InputError
 
 STDOUT = Path("-")
@@ -15,7 +15,7 @@ STDOUT = Path("-")
 def check_json(path: Path | None) -> None:
     """Raises InputError before any work if the file of `--json` cannot be written."""
     if path is not None and path != STDOUT:
-        check_target(path)
+        check_json_target(path)
 
 
 def check_png(path: Path | None, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import FinetuneConfig, OptimConfig, check_resolutions
-from fixres.pipelines.runtime.atomic_files import check_target
+from fixres.pipelines.runtime.atomic_files import check_free, check_json_target, check_target
 from fixres.pipelines.spec import DataConfig, InputError, TrainCrop, check_resolution
 
 
@@ -70,7 +70,7 @@ class EvaluateJob(NetworkChoice):
     val_labels: Path | None = None
     """With real, for data without image names: the labels of ImageNet's val, see docs/evaluation.md."""
     json: Path | None = None
-    """JSON file for all figures, including those of each class; - prints it."""
+    """JSON file for all figures, including those of each class; - prints it instead of the text."""
     test_res: list[int] = field(default_factory=list)
     """Test resolutions in pixels; the checkpoint's by default."""
     batch_size: int = 64
@@ -83,7 +83,7 @@ class EvaluateJob(NetworkChoice):
         elif self.model or self.test_res or self.images:
             raise InputError("softmax files are scored as they are; omit the model, --test-res and --images")
         if self.json not in (None, Path("-")):
-            check_target(self.json)
+            check_json_target(self.json)
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class ExtractJob(NetworkChoice):
         if self.images is not None and self.split != "val":
             raise InputError("--images is a test split; omit --split")
         check_target(self.output, folder=True)
-        if self.output.exists() and not self.overwrite:  # found before the images are converted
-            raise InputError(f"{self.output} exists; replace it with --overwrite, or choose another name")
+        # Before the images are converted; extraction.json is the record of an extraction.
+        check_free(self.output, self.overwrite, folder=True, mark="extraction.json")
 
 
 @dataclass(frozen=True)

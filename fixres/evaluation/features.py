@@ -70,7 +70,7 @@ def extract(
     start = time.perf_counter()
     with closing(open_loader(job.split, **settings)) as loader:
         record = _record(job, predictor, info, loader, stored or {})
-        with resumable(job.output, job.overwrite, folder=True) as unfinished:
+        with resumable(job.output, job.overwrite, folder=True, mark=RECORD) as unfinished:
             journal = _Journal(unfinished.journal, record, job.restart)
             kept = journal.num_done
             _run(predictor, loader, _Arrays(unfinished.data, journal, record))

@@ -76,7 +76,7 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     num_workers = num_processes(config.num_workers, -(-len(task.order) // _CHUNK))
     is_folder, discard = config.format == "webdataset", config.restart is not False
     if not _was_finished(task, result):
-        with resumable(result.dest, config.overwrite, is_folder, discard) as paths:
+        with resumable(result.dest, config.overwrite, is_folder, discard, mark="*.idx") as paths:
             journal = Journal(paths.journal, task.header(), config.restart)
             _Attempt(task, journal, result).run(paths.data, num_workers)
     result.seconds = time.perf_counter() - start

@@ -47,7 +47,10 @@ def merge(parts: list[Path], dest: Path, overwrite: bool = False, progress: bool
 
 
 def _merge_shards(sources: list[TarSource], dest: Path, overwrite: bool, about: dict[str, Any], bar: tqdm) -> None:
-    with atomic_folder(dest, overwrite) as folder, ShardWriter(folder, sources[0].classes, about=about) as writer:
+    with (
+        atomic_folder(dest, overwrite, "*.idx") as folder,
+        ShardWriter(folder, sources[0].classes, about=about) as writer,
+    ):
         for source in sources:
             for sample in _shard_samples(source):
                 writer.write(sample)

@@ -53,6 +53,11 @@ class SingleSplit(StoredSplits):
         self._check(split)
         return super()._path(split)
 
+    def place(self, split: Split) -> Path:
+        """The folder or file of test images."""
+        self._check(split)
+        return self._images
+
     def _converted(self, _: Split) -> Path:
         path = self._images
         if isinstance(self._opened, FlatSource):  # engines read class folders; a .beton file carries the labels

@@ -100,6 +100,10 @@ class StoredSplits:
             self._stored[split] = self._converted(split)
         return self._stored[split]
 
+    def place(self, split: Split) -> Path:
+        """The images as the user stored them."""
+        raise NotImplementedError
+
     def _converted(self, split: Split) -> Path:
         raise NotImplementedError
 
@@ -156,13 +160,14 @@ class PreparedData(StoredSplits):
         }
 
     def _converted(self, split: Split) -> Path:
-        return convert_for_engine(self.engine, self._folder(split), self.config)
+        return convert_for_engine(self.engine, self.place(split), self.config)
 
-    def _folder(self, split: Split) -> Path:
+    def place(self, split: Split) -> Path:
+        """The folder or file of `split`."""
         return self._folders.train if split == "train" else self._folders.val
 
     def _source(self, split: Split) -> FilesSource | BetonReader:
-        path = self._folder(split)
+        path = self.place(split)
         return open_folder(path) if path.is_dir() else BetonReader(path)
 
 

@@ -54,7 +54,10 @@ def write_shards(
     Returns:
         Number of samples written.
     """
-    with atomic_folder(folder, overwrite) as partial, ShardWriter(partial, classes, samples_per_shard) as writer:
+    with (
+        atomic_folder(folder, overwrite, "*.idx") as partial,
+        ShardWriter(partial, classes, samples_per_shard) as writer,
+    ):
         for sample in samples:
             writer.write(sample)
         writer.finish()

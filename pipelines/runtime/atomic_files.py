@@ -34,9 +34,12 @@ def atomic_file(target: Path, overwrite: bool = False) -> AbstractContextManager
     return _written(target, overwrite, folder=False)
 
 
-def atomic_folder(target: Path, overwrite: bool = False) -> AbstractContextManager[Path]:
-    """As `atomic_file`, errors included, for a folder, which is empty at first. `overwrite` replaces all its files."""
-    return _written(target, overwrite, folder=True)
+def atomic_folder(target: Path, overwrite: bool = False, mark: str = "*") -> AbstractContextManager[Path]:
+    """As `atomic_file`, errors included, for a folder, which is empty at first.
+
+    `overwrite` replaces a folder that is empty or holds a file `mark` (a glob), which all earlier results have.
+    """
+    return _written(target, overwrite, folder=True, mark=mark)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -54,34 +57,37 @@ class Unfinished(NamedTuple):
 
 @contextmanager
 def resumable(
-    target: Path, overwrite: bool = False, folder: bool = False, discard: bool = False
+    target: Path, overwrite: bool = False, folder: bool = False, discard: bool = False, mark: str = "*"
 ) -> Iterator[Unfinished]:
     """As `atomic_file` or `atomic_folder`, but unfinished data is kept while the writer has a journal beside it.
 
-    `discard` allows to remove unfinished data of the other kind (file, folder) with a journal.
+    `mark` is that of `atomic_folder`. `discard` allows to remove unfinished data of the other kind (file,
+    folder) with a journal.
     """
     paths = unfinished(target)
     other = folder == paths.data.is_file() and paths.data.exists()
     if other and paths.journal.exists() and not discard:
         raise InputError(f"{paths.data} is unfinished data of another format; finish it, or discard it with --restart")
-    with _written(target, overwrite, folder, paths.journal):
+    with _written(target, overwrite, folder, paths.journal, mark):
         yield paths
 
 
 def unfinished(target: Path) -> Unfinished:
     """Where `resumable` keeps the unfinished data of `target`."""
+    target = target.absolute()  # "." has no name
     return Unfinished(_partial(target), target.with_name(f".{target.name}.journal"))
 
 
 def _partial(target: Path) -> Path:
+    target = target.absolute()
     return target.with_name(f".{target.name}.partial")
 
 
 @contextmanager
-def _written(target: Path, overwrite: bool, folder: bool, journal: Path | None = None) -> Iterator[Path]:
-    _check_kind(target, folder)
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; remove it, choose another name, or overwrite it")
+def _written(
+    target: Path, overwrite: bool, folder: bool, journal: Path | None = None, mark: str = "*"
+) -> Iterator[Path]:
+    check_free(target, overwrite, folder, mark)
     _check_writable(target.absolute().parents)
     target.parent.mkdir(parents=True, exist_ok=True)
     with os_errors_name(target), _claimed(_partial(target), target, folder) as partial:
@@ -129,6 +135,15 @@ def open_own(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def check_free(target: Path, overwrite: bool, folder: bool = False, mark: str = "*") -> None:
+    """Raises InputError if `target` exists and must not be replaced; see `atomic_folder`."""
+    _check_kind(target, folder)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists; replace it with --overwrite, or choose another name")
+    if folder and target.exists() and any(target.iterdir()) and not any(target.glob(mark)):
+        raise InputError(f"{target} is a folder of other files, which would be lost; choose another name")
+
+
 def check_target(target: Path, folder: bool = False) -> None:
     """Checks before any work that `target`, a file or folder that may exist, can be written.
 
@@ -138,6 +153,21 @@ def check_target(target: Path, folder: bool = False) -> None:
     """
     _check_kind(target, folder)
     _check_writable([target, *target.absolute().parents] if folder else target.absolute().parents)
+
+
+def keep_outside(source: Path, target: Path) -> None:
+    """Raises InputError if `target` would lie among the images of the folder `source`, which it would change."""
+    if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{target} is inside {source}, the images; choose a place outside")
+
+
+def check_json_target(target: Path) -> None:
+    """As `check_target`, for a JSON file, which replaces an older one but no other file."""
+    check_target(target)
+    if target.is_file():
+        with open(target, "rb") as file:
+            if file.read(1) not in (b"{", b"[", b""):
+                raise InputError(f"{target} is not a JSON file and would be lost; choose another name")
 
 
 def keep_source(source: Path, target: Path) -> None:

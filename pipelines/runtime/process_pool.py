@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext, ForkServerContext
 from typing import Any, TypeVar
 
@@ -103,7 +104,23 @@ def fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     loaders = ["fixres.pipelines.loaders.pillow"] if "torch" in sys.modules else []
     context.set_forkserver_preload(["fixres.pipelines.runtime.process_pool", *loaders])
+    with _safe_path():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keeps Python from putting the current folder first on a new process's path: a user's folder may be called PIL."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def safe_context() -> BaseContext:

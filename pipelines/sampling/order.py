@@ -30,6 +30,7 @@ def num_batches(config: LoaderConfig, num_samples: int) -> int:
     if count == 0:
         raise InputError(
             f"{config.path}: {num_samples} samples do not fill one global batch of {global_batch}; lower batch_size"
+            " (in recipes optim.batch_size)"
         )
     return count
 

@@ -68,12 +68,14 @@ def run(options: ConvertOptions) -> None:
     from fixres.pipelines.conversion.task import ConversionConfig
     from fixres.pipelines.conversion.verification import verify_data
     from fixres.pipelines.formats.parts import Part
+    from fixres.pipelines.runtime.atomic_files import keep_outside
     from fixres.pipelines.sources import open_source
 
     config = ConversionConfig(
         options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
         options.num_workers, options.overwrite, options.restart,
     )  # fmt: skip
+    keep_outside(options.source, options.dest)
     source = open_source(
         options.source,
         options.source_kind,
