@@ -100,7 +100,18 @@ def test_the_result_of_a_finished_variant(recipe: Recipe) -> None:
     checkpoint = upgraded(_checkpoint(_former_settings(recipe), {"result": _RESULT}))
     result = VariantResult.from_dict(checkpoint["variants"]["fast"]["result"])
     assert (result.top1_before_finetune, result.finetune_seconds, result.wall_seconds) == (0.4, 1.0, 6.0)
-    assert asdict(result) == renamed(_RESULT)
+    assert without_new(asdict(result)) == renamed(_RESULT)
+
+
+def without_new(values: Any) -> Any:
+    """Without the keys that only today's program has; old results have None there."""
+    if isinstance(values, list):
+        return [without_new(one) for one in values]
+    new = ("num_outputs", "top1_all_outputs", "top5_all_outputs")
+    assert not isinstance(values, dict) or {values.get(key) for key in new} == {None}
+    return (
+        {key: without_new(one) for key, one in values.items() if key not in new} if isinstance(values, dict) else values
+    )
 
 
 def test_a_report(tmp_path: Path) -> None:
