@@ -28,17 +28,17 @@ class RepeatedSource:
     """The images of a folder or of converted data, repeated, as a `Source` of ten artificial classes.
 
     Attributes:
-        files: the images in a folder; empty if the data is a .beton file or tar shards.
+        images: the files of a folder; empty if the data is a .beton file or tar shards.
         num_different: number of images without repetition.
     """
 
     classes = tuple(f"class_{number}" for number in range(10))
 
     def __init__(self, data: Path, num_samples: int) -> None:
-        self.files, self._stored = _images_below(data), None
-        if not self.files:
+        self.images, self._stored = _images_below(data), None
+        if not self.images:
             self._stored = open_stored(data)
-        self.num_different = min(num_samples, len(self._stored or self.files))
+        self.num_different = min(num_samples, len(self._stored or self.images))
         self.labels = np.arange(num_samples, dtype=np.int64) % len(self.classes)
 
     def __len__(self) -> int:
@@ -47,12 +47,12 @@ class RepeatedSource:
     def read(self, index: int) -> bytes:
         """The file's bytes."""
         place = index % self.num_different
-        return self.files[place].read_bytes() if self._stored is None else bytes(self._stored.read(place))
+        return self.images[place].read_bytes() if self._stored is None else bytes(self._stored.read(place))
 
     def name(self, index: int) -> str:
         """The file's path, or the stored sample's name."""
         place = index % self.num_different
-        return str(self.files[place]) if self._stored is None else self._stored.name(place)
+        return str(self.images[place]) if self._stored is None else self._stored.name(place)
 
 
 def _images_below(data: Path) -> list[Path]:

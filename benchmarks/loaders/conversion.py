@@ -90,11 +90,11 @@ def measure(options: ConversionOptions) -> dict[str, Any]:
 def _image_folder(data: Path, folder: Path, num_images: int) -> Path:
     """The photographs as an ImageFolder of one class."""
     source = RepeatedSource(data, num_images)
-    if not source.files:
+    if not source.images:
         raise InputError(f"{data} is already converted; use a folder of photographs")
     (folder / "images").mkdir(parents=True)
     for index in range(len(source)):
-        original = source.files[index % len(source.files)]
+        original = source.images[index % len(source.images)]
         (folder / "images" / f"{index:06d}{original.suffix}").symlink_to(original.resolve())
     return folder
 
