@@ -86,8 +86,8 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
 
 def stored_info(path: Path) -> CheckpointInfo | None:
     """The description in a checkpoint of ours; None for other files."""
-    weights = read_weights(path) if path.is_file() else None
-    return _info(path, weights.content.get("info")) if weights and is_checkpoint(weights) else None
+    weights = read_weights(path)
+    return _info(path, weights.content.get("info")) if is_checkpoint(weights) else None
 
 
 def is_checkpoint(weights: WeightFile) -> bool:

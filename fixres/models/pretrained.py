@@ -101,7 +101,7 @@ def open_network(
         InputError: no such file or name, weights that do not fit the network, classes that it does not know.
     """
     path = Path(model)
-    if path.exists() or os.sep in model or path.suffix in _SUFFIXES:
+    if names_file(model):
         weights = read_weights(path)
     else:
         arch = arch or model
@@ -118,6 +118,11 @@ def open_network(
             )
         opened = _open_pretrained(weights, arch, dict(model_kwargs or {}), classes, names, new_classifier)
     return opened if crop_pct is None else opened._replace(info=replace(opened.info, crop_pct=crop_pct))
+
+
+def names_file(model: str) -> bool:
+    """Whether `model` is a path, existing or not, and not a name of timm's."""
+    return os.path.exists(model) or os.sep in model or Path(model).suffix in _SUFFIXES
 
 
 def cached_weights(name: str) -> Path:

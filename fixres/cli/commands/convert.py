@@ -88,7 +88,7 @@ def run(options: ConvertOptions) -> None:
     print(
         f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} copied"
         f" unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
-        f" {(done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
+        f" {max(0, done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
         + (f"; {done.num_kept} were converted before" if done.num_kept else "")
     )
     if options.verify:

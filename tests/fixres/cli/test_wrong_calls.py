@@ -53,6 +53,7 @@ _CALLS = [
     ("evaluate net.pt", "net.pt does not say which data it was trained on; give --data FOLDER"),
     ("evaluate photos net.pt", "net.pt: unexpected, options begin with --"),
     ("evaluate nett.pt --data photos", "nett.pt: no such file"),
+    ("evaluate nett.pt", "nett.pt: no such file"),
     ("evaluate net.pt --images others", "knows 2 classes"),
     ("finetune net.pt --data photos", "test_res is empty; give resolutions such as 288,320, or auto"),
     ("convert photos/train x.beton", "x.beton exists; replace it with --overwrite"),
