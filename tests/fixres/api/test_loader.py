@@ -123,7 +123,7 @@ def test_ranks_share_an_epoch(coded_folder: Path) -> None:
     ("fields", "message"),
     [
         ({"engine": "fast"}, "engine='fast' does not exist; choose one of roc"),
-        ({"device": "gpu"}, "device='gpu' does not exist"),
+        ({"device": "gpu"}, "device='gpu' is unknown"),
         ({"mean": (123.7, 116.3, 103.5)}, "use three shares of 1"),
         ({"std": (0, 0, 0)}, "and std above 0"),
         ({"mean": (0.5,)}, "use three shares of 1"),

@@ -73,7 +73,7 @@ def test_a_finished_file_with_a_journal_is_recognized(
 def test_a_journal_without_data_is_of_no_use(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out" / "x"
     killed_after_the_rename(folder, target, "ffcv", monkeypatch)
-    with pytest.raises(InputError, match="x exists; remove it"):
+    with pytest.raises(InputError, match="x exists; replace it with --overwrite"):
         run(folder, target, quality=70)
     done = run(folder, target, quality=70, overwrite=True)
     assert (done.num_samples, done.num_kept) == (NUM, 0)

@@ -172,7 +172,7 @@ def test_wrong_options_are_named(change: dict[str, object], message: str, coded_
 def test_an_existing_target_is_kept_without_overwrite(format: str, coded_folder: Path, tmp_path: Path) -> None:
     convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=0, progress=False))
     kept = open_source(tmp_path / "x").read(0)
-    with pytest.raises(InputError, match="x exists; remove it"):
+    with pytest.raises(InputError, match="x exists; replace it with --overwrite"):
         convert(coded_folder, tmp_path / "x", ConversionConfig(format, num_workers=0, progress=False))
     assert open_source(tmp_path / "x").read(0) == kept
     convert(
