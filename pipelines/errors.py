@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+_MAX_LENGTH = 1500
+
 
 class InputError(ValueError):
     """A user's mistake or bad data. The message is one line: what is wrong, where, and the remedy.
 
-    Characters of file names that would break the line or control the terminal are escaped.
+    Characters of file names that would break the line or control the terminal are escaped. Of a very long message,
+    which has text of a file in it, beginning and end are kept.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        line = one_line(message if len(message) <= _MAX_LENGTH else message[: 2 * _MAX_LENGTH] + message[-_MAX_LENGTH:])
+        if len(line) > _MAX_LENGTH:
+            line = f"{line[: _MAX_LENGTH // 2]} ... {line[-_MAX_LENGTH // 3 :]}"
+        super().__init__(line)
 
 
 def one_line(text: str) -> str:

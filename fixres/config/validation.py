@@ -118,7 +118,8 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
         return _with_group(path, str(refusal))
     shown = value if isinstance(value, str) else reprlib.repr(value)
     if first["type"] == "dataclass_type":
-        return f"{name}={shown}: {name} is a group of settings, use for example {name}.{_keys(kind, path)[0]}"
+        example = f", use for example {name}.{keys[0]}" if (keys := _keys(kind, path)) else "; see --help"
+        return f"{name}={shown}: {name} is a group of settings{example}"
     reasons = [re.sub(", (unable|got) .*", "", one["msg"]) for one in errors if _place(one["loc"], values)[0] == path]
     wanted = " or ".join(reason.removeprefix("Input should be ") for reason in dict.fromkeys(reasons))
     wanted = wanted.replace("a valid integer", "a whole number").replace("a valid list", "a list such as 96,112")

@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._num_nodes += 1
-        if self._num_nodes > 2 * _MAX_VALUES:  # keys are nodes, too
+        if self._num_nodes > _MAX_VALUES:
             raise ValueError(_TOO_MANY)
         return super().compose_node(parent, index)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -157,7 +158,8 @@ def _torch_file(path: Path) -> Any:
     # timm's training script keeps its options beside the weights, as a Namespace of plain values.
     safe = [argparse.Namespace, *((_Placeholder, name) for name in ignored)]
     try:
-        with torch.serialization.safe_globals(safe):
+        # Warnings about how torch wrote a file tell its reader nothing.
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here: pickle, zip, key, end of file, runtime
         if isinstance(error, pickle.UnpicklingError) and unsafe:

@@ -56,7 +56,7 @@ def run(options: ExportOptions) -> None:
     """Exports and prints what was written."""
     from fixres.api.network import load
 
-    network = load(
+    network = load.__wrapped__(  # unlike load, it names options as they are typed
         options.weights,
         arch=options.arch,
         model_kwargs=options.model_kwargs,

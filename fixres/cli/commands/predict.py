@@ -51,7 +51,7 @@ def run(options: PredictOptions) -> None:
     """Predicts, prints a line for each image."""
     from fixres.api.network import load
 
-    network = load(
+    network = load.__wrapped__(  # unlike load, it names options as they are typed
         options.weights,
         arch=options.arch,
         model_kwargs=options.model_kwargs,
