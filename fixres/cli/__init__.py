@@ -1,1 +1,1 @@
-"""The command `fixres`: `main` finds the sub-command in `commands`; `data` and `output` are shared by several."""
+"""The command `fixres`: `main` finds the sub-command in `commands`; the other modules are shared by several of them."""

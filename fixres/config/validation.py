@@ -88,13 +88,13 @@ def set_value(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
     values[path[-1]] = value
 
 
-def unknown_key(kind: type, path: Sequence[str], others: Sequence[str] = ()) -> InputError:
-    """The error for a key that does not exist, with the nearest of its group's keys, or of `others`."""
+def _unknown_key(kind: type, path: Sequence[str]) -> str:
+    """The message for a key that does not exist, with the nearest of its group's keys."""
     *groups, key = path
-    keys = others or _keys(kind, groups)
+    keys = _keys(kind, groups)
     near = [RENAMED[key]] if RENAMED.get(key) in keys else difflib.get_close_matches(key, keys, 1)
     hint = f", did you mean {'.'.join([*groups, near[0]])}?" if near else ";"
-    return InputError(f"unknown key {'.'.join(path)}{hint} see --help")
+    return f"unknown key {'.'.join(path)}{hint} see --help"
 
 
 def _keys(kind: type, groups: Sequence[str]) -> list[str]:
@@ -110,7 +110,7 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
     path, value = _place(first["loc"], values)
     name = ".".join(path)
     if first["type"] == "unexpected_keyword_argument":
-        return str(unknown_key(kind, path))
+        return _unknown_key(kind, path)
     if first["type"] == "missing":
         more = isinstance(first["loc"][-1], int)
         return f"{name}={value} needs more values; see --help" if more else f"{name}.{first['loc'][-1]} is missing"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fixres.cli.network import open_choice
 from fixres.config.jobs import WeightsChoice
 from fixres.config.parsing import parse as parse_options
 from fixres.pipelines.runtime.atomic_files import check_target
@@ -54,14 +55,6 @@ def parse(arguments: Sequence[str]) -> ExportOptions:
 
 def run(options: ExportOptions) -> None:
     """Exports and prints what was written."""
-    from fixres.api.network import load
-
-    network = load.__wrapped__(  # unlike load, it names options as they are typed
-        options.weights,
-        arch=options.arch,
-        model_kwargs=options.model_kwargs,
-        classes=options.classes,
-        crop_pct=options.crop_pct,
-    )
+    network = open_choice(options)
     network.export(options.target, str(options.format), overwrite=options.overwrite)
     print(f"{options.target}: {network.info.model}, {len(network.classes)} classes, as {options.format}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fixres.cli.network import open_choice
 from fixres.cli.output import check_json, put_json
 from fixres.config.jobs import WeightsChoice
 from fixres.config.parsing import parse as parse_options
@@ -49,16 +50,7 @@ def parse(arguments: Sequence[str]) -> PredictOptions:
 
 def run(options: PredictOptions) -> None:
     """Predicts, prints a line for each image."""
-    from fixres.api.network import load
-
-    network = load.__wrapped__(  # unlike load, it names options as they are typed
-        options.weights,
-        arch=options.arch,
-        model_kwargs=options.model_kwargs,
-        classes=options.classes,
-        crop_pct=options.crop_pct,
-        device=options.device,
-    )
+    network = open_choice(options, options.device)
     found = network.predict(
         list(options.image), top_k=options.top_k, resolution=options.test_res, batch_size=options.batch_size
     )
