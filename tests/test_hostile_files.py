@@ -129,7 +129,7 @@ def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None
     wrong = [None, -1, 1 << 40, 1e308, "x", b"x", [], {}, (), [None], ["a", 3], {"x": 1}, torch.zeros(2), True]
 
     def contents() -> Iterator[bytes]:
-        for key in ("info", "state_dict", *info):
+        for key in ("version", "info", "state_dict", *info):
             for value in wrong:
                 weights = {"fc.weight": torch.zeros(1)}
                 content = {"format": "fixres-checkpoint", "version": 1, "info": dict(info), "state_dict": weights}
@@ -139,7 +139,7 @@ def test_descriptions_in_our_checkpoints(net: nn.Module, tmp_path: Path) -> None
                 yield packed.getvalue()
 
     used, refused = survive(path, contents(), lambda: load_checkpoint(path))
-    assert (used, refused) == (0, len(wrong) * (2 + len(info)))
+    assert (used, refused) == (0, len(wrong) * (3 + len(info)))
 
 
 @pytest.mark.usefixtures("_little_memory")

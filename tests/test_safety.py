@@ -72,6 +72,16 @@ def _is(node: ast.AST | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
+@pytest.mark.parametrize("folder", ["pipelines", "fixres"])
+def test_files_are_written_without_following_links(folder: str) -> None:
+    """By `open` with `opener=open_own`; other functions write to the names that `atomic_file` gives."""
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(_parsed(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "open" and len(node.args) > 1:
+                reads = ast.unparse(node.args[1]) in ("'rb'", "'r'")
+                assert reads or "opener" in [one.arg for one in node.keywords], f"{file}, line {node.lineno}"
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_module_executes_code_from_files(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))

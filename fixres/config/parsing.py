@@ -17,6 +17,7 @@ from fixres.config.recipe import Recipe
 from fixres.config.validation import as_plain, set_value, validated
 from fixres.config.words import CONFIG, read_words
 from fixres.config.yaml_text import read_yaml
+from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -182,7 +183,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Writes the resolved recipe as YAML that `--config` reads back."""
-    path.write_text(yaml.safe_dump(as_plain(recipe), sort_keys=False))
+    with open(path, "w", opener=open_own) as file:
+        yaml.safe_dump(as_plain(recipe), file, sort_keys=False)
 
 
 def recipe_text(recipe: Any) -> str:

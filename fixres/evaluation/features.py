@@ -29,6 +29,7 @@ from fixres.models.probe import check_takes
 from fixres.models.state_dicts import weights_digest
 from fixres.observability.console import bar
 from fixres.pipelines.runtime.atomic_files import open_own, resumable, write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
 
 VERSION = 1
@@ -139,10 +140,10 @@ class _Journal:
 def _refusal(found: str, wanted: str) -> str:
     """The difference of two records, and the remedy."""
     try:
-        old, new = json.loads(found), json.loads(wanted)
+        old, new = decode_json(found), decode_json(wanted)
         differing = [key for key in new if old.get(key) != new[key]]
         which = "fingerprint" if "fingerprint" in differing else differing[0]
-    except (ValueError, AttributeError, IndexError, RecursionError):
+    except (ValueError, AttributeError, IndexError):
         return "belongs to an extraction with other settings; finish that one"
     values = f"{which}: {str(old.get(which))[:60]} instead of {str(new[which])[:60]}"
     if which == "fingerprint":
@@ -192,10 +193,11 @@ class _Arrays:
             shape, path = (self.num_images, *values.shape[1:]), self._folder / name
             kind = np.dtype(np.int64) if name == LABELS else self._dtype
             if self._is_new:
+                path.unlink(missing_ok=True)  # none of ours, perhaps a link
                 arrays[name] = np.lib.format.open_memmap(path, "w+", kind, shape)
                 continue
             try:
-                arrays[name] = np.lib.format.open_memmap(path, "r+")
+                arrays[name] = np.empty(0) if path.is_symlink() else np.lib.format.open_memmap(path, "r+")
             except (OSError, ValueError, EOFError):
                 arrays[name] = np.empty(0)
             if arrays[name].shape != shape or arrays[name].dtype != kind:

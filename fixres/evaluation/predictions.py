@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from fixres.evaluation.accuracy import EvalResult, summarize
 from fixres.evaluation.metrics import OutputScorer, Scores
 from fixres.models.classes import Outputs
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 SOFTMAX, EMBEDDINGS, LABELS = "softmax.npy", "embeddings.npy", "labels.npy"
@@ -162,6 +162,6 @@ def _read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             raise ValueError("too long")
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        return decode_json(path.read_text())
+    except ValueError as error:
         raise InputError(f"{path} is not readable JSON ({error}); extract again") from error

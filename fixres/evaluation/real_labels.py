@@ -6,13 +6,13 @@ without a label do not count.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fixres.evaluation.metrics import Scores, wilson_interval
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 _MAX_BYTES = 64 << 20  # the real file has 1 MB
@@ -42,8 +42,8 @@ def read_real(path: Path, num_classes: int) -> list[frozenset[int]]:
     with open(path, "rb") as file:
         data = file.read(_MAX_BYTES + 1)
     try:
-        lists = json.loads(data) if len(data) <= _MAX_BYTES else None
-    except (ValueError, RecursionError):
+        lists = decode_json(data) if len(data) <= _MAX_BYTES else None
+    except ValueError:
         lists = None
     if not isinstance(lists, list) or not lists:
         raise InputError(

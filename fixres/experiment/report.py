@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from fixres.experiment import figures
 from fixres.experiment.results import VariantResult
 from fixres.observability.console import aligned
 from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 from fixres.reporting.html_page import condition_rows, embed, write_page
 from fixres.reporting.plots import contact_sheet
@@ -137,7 +137,7 @@ def write_report(report: Report, folder: Path) -> None:
 def _plots(report: Report, folder: Path) -> list[bytes]:
     losses: dict[str, list[float]] = {variant.name: [] for variant in report.variants}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
-        record = renamed(json.loads(line))  # a resumed run may have begun with the former names
+        record = renamed(decode_json(line, finite=False))  # a resumed run may have begun with the former names
         if record["kind"] == "train":
             losses[record["variant"]].append(record["loss"])
     variants = report.variants
@@ -164,8 +164,8 @@ def read_report(folder: Path) -> dict[str, Any]:
     """report.json of a run folder."""
     path = folder / "report.json"
     try:
-        return renamed(json.loads(path.read_text()))
+        return renamed(decode_json(path.read_text(), finite=False))
     except FileNotFoundError:
         raise InputError(f"{folder} has no report.json; the run did not finish") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); --resume no trains again") from None

@@ -15,7 +15,7 @@ from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
 from fixres.models.state_dicts import check_values
 from fixres.models.weights import WeightFile, one_line, read_weights
-from fixres.pipelines.runtime.atomic_files import atomic_file
+from fixres.pipelines.runtime.atomic_files import atomic_file, open_own
 from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, EvalCrop, InputError, check_resolution
 
 FORMAT = "fixres-checkpoint"
@@ -92,7 +92,8 @@ def stored_info(path: Path) -> CheckpointInfo | None:
 
 def is_checkpoint(weights: WeightFile) -> bool:
     """Whether the file is one of our checkpoints, of any version."""
-    return weights.content.get("format") == FORMAT
+    found = weights.content.get("format")  # a comparison of an array would be an array
+    return isinstance(found, str) and found == FORMAT
 
 
 def network_classes(weights: WeightFile) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ def network_from(weights: WeightFile) -> tuple[nn.Module, CheckpointInfo]:
     path, content = weights.path, weights.content
     if not is_checkpoint(weights):
         raise InputError(f"{path}: not a checkpoint of this project; expected the key format={FORMAT!r}")
-    if content.get("version") != VERSION:
+    if type(content.get("version")) is not int or content["version"] != VERSION:
         raise InputError(
             f"{path}: checkpoint version {reprlib.repr(content.get('version'))}, this program reads version {VERSION}"
         )
@@ -173,7 +174,7 @@ def save_hashed(content: Any, path: Path) -> str:
     Raises:
         OSError: the disk is full or fails. torch.save alone turns that into a RuntimeError about positions.
     """
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=open_own) as file:
         writer = _Hashing(file)
         try:
             torch.save(content, writer)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import pickle
 import re
 import warnings
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 # Keys of the weights in a checkpoint, averaged weights first: timm reports the accuracy of those.
@@ -145,8 +145,8 @@ def _safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             description = (file.metadata() or {}).get(METADATA_KEY)
-        content = None if description is None else json.loads(description)
-    except (SafetensorError, ValueError, RecursionError) as error:
+        content = None if description is None else decode_json(description)
+    except (SafetensorError, ValueError) as error:
         raise InputError(f"{path}: not a safetensors file, or damaged ({one_line(error)})") from error
     return {**content, "state_dict": tensors} if isinstance(content, dict) else tensors
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 VERSION = 3
@@ -19,10 +19,10 @@ def read_record(path: Path, kind: str | None = None) -> dict[str, Any]:
         InputError: the file does not exist, is not a record, or has another kind or version.
     """
     try:
-        content = json.loads(path.read_text())
+        content = decode_json(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; make it with the benchmark and --json {path}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not a record: {error}; make it again") from None
     if not isinstance(content, dict) or content.get("version") != VERSION or "kind" not in content:
         raise InputError(f"{path} is not a record of version {VERSION}; make it again")

@@ -88,7 +88,7 @@ class LogitStore:
         if not acquire(descriptor):
             self._release_lock()
             raise InputError(f"another run is using {path}; wait for it, or give another distill.cache")
-        self._file = open(path, "r+b")
+        self._file = open(path, "r+b", opener=open_own)
         try:
             if self._file.readline() != head.encode():
                 raise InputError(f"{path} holds the outputs of another teacher; remove it or choose another folder")

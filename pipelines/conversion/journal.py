@@ -16,6 +16,7 @@ from typing import Any
 
 from fixres.pipelines.formats.samples import Entry
 from fixres.pipelines.runtime.atomic_files import open_own, put_in_place
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0  # about as much work is lost when a conversion is killed
@@ -122,8 +123,8 @@ def _read(path: Path, header: dict[str, Any]) -> list[Entry]:
     if not lines:
         return []
     try:
-        found = json.loads(lines[0])
-    except (ValueError, RecursionError):
+        found = decode_json(lines[0])
+    except ValueError:
         raise InputError(f"{path} is not the journal of a conversion; remove it or discard it with --restart") from None
     if found != header:
         raise InputError(
@@ -136,9 +137,9 @@ def _read(path: Path, header: dict[str, Any]) -> list[Entry]:
 def _entries(path: Path, lines: Sequence[str]) -> Iterable[Entry]:
     for number, line in enumerate(lines):
         try:
-            index, label, height, width, passed, sizes, problem, stamp = json.loads(line)
+            index, label, height, width, passed, sizes, problem, stamp = decode_json(line)
             yield Entry(index, label, height, width, passed, tuple(sizes), problem, stamp)
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError):
             raise InputError(f"{path}: line {number + 2} is damaged; discard the journal with --restart") from None
 
 

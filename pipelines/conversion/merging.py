@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
-from fixres.pipelines.formats.parts import check_complete
+from fixres.pipelines.formats.parts import check_alike, check_complete
 from fixres.pipelines.formats.samples import EncodedSample
 from fixres.pipelines.formats.webdataset_reader import TarSource
 from fixres.pipelines.formats.webdataset_writer import ShardWriter
@@ -62,7 +62,9 @@ def _merge_shards(sources: list[TarSource], dest: Path, overwrite: bool, about: 
 def _merge_beton(readers: list[BetonReader], dest: Path, overwrite: bool, about: dict[str, Any], bar: tqdm) -> None:
     first = readers[0]
     extra = [name for name in first.field_names if name not in ("image", "label")]
-    num_source = first.about["part"]["source_samples"]
+    num_source = first.about["part"]["source_samples"]  # for each, the parts have reserved some bytes
+    if not sum(map(len, readers)) <= num_source <= sum(len(reader.data) for reader in readers):
+        raise InputError(f"{first.path}: its source cannot have had {num_source} samples; convert it again")
     with (
         atomic_file(dest, overwrite) as file,
         BetonWriter(file, num_source, first.about.get("classes", ()), extra, about=about) as writer,
@@ -76,21 +78,13 @@ def _merge_beton(readers: list[BetonReader], dest: Path, overwrite: bool, about:
 
 def _common(readers: list[Any], files: list[Path]) -> dict[str, Any]:
     """What all parts store about themselves, without the entries that make them parts."""
-    if "part" not in readers[0].about:
+    part = check_alike(files, [reader.about for reader in readers])
+    if not part:
         raise InputError(f"{files[0]} does not store which part it is; convert it again with --shard i/n")
-    expected = _origin(readers[0])
     for reader, file in zip(readers, files, strict=True):
-        if _origin(reader) != expected:
-            raise InputError(
-                f"{file} has another source, other options or another count than {files[0]}; convert it again"
-            )
+        if reader.classes != readers[0].classes:
+            raise InputError(f"{file} has other classes than {files[0]}; convert it again")
     return {key: value for key, value in readers[0].about.items() if key not in ("part", "classes", "num_samples")}
-
-
-def _origin(reader: Any) -> list[Any]:
-    """What must be equal in all parts."""
-    part = reader.about.get("part", {})
-    return [{key: value for key, value in part.items() if key != "number"}, reader.classes]
 
 
 def _beton_samples(reader: BetonReader, extra: list[str]) -> Iterator[EncodedSample]:

@@ -103,6 +103,7 @@ class Task:
             about["part"] = config.part.describe() | {
                 "source_samples": len(self.source),
                 "source": source_digest(self.source),
+                "file_sizes": _sizes_digest(self.source),
                 "options": [config.format, config.max_side, config.quality, config.exif],
             }
         return about
@@ -134,6 +135,13 @@ def _state(file: Path | str) -> list[int]:
     except OSError:
         return [-1, -1]
     return [found.st_size, found.st_mtime_ns]
+
+
+def _sizes_digest(source: Source) -> str:
+    """Digest of the sizes of a source's files. Times differ between the copies that the machines of a cluster have."""
+    files = getattr(getattr(source, "source", source), "files", None)
+    sizes = [_state(file)[0] for file in (_archives(source) if files is None else files)]
+    return hashlib.sha256(np.array(sizes, np.int64).tobytes()).hexdigest()[:16]
 
 
 def stamp(source: Source, index: int) -> int:

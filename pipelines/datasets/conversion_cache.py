@@ -8,6 +8,7 @@ from typing import Any
 
 from fixres.pipelines.datasets.fingerprints import files_digest, short_digest
 from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, InputError
@@ -81,6 +82,6 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
 def _read_json(path: Path) -> object:
     """The content of `path`, or None if it is missing or not JSON."""
     try:
-        return json.loads(path.read_text())
+        return decode_json(path.read_text())
     except (OSError, ValueError):
         return None

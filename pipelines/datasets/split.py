@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.sampling.philox import STREAM_SPLIT, random_words
 from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.folder import FilesSource
@@ -73,7 +73,7 @@ def _link(record: dict, root: Path, folder: Path) -> None:
 
 def _check_recorded(folder: Path, root: Path, files: Sequence[str]) -> None:
     try:
-        record = json.loads((folder / SPLIT_RECORD).read_text())
+        record = decode_json((folder / SPLIT_RECORD).read_text())
         recorded = sorted(record["train"] + record["val"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder} has no readable {SPLIT_RECORD}; remove the folder to split {root} again") from None

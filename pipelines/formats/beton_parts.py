@@ -8,7 +8,7 @@ import numpy as np
 
 from fixres.pipelines.formats.beton_reader import BetonData, BetonReader
 from fixres.pipelines.formats.mmap_files import map_files
-from fixres.pipelines.formats.parts import check_complete
+from fixres.pipelines.formats.parts import check_alike, check_complete
 from fixres.pipelines.spec import InputError
 
 
@@ -50,11 +50,10 @@ class BetonParts(BetonData):
 
 def _check_alike(parts: list[BetonReader]) -> None:
     first = parts[0]
+    check_alike([part.path for part in parts], [part.about for part in parts])
     for part in parts:
         if (part.classes, part.field_names) != (first.classes, first.field_names):
             raise InputError(f"{part.path} has other classes or fields than {first.path}; convert all parts alike")
-        if part.about.get("part", {}).get("source") != first.about.get("part", {}).get("source"):
-            raise InputError(f"{part.path} is of another source than {first.path}; convert all parts again")
 
 
 def _moved(spans: list[np.ndarray], starts: list[int]) -> np.ndarray:

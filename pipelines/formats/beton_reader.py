@@ -6,7 +6,6 @@ later accesses need no checks.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ import numpy as np
 from fixres.pipelines.formats import beton_layout as layout
 from fixres.pipelines.formats.mmap_files import map_file
 from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import BadSampleError, InputError
 
 _MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
@@ -205,7 +205,7 @@ class BetonReader(BetonData):
         if layout.checksum(header, descriptors, metadata, table, text) != pointer["crc32"]:
             self._fail("its tables do not match their checksum")
         try:
-            info = json.loads(text)
+            info = decode_json(text)
         except ValueError:
             self._fail("the class names are not JSON")
         return info if isinstance(info, dict) else {}

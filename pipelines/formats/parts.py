@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fixres.pipelines.spec import InputError
 
+_DIFFERENCES = {
+    "source": "another source",
+    "source_samples": "another source",
+    "file_sizes": "other sizes of the source's files, some of which were replaced,",
+    "options": "other options",
+    "count": "another count",
+}
 _NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[A-Za-z]+)?")
 
 
@@ -54,6 +62,37 @@ def part_of_name(path: Path) -> tuple[str, Part] | None:
     if match is None or not int(match[2]) < int(match[3]):
         return None
     return match[1] + (match[4] or ""), Part(int(match[2]), int(match[3]))
+
+
+def check_alike(files: Sequence[Path], abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Compares what parts store about their conversion.
+
+    Args:
+        files: the parts.
+        abouts: what each stores about itself.
+
+    Returns:
+        The entry of the first part; empty if the parts store none.
+
+    Raises:
+        InputError: an entry is damaged, of another part than the file is named, or of another conversion.
+    """
+    stored = [_stored(file, about) for file, about in zip(files, abouts, strict=True)]
+    for file, part in zip(files, stored, strict=True):
+        different = [name for name in stored[0] | part if part.get(name) != stored[0].get(name) and name != "number"]
+        if different:
+            what = _DIFFERENCES.get(different[0], "other settings")
+            raise InputError(f"{file} was made with {what} than {files[0]}; convert it again")
+    return stored[0]
+
+
+def _stored(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    part, named = about.get("part", {}), part_of_name(file)
+    if not isinstance(part, dict) or (part and type(part.get("source_samples")) is not int):
+        raise InputError(f"{file}: what it stores about its part is damaged; convert it again with --shard i/n")
+    if part and named and named[1].describe() != {key: part.get(key) for key in ("number", "count")}:
+        raise InputError(f"{file} is part {part.get('number')} of {part.get('count')}; give it its name again")
+    return part
 
 
 def check_complete(paths: list[Path]) -> list[Path]:

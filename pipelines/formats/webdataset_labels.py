@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fixres.pipelines.imagenet_classes import Classes, human_names, imagenet_synsets, is_synset, numbered_classes
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 MAX_CLASSES = 1 << 20  # a higher label is damage, and would create a list of that many names
@@ -38,8 +38,8 @@ def parse_cls(content: bytes, name: str) -> Label:
 def parse_json(content: bytes, name: str) -> Label:
     """Class number ("label" or "cls") and synset ("synset", "wnid" or "class_name") from a `.json` member."""
     try:
-        facts = json.loads(content)
-    except (ValueError, RecursionError):
+        facts = decode_json(content)
+    except ValueError:
         raise InputError(f"{name}: its .json member is damaged; write the shard again") from None
     facts = facts if isinstance(facts, dict) else {}
     numbers = [facts[key] for key in _NUMBER_KEYS if type(facts.get(key)) is int]

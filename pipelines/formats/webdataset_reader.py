@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from fixres.pipelines.formats.tar_index import Span, read_member, walk
 from fixres.pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
 from fixres.pipelines.imagenet_classes import human_names
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 INDEX_VERSION = "v1.2"
@@ -99,7 +99,7 @@ class TarSource:
     def _read_table(self, table: Path) -> tuple[str, ...]:
         top = int(self.labels.max())
         try:
-            content = json.loads(table.read_text())
+            content = decode_json(table.read_text())
             self.about = dict(content)
             classes, num_samples = tuple(content["classes"]), int(content.get("num_samples", len(self)))
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -24,7 +24,7 @@ import numpy as np
 
 from fixres.pipelines.formats.samples import EncodedSample, Entry, verify
 from fixres.pipelines.formats.webdataset_reader import INDEX_VERSION, TABLE_NAME, TarSource
-from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.runtime.atomic_files import atomic_folder, open_own, write_json
 from fixres.pipelines.spec import InputError
 
 _BLOCK = 512  # tar's unit; a plain member's data follows one header block
@@ -171,7 +171,7 @@ class _Shard:
     def __init__(self, stem: Path) -> None:
         self._index = stem.with_suffix(".idx")
         self._lines: list[str] = []
-        self.file = open(stem.with_suffix(".tar"), "wb")
+        self.file = open(stem.with_suffix(".tar"), "wb", opener=open_own)
         self._tar = tarfile.open(fileobj=self.file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def write(self, sample: EncodedSample) -> None:
@@ -189,7 +189,7 @@ class _Shard:
         with self.file:
             self.file.flush()
             os.fsync(self.file.fileno())
-        with open(self._index, "w") as index:
+        with open(self._index, "w", opener=open_own) as index:
             index.write("\n".join([f"{INDEX_VERSION} {len(self._lines)}", *self._lines]) + "\n")
             index.flush()
             os.fsync(index.fileno())

@@ -7,8 +7,10 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from types import TracebackType
 from typing import NoReturn
 
 from fixres.pipelines.runtime.openmp import configure_openmp
@@ -29,8 +31,9 @@ def run(main: Callable[[], None]) -> None:
     """Calls `main` and ends the process. Configures OpenMP first, for a `main` that imports torch.
 
     Control characters in what it prints are escaped. A user's mistake (`InputError`), a failing disk (`OSError`) and
-    Ctrl-C end in one line on stderr. Any other exception is a bug and keeps its traceback.
+    Ctrl-C end in one line on stderr. Any other exception is a bug and keeps its traceback, escaped, too.
     """
+    sys.excepthook = _print_traceback
     configure_openmp()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -49,6 +52,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(EXIT_PIPE)
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    traceback.print_exception(kind, error, trace, file=PrintableStream(sys.stderr))
 
 
 def _describe(error: OSError) -> str:

@@ -7,7 +7,6 @@ bytes.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from fixres.pipelines.formats.webdataset_labels import MAX_CLASSES
 from fixres.pipelines.imagenet_classes import numbered_classes
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.sources.splits import select_shards
 from fixres.pipelines.spec import BadSampleError, InputError
 
@@ -207,9 +207,9 @@ def _check_groups(path: Path, metadata: Any, column: int) -> None:
 def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
     """Names of the ClassLabel in Hugging Face's metadata; empty if it has none."""
     try:
-        facts = json.loads(metadata.get(b"huggingface", b"{}"))
+        facts = decode_json(metadata.get(b"huggingface", b"{}"))
         names = facts.get("info", facts)["features"][_LABEL]["names"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 

@@ -87,7 +87,9 @@ def _stop(kind: type, values: dict[str, Any]) -> None:
 
 def is_known(line: str) -> bool:
     """Whether a line that calls another program is one that exists: a target of make, an installation, pytest."""
-    words = shlex.split(line)
+    words = shlex.split(re.sub(r"^(?:[A-Z_]+=\S+ )*", "", line))
+    if words[0] == "pytest":
+        return all((ROOT / word).exists() for word in words[1:] if not word.startswith("-"))
     if words[0] == "make":
         targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text())
         return all(word in targets or re.match(r"[A-Z_]+=", word) for word in words[1:])

@@ -226,7 +226,7 @@ def _stored(content: Any, rng: Rng) -> tuple[str, bytes]:
     try:
         torch.save(content, file, _use_new_zipfile_serialization=kind > 2)
     except Exception:  # torch cannot write some of it
-        return ".pt", pickle.dumps(str(content)[:100])
+        return ".pt", pickle.dumps(type(content).__name__)
     return pick(rng, [".pt", ".pth", ".ckpt", ".bin"]), file.getvalue()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 
 from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.scenes.render import scene_jpeg, warm_up
 from fixres.pipelines.sources.scenes.scene import SPLITS, SceneConfig, Split, scene_label
@@ -36,7 +37,7 @@ def scenes_record(config: SceneConfig) -> dict:
 def is_complete(config: SceneConfig, folder: Path) -> bool:
     """Whether `folder` holds the complete data set of these parameters, made by these versions."""
     try:
-        recorded = json.loads((folder / RECORD_NAME).read_text())
+        recorded = decode_json((folder / RECORD_NAME).read_text())
     except (OSError, ValueError):
         return False
     if recorded != json.loads(json.dumps(scenes_record(config))):

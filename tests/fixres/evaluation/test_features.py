@@ -139,8 +139,13 @@ def test_an_interrupted_extraction_can_be_restarted(checkpoint: Path, coded_fold
 
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint, coded_folder, tmp_path / "a", interrupt)
+    secret = tmp_path / "secret"
+    secret.write_text("keep me")
+    (tmp_path / ".a.partial" / "softmax.npy").unlink()
+    (tmp_path / ".a.partial" / "softmax.npy").symlink_to(secret)
     assert run(checkpoint, coded_folder, tmp_path / "a", restart=True, test_res=40).num_kept == 0
     assert json.loads((tmp_path / "a" / "extraction.json").read_text())["resolution"] == 40
+    assert secret.read_text() == "keep me" and not (tmp_path / "a" / "softmax.npy").is_symlink()
 
 
 def test_scores_from_files_equal_scores_from_images(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from fixres.config.parsing import save_recipe
+from fixres.config.recipe import Recipe
 from fixres.pipelines.conversion.converter import Conversion, convert
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.formats.beton_reader import BetonReader
-from fixres.pipelines.formats.webdataset_writer import write_shards
+from fixres.pipelines.formats.webdataset_writer import ShardWriter, write_shards
 from fixres.pipelines.runtime import atomic_files, locks
 from fixres.pipelines.runtime.atomic_files import atomic_file, atomic_folder
 from fixres.pipelines.sources import open_source
@@ -149,6 +151,13 @@ def test_links_are_not_followed(format: str, folder: Path, tmp_path: Path) -> No
     (target.parent / "x.bad.txt").symlink_to(secret)
     run(folder, target, format, on_bad="skip")
     assert secret.read_text() == "keep me" and not (target.parent / "x.bad.txt").is_symlink()
+    (target.parent / "recipe.yaml").symlink_to(secret)
+    with pytest.raises(OSError, match="symbolic links"):
+        save_recipe(Recipe(), target.parent / "recipe.yaml")
+    (tmp_path / "shards").mkdir()
+    with ShardWriter(tmp_path / "shards", CLASSES) as writer, pytest.raises(OSError, match="symbolic links"):
+        (tmp_path / "shards" / "shard-000000.tar").symlink_to(secret)
+        writer.write(encoded([(40, 50)])[0])
     (target.parent / ".y.journal.new").symlink_to(secret)
     with pytest.raises(OSError, match="symbolic links"):
         run(folder, target.with_name("y"), format)

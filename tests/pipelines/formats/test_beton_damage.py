@@ -1,4 +1,7 @@
-"""Damaged .beton files are refused in one line or are readable; no access goes outside of the file."""
+"""Damaged .beton files are refused in one line or are readable; no access goes outside of the file.
+
+FIXRES_FUZZED=25000 tries 25,000 files of our writer and as many of ffcv's.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from fixres.pipelines.formats.samples import EncodedSample
 from fixres.pipelines.spec import InputError
 from tests.coded import coded_image
 from tests.pipelines.formats.beton_files import CLASSES, ROW, START, samples
+
+NUM = int(os.environ.get("FIXRES_FUZZED", "2500"))  # damaged files of each writer
 
 
 def fuzzed(path: Path, num: int, seed: int) -> Iterator[str]:
@@ -61,7 +66,7 @@ def test_damaged_tables_of_our_files_are_refused_or_harmless(tmp_path: Path) -> 
     path = tmp_path / "x.beton"
     write_beton(path, samples(extra=True), 10, CLASSES, ["roc"])
     whole, num_refused = everything(BetonReader(path)), 0
-    for edit in fuzzed(path, 2500, seed=1):
+    for edit in fuzzed(path, NUM, seed=1):
         try:
             found = everything(BetonReader(path))
         except InputError as error:
@@ -69,7 +74,7 @@ def test_damaged_tables_of_our_files_are_refused_or_harmless(tmp_path: Path) -> 
             num_refused += 1
         else:
             assert found == whole, edit
-    assert num_refused > 2000
+    assert num_refused > 0.8 * NUM
 
 
 @pytest.mark.parametrize("at", range(layout.INFO_POINTER.itemsize))
@@ -94,7 +99,7 @@ def test_damaged_tables_of_ffcv_never_lead_outside(tmp_path: Path) -> None:
     path = tmp_path / "x.beton"
     write_beton(path, samples(extra=True), 10, extra_fields=["roc"])
     num_refused = 0
-    for edit in fuzzed(path, 2500, seed=2):
+    for edit in fuzzed(path, NUM, seed=2):
         try:
             reader = BetonReader(path)
             for i in range(min(len(reader), 20)):
@@ -104,7 +109,7 @@ def test_damaged_tables_of_ffcv_never_lead_outside(tmp_path: Path) -> None:
         except InputError as error:
             assert str(path) in str(error) and "\n" not in str(error), edit
             num_refused += 1
-    assert num_refused > 1000
+    assert num_refused > 0.4 * NUM
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,14 @@ from fixres.pipelines.conversion.merging import merge, parts_beside
 from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.formats.beton_parts import BetonParts, open_beton
 from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.formats.beton_writer import BetonWriter
 from fixres.pipelines.formats.parts import Part, check_complete, part_of_name
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.sources.folder import FolderSource
 from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig, TrainCrop
 from tests.coded import coded_image, jpeg, write_coded_folder
+from tests.pipelines.formats.beton_files import CLASSES, samples
 
 ROOT = Path(__file__).parents[3]
 COUNT = 3
@@ -125,7 +128,7 @@ def test_incomplete_or_mixed_parts_are_refused(made: tuple, folder: Path, tmp_pa
     with pytest.raises(InputError, match="is not named like a part"):
         check_complete([whole])
     other = make(folder, tmp_path / whole.name, format, part=Part(1, COUNT), quality=50)
-    with pytest.raises(InputError, match="has another source, other options or another count than"):
+    with pytest.raises(InputError, match="was made with other options than"):
         merge([parts[0], other, parts[2]], tmp_path / "y", progress=False)
     if format != "webdataset":
         (tmp_path / "few").mkdir()
@@ -133,6 +136,48 @@ def test_incomplete_or_mixed_parts_are_refused(made: tuple, folder: Path, tmp_pa
         with pytest.raises(InputError, match=r"part 1 of 3 is missing \(2 are\)"):
             open_beton(tmp_path / "few")
     assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ([1], "is damaged"),
+        ({"source_samples": "40"}, "is damaged"),
+        ({"source_samples": 10**18}, "cannot have had"),
+        ({"source_samples": 3}, "cannot have had"),
+        ({"number": 2}, "is part 2 of 3"),
+        ({"count": [1]}, r"is part 0 of \[1\]"),
+    ],
+)
+def test_parts_that_are_damaged_or_renamed_are_refused(changed: object, message: str, tmp_path: Path) -> None:
+    files = []
+    for k in range(COUNT):
+        part = {"number": k, "count": COUNT, "source_samples": 4 * COUNT}
+        part = part | changed if isinstance(changed, dict) else changed
+        files.append(tmp_path / f"x-{k:05d}-of-{COUNT:05d}.beton")
+        with BetonWriter(files[k], 4, CLASSES, about={"part": part}) as writer:
+            for sample in samples(4):
+                writer.write(sample)
+            writer.finish()
+    for use in (lambda: merge(files, tmp_path / "y", progress=False), lambda: open_beton(tmp_path)):
+        if "cannot" not in message or use.__code__.co_names[0] == "merge":
+            with pytest.raises(InputError, match=message):
+                use()
+
+
+@pytest.mark.parametrize("format", ["ffcv", "webdataset"])
+def test_parts_before_and_after_an_image_was_replaced_are_refused(format: str, folder: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(folder, tmp_path / "source")
+    parts = [make(source, tmp_path / "x.beton", format, part=Part(0, 2))]
+    Path(FolderSource(source).name(3)).write_bytes(jpeg(coded_image(90, 90)))
+    parts.append(make(source, tmp_path / "x.beton", format, part=Part(1, 2)))
+    with pytest.raises(InputError, match=r"x-00001-of-00002.beton was made with other sizes of the source's files"):
+        merge(parts, tmp_path / "y", progress=False)
+    if format == "ffcv":
+        with pytest.raises(InputError, match="other sizes of the source's files"):
+            open_beton(tmp_path)
+    parts[0] = make(source, tmp_path / "x.beton", format, part=Part(0, 2), overwrite=True)
+    assert merge(parts, tmp_path / "y", progress=False) == 39
 
 
 def test_command_lines(tmp_path: Path) -> None:

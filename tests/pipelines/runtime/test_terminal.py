@@ -61,6 +61,17 @@ def test_whatever_a_command_prints_is_escaped(capsys: pytest.CaptureFixture[str]
     assert ESCAPED in capsys.readouterr().err
 
 
+def test_the_traceback_of_a_defect_is_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(RuntimeError) as caught:
+        run(lambda: (_ for _ in ()).throw(RuntimeError(NAME)))
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most") and shown.endswith(f"RuntimeError: {ESCAPED}\n") and not controls(shown)
+
+
 def test_progress_bars_stay() -> None:
     plain, through = io.StringIO(), io.StringIO()
     for file in (plain, PrintableStream(through, has_bars=True)):
