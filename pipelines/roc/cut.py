@@ -69,7 +69,7 @@ def cut_size(field: np.ndarray, level: np.ndarray, window: np.ndarray) -> int:
 
 
 @kernel
-def _copy(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
+def copy_bytes(source: np.ndarray, start: int, target: np.ndarray, at: int, length: int) -> None:
     # Over slices that begin at 0 this becomes a memcpy; numba takes seconds to compile the assignment of a slice.
     part, into = source[start : start + length], target[at : at + length]
     for k in range(part.size):
@@ -103,7 +103,7 @@ def write_cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: n
     columns, index = layout.num_columns(level), level[layout.INDEX_START]
     last_segment = layout.num_rows(level) * columns - 1
     start, header_size, size = level[layout.START], level[layout.HEADER_SIZE], level[layout.SIZE]
-    _copy(store, start, out, 0, header_size)
+    copy_bytes(store, start, out, 0, header_size)
     at = level[layout.SOF_HEIGHT]
     out[at], out[at + 1] = window[6] >> 8, window[6] & 255
     out[at + 2], out[at + 3] = window[7] >> 8, window[7] & 255
@@ -116,7 +116,7 @@ def write_cut(store: np.ndarray, field: np.ndarray, level: np.ndarray, window: n
             return layout.BAD_INDEX
         if num_markers(store, start + source, length) != last - first:
             return layout.BAD_INDEX
-        _copy(store, start + source, out, target, length)
+        copy_bytes(store, start + source, out, target, length)
         for segment in range(first, last):
             step = segment_length(field, index, segment)
             if step < 2:

@@ -140,13 +140,12 @@ def decode_segment(
                 else:
                     red += value
                     value = red
-            k += run
-            if k > 63:
+            k += run + 1
+            if k > 64:
                 break
-            block[SCAN_ORDER[np.uint64(k)]] = value * steps[np.uint64(step + k)]
-            k += 1
+            block[SCAN_ORDER[np.uint64(k - 1)]] = value * steps[np.uint64(step + k - 1)]
         idct_block(block, planes, offsets[number], blocks[which + STRIDE])
-        if 64 < k < END_OF_BLOCK:
+        if 64 < k < END_OF_BLOCK:  # a coefficient outside the block
             return False
     while at < end:  # surplus bytes
         at += 2 if data[at] == 255 else 1

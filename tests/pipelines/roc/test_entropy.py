@@ -20,6 +20,7 @@ from fixres.pipelines.roc.decoder.whole_image import lay_out_planes as lay_out_w
 from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
 from fixres.pipelines.roc.layout import BAD_INDEX, LEVEL_WORDS, NOT_DECODABLE, OK, WIDTH, WRONG_SIZE, pack, read_level
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
+from tests.pipelines.roc.hand_made import BEHIND_IT, LAST_PLACE, ZRL, one_block
 
 
 def ours(image: bytes, field: bytes, size, rectangle=None):
@@ -203,3 +204,16 @@ def test_other_kinds_of_jpeg_are_refused(kind):
     else:
         header[-3] = 1
     assert not read_tables(np.frombuffer(bytes(header), np.uint8), tables)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "code"),
+    [
+        ([ZRL, ZRL, ZRL, LAST_PLACE], OK),
+        ([ZRL, ZRL, ZRL, BEHIND_IT], NOT_DECODABLE),
+        ([ZRL, ZRL, ZRL, ZRL], NOT_DECODABLE),
+    ],
+)
+def test_a_coefficient_behind_the_last_one_is_refused(symbols, code):
+    jpeg = one_block(symbols)
+    assert ours(jpeg, pack([index_jpeg(jpeg)]), (8, 8))[0] == code

@@ -1,0 +1,199 @@
+"""What a GPU must know about each crop: where its bytes are, which part of its level they are, what to make of them.
+
+`plan_crops` chooses the level, checks every offset, and describes a crop whose bytes are where the file has them.
+`pack_crops` copies the bytes that a batch needs into one buffer and changes the plans to fit. A packed crop is its
+level's headers, then the lengths of the window's segments, then the segments row by row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fixres.pipelines.roc.layout as layout
+from fixres.pipelines.images.resampling import num_taps
+from fixres.pipelines.roc.cut import copy_bytes, cover, cut_size, sum_lengths
+from fixres.pipelines.roc.decoder.planes import on_level
+from fixres.pipelines.runtime.numba_cache import kernel
+
+# Columns of a plan, int64: `Crop` in kernels/batch.cuh, in its order.
+HEADER, HEADER_SIZE, DATA, DATA_END, INDEX, INDEX_COLUMNS, ROWS, COLUMNS = range(8)
+FIRST_SEGMENT, LEVEL_COLUMNS, LAST_SEGMENT, INTERVAL, MCU_HEIGHT, MCU_WIDTH = range(8, 14)
+LEVEL_HEIGHT, LEVEL_WIDTH, WINDOW, BOUNDS, NUM_TAPS, FLIP, GRAY, PLANES, TAPS = 14, 15, 16, 20, 24, 28, 29, 30, 31
+NUM_PLAN = 32
+PADDING = 8  # bytes that must be readable behind the last crop's
+
+_ALIGNMENT = 16  # of planes in scratch
+
+
+@kernel
+def plan_crops(
+    data: np.ndarray,
+    table: np.ndarray,
+    boxes: np.ndarray,
+    flips: np.ndarray,
+    resolution: int,
+    inside: bool,
+    min_zoom: float,
+    plans: np.ndarray,
+    level_boxes: np.ndarray,
+    codes: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Plans the crops of n samples. Kernels take arrays instead of objects: many parameters.
+
+    Args:
+        data, table, boxes, flips, inside, min_zoom, codes, counts: as in `crops.decode_samples`. A code that is not OK
+            is final; the decoder may find other errors.
+        resolution: output side in pixels.
+        plans: int64 (n, 32), filled; positions are those in `data`. Zeros if the code is not OK.
+        level_boxes: float64 (n, 4), filled: the boxes in pixels of their levels.
+    """
+    for i in range(table.shape[0]):
+        plans[i, :], level_boxes[i, :], counts[i, :] = 0, 1.0, 0
+        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
+        if codes[i] == layout.OK:
+            filled = plans[i], level_boxes[i], counts[i]
+            codes[i] = _plan_crop(data, table[i], boxes[i], resolution, inside, min_zoom, filled)
+        if codes[i] == layout.OK:
+            plans[i, FLIP] = flips[i]
+        else:
+            plans[i, :], counts[i, :] = 0, 0
+
+
+@kernel
+def _plan_crop(
+    data: np.ndarray,
+    sample: np.ndarray,
+    box: np.ndarray,
+    resolution: int,
+    inside: bool,
+    min_zoom: float,
+    filled: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> int:
+    """Plans one crop; fills its rows of plans, level boxes and counts. Returns OK or an error code."""
+    plan, level_box, counts = filled
+    image, field = layout.sample_fields(data, sample)
+    level, window = np.empty(layout.LEVEL_WORDS, np.int64), np.empty(8, np.int64)
+    height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
+    error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
+    if error != layout.OK:
+        return error
+    bounds, scaled = on_level(box, level[layout.SHIFT], height, width, resolution, inside)
+    cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
+    if window[6] * window[7] > layout.MAX_PIXELS:
+        return layout.TOO_LARGE
+    start = sample[layout.IMAGE_START] if level[layout.IN_IMAGE] == 1 else sample[layout.ROC_START]
+    _describe_segments(plan, level, window, start + level[layout.START], sample[layout.ROC_START])
+    first = window[0] * plan[LEVEL_COLUMNS] + window[2]
+    plan[DATA] += sum_lengths(field, level[layout.INDEX_START], 0, first)
+    end = plan[DATA] + _span(field, level, plan, first)
+    if end > plan[DATA_END]:
+        return layout.BAD_INDEX
+    plan[MCU_HEIGHT], plan[MCU_WIDTH] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH]
+    plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
+    for k in range(4):
+        plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
+    _count_taps(plan, scaled, resolution)
+    counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]
+    counts[layout.LEVEL_SHIFT] = level[layout.SHIFT]
+    return layout.OK
+
+
+@kernel
+def _describe_segments(plan: np.ndarray, level: np.ndarray, window: np.ndarray, jpeg: int, roc: int) -> None:
+    """Fills where the segments of a window are; `jpeg` and `roc` are positions of the level's JPEG and the record."""
+    columns = layout.num_columns(level)
+    first = window[0] * columns + window[2]
+    plan[HEADER], plan[HEADER_SIZE] = jpeg, level[layout.HEADER_SIZE]
+    plan[DATA], plan[DATA_END] = jpeg + level[layout.HEADER_SIZE], jpeg + level[layout.SIZE]
+    plan[INDEX], plan[INDEX_COLUMNS] = roc + level[layout.INDEX_START] + 2 * first, columns
+    plan[ROWS], plan[COLUMNS] = window[1] - window[0], window[3] - window[2]
+    plan[FIRST_SEGMENT], plan[LEVEL_COLUMNS] = first, columns
+    plan[LAST_SEGMENT] = layout.num_rows(level) * columns - 1
+    plan[INTERVAL] = level[layout.INTERVAL]
+
+
+@kernel
+def _span(field: np.ndarray, level: np.ndarray, plan: np.ndarray, first: int) -> int:
+    """Bytes from the first to the last segment of a window."""
+    total, index = 0, level[layout.INDEX_START]
+    for row in range(plan[ROWS]):
+        begin = first + row * plan[INDEX_COLUMNS]
+        end = begin + (plan[INDEX_COLUMNS] if row < plan[ROWS] - 1 else plan[COLUMNS])
+        total += sum_lengths(field, index, begin, end)
+    return total
+
+
+@kernel
+def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int) -> None:
+    """Source samples for each output pixel, as `planes.luma_taps` and `planes.chroma_taps` have them."""
+    for axis in range(2):
+        factor = plan[MCU_HEIGHT + axis] // 8
+        taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1])
+        low, high = plan[WINDOW + axis], plan[WINDOW + axis] + plan[WINDOW + 2 + axis]
+        samples = (high + factor - 1) // factor - low // factor
+        plan[NUM_TAPS + axis] = taps
+        plan[NUM_TAPS + 2 + axis] = taps if factor == 1 else min(taps // factor + 2, samples)
+
+
+@kernel
+def lay_out_scratch(plans: np.ndarray, resolution: int) -> int:
+    """Fills where the planes and taps of each crop are in the GPU's scratch memory; returns its size in bytes."""
+    at = 0
+    for i in range(plans.shape[0]):
+        plan = plans[i]
+        mcus = plan[ROWS] * plan[COLUMNS] * plan[INTERVAL]
+        plan[PLANES] = at
+        at = _aligned(at + mcus * (plan[MCU_HEIGHT] * plan[MCU_WIDTH] + 2 * 64))
+        plan[TAPS] = at
+        for axis in range(4):
+            at += 4 * resolution + (2 * resolution * plan[NUM_TAPS + axis] + 3) // 4 * 4
+        at = _aligned(at)
+    return at
+
+
+@kernel
+def _aligned(at: int) -> int:
+    return (at + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+
+
+@kernel
+def packed_starts(plans: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> int:
+    """Fills where each crop begins in a packed buffer, int64 (n,); returns the buffer's size in bytes, with padding.
+
+    Other arguments are those of `plan_crops`.
+    """
+    at = 0
+    for i in range(plans.shape[0]):
+        starts[i] = at
+        at += counts[i, layout.BYTES] + 2 * plans[i, ROWS] * plans[i, COLUMNS]
+    return at + PADDING
+
+
+@kernel
+def pack_crops(data: np.ndarray, plans: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
+    """Copies the bytes of n crops and changes their plans to the copies' positions.
+
+    Args:
+        data, plans: as in `plan_crops`. Crops that it refused are skipped.
+        starts: int64 (n,), from `packed_starts`.
+        out: uint8, filled.
+    """
+    for i in range(plans.shape[0]):
+        plan, at = plans[i], starts[i]
+        if plan[ROWS] == 0:
+            continue
+        copy_bytes(data, plan[HEADER], out, at, plan[HEADER_SIZE])
+        plan[HEADER] = at
+        index = at + plan[HEADER_SIZE]
+        to, source = index + 2 * plan[ROWS] * plan[COLUMNS], plan[DATA]
+        plan[DATA] = to
+        for row in range(plan[ROWS]):
+            lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
+            copy_bytes(data, lengths, out, index + 2 * row * plan[COLUMNS], 2 * plan[COLUMNS])
+            size = sum_lengths(data, lengths, 0, plan[COLUMNS])
+            copy_bytes(data, source, out, to, size)
+            to += size
+            if row < plan[ROWS] - 1:
+                source += size + sum_lengths(data, lengths, plan[COLUMNS], plan[INDEX_COLUMNS])
+        plan[INDEX], plan[INDEX_COLUMNS], plan[DATA_END] = index, plan[COLUMNS], to

@@ -1,0 +1,1 @@
+"""The GPU decoder: its kernels as host code, its compilation, its plans."""

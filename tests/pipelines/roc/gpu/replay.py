@@ -1,0 +1,28 @@
+"""Batches as files for replay.cpp, which runs the kernels under sanitizers without Python."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from tests.pipelines.roc.gpu.decoding import Crops, by_cpu, prepare
+
+
+def write_batch(path: Path, crops: Crops, packed: bool = True) -> Path:
+    """Writes a batch, and engine `roc`'s codes and images of it."""
+    images, codes, _ = by_cpu(crops)
+    batch = prepare(crops, packed)
+    _, decode, resample = batch.launches()
+    blocks = (decode.num_blocks[1], resample.num_blocks[1])
+    sizes = np.array([len(crops), crops.resolution, batch.stored.size, batch.scratch_size, *blocks], np.int64)
+    with open(path, "wb") as file:
+        for array in (sizes, batch.plans, batch.level_boxes, batch.codes, batch.stored, codes, images):
+            array.tofile(file)
+    return path
+
+
+def replay(program: Path, batch: Path, timeout: float = 250) -> subprocess.CompletedProcess[str]:
+    """Runs a build of replay.cpp on a batch."""
+    return subprocess.run([program, batch], capture_output=True, text=True, timeout=timeout)

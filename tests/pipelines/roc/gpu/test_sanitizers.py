@@ -1,0 +1,97 @@
+"""The kernels' memory accesses and barriers, with the sanitizers of g++."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.roc.gpu.nvrtc import KERNELS
+from tests.pipelines.roc import fuzzer
+from tests.pipelines.roc.conftest import photo
+from tests.pipelines.roc.gpu import host_build
+from tests.pipelines.roc.gpu.decoding import Crops, random_crops
+from tests.pipelines.roc.gpu.replay import replay, write_batch
+from tests.pipelines.roc.gpu.test_kernels import crops_of
+
+pytestmark = [host_build.needs_compiler, pytest.mark.slow]
+
+MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+THREADS = ("-fsanitize=thread", "-DREAL_THREADS", "-g")
+
+
+def mutants(num: int, seed: int) -> Crops:
+    """Damaged samples of the fuzzer, half of them in the record, half in the image."""
+    random, sound, made = np.random.default_rng(seed), fuzzer.samples(), []
+    for k in range(num):
+        image, record, height, width = sound[random.integers(0, len(sound))]
+        damaged = (image, fuzzer.mutate(record, random)) if k % 2 else (fuzzer.mutate(image, random), record)
+        made.append((*damaged, height, width))
+    return crops_of(made, 33, seed)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_memory_accesses_and_arithmetic(tmp_path: Path, packed: bool) -> None:
+    """3000 sound and damaged crops: no access outside an array, no undefined arithmetic."""
+    program = host_build.build("replay.cpp", *MEMORY)
+    for seed, resolution in enumerate((64, 97, 128, 8, 224)):
+        for crops in (random_crops(150, resolution, seed), mutants(150, seed)):
+            done = replay(program, write_batch(tmp_path / "batch", crops, packed))
+            assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+def several_passes() -> Crops:
+    """Images whose blocks decode several times 128 segments and fill the stage more than once."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    samples = [(*encode(noise, RocQuality(quality=98, num_levels=1)), 300, 400)]
+    samples += [(*encode(photo(400, 300), RocQuality(num_levels=2, min_short_side=16)), 400, 300)]
+    crops = crops_of(samples, 48)
+    crops.boxes[:] = [(0, 0, 300, 400), (10, 20, 350, 200)]
+    return crops
+
+
+def test_no_thread_needs_what_another_one_writes_without_a_barrier(tmp_path: Path) -> None:
+    program = host_build.build("replay.cpp", *THREADS)
+    for crops in (several_passes(), random_crops(60, 64, 1), random_crops(60, 33, 4), mutants(60, 1)):
+        done = replay(program, write_batch(tmp_path / "batch", crops))
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+def without_each_barrier(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Copies of the kernels' folder, each without one barrier, with the place of that barrier."""
+    for source in sorted(KERNELS.glob("*.cuh")):
+        if source.name == "portable.cuh":
+            continue
+        text = source.read_text()
+        for number, found in enumerate(re.finditer(r"\bBARRIER;", text)):
+            copy = folder / f"{source.stem}-{number}"
+            shutil.copytree(KERNELS, copy)
+            (copy / source.name).write_text(text[: found.start()] + text[found.end() :])
+            yield f"{source.name}:{text.count(chr(10), 0, found.start()) + 1}", copy
+
+
+def finds_a_mistake(program: Path, batches: list[Path]) -> bool:
+    """Whether a sanitizer or the comparison fails, or the threads wait for each other forever."""
+    for batch in batches:
+        try:
+            if replay(program, batch, timeout=60).returncode:
+                return True
+        except subprocess.TimeoutExpired:
+            return True
+    return False
+
+
+@pytest.mark.timeout(1800)
+def test_each_barrier_is_needed(tmp_path: Path) -> None:
+    batches = [write_batch(tmp_path / "a", several_passes()), write_batch(tmp_path / "b", random_crops(20, 64, 1))]
+    missed = []
+    for place, kernels in without_each_barrier(tmp_path):
+        if not finds_a_mistake(host_build.build("replay.cpp", *THREADS, kernels=kernels), batches):
+            missed.append(place)
+    assert missed == []
