@@ -42,7 +42,7 @@ def build(source: str, *options: str, kernels: Path = KERNELS) -> Path:
 
 
 @cache
-def library(*options: str) -> ctypes.CDLL:
+def load(*options: str) -> ctypes.CDLL:
     """The kernels as a shared library."""
     loaded = ctypes.CDLL(str(build("host_build.cpp", "-fPIC", "-shared", *options)))
     assert loaded.size_of(0) == 8 * NUM_PLAN and loaded.size_of(1) == ctypes.sizeof(Batch)

@@ -29,7 +29,7 @@ pytestmark = host_build.needs_compiler
 def check_equal(crops: Crops, *options: str, packed: bool = True) -> np.ndarray:
     """Compares codes, counts and pixels; returns engine `roc`'s codes."""
     images, codes, counts = by_cpu(crops)
-    got, got_codes, got_counts = by_gpu(crops, host_build.library(*options), packed)
+    got, got_codes, got_counts = by_gpu(crops, host_build.load(*options), packed)
     good = codes == layout.OK
     assert ((got_codes == layout.OK) == good).all(), (codes, got_codes)
     assert (got[good] == images[good]).all() and (got_counts[good] == counts[good]).all()
@@ -112,7 +112,7 @@ def test_a_bad_sample_does_not_change_the_others() -> None:
     sound = by_cpu(crops)[0]
     crops.table[3, layout.ROC_START] = -1
     crops.boxes[7] = np.nan
-    images, codes, _ = by_gpu(crops, host_build.library())
+    images, codes, _ = by_gpu(crops, host_build.load())
     assert np.flatnonzero(codes).tolist() == [3, 7] and codes[[3, 7]].tolist() == [layout.OUTSIDE_FILE, layout.BAD_BOX]
     good = codes == layout.OK
     assert (images[good] == sound[good]).all()
@@ -121,6 +121,6 @@ def test_a_bad_sample_does_not_change_the_others() -> None:
 @pytest.mark.parametrize(("kind", "dtype"), [(HALF, torch.float16), (BFLOAT16, torch.bfloat16)])
 def test_normalized_output(kind: int, dtype: torch.dtype) -> None:
     crops = random_crops(12, 40, 6)
-    images = by_gpu(crops, host_build.library(), kind=kind)[0]
+    images = by_gpu(crops, host_build.load(), kind=kind)[0]
     expected = Normalize()(torch.from_numpy(by_cpu(crops)[0])).to(dtype).permute(0, 2, 3, 1)
     assert (torch.from_numpy(images).view(dtype) == expected).all()
