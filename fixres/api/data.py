@@ -28,6 +28,8 @@ def convert(
     *,
     split: str | None = None,
     classes_from: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     **options: Any,
 ) -> Conversion:
     """Converts stored images into one file (or folder of shards) for fast loading.
@@ -36,12 +38,14 @@ def convert(
 
     Args:
         source: a folder of images for each class, the archives of ILSVRC2012, Kaggle's layout, parquet or webdataset
-            shards, ImageNet-V2, or a .beton file.
+            shards, a .tar of class folders, ImageNet-V2, or a .beton file.
         dest: file to write ("roc", "ffcv") or folder ("webdataset").
         format: "roc" (for engines `roc` and `roc-dali`; stock FFCV reads it, too), "ffcv" or "webdataset".
         split: which split of a source that holds several: "train" or "val".
         classes_from: source, .beton file or text file whose class list is used, so that train and val number their
             classes alike.
+        image_column: column of parquet shards with the images, "image" by default.
+        label_column: column of parquet shards with the class numbers, "label" by default.
         **options: fields of `ConversionConfig`: `max_side` (longest stored side in pixels, 500), `quality` (JPEG
             quality of encoded images, 90), `exif` ("ignore" or "apply"), `num_workers` (all cores), `on_bad` ("stop" or
             "skip"), `overwrite`, `restart`, `progress`.
@@ -62,7 +66,10 @@ def convert(
     config = ConversionConfig(format, **options)  # before the source is scanned
     keep_outside(Path(source), Path(dest))
     classes = None if classes_from is None else Path(classes_from)
-    return convert_source(open_source(Path(source), split=split, classes_from=classes), Path(dest), config)
+    opened = open_source(
+        Path(source), split=split, classes_from=classes, image_column=image_column, label_column=label_column
+    )
+    return convert_source(opened, Path(dest), config)
 
 
 @checked

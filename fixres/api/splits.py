@@ -11,6 +11,8 @@ from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.sources.layout import splits_with_val, val_folder_beside
+from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import InputError, Loader, LoaderConfig, OpenLoader
 
 
@@ -23,20 +25,22 @@ def split_path(path: Path, train: bool) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist; give a .beton file, a folder of images, or a folder of shards")
     wanted, other = ("train", "val") if train else ("val", "train")
-    for ending in (".beton", ""):
-        if _is_split(path / f"{wanted}{ending}"):
-            return path / f"{wanted}{ending}"
-        if _is_split(path / f"{other}{ending}"):
-            raise InputError(
-                f"{path} has {other}{ending} but no {wanted}{ending}; add it, or give {path / other}{ending}"
-            )
-    return path
+    betons = {name: path / f"{name}.beton" for name in (wanted, other) if (path / f"{name}.beton").is_file()}
+    splits = betons
+    if not betons and path.is_dir():
+        splits = {name: folder.path for name, folder in splits_with_val(DiskFolder(path)).items()}
+    if splits and wanted not in splits:
+        there, ending = next(iter(splits.values())), ".beton" if betons else ""
+        raise InputError(f"{path} has {there.name} but no {wanted}{ending}; add it, or give {there}")
+    return splits.get(wanted, path)
 
 
 def val_beside(train: Path) -> Path | None:
-    """val.beton beside train.beton, or val/ beside train/, if there is one."""
+    """val.beton beside train.beton, or the test images beside the folder of training images, if there are any."""
+    if train.is_dir():
+        return val_folder_beside(train)
     val = train.with_name(f"val{train.suffix}")
-    return val if train.stem == "train" and _is_split(val) else None
+    return val if train.stem == "train" and val.is_file() else None
 
 
 def open_splits(paths: Mapping[str, Path], engine: str, device: str, num_workers: int | None) -> OpenLoader:
@@ -48,11 +52,6 @@ def open_splits(paths: Mapping[str, Path], engine: str, device: str, num_workers
         return open_loader(engine_for(path, engine, device), config)
 
     return sharded(opened)
-
-
-def _is_split(path: Path) -> bool:
-    """Whether it is a .beton file or holds class folders. A folder with images only is a class that is called train."""
-    return path.is_file() or (path.is_dir() and any(child.is_dir() for child in path.iterdir()))
 
 
 def engine_for(path: Path, engine: str, device: str) -> str:

@@ -9,6 +9,7 @@ beside the unfinished file lets the same command continue after any interruption
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from pathlib import Path
 
 from fixres.pipelines.conversion.journal import Journal
 from fixres.pipelines.conversion.task import ConversionConfig, Task, fit_for, prepare_samples, stamp
+from fixres.pipelines.formats.beton_reader import BetonData
 from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
 from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
 from fixres.pipelines.runtime.atomic_files import atomic_file, keep_source, resumable, unfinished
+from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources import open_source
@@ -44,7 +47,11 @@ class Conversion:
     num_passed: int = 0
     """Samples whose JPEG was copied byte for byte."""
     bytes_written: int = 0
-    """Image bytes written."""
+    """Image bytes written, those of earlier attempts included."""
+    file_bytes: int = 0
+    """Size of the finished file, or of all files in the folder; .beton files are padded to whole pages."""
+    disk_bytes: int = 0
+    """What it takes on the disk, where the padding is holes in the file."""
     seconds: float = 0.0
     """Of this attempt."""
     bad_samples: list[str] = field(default_factory=list)
@@ -73,14 +80,28 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     result = Conversion(config.part.place(Path(dest)))
     if (path := getattr(source, "path", None)) is not None:
         keep_source(Path(path), result.dest)
+    _say_uncovered(source)
     num_workers = num_processes(config.num_workers, -(-len(task.order) // _CHUNK))
     is_folder, discard = config.format == "webdataset", config.restart is not False
     if not _was_finished(task, result):
         with resumable(result.dest, config.overwrite, is_folder, discard, mark="*.idx") as paths:
             journal = Journal(paths.journal, task.header(), config.restart)
             _Attempt(task, journal, result).run(paths.data, num_workers)
+    result.file_bytes, result.disk_bytes = _sizes(result.dest)
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _say_uncovered(source: Source) -> None:
+    inner = getattr(source, "source", source)
+    if isinstance(inner, BetonData) and "roc" not in inner.field_names:
+        notice(f"{inner.path}: its images have no checksum, so damage that still decodes is not found and is kept")
+
+
+def _sizes(dest: Path) -> tuple[int, int]:
+    """Size of a file or of the files in a folder, and what they take on the disk."""
+    found = [os.stat(file) for file in (dest.iterdir() if dest.is_dir() else (dest,))]
+    return sum(one.st_size for one in found), sum(512 * one.st_blocks for one in found)  # POSIX: blocks of 512 bytes
 
 
 def _was_finished(task: Task, result: Conversion) -> bool:

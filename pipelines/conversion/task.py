@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import features
 
+from fixres.pipelines.conversion.verification import check_record
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.imagenet_classes import class_names_of, has_names
@@ -171,6 +172,7 @@ def _prepare_one(task: Task, fit: Callable, index: int) -> tuple[Entry, EncodedS
     source, config, label = task.source, task.config, int(task.source.labels[index])
     state = stamp(source, index)  # before it is read: a file that is replaced now is converted again after a restart
     try:
+        check_record(source, index)
         data = source.read(index)
         image, height, width, *extra = fit(
             data, source.name(index), index, config.max_side, config.quality, exif=config.exif

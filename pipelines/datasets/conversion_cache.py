@@ -9,6 +9,7 @@ from typing import Any
 from fixres.pipelines.datasets.fingerprints import files_digest, short_digest
 from fixres.pipelines.runtime.atomic_files import write_json
 from fixres.pipelines.runtime.json_text import decode_json
+from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, InputError
@@ -74,6 +75,7 @@ def convert_once(source: FilesSource, stored: Path, format: str, config: DataCon
         overwrite=True,
         restart=None,
     )
+    notice(f"{source.path} is converted once for this engine and these options, into {stored}; later runs reuse it")
     convert(source, stored, conversion)
     write_json(record_file, record)
     return stored

@@ -11,12 +11,14 @@ import numpy as np
 from fixres.pipelines.datasets.conversion_cache import convert_for_engine, convert_once
 from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choose_engine
+from fixres.pipelines.datasets.resolve import sizes_line
 from fixres.pipelines.formats.beton_reader import BetonReader
-from fixres.pipelines.sources import open_source
+from fixres.pipelines.runtime.notices import notice
+from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.sources.imagenet.flat import FlatSource
 from fixres.pipelines.sources.imagenet.val_labels import read_labels
-from fixres.pipelines.sources.kinds import recognize
+from fixres.pipelines.sources.kinds import KINDS, recognize
 from fixres.pipelines.spec import DataConfig, InputError
 
 
@@ -40,14 +42,16 @@ class SingleSplit(StoredSplits):
     """One split, called val, converted once into `config.work_dir` if the engine needs that."""
 
     def __init__(self, path: Path, config: DataConfig, device: str) -> None:
-        if not path.exists():
-            raise InputError(f"{path} does not exist; give class folders, ImageNet-V2, or a .beton file")
+        if not path.is_dir() and not path.is_file():
+            problem = "is neither a file nor a folder" if path.exists() else "does not exist"
+            raise InputError(f"{path} {problem}; give class folders, ImageNet-V2, or a .beton file")
         self._images = path
         is_file = path.is_file() and recognize(path) == "beton"
         has_records = not is_file or "roc" in BetonReader(path).field_names
         engine, _ = choose_engine(config.engine, device, has_records)
         self._opened: BetonReader | FilesSource = BetonReader(path) if is_file else _open_single_split(path)
         super().__init__(config, device, engine, self._opened.classes)
+        notice(f"test images: {sizes_line(self._opened)}")
 
     def _path(self, split: Split) -> Path:
         self._check(split)
@@ -107,10 +111,8 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
 def _open_single_split(path: Path) -> FilesSource:
     kind = recognize(path)
     if kind not in ("folder", "imagenet_v2", "flat"):
-        raise InputError(f"{path} is {kind}; convert it first: fixres convert {path} val.beton --split val")
-    source = open_source(path, kind)
-    assert isinstance(source, FilesSource)
-    return source
+        raise InputError(f"{path} is {KINDS[kind]}; convert it first: fixres convert {path} val.beton --split val")
+    return FlatSource(path) if kind == "flat" else open_folder(path)
 
 
 def _convert(path: Path, source: FilesSource, config: DataConfig) -> Path:

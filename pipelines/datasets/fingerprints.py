@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fixres.pipelines.formats.hidden_names import is_hidden
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import InputError
 
@@ -38,10 +39,11 @@ def _entries(path: Path) -> Iterator[tuple[str, Path | None]]:
         yield "", path
         return
     for folder, folders, names in os.walk(path):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         relative = os.path.relpath(folder, path)
-        for name in sorted(names):
-            yield os.path.join(relative, name), Path(folder, name) if name.endswith((".tar", ".beton")) else None
+        for name in sorted(name for name in names if not is_hidden(name)):
+            file = Path(folder, name)
+            yield os.path.join(relative, name), file if name.endswith((".tar", ".beton")) and file.is_file() else None
 
 
 def _ends(file: Path) -> bytes:

@@ -17,7 +17,7 @@ from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.loaders import is_installed, open_loader
 from fixres.pipelines.sources import open_folder, open_stored
 from fixres.pipelines.sources.folder import FilesSource
-from fixres.pipelines.spec import DataConfig, Loader, LoaderConfig
+from fixres.pipelines.spec import DataConfig, InputError, Loader, LoaderConfig
 
 Split = Literal["train", "val"]
 
@@ -132,7 +132,16 @@ class PreparedData(StoredSplits):
         self.prepare_seconds = time.perf_counter() - start
 
     def prepare(self) -> Self:
-        """Converts both splits now, and notes what their files look like, for `check_unchanged`."""
+        """Converts both splits now, for training, and notes what their files look like, for `check_unchanged`.
+
+        Raises:
+            InputError: there is only one class.
+        """
+        if len(self.classes) == 1:
+            raise InputError(
+                f"{self.place('train')} has a single class, {self.classes[0]}; training needs two or more, each with a"
+                " folder of images"
+            )
         start = time.perf_counter()
         paths = [self._path("train"), self._path("val")]
         self.fingerprint = fingerprint(paths)

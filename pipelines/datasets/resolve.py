@@ -14,9 +14,13 @@ from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.datasets.split import split_folder
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.runtime.atomic_files import atomic_folder
+from fixres.pipelines.runtime.notices import counted, notice
 from fixres.pipelines.sources import open_folder
+from fixres.pipelines.sources.folder import FilesSource
+from fixres.pipelines.sources.layout import splits_with_val
 from fixres.pipelines.sources.scenes.scene import SceneConfig
 from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
+from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import GENERATED, InputError
 
 _IMAGENETTE = "imagenette2-320"
@@ -51,7 +55,7 @@ def resolve_data(path: str | None, work_dir: Path, seed: int = 0) -> DataFolders
     elif path == "imagenette":
         folder = _download_imagenette(work_dir)
     else:
-        folder = _splits_of(Path(path), work_dir, seed)
+        return _check_pair(*_splits_of(Path(path), work_dir, seed))
     return _check_pair(folder / "train", folder / "val")
 
 
@@ -113,8 +117,8 @@ def _download_imagenette(work_dir: Path) -> Path:
     return folder
 
 
-def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
-    """`root` itself if it has train/ and val/, else the folder of its generated split."""
+def _splits_of(root: Path, work_dir: Path, seed: int) -> tuple[Path, Path]:
+    """The folders of the splits in `root`, or of its generated split."""
     if not root.is_dir():
         names = " or ".join(repr(name) for name in GENERATED)
         raise InputError(f"{root} is not a folder; give a folder of photographs, or {names}")
@@ -124,21 +128,18 @@ def _splits_of(root: Path, work_dir: Path, seed: int) -> Path:
         raise InputError(
             f"work_dir={work_dir} is inside the data {root}; choose a folder outside, because nothing is written there"
         )
-    train, val = (_holds_class_folders(root / name) for name in ("train", "val"))
-    if train and val:
-        return root
-    if train or val:
-        there, missing = ("train", "val") if train else ("val", "train")
+    splits = splits_with_val(DiskFolder(root))
+    if "train" in splits and "val" in splits:
+        return splits["train"].path, splits["val"].path
+    if splits:
+        there, missing = ("train", "val") if "train" in splits else ("val", "train")
+        place = splits[there].path
         raise InputError(
-            f"{root} has {there}/ with class folders but no {missing}/; add {root / missing}, or give {root / there} as"
-            " the data to split it"
+            f"{root} has {place.name}/ with class folders but no {missing}/; add {place.with_name(missing)}, or give"
+            f" {place} as the data to split it"
         )
-    return split_folder(root, work_dir, seed)
-
-
-def _holds_class_folders(folder: Path) -> bool:
-    """Whether `folder` is a split. A folder named train that holds images directly is a class."""
-    return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
+    folder = split_folder(root, work_dir, seed)
+    return folder / "train", folder / "val"
 
 
 def _holds_betons(root: Path) -> bool:
@@ -170,8 +171,10 @@ def _beside(file: Path) -> tuple[Path, Path]:
 
 def _check_classes(train: Path, val: Path) -> DataFolders:
     """Both .beton files, which must have the same class list."""
-    classes, others = BetonReader(train).classes, BetonReader(val).classes
+    readers = BetonReader(train), BetonReader(val)
+    classes, others = (reader.classes for reader in readers)
     if classes == others:
+        _say_sizes(*readers)
         return DataFolders(train, val, classes)
     pairs = zip_longest(classes, others, fillvalue="nothing")
     label, one, other = next((label, *pair) for label, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -183,7 +186,8 @@ def _check_classes(train: Path, val: Path) -> DataFolders:
 
 def _check_pair(train: Path, val: Path) -> DataFolders:
     """Scans both folders. Every class must have images, and both must have the same classes."""
-    classes, others = open_folder(train).classes, open_folder(val).classes
+    sources = open_folder(train), open_folder(val)
+    classes, others = (source.classes for source in sources)
     for one, names, other, other_names, missing in (
         (train, classes, val, others, "test"),
         (val, others, train, classes, "training"),
@@ -192,7 +196,18 @@ def _check_pair(train: Path, val: Path) -> DataFolders:
             raise InputError(
                 f"class {only[0]} is in {one} but not in {other}; add its {missing} images or remove it from {one.name}"
             )
-    return DataFolders(train, val, classes)
+    _say_sizes(*sources)
+    return DataFolders(*(source.path for source in sources), classes)
+
+
+def _say_sizes(train: FilesSource | BetonReader, val: FilesSource | BetonReader) -> None:
+    notice(f"training images: {sizes_line(train)}")
+    notice(f"test images: {sizes_line(val)}")
+
+
+def sizes_line(source: FilesSource | BetonReader) -> str:
+    """The path of a split, and its numbers of images and classes."""
+    return f"{source.path}, {counted(len(source), 'image')} of {counted(len(source.classes), 'class', 'classes')}"
 
 
 def _one_line(error: Exception) -> str:

@@ -27,8 +27,8 @@ def split_folder(root: Path, work_dir: Path, seed: int) -> Path:
     again as long as the files are the same. A changed set of files is an error, because images would silently move
     between train and val.
     """
-    root = root.resolve()
-    source = open_folder(root)
+    source = open_folder(root.resolve())
+    root = source.path
     files = [Path(file).relative_to(root).as_posix() for file in source.files]
     folder = work_dir / f"split-{root.name}-{short_digest(f'{root} {seed}')}"
     if folder.exists():

@@ -12,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 
 from fixres.pipelines.formats import beton_layout as layout
+from fixres.pipelines.formats.file_kinds import NUM_LOOKED_AT, kind_of
 from fixres.pipelines.formats.mmap_files import map_file
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.runtime.json_text import decode_json
@@ -120,6 +121,8 @@ class BetonReader(BetonData):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._memory = self._open()
+        if (kind := kind_of(bytes(self._memory[:NUM_LOOKED_AT]))) is not None:
+            raise InputError(f"{self.path} is {kind}, not a .beton file; give a .beton file, or a folder of images")
         header = self._read(layout.HEADER, 1, 0, "the header")[0]
         self._check_header(header)
         self.page_size = int(header["page_size"])

@@ -127,12 +127,6 @@ def _check_end(archive: Span | Memory, offset: int, name: str) -> None:
         )
 
 
-def is_litter(name: str) -> bool:
-    """Whether a member is one of the files that macOS adds to archives."""
-    base = name.rpartition("/")[2]
-    return base.startswith("._") or base == ".DS_Store"
-
-
 def is_plain(name: str) -> bool:
     """Whether `name` can name one file or folder: not a path, not "." or "..", only printable characters."""
     return name not in ("", ".", "..") and "/" not in name and "\\" not in name and name.isprintable()

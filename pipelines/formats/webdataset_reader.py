@@ -50,7 +50,7 @@ class TarSource:
     def __init__(self, path: str | Path, shards: Sequence[Path] | None = None) -> None:
         """Indexes the shards of a folder; only these `shards` if they are given."""
         self.path = Path(path)
-        self.shards = sorted(self.path.glob("*.tar") if shards is None else shards)
+        self.shards = sorted(filter(Path.is_file, self.path.glob("*.tar")) if shards is None else shards)
         if not self.shards:
             raise InputError(f"{self.path} holds no .tar shards")
         rows = [row for number, shard in enumerate(self.shards) for row in _shard_rows(number, shard)]
@@ -89,7 +89,7 @@ class TarSource:
 
     def _take_classes(self, labels: Sequence[Label]) -> None:
         table = self.path / TABLE_NAME
-        if table.exists():
+        if table.is_file():
             self.labels = np.array([label.number for label in labels], np.int64)
             self.classes = self._read_table(table)
             self.unnamed = self.about.get("unnamed") is True
@@ -133,7 +133,7 @@ def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, 
         for key, members in _samples(shard, file.fileno()):
             name = f"{shard}: {key}"
             if key in seen or len({member.ending for member in members}) < len(members):
-                raise InputError(f"{name}: has two members of the same name; write the shard again")
+                raise InputError(f"{name}: {_why(key, _samples(shard, file.fileno()))}")
             seen.add(key)
             if any(member.offset < 0 or not 0 <= member.size <= size - member.offset for member in members):
                 raise InputError(f"{name}: lies outside of the shard; remove {shard.with_suffix('.idx').name}")
@@ -141,10 +141,27 @@ def _shard_rows(number: int, shard: Path) -> Iterator[tuple[str, int, int, int, 
             image = next((member for member in members if member.ending in _IMAGE_ENDINGS), None)
             label = next((by_ending[ending] for ending in _LABEL_ENDINGS if ending in by_ending), None)
             if image is None or label is None:
-                raise InputError(
-                    f"{name}: needs an image ({', '.join(_IMAGE_ENDINGS)}) and a member .cls or .json with its class"
-                )
+                raise InputError(f"{name}: {_why(key, _samples(shard, file.fileno()))}")
             yield key, number, image.offset, image.size, _label(file.fileno(), label, name)
+
+
+def _why(key: str, samples: Iterable[tuple[str, list[_Member]]]) -> str:
+    """Why the sample `key` of a shard with these `samples` cannot be used, and the remedy."""
+    groups = [[member.ending for member in members] for other, members in samples if other == key]
+    endings = [ending for group in groups for ending in group]
+    if len(set(endings)) < len(endings):
+        return "has two members of the same name; write the shard again"
+    if len(groups) > 1:
+        return "its members lie apart in the shard; pack them one after the other (tar --sort=name)"
+    needs = f"needs an image ({', '.join(_IMAGE_ENDINGS)}) and a member .cls or .json with its class"
+    last = [ending for ending in endings if ending.rpartition(".")[2] in (*_IMAGE_ENDINGS, *_LABEL_ENDINGS)]
+    dotted = next((ending for ending in last if "." in ending), None)
+    if dotted is not None:
+        return f"{needs}, but has .{dotted}: webdataset splits names at the first dot; remove other dots"
+    there = f"{needs}, but has only {', '.join(f'.{ending}' for ending in endings)}"
+    if "/" not in key or set(endings) - set(_IMAGE_ENDINGS):
+        return there
+    return f"{there}; if the shard is a tar of class folders, give the tar itself to fixres convert"
 
 
 def _label(descriptor: int, member: _Member, name: str) -> Label:
@@ -155,7 +172,7 @@ def _label(descriptor: int, member: _Member, name: str) -> Label:
 
 def _samples(shard: Path, descriptor: int) -> Iterable[tuple[str, list[_Member]]]:
     index = shard.with_suffix(".idx")
-    return _parse_index(index) if index.exists() else _scan(shard, descriptor)
+    return _parse_index(index) if index.is_file() else _scan(shard, descriptor)
 
 
 def _parse_index(index: Path) -> Iterator[tuple[str, list[_Member]]]:

@@ -22,7 +22,12 @@ from fixres.pipelines.spec import InputError, Source
 # Sides: the usual resolutions are edges. Aspects: edges lie between the usual ratios 1, 5:4, 4:3, 3:2, 16:9 and 2.
 SIDE_EDGES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 ASPECT_EDGES = (0.25, 0.4, 0.53, 0.61, 0.70, 0.78, 0.91, 1.1, 1.28, 1.42, 1.65, 1.9, 2.5, 4.0)
-_KINDS = {"FolderSource": "image folder", "TarSource": "webdataset shards"}
+_KINDS = {
+    "FolderSource": "image folder",
+    "PicturesSource": "pictures without classes",
+    "TarFolderSource": "tar of class folders",
+    "TarSource": "webdataset shards",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class Inspection:
     kind: str
     num_samples: int
     checksum: Literal["matches", "absent"]
-    """Whether the file has a checksum of its tables. A wrong checksum is an error."""
+    """Whether the file has a checksum of its tables and class names. It does not cover the images. A wrong one is an
+    error."""
     classes: ClassFacts
     images: ImageFacts
     roc: RocFacts | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fixres.pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspection, RocFacts
+from fixres.pipelines.runtime.notices import counted
 from fixres.pipelines.spec import one_line
 
 _BAR_WIDTH = 50
@@ -12,7 +13,8 @@ _MAX_NAMED = 5  # empty classes whose names are printed
 def as_text(facts: Inspection) -> str:
     """About thirty lines of at most 100 characters, apart from long names."""
     images = facts.images
-    heading = f"{one_line(facts.path)}: {facts.kind}, {facts.num_samples} images, {len(facts.classes.names)} classes"
+    heading = f"{one_line(facts.path)}: {facts.kind}, {counted(facts.num_samples, 'image')},"
+    heading += f" {counted(len(facts.classes.names), 'class', 'classes')}"
     lines = [heading, *_fact_lines(facts)]
     for title, values in (
         ("short side, pixels", images.short_side),
@@ -30,10 +32,16 @@ def _fact_lines(facts: Inspection) -> list[str]:
     rows += [("formats", ", ".join(f"{name} {_percent(v)}" for name, v in facts.images.format_shares.items()))]
     if facts.roc is not None:
         rows += [("RoC", line) for line in _levels(facts.roc)]
-    rows += [("checksum", "matches the tables" if facts.checksum == "matches" else "none in the file")]
+    rows += [("checksum", _checksum(facts))]
     if facts.images.num_looked_at < facts.num_samples:
         rows += [("looked at", f"{facts.images.num_looked_at} random images, for bytes, formats and sizes")]
     return [f"  {title:<10} {text}" for title, text in rows]
+
+
+def _checksum(facts: Inspection) -> str:
+    if facts.checksum == "absent":
+        return "none in the file"
+    return "of tables and class names matches; it does not cover the images, which convert --verify decodes"
 
 
 def _classes(classes: ClassFacts) -> str:

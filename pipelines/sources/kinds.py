@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fixres.pipelines.sources.folder import IMAGE_ENDINGS, is_folder
 from fixres.pipelines.sources.imagenet.flat import has_val_images
 from fixres.pipelines.sources.imagenet.ilsvrc import ARCHIVES, archive_split
 from fixres.pipelines.sources.imagenet.imagenet_v2 import is_imagenet_v2
 from fixres.pipelines.sources.imagenet.kaggle import kaggle_root
-from fixres.pipelines.sources.splits import SPLIT_WORDS
+from fixres.pipelines.sources.layout import disk_splits, find_splits
+from fixres.pipelines.sources.tar_folder import holds_class_folders
+from fixres.pipelines.sources.tree import DiskFolder, images_in
 from fixres.pipelines.spec import InputError
 
 KINDS = {
@@ -22,13 +22,14 @@ KINDS = {
     "kaggle": "Kaggle's layout",
     "parquet": "parquet shards",
     "webdataset": ".tar shards",
+    "tar": "a .tar of class folders",
     "beton": ".beton files",
 }
 """Kinds that `open_source` takes, with a short description."""
 
 
 def recognize(path: Path) -> str:
-    """The kind of the data at an existing `path`.
+    """The kind of the data at an existing `path`; a folder without any images is "folder", too.
 
     Raises:
         InputError: the path looks like two kinds.
@@ -38,7 +39,9 @@ def recognize(path: Path) -> str:
     found = [kind for kind, matches in _MATCHES.items() if matches(path)]
     if len(found) > 1:
         kinds = " and ".join(f"{kind} ({KINDS[kind]})" for kind in found)
-        raise InputError(f"{path} holds {kinds}; choose one with --source-kind, or give the folder of one of them")
+        raise InputError(
+            f"{path} holds {kinds}; give the folder of one of them, or choose one with fixres convert --source-kind"
+        )
     return found[0] if found else "folder"
 
 
@@ -47,45 +50,42 @@ def _kind_of_file(path: Path) -> str:
         return "parquet"
     if path.suffix != ".tar":
         return "beton"
-    if archive_split(path) is None:
-        raise InputError(f"{path} is one shard; give the folder that contains it")
-    return "ilsvrc"
+    if archive_split(path) is not None:
+        return "ilsvrc"
+    if holds_class_folders(path):
+        return "tar"
+    raise InputError(f"{path} is one shard; give the folder that contains it")
 
 
 def _is_folder(path: Path) -> bool:
-    """Class folders with images, or a split with class folders."""
-    if is_imagenet_v2(path):
+    """Class folders with images, or splits with class folders."""
+    if is_imagenet_v2(path) or kaggle_root(path) is not None:
         return False
-    for folder in _folders(path):
-        if folder.name in SPLIT_WORDS and any(_folders(folder)):
-            return True
-        if any(file.name.lower().endswith(IMAGE_ENDINGS) for file in os.scandir(folder)):
-            return True
-    return False
+    folder = DiskFolder(path)
+    return bool(find_splits(folder)) or any(images_in(folder.inside(name)) for name in folder.folders())
 
 
 def _has_shards(path: Path) -> bool:
-    # The other archives of ILSVRC2012 (test, t3) are in the same folder and are not shards.
-    return any(not file.name.startswith("ILSVRC2012_") for file in _files_here_or_in_splits(path, "*.tar"))
+    # The other archives of ILSVRC2012 (test, t3) are in the same folder and are not shards. Neither are class tars
+    # beside the folders that they were unpacked to.
+    return any(
+        not file.name.startswith("ILSVRC2012_") and not file.with_suffix("").is_dir()
+        for file in _files_here_or_in_splits(path, ".tar")
+    )
 
 
-def _files_here_or_in_splits(path: Path, pattern: str) -> Iterator[Path]:
-    yield from path.glob(pattern)
-    for name in SPLIT_WORDS:
-        yield from (path / name).glob(pattern)
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    return (Path(entry.path) for entry in os.scandir(path) if is_folder(entry))
+def _files_here_or_in_splits(path: Path, ending: str) -> Iterator[Path]:
+    for folder in (path, *disk_splits(path).values()):
+        yield from (folder / name for name in DiskFolder(folder).files() if name.endswith(ending))
 
 
 _MATCHES = {
     "ilsvrc": lambda path: any((path / name).is_file() for name in ARCHIVES.values()),
     "flat": has_val_images,
     "kaggle": lambda path: kaggle_root(path) is not None,
-    "parquet": lambda path: any(_files_here_or_in_splits(path, "*.parquet")) or any((path / "data").glob("*.parquet")),
+    "parquet": lambda path: any(_files_here_or_in_splits(path, ".parquet")) or any((path / "data").glob("*.parquet")),
     "webdataset": _has_shards,
-    "beton": lambda path: any(path.glob("*.beton")),
+    "beton": lambda path: any(name.endswith(".beton") for name in DiskFolder(path).files()),
     "imagenet_v2": is_imagenet_v2,
     "folder": _is_folder,
 }

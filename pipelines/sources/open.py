@@ -8,14 +8,17 @@ from fixres.pipelines.formats.beton_parts import BetonParts
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.formats.parts import part_of_name
 from fixres.pipelines.formats.webdataset_reader import TarSource
-from fixres.pipelines.sources.folder import FilesSource, FolderSource
+from fixres.pipelines.sources.folder import FilesSource, FolderSource, PicturesSource
 from fixres.pipelines.sources.imagenet.flat import FlatSource
 from fixres.pipelines.sources.imagenet.ilsvrc import IlsvrcSource
 from fixres.pipelines.sources.imagenet.imagenet_v2 import ImageNetV2Source, is_imagenet_v2
 from fixres.pipelines.sources.imagenet.kaggle import KaggleSource
 from fixres.pipelines.sources.kinds import KINDS, recognize
+from fixres.pipelines.sources.layout import disk_splits
 from fixres.pipelines.sources.relabel import RelabeledSource, read_class_list
-from fixres.pipelines.sources.splits import SPLITS, select_shards, split_subfolder
+from fixres.pipelines.sources.splits import SPLITS, select_shards
+from fixres.pipelines.sources.tar_folder import TarFolderSource
+from fixres.pipelines.sources.tree import DiskFolder, images_in
 from fixres.pipelines.spec import InputError, Source
 
 # Kinds whose splits may be subfolders train/ and val/.
@@ -30,6 +33,8 @@ def open_source(
     *,
     val_labels: str | Path | None = None,
     classes_from: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> Source:
     """Opens stored images of any kind without unpacking them.
 
@@ -40,6 +45,8 @@ def open_source(
         val_labels: a file with the labels of val images (ilsvrc, flat, kaggle), see `val_labels.read_labels`.
         classes_from: gives the class list: another source (its train split, if it has splits), or a text file with one
             class a line.
+        image_column: of parquet shards, "image" by default.
+        label_column: of parquet shards, "label" by default.
 
     Raises:
         InputError: the path does not exist, looks like two kinds, lacks the split, or is damaged or incomplete.
@@ -47,10 +54,18 @@ def open_source(
     path = _existing(path)
     if split is not None and split not in SPLITS:
         raise InputError(f"split={split!r} is unknown; choose {', '.join(SPLITS)}")
+    wanted = split
     kind, path, split = _settle(path, kind, split)
     if val_labels is not None and kind not in _WITH_VAL_LABELS:
         raise InputError(f"{path} is {KINDS[kind]}, which bring their labels; omit --val-labels")
-    source = _open(kind, path, split, val_labels)
+    if kind != "parquet" and (image_column or label_column):
+        raise InputError(f"{path} is {KINDS[kind]}, which have no columns; omit --image-column and --label-column")
+    if kind == "parquet":
+        source = _open_parquet(path, split, image_column, label_column)
+    else:
+        source = _open(kind, path, split, val_labels)
+    if isinstance(source, PicturesSource) and wanted is not None:
+        raise InputError(f"{path} has no class folders; it needs a subfolder of images for each class")
     if classes_from is None:
         return source
     return RelabeledSource(source, class_list(classes_from), path, classes_from)
@@ -59,9 +74,14 @@ def open_source(
 def open_stored(path: str | Path) -> Source:
     """Opens what engines read: a .beton file or its parts, shards, or class folders."""
     path = _existing(path)
-    if path.is_file() or any(path.glob("*.beton")):
-        return _open_beton(path, None)
-    return TarSource(path) if any(path.glob("*.tar")) else open_folder(path)
+    match kind := recognize(path):
+        case "beton":
+            return _open_beton(path, None)
+        case "webdataset":
+            return TarSource(path)
+        case "folder" | "imagenet_v2":
+            return open_folder(path)
+    raise InputError(f"{path} is {KINDS[kind]}, which engines cannot read; convert it: fixres convert {path} new.beton")
 
 
 def open_folder(path: str | Path) -> FilesSource:
@@ -98,7 +118,7 @@ def _settle(path: Path, kind: str, split: str | None) -> tuple[str, Path, str | 
     if kind != "auto" and kind not in KINDS:
         raise InputError(f"kind={kind!r} is unknown; choose auto, {', '.join(KINDS)}")
     found = recognize(path) if kind == "auto" else kind
-    inner = split_subfolder(path, split) if split is not None and path.is_dir() else None
+    inner = disk_splits(path).get(split) if split is not None else None
     if inner is None or found not in _SPLIT_BY_FOLDER:
         return found, path, split
     return recognize(inner) if kind == "auto" else kind, inner, None
@@ -111,20 +131,29 @@ def _open(kind: str, path: Path, split: str | None, val_labels: str | Path | Non
             return IlsvrcSource(path, split, val_labels)
         case "kaggle":
             return KaggleSource(path, split, val_labels)
-        case "parquet":
-            from fixres.pipelines.sources.parquet import ParquetSource  # pyarrow is only imported if it is needed
-
-            return ParquetSource(path, split)
         case "webdataset":
-            shards = sorted(path.glob("*.tar"))
+            shards = [file for file in sorted(path.glob("*.tar")) if file.is_file()]
             return TarSource(path, select_shards(path, shards, split) if shards else None)
+        case "tar":
+            return TarFolderSource(path, split)
         case "beton":
             return _open_beton(path, split)
     if kind == "flat" and split in (None, "val"):
         return FlatSource(path, val_labels)
     if split is not None:
         raise InputError(f"{path} has no {split}/ with class folders; give the folder of one split and omit --split")
-    return ImageNetV2Source(path) if kind == "imagenet_v2" else FolderSource(path)
+    if kind == "imagenet_v2":
+        return ImageNetV2Source(path)
+    if path.is_dir() and images_in(folder := DiskFolder(path)) and not folder.folders():
+        return PicturesSource(path)
+    return FolderSource(path)
+
+
+def _open_parquet(path: Path, split: str | None, image_column: str | None, label_column: str | None) -> Source:
+    from fixres.pipelines.sources.parquet import USUAL_COLUMNS, Columns, ParquetSource  # imports pyarrow
+
+    image, label = USUAL_COLUMNS
+    return ParquetSource(path, split, Columns(image_column or image, label_column or label))
 
 
 def _open_beton(path: Path, split: str | None) -> Source:

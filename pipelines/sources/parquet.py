@@ -22,10 +22,19 @@ from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.sources.splits import select_shards
 from fixres.pipelines.spec import BadSampleError, InputError
 
-_IMAGE, _LABEL = "image", "label"
 _MAX_GROUP_BYTES = 2 << 30  # of one uncompressed row group, which must fit into memory
 _CACHE_BYTES = 256 << 20  # for each process; the last group is kept even if it is larger
 _ERRORS = (arrow.ArrowException, OSError, ValueError, OverflowError)
+
+
+class Columns(NamedTuple):
+    """Names of the columns with the encoded images and with the class numbers."""
+
+    image: str = "image"
+    label: str = "label"
+
+
+USUAL_COLUMNS = Columns()
 
 
 class _Shard(NamedTuple):
@@ -39,7 +48,7 @@ class _Shard(NamedTuple):
 
 
 class ParquetSource:
-    """Parquet shards with the columns image (bytes) and label (int) as a `Source`, in stored order.
+    """Parquet shards with a column of images (bytes) and one of labels (int) as a `Source`, in stored order.
 
     Files are opened for each row group, so a source can be pickled and used after a fork.
 
@@ -52,24 +61,26 @@ class ParquetSource:
         unnamed: whether the classes are numbers, because the files do not name them.
     """
 
-    def __init__(self, path: str | Path, split: str | None = None) -> None:
+    def __init__(self, path: str | Path, split: str | None = None, columns: Columns = USUAL_COLUMNS) -> None:
         """Reads footers and labels.
 
         Args:
             path: a parquet file, or a folder with shards, in it or in its data/ folder.
             split: "train", "val" or "test"; not needed if there is only one.
+            columns: their names.
         """
         self.path = Path(path)
         files = parquet_files(self.path)
         if not files:
             raise InputError(f"{self.path} holds no .parquet files; give the folder that contains them")
-        shards = [_read_shard(file) for file in select_shards(self.path, files, split)]
+        shards = [_read_shard(file, columns) for file in select_shards(self.path, files, split)]
         self.shards = [shard.path for shard in shards]
         for shard in shards[1:]:
             if shard.names != shards[0].names:
                 raise InputError(
                     f"{shard.path} has other class names than {shards[0].path}; they are not shards of one set"
                 )
+        self._suffix = "" if columns.image == USUAL_COLUMNS.image else f", column {columns.image}"
         self._columns = [shard.column for shard in shards]
         self._group_ends = [shard.ends for shard in shards]
         self._ends = np.cumsum([len(shard.labels) for shard in shards])
@@ -98,9 +109,9 @@ class ParquetSource:
         return value
 
     def name(self, index: int) -> str:
-        """The shard's path and the row in it."""
+        """The shard's path, the row in it, and the column if it has another name than usual."""
         shard, row = self._place(index)
-        return f"{self.shards[shard]}: row {row}"
+        return f"{self.shards[shard]}: row {row}{self._suffix}"
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of the shard, and row in it."""
@@ -150,14 +161,14 @@ class _Groups:
         return self._kept[key]
 
 
-def _read_shard(path: Path) -> _Shard:
+def _read_shard(path: Path, columns: Columns) -> _Shard:
     try:
         with _open(path) as file:
-            column, width = _image_column(path, file)
+            column, width = _image_column(path, file, columns)
             _check_groups(path, file.metadata, width)
             ends = np.cumsum([file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)], dtype=np.int64)
-            labels = file.read(columns=[_LABEL], use_threads=False).column(0)
-            names = _class_names(file.schema_arrow.metadata or {})
+            labels = file.read(columns=[columns.label], use_threads=False).column(0)
+            names = _class_names(file.schema_arrow.metadata or {}, columns.label)
             if labels.null_count:
                 raise InputError(f"{path}: {labels.null_count} rows have no label; remove them")
             labels = labels.to_numpy().astype(np.int64)
@@ -175,20 +186,21 @@ def _open(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, pre_buffer=False)
 
 
-def _image_column(path: Path, file: pq.ParquetFile) -> tuple[str, int]:
+def _image_column(path: Path, file: pq.ParquetFile, columns: Columns) -> tuple[str, int]:
     """Name and number of the leaf column with the encoded images; also checks the label column's type."""
     schema = file.schema_arrow
     types = {name: schema.field(name).type for name in set(schema.names)}
-    image, label = types.get(_IMAGE), types.get(_LABEL)
-    leaf = _IMAGE
+    image, label = types.get(columns.image), types.get(columns.label)
+    leaf = columns.image
     if image is not None and arrow.types.is_struct(image):
         position = image.get_field_index("bytes")
-        leaf, image = f"{_IMAGE}.bytes", image.field(position).type if position >= 0 else None
+        leaf, image = f"{columns.image}.bytes", image.field(position).type if position >= 0 else None
     binary = image is not None and (arrow.types.is_binary(image) or arrow.types.is_large_binary(image))
     if not binary or label is None or not arrow.types.is_integer(label):
         raise InputError(
-            f"{path}: needs a column image (bytes, or a struct of bytes and path) and an integer column label, but has"
-            f" {', '.join(f'{name} ({kind})' for name, kind in types.items())}"
+            f"{path}: needs a column {columns.image} (bytes, or a struct of bytes and path) and an integer column"
+            f" {columns.label}, but has {', '.join(f'{name} ({kind})' for name, kind in sorted(types.items()))}; choose"
+            " others with --image-column and --label-column"
         )
     leaves = [file.schema.column(k).path for k in range(len(file.schema))]
     return leaf, leaves.index(leaf)
@@ -204,11 +216,11 @@ def _check_groups(path: Path, metadata: Any, column: int) -> None:
             )
 
 
-def _class_names(metadata: dict[bytes, bytes]) -> tuple[str, ...]:
+def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     """Names of the ClassLabel in Hugging Face's metadata; empty if it has none."""
     try:
         facts = decode_json(metadata.get(b"huggingface", b"{}"))
-        names = facts.get("info", facts)["features"][_LABEL]["names"]
+        names = facts.get("info", facts)["features"][label]["names"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()

@@ -9,18 +9,16 @@ from pathlib import Path
 from fixres.pipelines.spec import InputError
 
 SPLITS = ("train", "val", "test")
-SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
 
 
 def split_of(name: str) -> str | None:
     """The split in a file's name, such as "val" for validation-00000-of-00014.parquet; None if it has none or two."""
     found = {SPLIT_WORDS[word] for word in re.split("[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
-
-
-def split_subfolder(path: Path, split: str) -> Path | None:
-    """The subfolder of `path` that is named after `split`, or None."""
-    return next((path / word for word, of in SPLIT_WORDS.items() if of == split and (path / word).is_dir()), None)
 
 
 def select_shards(path: Path, files: Sequence[Path], split: str | None) -> list[Path]:

@@ -1,8 +1,8 @@
 """Converts images into one .beton file, or webdataset shards, for fast loading.
 
-SOURCE may be an image folder, the official archives of ILSVRC2012 (no need to unpack them), Kaggle's layout, Hugging
-Face's parquet shards, webdataset shards, ImageNet-V2, or a .beton file. If the command is interrupted, the same command
-continues.
+SOURCE may be an image folder, a tar of one, the official archives of ILSVRC2012 (no need to unpack them), Kaggle's
+layout, Hugging Face's parquet shards, webdataset shards, ImageNet-V2, or a .beton file. If the command is interrupted,
+the same command continues.
 
 fixres convert imagenet/train train.beton
 fixres convert imagenet val.beton --split val --classes-from train.beton
@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fixres.config.parsing import parse as parse_options
 from fixres.pipelines.spec import Source, one_line
+
+if TYPE_CHECKING:
+    from fixres.pipelines.conversion.converter import Conversion
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,18 @@ class ConvertOptions:
     format: Literal["roc", "ffcv", "webdataset"] = "roc"
     """roc: for engine roc, read by stock FFCV, too; ffcv: for stock FFCV; webdataset: tar shards, for DALI."""
     source_kind: str = "auto"
-    """Kind of SOURCE: auto, ilsvrc, folder, flat, kaggle, parquet, webdataset, imagenet_v2 or beton."""
+    """Kind of SOURCE: auto, ilsvrc, folder, flat, kaggle, parquet, webdataset, tar, imagenet_v2 or
+    beton."""
     split: Literal["train", "val"] | None = None
     """Which split, if SOURCE has several."""
     val_labels: Path | None = None
     """Labels of validation images that come without."""
     classes_from: Path | None = None
     """Source, .beton file or text file whose class list is used, so that train and val number their classes alike."""
+    image_column: str | None = None
+    """Column of parquet shards with the images; image by default."""
+    label_column: str | None = None
+    """Column of parquet shards with the class numbers; label by default."""
     max_side: int = 500
     """Longest side of a stored image in pixels; larger images are made smaller."""
     quality: int = 90
@@ -69,6 +77,7 @@ def run(options: ConvertOptions) -> None:
     from fixres.pipelines.conversion.verification import verify_data
     from fixres.pipelines.formats.parts import Part
     from fixres.pipelines.runtime.atomic_files import keep_outside
+    from fixres.pipelines.runtime.notices import counted
     from fixres.pipelines.sources import open_source
 
     config = ConversionConfig(
@@ -82,12 +91,14 @@ def run(options: ConvertOptions) -> None:
         options.split,
         val_labels=options.val_labels,
         classes_from=options.classes_from,
+        image_column=options.image_column,
+        label_column=options.label_column,
     )
     print(_describe(source))
     done = convert(source, options.dest, config)
     print(
-        f"{done.dest}: {done.num_samples} images, {done.bytes_written / 1e6:.1f} MB, {done.num_passed} copied"
-        f" unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
+        f"{done.dest}: {counted(done.num_samples, 'image')}, {_size(done)}, {done.num_passed} copied unchanged,"
+        f" {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
         f" {max(0, done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
         + (f"; {done.num_kept} were converted before" if done.num_kept else "")
     )
@@ -95,11 +106,22 @@ def run(options: ConvertOptions) -> None:
         print(verify_data(done.dest, options.num_workers))
 
 
+def _size(done: Conversion) -> str:
+    """The size of what was written; that on the disk, too, if the file has holes."""
+    whole = f"{done.file_bytes / 1e6:.1f} MB"
+    if done.disk_bytes > 0.99 * done.file_bytes:
+        return whole
+    return f"{whole} ({done.disk_bytes / 1e6:.1f} MB on disk, the rest is padding)"
+
+
 def _describe(source: Source) -> str:
     """Shows the first and the last class, so that wrong class numbers are noticed."""
     from fixres.pipelines.imagenet_classes import class_names_of
+    from fixres.pipelines.runtime.notices import counted
 
     names = class_names_of(source)
     known = [name if name == code else f"{code} ({name})" for code, name in zip(source.classes, names, strict=True)]
     ends = [f"{k} = {known[k]}" for k in (0, len(known) - 1)]
-    return one_line(f"{len(source)} images of {len(names)} classes, {' to '.join(ends)}")
+    place = getattr(source, "path", "source")
+    sizes = f"{counted(len(source), 'image')} of {counted(len(names), 'class', 'classes')}"
+    return one_line(f"{place}: {sizes}, {' to '.join(ends[: len(names)])}")

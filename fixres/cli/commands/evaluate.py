@@ -15,7 +15,6 @@ from pathlib import Path
 from fixres.cli.output import put_json
 from fixres.config.jobs import EvaluateJob
 from fixres.config.parsing import parse as parse_options
-from fixres.pipelines.spec import one_line
 
 
 def parse(arguments: Sequence[str]) -> EvaluateJob:
@@ -30,7 +29,6 @@ def run(job: EvaluateJob) -> None:
     from fixres.evaluation.job import evaluate_network, evaluate_softmax, evaluation_record, evaluation_table
     from fixres.models.precision import choose_device
     from fixres.models.pretrained import open_chosen
-    from fixres.observability.console import log
     from fixres.pipelines.datasets.eval_data import names_for_real, open_eval_data
 
     if job.softmax:
@@ -39,7 +37,6 @@ def run(job: EvaluateJob) -> None:
         job = job if job.images else replace(job, data=data_of(job))
         data = open_eval_data(job.data, str(choose_device(job.device)), job.images)
         opened = open_chosen(job, data.classes, names_from(job.classes))  # before the images are converted
-        log(one_line(f"test images: {data.place('val')}"))
         names = names_for_real(data, job.val_labels) if job.real else None
         evaluations = evaluate_network(job, opened, data, names)
     if job.json != Path("-"):

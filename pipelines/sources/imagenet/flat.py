@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from fixres.pipelines.sources.folder import IMAGE_ENDINGS, FilesSource
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.sources.imagenet.devkit import devkit_labels
 from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.sources.layout import Images, flat_images
+from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import InputError
 
 
@@ -31,16 +33,14 @@ class FlatSource(FilesSource):
         super().__init__(path, *samples)
 
 
-def label_flat(
-    folder: Path, labels_of: Callable[[Sequence[str]], list[str]]
-) -> tuple[list[str], list[tuple[str, int]]]:
+def label_flat(folder: Path, labels_of: Callable[[Sequence[str]], list[str]]) -> Images:
     """Classes, and image files with their labels by class and name, as `FilesSource` takes them.
 
     Args:
         folder: holds the images.
         labels_of: called with the sorted names without endings; returns the class of each.
     """
-    images = sorted(file for file in folder.iterdir() if file.name.lower().endswith(IMAGE_ENDINGS))
+    images = [Path(file) for file in flat_images(DiskFolder(folder))]
     if not images:
         raise InputError(f"{folder} holds no images; unpack the images of val")
     stems = [file.stem for file in images]
@@ -51,7 +51,7 @@ def label_flat(
     classes = sorted(set(labels))
     numbers = {name: number for number, name in enumerate(classes)}
     by_class = sorted(zip(labels, map(str, images), strict=True))
-    return classes, [(file, numbers[label]) for label, file in by_class]
+    return Images(tuple(classes), [(file, numbers[label]) for label, file in by_class])
 
 
 def has_val_images(path: Path) -> bool:

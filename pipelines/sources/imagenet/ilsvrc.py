@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixres.pipelines.formats.tar_index import Member, Span, is_litter, is_plain, read_member, walk
+from fixres.pipelines.formats.hidden_names import has_hidden
+from fixres.pipelines.formats.tar_index import Member, Span, is_plain, read_member, walk
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.imagenet.devkit import devkit_labels
 from fixres.pipelines.sources.imagenet.val_labels import IMAGE_ENDINGS, read_labels
@@ -114,7 +115,7 @@ def _train_images(archive: Path, descriptor: int) -> Iterator[_Image]:
     seen: set[str] = set()
     members = walk(Span(descriptor), str(archive))
     for member in progress_bar(None, f"reading {archive.name}", unit="classes", iterable=members):
-        if is_litter(member.name):
+        if has_hidden(member.name):
             continue
         synset = member.name.removesuffix(".tar")
         if synset == member.name or not is_plain(synset):
@@ -141,7 +142,7 @@ def _named(members: Iterator[Member], place: str) -> Iterator[tuple[str, Member]
     """Yields members with their file names. Raises InputError unless all are images with distinct names."""
     seen: set[str] = set()
     for image in members:
-        if is_litter(image.name):
+        if has_hidden(image.name):
             continue
         name = image.name.rpartition("/")[2]
         if not name.lower().endswith(IMAGE_ENDINGS):

@@ -6,9 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from fixres.pipelines.imagenet_classes import human_names
-from fixres.pipelines.sources.folder import FilesSource, find_images, subfolders
+from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.sources.imagenet.flat import label_flat
 from fixres.pipelines.sources.imagenet.val_labels import read_labels
+from fixres.pipelines.sources.layout import Images, find_images
+from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import InputError
 
 _IMAGES = "ILSVRC/Data/CLS-LOC"
@@ -56,14 +58,14 @@ def kaggle_root(path: Path) -> Path | None:
     return path.resolve().parent if path.name == "ILSVRC" and (path / "Data" / "CLS-LOC").is_dir() else None
 
 
-def _train(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    classes = subfolders(folder)
-    if not classes:
+def _train(folder: Path) -> Images:
+    tree = DiskFolder(folder)
+    if not tree.folders():
         raise InputError(f"{folder} has no class folders; unpack the images again")
-    return classes, find_images(folder, classes)
+    return find_images(tree, tree.folders())
 
 
-def _val(folder: Path, table: Path) -> tuple[list[str], list[tuple[str, int]]]:
+def _val(folder: Path, table: Path) -> Images:
     if not table.is_file():
         raise InputError(f"{folder} has no labels: {table} is missing; download it, or give --val-labels")
     return label_flat(folder, lambda stems: read_labels(table, stems, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import sys
@@ -80,6 +81,36 @@ def test_devices_and_files_as_folders_are_refused(
     assert call(monkeypatch, folder, tmp_path / "file" / "y.beton", "--format", "roc") == 2
     assert "file is a file, not a folder" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.beton"))
+
+
+def test_the_size_printed_is_that_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_coded_folder(tmp_path / "photos", [(20, 30), (30, 20)], num_classes=1)
+    for format, dest in (("ffcv", tmp_path / "x.beton"), ("webdataset", tmp_path / "shards")):
+        assert call(monkeypatch, folder, dest, "--format", format, "--num-workers", 0, "--verify") == 0
+        printed = capsys.readouterr().out
+        files = list(dest.iterdir()) if dest.is_dir() else [dest]
+        assert f"{dest}: 2 images, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB" in printed
+        assert "MB on disk, the rest is padding" in printed or format == "webdataset"
+        assert f"{folder}: 2 images of 1 class, 0 = " in printed and "decode; 1 class with 2 to 2 images" in printed
+        assert "1 classes" not in printed
+
+
+def test_other_files_are_called_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    packed = mini.tar_bytes({"a": b"x"})
+    for data, kind in (
+        (jpeg(coded_image(20, 30)), "a JPEG image"),
+        (gzip.compress(packed), "a gzip archive"),
+        (b"PAR1" + bytes(900), "a parquet file"),
+        (b"\0\0\0\x24ftypheic", r"an image of a phone (HEIC, AVIF) or a video"),
+        (packed, "a tar archive"),
+    ):
+        (tmp_path / "x.beton").write_bytes(data)
+        assert call(monkeypatch, tmp_path / "x.beton", tmp_path / "y.beton") == 2
+        assert f"x.beton is {kind}, not a .beton file; give a .beton file, or a folder" in capsys.readouterr().err
 
 
 def test_undecodable_names_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_text_says_what_the_checksum_covers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    (tmp_path / "photos" / "ant" / "1.jpg").write_bytes(jpeg(coded_image(16, 16)))
+    convert(tmp_path / "photos", tmp_path / "x.beton", ConversionConfig("ffcv", num_workers=0, progress=False))
+    call(monkeypatch, tmp_path / "x.beton")
+    text = printed()
+    assert "of tables and class names matches; it does not cover the images, which convert --verify decodes" in text
+    assert "x.beton: FFCV .beton, 1 image, 1 class\n" in text
+    call(monkeypatch, tmp_path / "photos" / "ant")
+    assert "pictures without classes, 1 image, 1 class" in printed()
+
+
 def test_folder(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = as_json(monkeypatch, mixed)
     assert (facts["kind"], facts["num_samples"], facts["checksum"], facts["roc"]) == ("image folder", 8, "absent", None)

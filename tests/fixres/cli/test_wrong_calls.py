@@ -92,6 +92,7 @@ def test_a_wrong_call_is_one_line_with_a_remedy(
         run(lambda: dispatch(sys.argv[1:]))
     error = capsys.readouterr().err
     lines = [line for line in re.split(r"[\r\n]+", error) if line.strip()]
+    lines = [line for line in lines if not line.startswith(("training images: ", "test images: "))]
     assert end.value.code == EXIT_INPUT and len(lines) == 1, error
     assert remedy in error, error
     assert sorted(place.rglob("*")) == before

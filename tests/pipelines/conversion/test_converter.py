@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,27 @@ def test_bad_samples_can_be_left_out(format: str, damaged_folder: Path, tmp_path
     assert stored.labels.tolist() == source.labels[good].tolist()
     assert [stored.read(i) for i in range(38)] == [source.read(i) for i in good]
     assert len((tmp_path / "x.bad.txt").read_text().splitlines()) == 2
+
+
+def test_damaged_samples_of_a_beton_file_are_not_kept(
+    coded_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """libjpeg goes on after an error in the data of pixels; the segments of a RoC record do not fit any more."""
+    quiet = {"num_workers": 0, "progress": False}
+    for format in ("roc", "ffcv"):
+        convert(coded_folder, tmp_path / f"{format}.beton", ConversionConfig(format, **quiet))
+        reader = BetonReader(tmp_path / f"{format}.beton")
+        start, size = map(int, reader.image_spans[1])
+        data = bytearray(bytes(reader.data))
+        data[start + int(0.6 * size) : start + int(0.6 * size) + 64] = np.random.default_rng(0).bytes(64)
+        (tmp_path / f"{format}.beton").write_bytes(data)
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r"1 of .* the first is .*roc.beton: sample 1: its RoC record is damaged"):
+        convert(tmp_path / "roc.beton", tmp_path / "x.beton", ConversionConfig("ffcv", **quiet))
+    assert "no checksum" not in capsys.readouterr().err
+    with suppress(InputError):
+        convert(tmp_path / "ffcv.beton", tmp_path / "y.beton", ConversionConfig("ffcv", **quiet))
+    assert "ffcv.beton: its images have no checksum, so damage that still decodes is not" in capsys.readouterr().err
 
 
 def test_the_report_of_an_earlier_attempt_is_removed(damaged_folder: Path, tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_a_folder_is_converted_again_only_after_a_change(
     assert len(calls) == 5
 
 
+def test_the_place_of_a_converted_copy_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos(tmp_path / "data", {"ant": 1, "bee": 1})
+    stored = convert_for_engine("ffcv", root, options(tmp_path))
+    said = f"{root} is converted once for this engine and these options, into {stored}; later runs reuse it\n"
+    assert said in capsys.readouterr().err
+    convert_for_engine("ffcv", root, options(tmp_path))
+    assert "is converted" not in capsys.readouterr().err
+
+
 def test_two_folders_of_one_name_are_converted_separately(tmp_path: Path) -> None:
     roots = [photos(tmp_path / name / "data" / "train", {"ant": 1 + i}) for i, name in enumerate(("a", "b"))]
     stored = [convert_for_engine("dali", root, options(tmp_path)) for root in roots]

@@ -93,6 +93,14 @@ def class_tars(photos: Photos) -> dict[str, bytes]:
     return {f"{synset}.tar": tar_bytes(members) for synset, members in by_synset.items()}
 
 
+def write_tar(path: Path, photos: Photos, prefix: str) -> Path:
+    """An archive of an ImageFolder, in another order than sorted, with a file that macOS adds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    members = {f"./{prefix}/{synset}/{name}": data for (synset, name), data in reversed(photos.items())}
+    path.write_bytes(tar_bytes({f"./{prefix}/._x.jpg": b"x"} | members))
+    return path
+
+
 def write_ilsvrc(root: Path, train: Photos, val: Photos) -> Path:
     """The official archives: a tar of class tars, a flat tar, and the devkit."""
     root.mkdir(parents=True, exist_ok=True)

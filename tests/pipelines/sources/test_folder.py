@@ -17,7 +17,7 @@ from tests.coded import coded_image, jpeg
 
 def test_order_labels_and_bytes_are_imagefolders(tmp_path: Path) -> None:
     data = jpeg(coded_image(16, 16))
-    for name in ("b/2.jpg", "b/10.JPEG", "b/deep/er/1.png", "b/Z.webp", "a b/ü.jpg", "B/x.tiff", "a/.hidden.jpg"):
+    for name in ("b/2.jpg", "b/10.JPEG", "b/deep/er/1.png", "b/Z.webp", "a b/ü.jpg", "B/x.tiff", "a/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data + name.encode())
     (tmp_path / "a" / "notes.txt").write_text("no image")
@@ -35,7 +35,6 @@ def test_order_labels_and_bytes_are_imagefolders(tmp_path: Path) -> None:
     ("made", "message"),
     [
         ([], "has no class folders"),
-        (["list.jpg"], "has no class folders"),
         (["a/1.jpg", "b/notes.txt"], r"/b holds no images \(1 of 2"),
         (["train/a/1.jpg", "val/a/1.jpg"], "holds the splits train, val; give one of them, such as .*/train"),
     ],

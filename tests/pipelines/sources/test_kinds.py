@@ -51,6 +51,7 @@ def write_all(root: Path, train: Photos, val: Photos) -> dict[str, Path]:
         "parquet": mini.write_parquet(root / "parquet" / "data", train, "train", None).parent,
         "webdataset": mini.write_webdataset(root / "shards", train, "train"),
         "beton": root / "beton",
+        "tar": mini.write_tar(root / "tar" / "photos.tar", train, "photos/Training"),
     }
 
 
@@ -69,7 +70,7 @@ def test_each_kind_is_recognized(train: Photos, val: Photos, tmp_path: Path) -> 
 def test_two_kinds_in_one_folder_are_refused(train: Photos, val: Photos, tmp_path: Path) -> None:
     root = mini.write_ilsvrc(tmp_path / "x", train, val)
     mini.write_folder(root / "train", train)
-    refused(root, r"ilsvrc \(.*\) and folder \(.*\); choose one with --source-kind", split="train")
+    refused(root, r"ilsvrc \(.*\) and folder \(.*\); .* choose one with fixres convert --source-kind", split="train")
     assert isinstance(open_source(root, "ilsvrc", "train"), IlsvrcSource)
     assert isinstance(open_source(root, "folder", "train"), FolderSource)
     shards = mini.write_webdataset(mini.write_folder(tmp_path / "y", train), train, "train")
@@ -200,7 +201,9 @@ def test_words_of_splits() -> None:
         "imagenet1k-validation-00.tar": "val",
         "test-00000-of-00028.parquet": "test",
         "shard-000000.tar": None,
-        "training.tar": None,
+        "training.tar": "train",
+        "Testing-0.tar": "test",
+        "trainer.tar": None,
         "train-val-0.tar": None,
     }
     assert {name: split_of(name) for name in names} == names

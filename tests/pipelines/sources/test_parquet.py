@@ -10,6 +10,7 @@ import pyarrow as arrow
 import pyarrow.parquet as pq
 import pytest
 
+import fixres
 from fixres.pipelines.imagenet_classes import human_names, imagenet_synsets
 from fixres.pipelines.sources import open_source, parquet
 from fixres.pipelines.sources.parquet import ParquetSource
@@ -42,6 +43,31 @@ def test_rows_are_read_in_stored_order_and_at_random(group: int, train: Photos, 
     for i in np.random.default_rng(0).permutation(len(train)):
         assert source.read(i) == stored(train)[i][1]
     assert source.name(8) == f"{tmp_path / 'x' / 'train-00001-of-00003.parquet'}: row 0"
+
+
+def test_columns_can_be_named(train: Photos, tmp_path: Path) -> None:
+    root = write_parquet(tmp_path / "x", train, "train", None)
+    for file in root.iterdir():
+        table = pq.read_table(file)
+        small = [{"bytes": b"small", "path": ""}] * len(table)
+        columns = [table["image"], arrow.array(small, table["image"].type), table["label"]]
+        pq.write_table(arrow.table(columns, ["img", "thumb", "fine_label"]), file, row_group_size=3)
+    says = r"needs a column image .* label, but has fine_label \(int64\), img .*--image-column and --label-column"
+    refused(root, says)
+    refused(root, "needs a column img .* integer column label, but", image_column="img")
+    refused(root, "needs a column nothing .* but has fine_label", image_column="nothing", label_column="fine_label")
+    named = {"image_column": "img", "label_column": "fine_label"}
+    assert [data for _, data in contents(open_source(root, **named))] == list(train.values())
+    # The name of a sample is in the digest by which an interrupted conversion recognizes its source.
+    other = open_source(root, image_column="thumb", label_column="fine_label")
+    assert other.read(0) == b"small" and other.name(0) != open_source(root, **named).name(0)
+    with pytest.raises(InputError, match="choose others with image_column and label_column"):
+        fixres.convert(root, tmp_path / "x.beton")
+    done = fixres.convert(root, tmp_path / "x.beton", "ffcv", **named, num_workers=0, progress=False)
+    assert done.num_samples == len(train)
+    (tmp_path / "f" / "a").mkdir(parents=True)
+    (tmp_path / "f" / "a" / "1.jpg").write_bytes(photo(0))
+    refused(tmp_path / "f", "is class folders, .* which have no columns; omit --image-column", image_column="img")
 
 
 def test_hugging_faces_thousand_names_are_the_synsets(train: Photos, tmp_path: Path) -> None:

@@ -70,7 +70,12 @@ def test_human_names_are_not_synsets() -> None:
             {"a.jpg": b"A", "a.cls": b"0", "b.jpg": b"B", "b.json": {"wnid": "n01440764"}},
             "some samples have a class number",
         ),
-        ({"a.jpg": b"A"}, "needs an image .* and a member .cls or .json"),
+        ({"a.jpg": b"A"}, "needs an image .* and a member .cls or .json with its class, but has only .jpg$"),
+        ({"a.jpg": b"A", "b.jpg": b"B", "a.cls": b"0", "b.cls": b"1"}, ": a: its members lie apart in the shard; pack"),
+        ({"a.jpg": b"A", "a.cls": b"0", "b.jpg": b"B", "b.cls": b"1", "a.txt": b"x"}, ": a: its members lie apart"),
+        ({"a.v2.jpg": b"A", "a.v2.cls": b"0"}, "has .v2.jpg: webdataset splits names at the first dot; remove"),
+        ({"a.1.jpg": b"A", "a.1.cls": b"0", "a.2.jpg": b"A", "a.2.cls": b"0"}, "has .1.jpg: webdataset splits names"),
+        ({"cat/a.jpg": b"A"}, "cat/a: needs .* only .jpg; if the shard is a tar of class folders, give the tar itself"),
     ],
 )
 def test_invalid_labels_are_reported(members: dict[str, object], message: str, tmp_path: Path) -> None:
