@@ -80,7 +80,7 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     result = Conversion(config.part.place(Path(dest)))
     if (path := getattr(source, "path", None)) is not None:
         keep_source(Path(path), result.dest)
-    _say_uncovered(source)
+    _log_uncovered(source)
     num_workers = num_processes(config.num_workers, -(-len(task.order) // _CHUNK))
     is_folder, discard = config.format == "webdataset", config.restart is not False
     if not _was_finished(task, result):
@@ -92,7 +92,7 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     return result
 
 
-def _say_uncovered(source: Source) -> None:
+def _log_uncovered(source: Source) -> None:
     inner = getattr(source, "source", source)
     if isinstance(inner, BetonData) and "roc" not in inner.field_names:
         notice(f"{inner.path}: its images have no checksum, so damage that still decodes is not found and is kept")

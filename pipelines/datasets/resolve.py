@@ -174,7 +174,7 @@ def _check_classes(train: Path, val: Path) -> DataFolders:
     readers = BetonReader(train), BetonReader(val)
     classes, others = (reader.classes for reader in readers)
     if classes == others:
-        _say_sizes(*readers)
+        _log_sizes(*readers)
         return DataFolders(train, val, classes)
     pairs = zip_longest(classes, others, fillvalue="nothing")
     label, one, other = next((label, *pair) for label, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -196,11 +196,11 @@ def _check_pair(train: Path, val: Path) -> DataFolders:
             raise InputError(
                 f"class {only[0]} is in {one} but not in {other}; add its {missing} images or remove it from {one.name}"
             )
-    _say_sizes(*sources)
+    _log_sizes(*sources)
     return DataFolders(*(source.path for source in sources), classes)
 
 
-def _say_sizes(train: FilesSource | BetonReader, val: FilesSource | BetonReader) -> None:
+def _log_sizes(train: FilesSource | BetonReader, val: FilesSource | BetonReader) -> None:
     notice(f"training images: {sizes_line(train)}")
     notice(f"test images: {sizes_line(val)}")
 

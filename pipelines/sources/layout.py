@@ -169,8 +169,8 @@ def find_images(tree: Tree, classes: Sequence[str]) -> Images:
             f"{left_out.inside(tree.inside(empty[0]))}); add {', '.join(ending[1:] for ending in IMAGE_ENDINGS)} files"
             " or remove the folder"
         )
-    _say_beside(tree)
-    left_out.say(tree)
+    _log_beside(tree)
+    left_out.log(tree)
     return Images(tuple(classes), samples)
 
 
@@ -212,7 +212,7 @@ class _LeftOut:
         reason = ", a format that is not read: convert it to JPEG" if name.lower().endswith(_OTHER_PICTURES) else ""
         return f"; this one holds {name}{reason}"
 
-    def say(self, tree: Tree) -> None:
+    def log(self, tree: Tree) -> None:
         """Says what was added, of the files in and below `tree`."""
         if not self._endings:
             return
@@ -224,7 +224,7 @@ class _LeftOut:
         notice(f"{tree.place}: {total} left out by ending ({endings}), such as {self._example}{advice}")
 
 
-def _say_beside(tree: Tree) -> None:
+def _log_beside(tree: Tree) -> None:
     """Says which images and class tars are left out because they are beside the class folders."""
     if beside := images_in(tree):
         notice(
@@ -240,5 +240,5 @@ def flat_images(tree: Tree) -> list[Any]:
     tree.check()
     left_out = _LeftOut()
     left_out.add(tree)
-    left_out.say(tree)
+    left_out.log(tree)
     return [tree.file(name) for name in images_in(tree)]
