@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fixres.api.splits import split_path, val_beside
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.datasets.eval_data import SingleSplit
 from fixres.pipelines.datasets.fingerprints import fingerprint
 from fixres.pipelines.datasets.prepared import PreparedData
@@ -20,6 +22,7 @@ from tests.coded import coded_image, jpeg
 from tests.pipelines.datasets.folders import one_line, photos
 from tests.pipelines.sources.miniatures import tar_bytes
 
+SPLITS = (("training", "train"), ("test", "val"))
 PHOTO = jpeg(coded_image(16, 16))
 READERS: dict[str, Callable[[Path], object]] = {
     "convert": open_source,
@@ -68,6 +71,21 @@ def test_splits_are_found_by_every_reader(
         with pytest.raises(InputError, match=r"holds the splits .*; give one of them, such as") as caught:
             opened(root)
         assert str(root / "archive" if "/" in train else root / train) in one_line(caught), name
+
+
+def test_the_sizes_of_single_and_converted_splits_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(tmp_path / "photos", {"ant": 1, "bee": 2})
+    READERS["--images"](tmp_path / "photos")
+    assert capsys.readouterr().err == f"test images: {tmp_path / 'photos'}, 3 images of 2 classes\n"
+    for split in ("train", "val"):
+        to_beton = ConversionConfig("ffcv", num_workers=0, progress=False)
+        convert(tmp_path / "photos", tmp_path / "done" / f"{split}.beton", to_beton)
+    resolve_data(str(tmp_path / "done"), tmp_path / "work")
+    place = f"{tmp_path / 'done'}"
+    said = [f"{name} images: {place}/{split}.beton, 3 images of 2 classes" for name, split in SPLITS]
+    assert capsys.readouterr().err.splitlines() == said
 
 
 def test_test_images_are_not_used_beside_validation_images(tmp_path: Path) -> None:
