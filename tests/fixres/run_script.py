@@ -64,6 +64,8 @@ def _run(tool: str, arguments: list[str]) -> None:
     while arguments[0].startswith("--fault="):
         faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = [f"{tool}.py", *arguments]
+    # Drawing would take half of a run's time.
+    Figure.savefig = lambda _, file, **__: file.write(b"a picture")  # type: ignore[method-assign]
     prepared.PreparedData = _NotingData  # type: ignore[misc]
     run(lambda: call(tool, arguments))
 
@@ -80,8 +82,6 @@ def _serve() -> None:
     ):
         importlib.import_module(name)
     parse_recipe([])
-    # Drawing would take half of a run's time.
-    Figure.savefig = lambda _, file, **__: file.write(b"a picture")  # type: ignore[method-assign]
     for line in sys.stdin:
         order = json.loads(line)
         print(_wait_for(order) if isinstance(order, int) else _fork(*order), flush=True)

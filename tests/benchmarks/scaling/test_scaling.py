@@ -16,8 +16,9 @@ from benchmarks.docs.render import section
 from benchmarks.scaling import launcher
 from benchmarks.scaling import run as scaling
 from benchmarks.scaling.metrics import bus_bandwidth, interconnect, results
-from benchmarks.scaling.worker import Spec, _Stepper
+from benchmarks.scaling.worker import Spec, _Stepper, measure
 from fixres.config.recipe import OptimConfig
+from fixres.distributed.process_group import joined
 from fixres.models.precision import choose_device, choose_precision
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
@@ -184,6 +185,12 @@ def test_without_sync_reaches_ddp(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
+def _alone(spec: Spec, _processes: int, _threads: int) -> dict[str, Any]:
+    """The job of one process, in this one: a process of its own imports for ten seconds."""
+    with joined(spec.device) as device:
+        return measure(spec, device)
+
+
 @pytest.mark.slow
 def test_two_processes_are_measured(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -191,6 +198,8 @@ def test_two_processes_are_measured(
     target = tmp_path / "scaling.json"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    launched = scaling.run_job
+    monkeypatch.setattr(scaling, "run_job", lambda spec, *n: (_alone if n[0] == 1 else launched)(spec, *n))
     words = ["--num-images", 24, "--rounds", 1, "--windows", 2, "--seconds", 0.02, "--mode", "strong"]
     call(monkeypatch, coded_folder, target, *words, "--engine", "torch", "--num-workers", 0)
     content = read_record(target, "scaling")

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -51,12 +53,13 @@ def test_ctrl_c_keeps_the_results_so_far_and_leaves_no_process(coded_folder: Pat
     words = ("--engines", "torchvision,torch", "--rounds", "1000000", "--json", str(target))
     process = start(coded_folder, tmp_path / "work", *words)
     watched, until = psutil.Process(process.pid), time.monotonic() + 120
-    # Both have had their first batch and are interleaved: each is seen stopped at some time.
-    stopped: set[int] = set()
-    while len(stopped) < 2 and time.monotonic() < until and process.poll() is None:
-        stopped |= {one.pid for one in workers_of(watched) if one.status() == psutil.STATUS_STOPPED}
+    # Both have had their first batch and are interleaved: each is seen to be stopped again and again.
+    turns, before = Counter[int](), set[int]()
+    while (len(turns) < 2 or min(turns.values()) < 8) and time.monotonic() < until and process.poll() is None:
+        stopped = {one.pid for one in workers_of(watched) if one.status() == psutil.STATUS_STOPPED}
+        turns.update(stopped - before)
+        before = stopped
         time.sleep(0.01)
-    time.sleep(5)
     workers = workers_of(watched)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -121,9 +124,11 @@ def test_the_storage_of_a_record_is_that_of_the_engines_files(
 ) -> None:
     asked = []
     monkeypatch.setattr(throughput, "conditions", lambda data, _: asked.append(data) or {})
+    monkeypatch.setattr(throughput, "EngineClient", Mock(side_effect=InputError("the files are made")))
     words = ["--data", coded_folder, "--work-dir", tmp_path / "work", *QUICK, "--engines", "roc", "--rounds", 1]
     monkeypatch.setattr(sys, "argv", ["throughput", *map(str, words)])
-    throughput.main()
+    with pytest.raises(InputError, match="the files are made"):
+        throughput.main()
     assert asked == [tmp_path / "work"] and list((tmp_path / "work").rglob("roc.beton"))
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixres.cli.main import call
 from fixres.pipelines.conversion.converter import convert
 from fixres.pipelines.conversion.merging import merge, parts_beside
 from fixres.pipelines.conversion.task import ConversionConfig
@@ -180,24 +181,19 @@ def test_parts_before_and_after_an_image_was_replaced_are_refused(format: str, f
     assert merge(parts, tmp_path / "y", progress=False) == 39
 
 
-def test_command_lines(tmp_path: Path) -> None:
+def test_command_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     for i in range(5):
         (tmp_path / "in" / "a" / f"{i}.jpg").write_bytes(jpeg(coded_image(50, 60)))
-
-    def run(*words: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
     for k in range(2):
-        source, dest = tmp_path / "in", tmp_path / "x.beton"
-        done = run("tools/convert_imagenet.py", source, dest, "--format", "roc", "--shard", f"{k}/2")
-        assert done.returncode == 0, done.stderr
-        assert f"x-0000{k}-of-00002.beton" in done.stdout
-    done = run("tools/merge_parts.py", tmp_path / "x.beton")
-    assert done.returncode == 0 and "5 images from 2 parts" in done.stdout, done.stderr
+        words = [tmp_path / "in", tmp_path / "x.beton", "--format", "roc", "--num-workers", 0, "--shard", f"{k}/2"]
+        call("convert", list(map(str, words)))
+        assert f"x-0000{k}-of-00002.beton" in capsys.readouterr().out
+    call("merge", [str(tmp_path / "x.beton")])
+    assert "5 images from 2 parts" in capsys.readouterr().out
     assert len(BetonReader(tmp_path / "x.beton")) == 5
-    done = run("tools/merge_parts.py", tmp_path / "y.beton")
+    script = [sys.executable, "tools/merge_parts.py", str(tmp_path / "y.beton")]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no parts of" in done.stderr
 
 
