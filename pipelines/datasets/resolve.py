@@ -20,7 +20,7 @@ from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.sources.layout import splits_with_val
 from fixres.pipelines.sources.scenes.scene import SceneConfig
 from fixres.pipelines.sources.scenes.write import RECORD_NAME, is_complete, scenes_record, write_scenes
-from fixres.pipelines.sources.tree import DiskFolder
+from fixres.pipelines.sources.tree import DiskFolder, images_in
 from fixres.pipelines.spec import GENERATED, InputError
 
 _IMAGENETTE = "imagenette2-320"
@@ -130,6 +130,7 @@ def _splits_of(root: Path, work_dir: Path, seed: int) -> tuple[Path, Path]:
         )
     splits = splits_with_val(DiskFolder(root))
     if "train" in splits and "val" in splits:
+        _log_unread(splits["train"].path, splits["val"].path)
         return splits["train"].path, splits["val"].path
     if splits:
         there, missing = ("train", "val") if "train" in splits else ("val", "train")
@@ -198,6 +199,15 @@ def _check_pair(train: Path, val: Path) -> DataFolders:
             )
     _log_sizes(*sources)
     return DataFolders(*(source.path for source in sources), classes)
+
+
+def _log_unread(train: Path, val: Path) -> None:
+    """Says which folders of images beside the splits are not read; links are not followed."""
+    beside = DiskFolder(train.parent)
+    paths = [train.parent / name for name in beside.folders()]
+    for folder in [DiskFolder(path) for path in paths if path not in (train, val) and not path.is_symlink()]:
+        if images_in(folder) or any(images_in(folder.inside(name)) for name in folder.folders()):
+            notice(f"{folder.place}: not read, because {train.name} and {val.name} beside it are the data")
 
 
 def _log_sizes(train: FilesSource | BetonReader, val: FilesSource | BetonReader) -> None:

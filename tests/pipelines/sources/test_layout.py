@@ -88,10 +88,15 @@ def test_the_sizes_of_single_and_converted_splits_are_printed(
     assert capsys.readouterr().err.splitlines() == said
 
 
-def test_test_images_are_not_used_beside_validation_images(tmp_path: Path) -> None:
+def test_test_images_are_not_used_beside_validation_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "val", "test"):
         photos(tmp_path / name, {"ant": 2, "bee": 2})
+    made(tmp_path, "samples/1.jpg")
+    (tmp_path / "annotations").mkdir()
     assert resolve_data(str(tmp_path), tmp_path.parent / "work").val == tmp_path / "val"
+    said = [line for line in capsys.readouterr().err.splitlines() if "not read" in line]
+    because = "not read, because train and val beside it are the data"
+    assert said == [f"{tmp_path}/samples: {because}", f"{tmp_path}/test: {because}"]
 
 
 @pytest.mark.parametrize(
