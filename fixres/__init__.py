@@ -12,6 +12,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "api.crop_dataset": ["CropDataset"],
         "api.data": ["advise", "convert", "inspect"],
         "api.learning": ["FinetuneOutcome", "evaluate", "finetune"],
         "api.loader": ["Loader"],

@@ -16,7 +16,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 _OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)")  # a link from a page of docs to a file outside docs
-_FIRST = ("Loader", "Network")  # classes that the page of the interface lists among the functions
+_FIRST = ("CropDataset", "Loader", "Network")  # classes that the page of the interface lists among the functions
 _TOP = ("ARCHITECTURE.md", "CHANGELOG.md")  # pages that lie in the root of the repository
 
 

@@ -47,7 +47,7 @@ class RocLoader(RocBase):
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
         self._buffers = HostBuffers()
-        self._decode = _decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
+        self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         wanted = batches(self.config, self.num_samples, epoch, start)
@@ -109,7 +109,7 @@ class RocLoader(RocBase):
         return retry_next(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
 
 
-def _decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
+def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
     """Returns the function that decodes samples. Threads call it with rows of the table, boxes, flips and outputs."""
     data = reader.data
     if "roc" in reader.field_names:

@@ -16,6 +16,7 @@ STREAM_SPLIT = 4  # also STREAM_DALI_READER; a split is drawn at epoch 0 with th
 STREAM_DALI_READER = 4
 STREAM_DALI_PIPELINE = 5
 STREAM_SHIFT = 6
+STREAM_VIEWS = 7  # seeds of the second and further crops of an image
 MAX_EPOCH = 2**32 - 1  # one counter word carries the epoch
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)

@@ -1,0 +1,211 @@
+"""`fixres.CropDataset`: crops of stored images as a data set for `torch.utils.data.DataLoader`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fixres.api.calls import checked, options_as_keywords
+from fixres.api.splits import split_path
+from fixres.pipelines.loaders.base import retry_next
+from fixres.pipelines.loaders.crop_reader import CropReader, Draw
+from fixres.pipelines.sampling.crops import Boxes, crop_boxes
+from fixres.pipelines.sampling.philox import MAX_EPOCH, STREAM_VIEWS, random_words
+from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, EvalCrop, InputError, TrainCrop, check_resolution
+
+Sample = tuple[Any, Any]
+
+
+class CropDataset(Dataset[Sample]):
+    """Resized crops of stored images, with random access: `ImageFolder` whose RandomResizedCrop comes first.
+
+    Of .beton files only the bytes of the crop are decoded. Your transforms get the finished crop. Works with any
+    sampler, `Subset`, several worker processes and `persistent_workers`; `DataLoader` fetches a batch with one call.
+
+    Args:
+        path: a .beton file, a folder of .beton parts, a folder of images for each class, a folder of webdataset
+            shards; or a folder that holds both splits, of which `train` chooses one.
+        resolution: side of the crops in pixels, 8 to 2048; `set_resolution` changes it.
+        train: RandomResizedCrop, or the center crop.
+        scale: range of the crop's area as a share of the image's area (training).
+        ratio: range of the crop's width over height (training).
+        hflip: probability of a horizontal flip. 0 by default: flips are left to your transforms.
+        crop_pct: side of the center crop over the resized short side, in (0, 1] (testing).
+        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the five before.
+        transform: called with each crop, for example of torchvision.transforms.v2.
+        target_transform: called with each label.
+        output_type: what `transform` gets: "tensor", uint8 (3, r, r); "pil", an RGB `PIL.Image.Image`; "numpy", uint8
+            (r, r, 3), as albumentations expects. All are RGB in [0, 255].
+        views: crops of each image; above 1, a sample's first value is a list of them.
+        seed: None draws crops from torch's global generator, as torchvision does. A number makes them a function of
+            (seed, epoch, index), so that `set_epoch` must be called before each epoch.
+        on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" warns and gives the next one.
+        min_zoom: RoC files only: the half-size level serves a crop if at least this many of its pixels per output
+            pixel remain along each side.
+
+    Raises:
+        InputError: a path or value that cannot be used; the message names it and the remedy.
+
+    Example:
+        >>> transform = v2.Compose([v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])
+        >>> dataset = fixres.CropDataset("train.beton", 128, transform=transform)
+        >>> loader = DataLoader(dataset, batch_size=256, shuffle=True, num_workers=8)
+    """
+
+    @checked
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resolution: int,
+        *,
+        train: bool = True,
+        scale: tuple[float, float] = TrainCrop.scale,
+        ratio: tuple[float, float] = TrainCrop.ratio,
+        hflip: float = 0.0,
+        crop_pct: float = EvalCrop.crop_pct,
+        crop: Crop | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
+        output_type: Literal["tensor", "pil", "numpy"] = "tensor",
+        views: int = 1,
+        seed: int | None = None,
+        on_bad: Literal["stop", "replace"] = "stop",
+        min_zoom: float = MIN_ZOOM,
+    ) -> None:
+        """Opens the data. The class explains the many parameters; all but two have defaults."""
+        if views < 1:
+            raise InputError(f"views={views} must be at least 1")
+        if seed is not None and seed < 0:
+            raise InputError(f"seed={seed} must not be negative")
+        self.transform, self.target_transform = transform, target_transform
+        self._crop = crop or (TrainCrop(tuple(scale), tuple(ratio), hflip) if train else EvalCrop(crop_pct, hflip))
+        self._path, self._min_zoom = split_path(Path(path), train), min_zoom
+        self._output_type, self._views, self._seed, self._on_bad = output_type, views, seed, on_bad
+        # Epoch and resolution are in shared memory, because workers that live on between epochs have copies of this.
+        self._shared = torch.tensor([0, check_resolution(resolution)]).share_memory_()
+        self._reader = self._open()
+        self.classes = list(self._reader.classes)
+        """Class names in label order."""
+        self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+        """Labels by class name."""
+        self.targets: list[int] = self._reader.labels.tolist()
+        """The label of each image."""
+
+    def _open(self) -> CropReader:
+        return CropReader(self._path, self._crop, self._min_zoom)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open file, so that a copy for a worker process is small."""
+        return self.__dict__ | {"_reader": None}
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.targets)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the crops in pixels."""
+        return int(self._shared[1])
+
+    @property
+    def imgs(self) -> list[tuple[str, int]]:
+        """Name and label of each image, as `ImageFolder` lists them; a name is for people, and may be no path."""
+        reader = self._opened()
+        return [(reader.name(index), label) for index, label in enumerate(self.targets)]
+
+    @checked
+    def set_resolution(self, resolution: int) -> None:
+        """Sets the side of the crops in pixels, also in running workers. Call it between epochs."""
+        self._shared[1] = check_resolution(resolution)
+
+    @checked
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the crops of an epoch, also in running workers; without a `seed` it changes nothing."""
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise InputError(f"epoch={epoch} must be in [0, {MAX_EPOCH}]")
+        self._shared[0] = epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        """The crop (or the list of `views` crops) of an image, and its label; both transformed."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} images")
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of a batch with one call into the decoder; `DataLoader` uses it."""
+        wanted = np.asarray(indices, np.int64) % len(self)
+        images, used = self._read(wanted)
+        return [(self._views_of(images[:, slot]), self._target(self.targets[index])) for slot, index in enumerate(used)]
+
+    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The crops uint8 (views, N, r, r, 3), and the positions of the images that they are of."""
+        reader, (epoch, resolution) = self._opened(), self._shared.tolist()
+        with options_as_keywords():
+            try:
+                return reader.read(indices, self._draw(indices, epoch, resolution), self._views, resolution), indices
+            except BadSampleError:
+                if self._on_bad == "stop":
+                    raise
+
+            def one(index: int) -> tuple[np.ndarray, int]:
+                alone = np.array([index])
+                return reader.read(alone, self._draw(alone, epoch, resolution), self._views, resolution), index
+
+            bad: list[str] = []
+            found = [retry_next(one, int(index), len(self), "replace", bad) for index in indices]
+            for line in bad:
+                warnings.warn(f"{line}; the next image takes its place", stacklevel=2)
+        return np.concatenate([images for images, _ in found], axis=1), np.array([index for _, index in found])
+
+    def _draw(self, indices: np.ndarray, epoch: int, resolution: int) -> Draw:
+        seed, keys = self._seed, indices
+        if seed is None:
+            # Draws are keyed by the place in the batch, because a sampler may repeat an index.
+            seed, epoch, keys = int(torch.randint(2**63 - 1, ())), 0, np.arange(len(indices))
+
+        def boxes(view: int, sizes: np.ndarray) -> Boxes:
+            return crop_boxes(self._crop, _seed_of_view(seed, view), epoch, keys, sizes, resolution)
+
+        return boxes
+
+    def _views_of(self, images: np.ndarray) -> Any:
+        made = [self._transformed(image) for image in images]
+        return made if self._views > 1 else made[0]
+
+    def _transformed(self, image: np.ndarray) -> Any:
+        crop: Tensor | Image.Image | np.ndarray = image
+        if self._output_type == "pil":
+            crop = Image.fromarray(image)
+        elif self._output_type == "tensor":
+            crop = torch.from_numpy(image).permute(2, 0, 1)
+        return crop if self.transform is None else self.transform(crop)
+
+    def _target(self, label: int) -> Any:
+        return label if self.target_transform is None else self.target_transform(label)
+
+    def _opened(self) -> CropReader:
+        if self._reader is None:
+            self._reader = self._open()
+        return self._reader
+
+
+def _seed_of_view(seed: int, view: int) -> int:
+    """The first view has the crops that `fixres.Loader` draws with this seed."""
+    if view == 0:
+        return seed
+    low, high = random_words(seed, STREAM_VIEWS, 0, np.array([view]), 2)[0].tolist()
+    return low | high << 32
