@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "models.checkpoint": ["CheckpointInfo"],
         "pipelines.conversion.converter": ["Conversion"],
         "pipelines.inspection.facts": ["Inspection"],
+        "pipelines.runtime.allocator": ["tune_allocator"],
         "pipelines.spec": ["EvalCrop", "InputError", "ShiftCrop", "TrainCrop"],
         "resolution.advice": ["Advice"],
     },

@@ -12,8 +12,8 @@ from benchmarks.harness.records import RESULTS
 from benchmarks.loaders.tables import conversion_table, dali_stages_table, fidelity_table, nvjpeg_backends_table
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
-from benchmarks.throughput.tables import throughput_summary, throughput_table
-from benchmarks.training.tables import end_to_end_step_table, train_step_table, training_table
+from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
+from benchmarks.training.tables import allocator_table, end_to_end_step_table, train_step_table, training_table
 from benchmarks.tricks.report import tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
@@ -23,12 +23,14 @@ FIGURE = _TREE / "docs" / "figures" / "throughput.svg"
 """README's figure."""
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "allocator": allocator_table,
     "conversion": conversion_table,
     "dali_stages": dali_stages_table,
     "end_to_end_step": end_to_end_step_table,
     "fault_tolerance": fault_tolerance_table,
     "fidelity": fidelity_table,
     "finetuning": finetuning_table,
+    "first_batch": first_batch_table,
     "nvjpeg_backends": nvjpeg_backends_table,
     "savings": savings_table,
     "scaling": scaling_table,

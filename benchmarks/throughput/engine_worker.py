@@ -6,10 +6,12 @@ its memory and CPU time are the engine's.
 
 from __future__ import annotations
 
+from fixres.pipelines.runtime.allocator import tune_allocator
 from fixres.pipelines.runtime.openmp import configure_openmp
 
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
+    tune_allocator()
 
 import os
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks.harness.tables import Rows, markdown, number, span, with_interval
@@ -102,3 +103,15 @@ def startup_rows(content: dict[str, Any]) -> Rows:
         size = number(content["file_bytes"].get(one["engine"]), 1, 1e-6)
         rows.append([one["engine"], number(one["first_batch_seconds"], 2), *memory, size])
     return rows
+
+
+def first_batch_table(record: dict[str, Any]) -> str:
+    """Markdown: seconds from the start of Python to the first batch, and how many times those of fixres.Loader."""
+    rows = [["program", "s", "CPU s", "over fixres.Loader"]]
+    for one in record["results"]:
+        times = [number(median(one[key]), 2) for key in ("seconds", "cpu_seconds")]
+        rows.append([one["program"], *times, with_interval(one["ratio"], one["ratio_interval"], 2)])
+    if compiled := record["compilation"]:
+        times = [number(compiled[key], 1) for key in ("seconds", "cpu_seconds")]
+        rows.append(["fixres.Loader, kernels compiled from nothing", *times, "-"])
+    return markdown(rows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from statistics import median
 from typing import Any
 
 from benchmarks.harness.stats import spread_of
-from benchmarks.harness.tables import Rows, markdown, number, span
+from benchmarks.harness.tables import Rows, markdown, number, span, with_interval
 
 # Engines of the table of loader cores, in this order: those that decode stored photographs.
 _DECODING = ("roc", "roc-dali", "ffcv", "dali", "torch", "spdl", "webdataset")
@@ -77,3 +78,21 @@ def end_to_end_step_table(record: dict[str, Any]) -> str:
         relative = [number(one["relative_speed"], 3), span(one["relative_speed_interval"], 3)]
         rows.append([str(one["res"]), one["engine"], number(one["images_per_second"]), *relative])
     return markdown(rows)
+
+
+def allocator_table(record: dict[str, Any]) -> str:
+    """Markdown: what keeping freed memory brings, with times of both settings for 100 images and their peak memory."""
+    rows = [["work", "network", "px", "images/s, relative", "CPU seconds, relative", "default: user + system s per 100",
+             "kept", "peak memory, GB", "kept"]]  # fmt: skip
+    for one in record["results"]:
+        speed = with_interval(one["speedup"], one["speedup_interval"], 2)
+        cells = [one["kind"], one["model"] or "demo's", str(one["res"]), speed, number(1 / one["cpu_speedup"], 2)]
+        cells += [_cpu_cell(one["passes"][setting], one["num_images"]) for setting in ("default", "kept")]
+        peaks = [median(each["peak_bytes"] for each in one["passes"][setting]) for setting in ("default", "kept")]
+        rows.append([*cells, *(number(peak, 2, 1e-9) for peak in peaks)])
+    return markdown(rows)
+
+
+def _cpu_cell(passes: list[dict[str, Any]], num_images: int) -> str:
+    times = [median(one[key] for one in passes) for key in ("user_seconds", "system_seconds")]
+    return " + ".join(number(seconds, 1, 100 / num_images) for seconds in times)

@@ -98,7 +98,7 @@ def pooled_activations(predictor: Predictor, classifier: nn.Module, loader: Load
     with torch.inference_mode(), inputs_of(classifier) as caught:
         for batch in loader:
             predictor(batch.images)
-            parts.append(pooled_input(caught).cpu().numpy())
+            parts.append(pooled_input(caught, len(batch.images)).cpu().numpy())
             num_seen += len(parts[-1])
             if num_seen >= num_images:
                 break
@@ -138,11 +138,16 @@ def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def pooled_input(caught: list[Tensor]) -> Tensor:
-    """float32 (B, C): takes the classifier's input in one batch, (B, C) or (B, C, 1, 1), out of the list."""
-    if len(caught) != 1:
-        raise InputError(f"the network calls its classifier {len(caught)} times for a batch, not once")
-    features = caught.pop()
+def pooled_input(caught: list[Tensor], num_images: int) -> Tensor:
+    """float32 (B, C): takes the classifier's input for B images, (B, C) or (B, C, 1, 1), out of the list.
+
+    The list has a tensor for each piece of the batch (see `Predictor`).
+    """
+    num_rows = sum(map(len, caught))
+    if num_rows != num_images:
+        raise InputError(f"the network calls its classifier {num_rows / num_images:g} times for a batch, not once")
+    features = torch.cat(caught)
+    caught.clear()
     if features.ndim < 2 or features[0].numel() != features.shape[1]:
         raise InputError(f"the classifier's input has shape {tuple(features.shape)}: it is not pooled before")
     return features.flatten(1).float()

@@ -217,8 +217,8 @@ def _run(predictor: Predictor, loader: Loader, arrays: _Arrays) -> None:
             labels = (
                 batch.labels if predictor.outputs is None else predictor.outputs.numbers(batch.labels.to(logits.device))
             )
-            rows = {EMBEDDINGS: pooled_input(caught), SOFTMAX: logits.float().softmax(1), LABELS: labels}
-            arrays.append(rows)
+            embeddings = pooled_input(caught, len(batch.labels))
+            arrays.append({EMBEDDINGS: embeddings, SOFTMAX: logits.float().softmax(1), LABELS: labels})
             shown.update(len(batch.labels))
     if arrays.num_done != num:
         raise InputError(

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fixres.pipelines.runtime.allocator import allocator
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = (
     "torch",
@@ -27,12 +29,13 @@ _PACKAGES = (
 
 
 def capture() -> dict[str, Any]:
-    """Hardware, operating system, package versions and the project's commit, as values for JSON."""
+    """Hardware, operating system, allocator, package versions and the project's commit, as values for JSON."""
     return {
         "cpu": _cpu_name(),
         "num_cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "allocator": allocator(),
         "torch_threads": torch.get_num_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -22,10 +22,10 @@ from fixres.pipelines.loaders.delivery import Delivery
 from fixres.pipelines.runtime.process_pool import (
     SHARED_MEMORY,
     check_shared_memory,
-    end_with_parent,
     fork_server,
     main_module_hidden,
     shared_memory_error,
+    start_worker,
 )
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sampling.order import batches
@@ -200,7 +200,7 @@ class TorchLoader(BaseLoader):
 
 
 def _start_worker(_number: int) -> None:
-    end_with_parent()
+    start_worker()
     # A worker's thread writes batches into shared memory. Its errors would only be printed, and the parent would wait.
     Queue._on_queue_feeder_error = _send_error
 

@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from types import TracebackType
 from typing import NoReturn
 
+from fixres.pipelines.runtime.allocator import tune_allocator
 from fixres.pipelines.runtime.openmp import configure_openmp
 from fixres.pipelines.runtime.terminal import PrintableStream
 from fixres.pipelines.spec import InputError, one_line
@@ -28,13 +29,14 @@ _WITHOUT_CLEANUP = (EXIT_PREEMPTED, EXIT_LOST_PEER, EXIT_INTERRUPT)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls `main` and ends the process. Configures OpenMP first, for a `main` that imports torch.
+    """Calls `main` and ends the process. Configures OpenMP and the allocator first, for a `main` that imports torch.
 
     Control characters in what it prints are escaped. A user's mistake (`InputError`), a failing disk (`OSError`) and
     Ctrl-C end in one line on stderr. Any other exception is a bug and keeps its traceback, escaped, too.
     """
     sys.excepthook = _print_traceback
     configure_openmp()
+    tune_allocator()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may be undecodable bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     # `timeout` and job schedulers send SIGTERM. As KeyboardInterrupt it lets `finally` clauses remove temporary files.

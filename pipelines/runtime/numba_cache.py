@@ -32,6 +32,8 @@ from numba.core.caching import (
     _SourceFileBackedLocatorMixin,
 )
 
+from fixres.pipelines.runtime.kernel_parts import give_callers_a_part
+
 _PACKAGE = Path(__file__).parents[1]
 _NAME = __name__.rpartition(".runtime.")[0]  # fixres.pipelines
 _PREFIX = "kernels-"
@@ -40,8 +42,9 @@ _DAYS_KEPT = 14  # since the last use: other branches and processes that still r
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Decorator: `numba.njit(nogil=True)` with a separate cache on disk for each state of the sources."""
-    compiled = njit(nogil=True)(function)
+    compiled = njit(nogil=True, no_cfunc_wrapper=True)(function)
     compiled._cache = _Cache(function)
+    give_callers_a_part(compiled, function)
     return compiled
 
 
@@ -111,6 +114,11 @@ class _Cache(FunctionCache):
         super().__init__(py_func)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
 
+    def save_overload(self, sig: Any, data: Any) -> None:
+        for environment in data._find_referenced_environments():  # of the parts, as numba does when it loads `data`
+            data.target_context.codegen().set_env(environment.env_name, environment)
+        super().save_overload(sig, data)
+
 
 @functools.cache
 def cache_folder() -> Path:
@@ -127,7 +135,7 @@ def cache_folder() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         if not is_warm:
             once = "once for this version" if folder.is_dir() else f"at each start, because {folder} cannot be written"
-            sys.stderr.write(f"compiling the decoder, {once}; this takes a minute or two\n")
+            sys.stderr.write(f"compiling the decoder, {once}; this takes 10 to 30 seconds\n")
     with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(folder)
     return folder

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fixres.pipelines.runtime.allocator import tune_allocator
 from fixres.pipelines.spec import InputError
 
 T = TypeVar("T")
@@ -150,6 +151,12 @@ def _init_worker(function: Callable[[np.ndarray], Any]) -> None:
     # Ctrl-C reaches the whole process group; only the parent handles it, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    start_worker()
+
+
+def start_worker() -> None:
+    """What each worker process does first. A fork has its parent's allocator, but a fork of a server has not."""
+    tune_allocator()
     end_with_parent()
 
 

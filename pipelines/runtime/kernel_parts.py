@@ -1,0 +1,48 @@
+"""Kernels that other kernels call are compiled only as far as their callers need them.
+
+numba makes a program of its own of each function: with a wrapper for calls from Python, optimized, as machine code. A
+caller contains all that it calls, so it is optimized and translated again. Compiling the decoder took 20.7 s of a core;
+without the programs of its parts it takes 12, and runs as fast. So a kernel has a second dispatcher, which its callers
+get and which ends before that. The first one is as numba made it, for calls from Python.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from numba import njit
+from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu import CPUContext, _dynfunc
+
+
+def give_callers_a_part(compiled: Any, function: Callable[..., Any]) -> None:
+    """Lets kernels that call `compiled`, numba's dispatcher of `function`, link a version without machine code."""
+    part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    part.compile = functools.partial(_compile, part.compile)
+    compiled.get_call_template, compiled.get_overload = part.get_call_template, part.get_overload
+
+
+def _compile(compile: Callable[..., Any], signature: Any) -> Any:
+    with global_compiler_lock, _no_machine_code():
+        return compile(signature)
+
+
+@contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """What is compiled inside the block can be linked and not be run."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(CPUCodeLibrary, "_optimize_final_module", lambda _library: None))
+        # The engine translates all modules that it has as soon as it needs one of them.
+        stack.enter_context(patch.object(JITCPUCodegen, "_add_module", lambda _codegen, _module: None))
+        stack.enter_context(patch.object(CPUContext, "get_executable", _not_executable))
+        yield
+
+
+def _not_executable(_context: CPUContext, library: Any, description: Any, environment: Any) -> Any:
+    """In place of `CPUContext.get_executable`: a function object without code, by which numba finds `library`."""
+    return _dynfunc.make_function(description.lookup_module(), description.qualname, "", 0, environment, (library,))

@@ -1,0 +1,45 @@
+"""Kernels in kernels: they give what Python gives, and only the outermost one becomes machine code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixres.pipelines.runtime import numba_cache
+from fixres.pipelines.runtime.numba_cache import kernel
+
+
+@kernel
+def _squares(values: np.ndarray) -> np.ndarray:
+    if values[0] < 0:
+        raise ValueError("negative", values.size)
+    return values * values
+
+
+@kernel
+def _sum_of_squares(values: np.ndarray) -> int:
+    total = 0
+    for one in _squares(values):
+        total += one
+    return total
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(numba_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(numba_cache, "_warm_folders", tuple)
+    return tmp_path
+
+
+def test_only_what_python_calls_becomes_machine_code(folder: Path) -> None:
+    values = np.arange(5)
+    assert _sum_of_squares(values) == 30
+    assert [file.name for file in folder.rglob("*.nbc") if "_squares" in file.name and "sum" not in file.name] == []
+    assert not _squares.signatures
+    with pytest.raises(ValueError) as caught:  # raised in the part, with a value of the run
+        _sum_of_squares(values - 1)
+    assert caught.value.args == ("negative", 5)
+    assert _squares(values).tolist() == [0, 1, 4, 9, 16]  # and from Python, after it was a part
+    assert len(_squares.signatures) == 1
