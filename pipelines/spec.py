@@ -12,7 +12,8 @@ import numpy as np
 from fixres.pipelines.errors import BadSampleError as BadSampleError
 from fixres.pipelines.errors import InputError as InputError
 from fixres.pipelines.errors import one_line as one_line
-from fixres.pipelines.value_types import check_fields, check_types
+from fixres.pipelines.value_types import check_fields as check_fields
+from fixres.pipelines.value_types import check_types
 
 if TYPE_CHECKING:
     import torch  # takes 4 s, and conversion does not need it

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union
 from fixres.pipelines.errors import InputError
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False", bytes: "bytes",
-          Mapping: "a mapping", types.NoneType: "None"}  # fmt: skip
+          Mapping: "a mapping", dict: "a mapping", list: "a list", types.NoneType: "None"}  # fmt: skip
 
 
 def check_fields(config: Any) -> None:
@@ -28,7 +28,7 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     Args:
         values: by name.
         hints: types by name; values without one are not checked. Whole numbers are numbers, and True is not one. What
-            stands in the brackets of a list or a tuple is checked, other brackets are not.
+            stands in the brackets of a list, a tuple or a dict is checked, other brackets are not.
     """
     for name, value in values.items():
         if name in hints and not _is_of(value, hints[name]):
@@ -48,7 +48,9 @@ def _is_of(value: Any, hint: Any) -> bool:
         return isinstance(value, str) and value in inside
     if origin is tuple:  # lists, because YAML and JSON have no tuples
         return isinstance(value, tuple | list) and len(value) == len(inside) and all(map(_is_of, value, inside))
-    if origin is Sequence:  # text has the methods of a list of texts
+    if origin is dict:
+        return isinstance(value, dict) and all(map(_all_are, (list(value), list(value.values())), inside))
+    if origin in (Sequence, list):  # text has the methods of a list of texts
         return isinstance(value, Sequence) and not isinstance(value, str | bytes) and _all_are(value, inside[0])
     if hint in (int, float):
         kind = numbers.Integral if hint is int else numbers.Real  # NumPy's numbers, too
@@ -68,9 +70,13 @@ def _in_words(hint: Any) -> str:
         return _either([_in_words(one) for one in inside])
     if origin is tuple:
         return f"{len(inside)} values, each {_in_words(inside[0])}"
-    if origin is Sequence:
+    if origin in (Sequence, list):
         word = _WORDS.get(inside[0])  # none for a union of types, which stands before the list
+        if typing.get_origin(inside[0]) is tuple:
+            return f"a list, each of its values {_in_words(inside[0])}"
         return f"a list of {word.removeprefix('a ')}s" if word else "a list of such"
+    if origin is dict and inside[1] not in (Any, object):
+        return f"a mapping of names to {_in_words(inside[1])}"
     kind = origin or hint
     return _WORDS.get(kind) or (kind.__name__ if "." in kind.__module__ else f"{kind.__module__}.{kind.__name__}")
 

@@ -16,7 +16,8 @@ from fixres.pipelines.value_types import check_types
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_OPTIONS = re.compile(r";? see --help$|(python|fixres) .*|(?<![\w-])--([a-z][\w.-]*)")
+_OPTIONS = re.compile(r";? see --help$|(python|fixres) .*|(?<![\w-])--([a-z][\w.-]*)(?: ([A-Z]{3,}|[0-9]+|scenes)\b)?")
+_RENAMED = {"config": "recipe"}
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
@@ -45,7 +46,7 @@ def _hints_of(function: Callable) -> dict[str, Any]:
 
 @contextmanager
 def options_as_keywords(*groups: str) -> Iterator[None]:
-    """In messages of InputErrors, an option such as "--num-workers 0" becomes "num_workers 0"; commands stay.
+    """In messages of InputErrors, an option such as "--num-workers 0" becomes "num_workers=0"; commands stay.
 
     Args:
         groups: of settings that the caller gives without their group's name: "finetune.epochs=0" becomes "epochs=0".
@@ -62,5 +63,6 @@ def options_as_keywords(*groups: str) -> Iterator[None]:
 
 def _as_keyword(found: re.Match[str]) -> str:
     if found[2]:
-        return found[2].replace("-", "_")
+        name, value = found[2].replace("-", "_"), found[3] or ""
+        return _RENAMED.get(name, name) + (f"={value}" if value.isdigit() else f'="{value}"' if value else "")
     return found[0] if found[1] else ""

@@ -27,9 +27,9 @@ from fixres.models.classes import match_classes
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_precision
 from fixres.models.predictor import Predictor
-from fixres.models.pretrained import recorded_transform
 from fixres.models.probe import check_takes, device_of, eval_mode, num_logits
 from fixres.models.state_dicts import shortened
+from fixres.models.timm_folder import recorded_transform
 from fixres.observability.console import log
 from fixres.pipelines.spec import (
     IMAGENET_MEAN,

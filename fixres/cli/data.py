@@ -34,12 +34,13 @@ def data_of(job: ActivationsJob | EvaluateJob | ExtractJob | FinetuneJob) -> Dat
     """
     from fixres.models.checkpoint import stored_info
     from fixres.models.pretrained import names_file
+    from fixres.models.timm_folder import weights_in
     from fixres.observability.console import log
 
     if job.data.path is not None:
         check_data(job.data)
         return job.data
-    info = stored_info(Path(job.weights)) if names_file(job.weights) else None
+    info = stored_info(weights_in(Path(job.weights))) if names_file(job.weights) else None
     if info is None or info.data is None:
         raise InputError(f"{job.weights} does not say which data it was trained on; give --data FOLDER")
     stored = replace(job.data, path=info.data["path"], seed=info.data["seed"])

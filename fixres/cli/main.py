@@ -38,7 +38,7 @@ fixres COMMAND --help lists the options of a command; fixres --version prints th
 
 
 def main() -> None:
-    """Entry point of `fixres` and `python -m fixres`."""
+    """The command line of this process; `fixres.__main__` is its entry point."""
     sys.argv[0] = "fixres"  # error messages begin with it
     run(lambda: dispatch(sys.argv[1:]))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fixres.config.network_arguments import check_arguments
-from fixres.pipelines.spec import InputError, check_resolution
+from fixres.pipelines.spec import InputError, check_fields, check_resolution
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class AugmentConfig:
     """If both are on: share of the batches with CutMix; the others get mixup."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("color", "cutmix_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name}={getattr(self, name)} must be in [0, 1]")
@@ -64,6 +65,7 @@ class DistillConfig:
     """Number format of the kept outputs."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.teacher:
             raise InputError("distill.teacher is empty; give a file of weights, or omit distill")
         if not 0 < self.temperature < float("inf"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.spec import InputError, check_fields
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class FaultToleranceConfig:
     """A process without progress for this long is ended, with its stacks in a file; 0 never ends one."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.minutes > 0:
             raise InputError(f"fault_tolerance.minutes={self.minutes} must be above 0")
         if self.keep < 1:

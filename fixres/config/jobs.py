@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fixres.config.checks import check_batch_size, check_device, check_resolutions
 from fixres.config.network_arguments import check_arguments
-from fixres.config.recipe import FinetuneConfig, OptimConfig, check_resolutions
+from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.pipelines.runtime.atomic_files import check_free, check_json_target, check_target
 from fixres.pipelines.spec import DataConfig, InputError, TrainCrop, check_resolution
+
+_OTHER_ENDINGS = (".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".tar", ".txt", ".json")  # of files
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class NetworkChoice(WeightsChoice):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast type; "auto" takes bf16 where the hardware multiplies it fast."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
+
 
 @dataclass(frozen=True)
 class EvaluateJob(NetworkChoice):
@@ -78,6 +85,7 @@ class EvaluateJob(NetworkChoice):
 
     def __post_init__(self) -> None:
         check_resolutions("test_res", self.test_res)
+        check_batch_size("batch_size", self.batch_size)
         if not self.softmax:
             super().__post_init__()
         elif self.model or self.test_res or self.images:
@@ -111,6 +119,7 @@ class ExtractJob(NetworkChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_batch_size("batch_size", self.batch_size)
         if self.test_res is not None:
             check_resolution(self.test_res)
         if self.images is not None and self.split != "val":
@@ -156,6 +165,8 @@ class FinetuneJob(NetworkChoice):
             check_resolution(self.train_res)
         if self.test_res != "auto" and not self.resolutions:
             raise InputError("test_res is empty; give resolutions such as 288,320, or auto")
+        if self.output is not None and self.output.suffix in _OTHER_ENDINGS and not self.output.is_dir():
+            raise InputError(f"output={self.output} must end in .pt, or be a folder")
         if self._is_file and len(self.resolutions) != 1:
             raise InputError(f"output={self.output} is one file; for several resolutions give a folder")
         for name in ("ema", "accumulate", "steps"):
@@ -195,8 +206,10 @@ class FinetuneJob(NetworkChoice):
 
     def report(self, resolutions: list[int]) -> Path:
         """The report of the fine-tunings for `resolutions`, without its suffix."""
-        name = f"{self._stem}_finetuned{'-'.join(map(str, resolutions))}_report"
-        return self.target(resolutions[0]).with_name(name)
+        target = self.target(resolutions[0])
+        if self._is_file:
+            return target.with_name(f"{target.stem}_report")
+        return target.with_name(f"{self._stem}_finetuned{'-'.join(map(str, resolutions))}_report")
 
     def check_free(self, resolutions: list[int]) -> None:
         """Raises InputError if a checkpoint or the report would overwrite a file, or cannot be written."""
@@ -229,6 +242,7 @@ class ActivationsJob(NetworkChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_resolutions("test_res", self.test_res)
+        check_batch_size("batch_size", self.batch_size)
         if self.num_images < 1:
             raise InputError(f"num_images={self.num_images} must be at least 1")
         if self.plot is not None and self.plot.suffix.lower() != ".png":

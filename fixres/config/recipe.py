@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fixres.config.augment import AugmentConfig, DistillConfig
+from fixres.config.checks import at_most, check_batch_size, check_device, check_resolutions, positive
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_resolution
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_fields, check_resolution
 
-_MAX_EPOCHS, _MAX_POINTS, _MAX_RESOLUTIONS, _MAX_VARIANTS = 100_000, 1000, 64, 64
-_MAX_BATCH, _MAX_PROFILE = 1 << 17, 1000
+_MAX_EPOCHS, _MAX_POINTS, _MAX_VARIANTS, _MAX_PROFILE = 100_000, 1000, 64, 1000
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
 
 
@@ -37,6 +36,7 @@ class ModelConfig:
     """"xavier" initializes convolutions and linear layers as in arXiv 1812.01187, section 2.1; timm's way if null."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_arguments("model.kwargs", self.kwargs)
 
 
@@ -50,9 +50,10 @@ class StepDecay:
     """The rate is multiplied by this at each milestone."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
             raise InputError(f"optim.steps.milestones={self.milestones} must rise from 1 or more, as [30, 60, 90]")
-        _at_most("optim.steps.milestones", len(self.milestones), _MAX_POINTS, "epochs")
+        at_most("optim.steps.milestones", len(self.milestones), _MAX_POINTS, "epochs")
         if not 0 < self.factor < 1:
             raise InputError(f"optim.steps.factor={self.factor} must lie between 0 and 1")
 
@@ -88,11 +89,11 @@ class OptimConfig:
     the weights. No average if null. EMA warm-up: after n steps the decay is at most 1 - n**(-2/3)."""
 
     def __post_init__(self) -> None:
-        _positive("optim.lr", self.lr)
+        check_fields(self)
+        positive("optim.lr", self.lr)
         for name in ("batch_size", "per_process"):
             if (value := getattr(self, name)) is not None:
-                _positive(f"optim.{name}", value)
-                _at_most(f"optim.{name}", value, _MAX_BATCH, "images")
+                check_batch_size(f"optim.{name}", value)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -120,13 +121,14 @@ class ResolutionConfig:
     """Ramps are rounded down to multiples of this; use the network's stride."""
 
     def __post_init__(self) -> None:
-        _at_most("resolution.points", len(self.points), _MAX_POINTS, "points")
+        check_fields(self)
+        at_most("resolution.points", len(self.points), _MAX_POINTS, "points")
         epochs = [epoch for epoch, _ in self.points]
         if not self.points or epochs[0] != 0 or epochs != sorted(set(epochs)):
             raise InputError(
                 f"resolution.points={self.points}: epochs must rise and start at 0, as [[0, 128], [10, 160]]"
             )
-        _positive("resolution.multiple", self.multiple)
+        positive("resolution.multiple", self.multiple)
         for epoch, resolution in self.points:
             check_resolution(resolution)
             if resolution % self.multiple:
@@ -179,14 +181,14 @@ class FinetuneConfig:
     """Folder of the temporary file; the system's folder if null."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.adapt == "none" or self.epochs != 0:
-            _positive("finetune.epochs", self.epochs)
-        _at_most("finetune.epochs", self.epochs, _MAX_EPOCHS, "epochs")
+            positive("finetune.epochs", self.epochs)
+        at_most("finetune.epochs", self.epochs, _MAX_EPOCHS, "epochs")
         for name in ("lr", "step_epochs", "adapt_images"):
-            _positive(f"finetune.{name}", getattr(self, name))
+            positive(f"finetune.{name}", getattr(self, name))
         if self.batch_size is not None:
-            _positive("finetune.batch_size", self.batch_size)
-            _at_most("finetune.batch_size", self.batch_size, _MAX_BATCH, "images")
+            check_batch_size("finetune.batch_size", self.batch_size)
         for name in ("num_blocks", "cache_memory"):
             if getattr(self, name) < 0:
                 raise InputError(f"finetune.{name}={getattr(self, name)} must not be negative")
@@ -215,8 +217,9 @@ class VariantConfig:
     """FixRes fine-tuning for the test resolution; none if null."""
 
     def __post_init__(self) -> None:
-        _positive("epochs", self.epochs)
-        _at_most("epochs", self.epochs, _MAX_EPOCHS, "epochs")
+        check_fields(self)
+        positive("epochs", self.epochs)
+        at_most("epochs", self.epochs, _MAX_EPOCHS, "epochs")
         check_resolution(self.test_res)
 
 
@@ -265,9 +268,11 @@ class Recipe:
     """The schedules that are compared, by name; each has a folder NAME in the run folder. null leaves one out."""
 
     def __post_init__(self) -> None:
-        _at_most("profile", self.profile, _MAX_PROFILE, "steps")
-        _at_most("variants", len(self.variants), _MAX_VARIANTS, "variants")
+        check_fields(self)
+        at_most("profile", self.profile, _MAX_PROFILE, "steps")
+        at_most("variants", len(self.variants), _MAX_VARIANTS, "variants")
         check_resolutions("sweep", self.sweep)
+        check_device(self.device)
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", self.name):
             raise InputError(
                 f"name={self.name!r} must be up to 100 letters, digits, '.', '_' or '-': it names a folder"
@@ -285,6 +290,21 @@ class Recipe:
                     f"'-', and none of {', '.join(_RESERVED)}"
                 )
 
+    def check_schedules(self) -> None:
+        """Raises InputError for a resolution or a warm-up that no variant's epochs reach."""
+        for name, variant in self.variants.items():
+            last, resolution = variant.resolution.points[-1]
+            if last > max(0, variant.epochs - (variant.resolution.ramp == "step")):
+                raise InputError(
+                    f"variants.{name}: {resolution} px from epoch {last} on are never reached in {variant.epochs} "
+                    f"epochs; use other --variants.{name}.resolution.points, or more --variants.{name}.epochs"
+                )
+            if self.optim.warmup_epochs > variant.epochs:
+                raise InputError(
+                    f"variants.{name}: a warm-up of {self.optim.warmup_epochs:g} epochs is longer than the training "
+                    f"of {variant.epochs}; use --optim.warmup_epochs {variant.epochs / 8:g}"
+                )
+
     @property
     def folder(self) -> Path:
         """The run folder."""
@@ -293,20 +313,3 @@ class Recipe:
     def sweep_resolutions(self) -> list[int]:
         """The sweep with every variant's test resolution in it, rising."""
         return sorted({*self.sweep, *(variant.test_res for variant in self.variants.values())})
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name}={value} must be above 0")
-
-
-def _at_most(name: str, value: float, limit: int, unit: str) -> None:
-    if value > limit:
-        raise InputError(f"{name} may be {limit} {unit} at most, not {value}")
-
-
-def check_resolutions(name: str, resolutions: Sequence[int]) -> None:
-    """Raises InputError for too many test resolutions, or one that loaders do not support."""
-    _at_most(name, len(resolutions), _MAX_RESOLUTIONS, "resolutions")
-    for resolution in resolutions:
-        check_resolution(resolution)

@@ -29,6 +29,9 @@ def read_words(kind: type, arguments: Sequence[str], files: bool) -> Iterator[tu
     waiting, places, before = list(arguments), [], ""
     while waiting:
         word = waiting.pop(0)
+        if word == "--":  # what follows is no option, such as a file that is named like one
+            places += [(other, "") for other in waiting]
+            break
         if not word.startswith("--"):
             places.append((word, before))
             continue

@@ -19,13 +19,15 @@ from fixres.fault_tolerance.lock import locked
 from fixres.fault_tolerance.manager import FaultTolerance
 from fixres.models.factory import check_name
 from fixres.models.precision import Precision, choose_device, choose_precision
+from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.pipelines.runtime.atomic_files import check_target
 from fixres.pipelines.spec import InputError, OpenLoader
 
 
 def check_before_data(recipe: Recipe) -> None:
-    """Raises the errors of `run_experiment` about device, precision, network and run folder, without the data."""
+    """Raises the errors of `run_experiment` about schedules, device, network and run folder, without the data."""
+    recipe.check_schedules()
     choose_precision(recipe.precision, choose_device(recipe.device))
     check_name(recipe.model)
     check_target(recipe.folder, folder=True)
@@ -113,8 +115,12 @@ def _with_global_batch_size(recipe: Recipe) -> Recipe:
 
 def _find_checkpoint(recipe: Recipe, data: dict[str, Any], fault_tolerance: FaultTolerance) -> dict[str, Any] | None:
     """The training checkpoint from which the run is resumed; None for a new run."""
-    checkpoint = None if recipe.resume == "no" else fault_tolerance.newest()
-    if checkpoint is not None:
+    if recipe.resume == "no":
+        return None
+    checkpoint = fault_tolerance.newest()
+    if checkpoint is None:
+        log(f"{recipe.folder}: no training checkpoint to resume from; a new run begins")
+    else:
         with _mismatch_as_input_error(recipe):
             checkpoint = upgraded(checkpoint)
             check_resumable(checkpoint, recipe, data, recipe.folder)

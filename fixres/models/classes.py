@@ -97,8 +97,8 @@ def match_classes(
     if missing := [name for name in classes if name not in place]:
         raise InputError(
             f"{network} knows {num_outputs} classes ({shortened(known)}), but not {len(missing)} of the data's "
-            f"{len(classes)}, such as {missing[0]}; give data of the classes it was trained on, or "
-            f"{_ADVICE}"
+            f"{len(classes)}, such as {missing[0]}; give data of the classes it was trained on, "
+            f"{_ADVICE}, or replace its classifier (fixres finetune --new-classifier)"
         )
     positions = [place[name] for name in classes]
     if are_numbers and positions != sorted(positions):

@@ -135,7 +135,7 @@ def _write_timm(net: nn.Module, info: CheckpointInfo, path: Path) -> None:
         save_for_hf(net, str(path), labels, safe_serialization=True, data_config=transform)
         shutil.copymode(path / _TIMM_CONFIG, path / "model.safetensors")  # which only its owner can read
     except ValueError as error:
-        raise InputError(f"timm cannot store {info.model} ({one_line(error)}); choose another format") from error
+        raise InputError(f"timm cannot store {info.model} ({one_line(error)}); choose safetensors or onnx") from error
 
 
 def _name(net: nn.Module) -> str:

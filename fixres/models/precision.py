@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fixres.config.checks import check_device
 from fixres.pipelines.spec import InputError
 
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -14,19 +15,15 @@ _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 def choose_device(name: str) -> torch.device:
     """The device `name` ("cpu", "cuda", "cuda:1") or, for "auto", the GPU if there is one."""
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device={name!r} is unknown; use auto, cpu or cuda[:n]") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={name!r}: no CUDA device is visible; use --device cpu, or check nvidia-smi")
     if device.type == "cuda" and (device.index or 0) >= (number := torch.cuda.device_count()):
         last = f"cuda:{number - 1}" if number > 1 else "cuda"
         raise InputError(f"device={name!r}: this machine has {number} GPUs, the last is {last}; use another")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r} is not supported; use auto, cpu or cuda[:n]")
     return device
 
 

@@ -26,6 +26,7 @@ from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.state_dicts import classifier_name, load_weights, translated
+from fixres.models.timm_folder import described, recorded_transform, weights_in
 from fixres.models.weights import WeightFile, read_weights, with_its_checksum
 from fixres.models.zoo import ZOO
 from fixres.pipelines.spec import InputError
@@ -102,7 +103,8 @@ def open_network(
     """
     path = Path(model)
     if names_file(model):
-        weights = read_weights(path)
+        weights = read_weights(weights_in(path))
+        weights = described(weights) if arch is None and not model_kwargs else weights
     else:
         arch = arch or model
         weights = read_weights(cached_weights(_timm_name(model)[0]))
@@ -247,18 +249,6 @@ def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[
         name, tag, info.crop_pct, list(info.mean), list(info.std), resized,
     )  # fmt: skip
     return info
-
-
-def recorded_transform(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `CheckpointInfo` that timm has in a `pretrained_cfg`: resolutions, crop_pct, mean, std."""
-    test_size = config.get("test_input_size")
-    return {
-        "train_res": config["input_size"][-1],
-        "test_res": (test_size or config["input_size"])[-1],
-        "crop_pct": (config.get("test_crop_pct") if test_size else None) or config["crop_pct"],
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-    }
 
 
 def _log_resizing(net: nn.Module, name: str) -> None:

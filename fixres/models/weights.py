@@ -42,6 +42,10 @@ _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
 _CHECKSUM = re.compile(r"([0-9a-f]{64})|.*-([0-9a-f]{8,64})\.\w+")
 _SMALL_NETWORK = 1 << 26  # values
+_IMAGE = "an image, not a network, which is named first: fixres predict MODEL IMAGE"
+_OTHER_FILES = dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"), _IMAGE) | {
+    ".onnx": "an ONNX file, which other programs run; give the checkpoint that it was made from, or a .safetensors file"
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ def read_weights(path: Path) -> WeightFile:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a file of weights or a timm model name")
+    if (what := _OTHER_FILES.get(path.suffix.lower())) is not None:
+        raise InputError(f"{path}: {what}")
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, not weights by name; save net.state_dict() there")

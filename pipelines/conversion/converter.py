@@ -76,6 +76,7 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     source = open_source(source) if isinstance(source, (str, Path)) else source
     if len(source) > MAX_SAMPLES:
         raise InputError(f"{len(source)} samples are more than {MAX_SAMPLES}; convert them in parts")
+    _check_ending(Path(dest), config)
     task, start = Task(source, config), time.perf_counter()
     result = Conversion(config.part.place(Path(dest)))
     if (path := getattr(source, "path", None)) is not None:
@@ -102,6 +103,15 @@ def _sizes(dest: Path) -> tuple[int, int]:
     """Size of a file or of the files in a folder, and what they take on the disk."""
     found = [os.stat(file) for file in (dest.iterdir() if dest.is_dir() else (dest,))]
     return sum(one.st_size for one in found), sum(512 * one.st_blocks for one in found)  # POSIX: blocks of 512 bytes
+
+
+def _check_ending(dest: Path, config: ConversionConfig) -> None:
+    """Raises InputError for the ending of another kind of file, which readers and people would be misled by."""
+    if config.format == "webdataset":
+        if dest.suffix in (".beton", ".tar"):
+            raise InputError(f"{dest}: format webdataset writes a folder; choose a name without {dest.suffix}")
+    elif dest.suffix not in ("", ".beton"):
+        raise InputError(f"{dest} must end in .beton for format {config.format}; choose another name or format")
 
 
 def _was_finished(task: Task, result: Conversion) -> bool:
@@ -211,7 +221,7 @@ class _Attempt:
             pass  # the disk is full or has failed, which the current error reports; the last checkpoint is valid
         if journal.num_written:
             whole = " (in whole shards)" if isinstance(writer, ShardWriter) else ""
-            counts = f"{journal.num_written} of {len(self._order)} samples"
+            counts = f"{journal.num_written - len(self._bad)} of {len(self._order)} samples"
             _log.warning("%s are kept%s; run the same command again to continue", counts, whole)
         else:
             journal.path.unlink(missing_ok=True)
@@ -230,7 +240,8 @@ class _Attempt:
         if self._task.config.on_bad == "stop" or len(bad) == num_samples:
             raise InputError(
                 f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists"
-                " all; repair them, or leave them out with on_bad=skip (fixres convert --on-bad skip)"
+                " all; repair them, leave them out with on_bad=skip (fixres convert --on-bad skip), or remove them and"
+                " convert with --restart"
             )
 
 

@@ -127,10 +127,7 @@ def _read(path: Path, header: dict[str, Any]) -> list[Entry]:
     except ValueError:
         raise InputError(f"{path} is not the journal of a conversion; remove it or discard it with --restart") from None
     if found != header:
-        raise InputError(
-            f"{path} belongs to a conversion with {_differences(found, header)}; finish that conversion, "
-            "or discard it with --restart"
-        )
+        raise InputError(f"{path} belongs to a conversion {_differences(found, header)}, or discard it with --restart")
     return list(_entries(path, lines[1:]))
 
 
@@ -145,8 +142,11 @@ def _entries(path: Path, lines: Sequence[str]) -> Iterable[Entry]:
 
 def _differences(found: Any, wanted: dict[str, Any]) -> str:
     if not isinstance(found, dict):
-        return "other settings"
+        return "with other settings; finish that one"
     names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
     if names == ["files"]:
-        return "other sizes or times of the source's files, which were replaced since"
-    return ", ".join(f"{name}={found.get(name)} instead of {wanted.get(name)}" for name in names)
+        return "with other sizes or times of the source's files, which were replaced since; restore them"
+    if names == ["source"]:
+        return "of other files or classes: some were added, removed or renamed since; restore them"
+    values = ", ".join(f"{name}={found.get(name)} instead of {wanted.get(name)}" for name in names)
+    return f"with {values}; finish that one"

@@ -42,6 +42,8 @@ def run(main: Callable[[], None]) -> None:
     # `timeout` and job schedulers send SIGTERM. As KeyboardInterrupt it lets `finally` clauses remove temporary files.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `fixres.__main__` sets it for the time of imports
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr, has_bars=True)):
             main()
     except InputError as error:

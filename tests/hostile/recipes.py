@@ -51,8 +51,8 @@ def hostile_recipes(num: int, seed: int) -> Iterator[HostileRecipe]:
 
 
 def _groups(values: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """All mappings of a recipe by dotted name."""
-    if isinstance(values, dict):
+    """All mappings of a recipe by dotted name, but those of hostile depth."""
+    if isinstance(values, dict) and path.count(".") < 9:
         yield path, values
         for key, value in values.items():
             yield from _groups(value, f"{path}.{key}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fixres.cli.network import open_choice
 from fixres.cli.output import check_json, put_json
+from fixres.config.checks import check_batch_size, check_device, positive
 from fixres.config.jobs import WeightsChoice
 from fixres.config.parsing import parse as parse_options
 from fixres.pipelines.spec import InputError, check_resolution, one_line
@@ -37,6 +38,9 @@ class PredictOptions(WeightsChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_json(self.json)
+        check_device(self.device)
+        check_batch_size("batch_size", self.batch_size)
+        positive("top_k", self.top_k)
         if not self.image:
             raise InputError("IMAGE is missing: one or several image files; see --help")
         if self.test_res is not None:

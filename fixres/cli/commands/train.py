@@ -21,8 +21,6 @@ from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 
 def parse(arguments: Sequence[str]) -> Recipe:
     """The recipe that the command line names."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _leave_early)
     recipe = parse_recipe(arguments, description=__doc__)
     check_data(recipe.data)  # before the imports that take seconds
     return recipe
@@ -30,6 +28,8 @@ def parse(arguments: Sequence[str]) -> Recipe:
 
 def run(recipe: Recipe) -> None:
     """Joins the other processes if there are any, trains, prints the table."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _leave_early)
     from fixres.distributed.process_group import joined
     from fixres.fault_tolerance.manager import Preempted
 

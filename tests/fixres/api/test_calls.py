@@ -36,7 +36,7 @@ def test_wrong_types_are_named() -> None:
 
 
 def test_options_become_keywords() -> None:
-    with pytest.raises(InputError, match=r"^size=-1: omit max_size, or use num_workers 0$"):
+    with pytest.raises(InputError, match=r"^size=-1: omit max_size, or use num_workers=0$"):
         example(-1)
 
 
@@ -50,6 +50,12 @@ def test_options_become_keywords() -> None:
         ("a/finetune.beton=x is missing", ("finetune",), "a/finetune.beton=x is missing"),
         ("optim.lr=0 must be above 0", (), "optim.lr=0 must be above 0"),
         ("a--b is a file", (), "a--b is a file"),
+        (
+            "give --data FOLDER (photographs), or --data scenes",
+            (),
+            'give data="FOLDER" (photographs), or data="scenes"',
+        ),
+        ("--config photoz: no such file", (), "recipe photoz: no such file"),
     ],
 )
 def test_what_is_replaced(message: str, groups: tuple[str, ...], wanted: str) -> None:

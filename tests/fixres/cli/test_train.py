@@ -171,7 +171,7 @@ def test_the_gpu_engine_trains_on_a_cpu(tool: Tool, recipe: Path, tmp_path: Path
 
 
 def test_an_older_run_is_moved_aside(tool: Tool, recipe: Path, tmp_path: Path) -> None:
-    overrides = ["--variants.baseline", "null", "--variants.fast.epochs", 1, "--sweep", "[32]"]
+    overrides = ["--variants.baseline", "null", "--variants.fast.finetune", "null", "--sweep", "[32]"]
     assert tool("train", "--config", recipe, *overrides)[0] == 0
     first = (tmp_path / "run" / "report.json").read_bytes()
     assert tool("train", "--config", recipe, *overrides)[0] == 0

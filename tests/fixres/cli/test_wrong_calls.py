@@ -1,4 +1,4 @@
-"""Twenty wrong calls: each ends in one line that names the remedy, and leaves nothing behind."""
+"""Wrong calls: each ends in one line that names the remedy, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODEL = ModelConfig("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """photos/train and photos/val of 2 classes, others/ of 3 classes, net.pt for the 2 classes, a finished x.beton."""
+    """photos/ of 2 classes, others/ of 3, renamed/ of another; net.pt for the 2 classes; x.beton and x.onnx."""
     folder = tmp_path_factory.mktemp("place")
     for name, num_classes in (("photos/train", 2), ("photos/val", 2), ("others", 3)):
         write_coded_folder(folder / name, [(40, 40)] * 6, num_classes=num_classes)
@@ -31,6 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     info = CheckpointInfo(_MODEL.name, _MODEL.kwargs, ("class_00", "class_01"), 32, 32, 0.875)
     save_checkpoint(folder / "net.pt", create_model(_MODEL, 2), info)
     (folder / "x.beton").write_bytes(b"finished")
+    (folder / "x.onnx").write_bytes(b"x")
+    for split in ("train", "val"):
+        shutil.copytree(folder / "photos" / split / "class_00", folder / "renamed" / split / "cat")
     (folder / "features").mkdir()
     (folder / "features" / "kept.txt").touch()
     yield folder
@@ -78,6 +81,19 @@ _CALLS = [
     ("merge y.beton", "no parts of y.beton found beside it; convert them with --shard i/n, or give their paths"),
     ("show-crops photos/train crops.jpg", "must be a .png file"),
     ("inspect photos", "give one of them, such as photos/train"),
+    ("predict others/class_00/00000.jpg net.pt", "an image, not a network, which is named first: fixres predict MODEL"),
+    ("predict x.onnx others/class_00/00000.jpg", "an ONNX file, which other programs run; give the checkpoint"),
+    ("finetune net.pt --data photos --test-res 48 --output rn.txt", "rn.txt must end in .pt, or be a folder"),
+    ("finetune net.pt --data renamed --test-res 48", "replace its classifier (fixres finetune --new-classifier)"),
+    ("convert photos/train y.txt", "y.txt must end in .beton for format roc"),
+    ("convert photos/train y.beton --format webdataset", "writes a folder; choose a name without .beton"),
+    ("predict net.pt others/class_00/00000.jpg --batch-size 0", "batch_size=0 must be above 0"),
+    ("evaluate net.pt --data photos --batch-size 0", "batch_size=0 must be above 0"),
+    ("evaluate net.pt --data photos --device gpu", "device='gpu' is unknown; use auto, cpu or cuda[:n]"),
+    ("train --config photos --data photos --device gpu", "device='gpu' is unknown"),
+    ("train --config photos --data photos --variants.fast.epochs 3", "epoch 5 on are never reached in 3 epochs"),
+    ("train --config photos --data photos --optim.warmup_epochs 9", "longer than the training of 8; use --optim.warm"),
+    ("inspect -- --odd", "--odd"),
 ]
 
 

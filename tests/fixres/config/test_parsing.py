@@ -19,6 +19,7 @@ from fixres.training.schedule import resolution_at, training_lr
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_parses_and_reloads_after_saving(path: Path, tmp_path: Path) -> None:
     recipe = parse_recipe(["--config", path.stem])
+    recipe.check_schedules()
     save_recipe(recipe, tmp_path / "resolved.yaml")
     assert parse_recipe(["--config", str(tmp_path / "resolved.yaml")]) == recipe
 
@@ -26,6 +27,7 @@ def test_every_recipe_parses_and_reloads_after_saving(path: Path, tmp_path: Path
 @pytest.mark.parametrize("path", sorted((RECIPES / "tricks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_of_tricks_parses_and_names_who_runs_it(path: Path, tmp_path: Path) -> None:
     recipe = parse_recipe(["--config", f"tricks/{path.stem}"])
+    recipe.check_schedules()
     assert recipe.name == path.stem
     assert ("python -m benchmarks.tricks" if path.stem == "ablation" else "NOT RUN BY US") in path.read_text()
     save_recipe(recipe, tmp_path / "resolved.yaml")

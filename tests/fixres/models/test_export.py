@@ -73,14 +73,15 @@ def assert_same(net: nn.Module, case: Case, expected: fixres.Network) -> None:
         torch.testing.assert_close(net.eval()(images(case)), expected.model(images(case)), rtol=1e-4, atol=1e-5)
 
 
-@all_cases
+@pytest.mark.parametrize("case", [*CASES, BLURPOOL], ids=lambda case: case.name)
 def test_timm_loads_checkpoints_by_the_snippet_of_readme(case: Case, tmp_path: Path) -> None:
     net, path = network(case), tmp_path / "net.pt"
     save_checkpoint(path, net.model, net.info)
     info = fixres.load(path, device="cpu").info
-    loaded = timm.create_model(info.model, num_classes=len(info.classes), checkpoint_path=path, **info.model_kwargs)
+    kwargs = info.model_kwargs | ({"aa_layer": timm.layers.BlurPool2d} if "aa_layer" in info.model_kwargs else {})
+    loaded = timm.create_model(info.model, num_classes=len(info.classes), checkpoint_path=path, **kwargs)
     assert_same(loaded, case, net)
-    again = timm.create_model(case.name, num_classes=case.num_classes, **case.kwargs)
+    again = timm.create_model(case.name, num_classes=case.num_classes, **kwargs)
     again.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     assert_same(again, case, net)
 
@@ -106,6 +107,11 @@ def test_timms_folder_gives_the_logits_and_the_transform(case: Case, tmp_path: P
     assert_same(loaded, case, net)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((folder / "config.json").read_text())["label_names"] == list(net.classes)
+    for place in (folder, folder / "model.safetensors"):
+        again = fixres.load(place, device="cpu")
+        assert_same(again.model, case, net)
+        assert (again.classes, again.info.crop_pct, again.info.test_res) == (net.classes, 0.9, case.test_res)
+        assert (again.info.mean, again.info.std) == (net.info.mean, net.info.std)
     config = timm.data.resolve_model_data_config(loaded)
     wanted = {"input_size": (3, case.test_res, case.test_res), "crop_pct": 0.9, "interpolation": "bilinear"}
     assert config == wanted | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "crop_mode": "center"}
@@ -174,9 +180,35 @@ def test_onnx_without_its_packages_names_the_extra(tmp_path: Path, monkeypatch: 
 
 
 def test_timm_cannot_store_blur_pooling(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"timm cannot store resnet18 \(Model argument 'aa_layer'.*another format"):
+    with pytest.raises(InputError, match=r"timm cannot store resnet18 \(Model argument 'aa_.*safetensors or onnx"):
         network(BLURPOOL).export(tmp_path / "net", "timm")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"architecture": "resnet18/../x"}, "its network is refused"),
+        ({"architecture": 3}, "its description is incomplete"),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "the argument 'checkpoint_path' is not allowed"),
+        ({"pretrained_cfg": None}, "does not describe a network"),
+        ({"num_classes": "x", "label_names": None}, "does not describe a network"),
+        ({"label_names": ["a"]}, "its weights do not fit"),
+        (b'{"architecture": 1e400}', "does not describe a network"),
+        (None, r"is a folder without config.json and model.safetensors"),
+    ],
+)
+def test_a_folder_of_timm_may_be_anybodys(changed: dict | bytes | None, message: str, tmp_path: Path) -> None:
+    network(RESNET).export(tmp_path / "net", "timm")
+    file = tmp_path / "net" / "config.json"
+    if isinstance(changed, dict):
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    elif changed:
+        file.write_bytes(changed)
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match=message):
+        fixres.load(tmp_path / "net", device="cpu")
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:
