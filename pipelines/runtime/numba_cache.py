@@ -48,6 +48,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator of a function whose code is copied into the kernels that call it, whatever its size."""
+    return njit(nogil=True, forceinline=True)(function)
+
+
 class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):
     """Where numba keeps a function's files. Unlike numba's own, the folder may be read-only."""
 

@@ -13,7 +13,7 @@ import fixres.pipelines.roc.layout as layout
 from fixres.pipelines.roc.cut import cover, cut_size
 from fixres.pipelines.roc.decoder.jpeg_tables import Tables, empty_tables
 from fixres.pipelines.roc.decoder.planes import on_level, planes_to_crop
-from fixres.pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
+from fixres.pipelines.roc.decoder.segments import Work, decode_window, empty_work, lay_out_planes, read_header
 from fixres.pipelines.runtime.numba_cache import kernel
 
 
@@ -42,12 +42,14 @@ def decode_samples(
         codes: int64 (n,), filled.
         counts: int64 (n, 3), filled: bytes read, pixels decoded, shift of the level used.
     """
-    tables = empty_tables()
+    tables, work = empty_tables(), empty_work()
     for i in range(table.shape[0]):
         counts[i, :] = 0
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
-            codes[i] = _decode_crop(data, table[i], boxes[i], flips[i], inside, min_zoom, tables, out[i], counts[i])
+            codes[i] = _decode_crop(
+                data, table[i], boxes[i], flips[i], inside, min_zoom, tables, work, out[i], counts[i]
+            )
 
 
 @kernel
@@ -59,6 +61,7 @@ def _decode_crop(
     inside: bool,
     min_zoom: float,
     tables: Tables,
+    work: Work,
     out: np.ndarray,
     counts: np.ndarray,
 ) -> int:
@@ -82,7 +85,7 @@ def _decode_crop(
         return layout.TOO_LARGE
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
     planes = np.empty(lay_out_planes(level, window, starts, strides), np.uint8)
-    error = decode_window(store, field, level, window, tables, planes, starts, strides)
+    error = decode_window(store, field, level, window, tables, work, planes, starts, strides)
     if error != layout.OK:
         return error
     counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]

@@ -1,169 +1,179 @@
-"""Decodes segments of entropy-coded JPEG data from the stored bytes into planes.
+"""Decodes segments of entropy-coded JPEG data into planes, two at a time.
 
 Why not libjpeg-turbo: restart markers disable its fast Huffman decoder, and each crop would first have to be assembled
 as a JPEG and its tables built again. Here the index gives the position of each segment. The samples equal libjpeg's to
 the bit. A segment must hold exactly its MCUs, to the last byte: damage that libjpeg conceals is an error.
+
+Each symbol's position depends on the one before, so a processor decodes one sequence of symbols with most of its units
+waiting. Two segments are independent: their symbols are decoded in turn.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from fixres.pipelines.roc.decoder.idct import idct_block
-from fixres.pipelines.roc.decoder.jpeg_tables import (
-    CODES_SIZE,
-    END_OF_BLOCK,
-    LIMIT,
-    LOOKUP_BITS,
-    LOOKUP_SIZE,
-    OFFSET,
-    SYMBOLS,
-)
-from fixres.pipelines.roc.decoder.vectors import address
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.roc.decoder.jpeg_tables import END_OF_BLOCK, LIMIT, LOOKUP_BITS, OFFSET, SCAN_ORDER, SYMBOLS
+from fixres.pipelines.roc.decoder.vectors import load_big_endian, load_int32, store_int16
+from fixres.pipelines.runtime.numba_cache import inlined, kernel
 
-# Columns of a block of the MCU, all int64: component, bytes from row to row of its plane, start of its steps in
-# `Tables.steps`, starts of its DC and AC tables in `Tables.lookup`.
-COMPONENT, STRIDE, STEPS, DC_TABLE, AC_TABLE = range(5)
-NUM_BLOCK = 5
+# Columns of a block of a segment, int64: addresses of the lookup and codes of its DC and AC tables and of its
+# quantization steps, bytes from row to row of its plane, its component, and the address of its first sample if the
+# segment were the first of its plane.
+DC_LOOKUP, DC_CODES, AC_LOOKUP, AC_CODES, STEPS, STRIDE, COMPONENT, TARGET = range(8)
+# Columns of a segment, int64: start and number of its bytes without stuffed ones, its offset in the planes by
+# component.
+START, SIZE, OFFSET_LUMA = range(3)
+NUM_COLUMNS, NUM_SEGMENT_COLUMNS = 8, 5
 
-# Row major positions of the coefficients in scan order (JPEG standard, figure A.6).
-SCAN_ORDER = np.array(
-    sorted(range(64), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8)), np.uint8
-)
-_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_BLOCK_SIZE = 72  # of int16; values behind the end of a damaged block go to the 65th
+NUM_COEFFICIENTS = 2 * _BLOCK_SIZE
+SLACK = 512
+"""Bytes behind a segment that are read if it is damaged: 64 symbols of 31 bits, and what is read ahead."""
+
+# Columns of a lane, int64: the number of its segment in the order in which they are taken, the block in it, and the DC
+# values by component.
+_TAKEN, _BLOCK, _DC = range(3)
+NUM_LANE_COLUMNS = 5
+_NO_SEGMENT = -2
+_LAST, _INVALID = 63, 64  # the last coefficient; so far forward an invalid code goes
 _LOOKUP_SHIFT, _CODE_SHIFT = np.uint64(64 - LOOKUP_BITS), np.uint64(64 - 16)
+_PLACES = np.full(_LAST + 1 + END_OF_BLOCK, 2 * 64, np.uint8)  # bytes from the start of a block
+_PLACES[:64] = 2 * SCAN_ORDER
 
 
-@intrinsic
-def _load_big_endian(typingctx, data, at):  # noqa: ARG001 (numba's signature)
-    """data[at : at + 8] as a number. Bounds are not checked."""
-
-    def codegen(context, builder, signature, args):
-        word = address(context, builder, signature.args[0], args[0], args[1], ir.IntType(64))
-        return builder.bswap(builder.load(word, align=1))
-
-    return types.uint64(data, types.intp), codegen
-
-
-# One function, because its state must stay in registers: the bits read ahead (next bit on top), their number, the
-# position of the next byte. Each call with several arrays pushes dozens of words, which took a tenth of the time.
+# One function, because the state of both lanes must stay in registers: bits read ahead (the next one on top), their
+# number, the address of the next byte, the position in the block, the addresses of the AC lookup and of the block.
 @kernel
-def decode_segment(
-    data: np.ndarray,
-    at: int,
-    end: int,
-    lookup: np.ndarray,
-    codes: np.ndarray,
-    steps: np.ndarray,
-    blocks: np.ndarray,
-    offsets: np.ndarray,
-    block: np.ndarray,
-    planes: np.ndarray,
+def decode_segments(
+    data: np.ndarray, segments: np.ndarray, blocks: np.ndarray, lanes: np.ndarray, coefficients: int
 ) -> bool:
-    """Decodes one segment. Kernels take arrays instead of objects: many parameters.
+    """Decodes segments into planes.
 
     Args:
-        data: uint8, contiguous. Its bytes [at, end) are the segment; data[end] must exist and be 0xFF.
-        at, end: see above.
-        lookup, codes, steps: of `jpeg_tables.Tables`.
-        blocks: int64 (B * 5,), for each block of an MCU the columns above.
-        offsets: int64 (M * B,): position in `planes` of the first sample of each block of the M MCUs.
-        block: int32 (64,), contiguous, zeros before and after the call.
-        planes: uint8, contiguous, filled.
+        data: uint8, the segments' bytes without stuffed ones, and `SLACK` bytes.
+        segments: int64 (n, 5), the columns above, n > 0.
+        blocks: int64 (m, 8), the columns above for each block of a segment.
+        lanes: int64 (2, 5), work space.
+        coefficients: address of int16 (NUM_COEFFICIENTS,), zeros.
 
     Returns:
         True if the data was valid.
     """
-    bits, num_bits, num_missing, last_load = np.uint64(0), 0, 0, data.size - 8
-    luma, blue, red = 0, 0, 0  # the last DC values; the stored ones are differences
-    which = -NUM_BLOCK
-    for number in range(offsets.size):
-        which = which + NUM_BLOCK if which + NUM_BLOCK < blocks.size else 0
-        step, table, k = blocks[which + STEPS], blocks[which + DC_TABLE], 0
-        while k < 64:
-            if num_bits < 32:  # a code has at most 16 bits and its value 15
-                word, fast = np.uint64(0), at <= last_load
-                if fast:
-                    word = _load_big_endian(data, at)
-                    fast = (~word - _ONES) & word & _HIGHS == np.uint64(0)  # no byte is 0xFF
-                if fast:
-                    bits |= word >> np.uint64(num_bits)
-                    at += (63 - num_bits) >> 3
-                    num_bits |= 56
-                else:
-                    while num_bits <= 56:
-                        byte = np.uint64(0)
-                        if at < end:
-                            byte = np.uint64(data[at])
-                            at += 1
-                            if byte == np.uint64(255):
-                                if data[at] != 0:
-                                    block[:] = 0
-                                    return False
-                                at += 1
-                        else:
-                            num_missing += 8
-                        bits |= byte << np.uint64(56 - num_bits)
-                        num_bits += 8
-            entry = np.int64(lookup[np.uint64(table) + (bits >> _LOOKUP_SHIFT)])
-            length, run, value = entry & 255, (entry >> 8) & 255, entry >> 16
-            if length == 0:
-                symbol, length = run, value
-                if length == 0:
-                    length, symbol = _long_code(np.int64(bits >> _CODE_SHIFT), table // LOOKUP_SIZE, codes)
-                    if length > 16:
-                        block[:] = 0
-                        return False
-                bits <<= np.uint64(length)
-                num_bits -= length
-                run, length, value = symbol >> 4, symbol & 15, 0
-                if length > 0:
-                    value = np.int64(bits >> np.uint64(64 - length))
-                    if value >> (length - 1) == 0:
-                        value -= (1 << length) - 1
-                elif run < 15 and k > 0:
-                    run = END_OF_BLOCK
-            bits <<= np.uint64(length)
-            num_bits -= length
-            if k == 0:
-                table = blocks[which + AC_TABLE]
-                if blocks[which + COMPONENT] == 0:
-                    luma += value
-                    value = luma
-                elif blocks[which + COMPONENT] == 1:
-                    blue += value
-                    value = blue
-                else:
-                    red += value
-                    value = red
-            k += run + 1
-            if k > 64:
+    start, num_taken, num_left = data.ctypes.data, 0, segments.shape[0]
+    lane_a, bits_a, num_a, at_a, k_a, table_a, block_a = 0, np.uint64(0), 0, 0, _LAST, 0, coefficients
+    lane_b, bits_b, num_b, at_b, k_b, table_b, block_b = 1, np.uint64(0), 0, 0, _LAST, 0, coefficients + 2 * _BLOCK_SIZE
+    codes_a = codes_b = 0
+    lanes[:, _BLOCK] = _NO_SEGMENT
+    while True:
+        while k_a < _LAST and k_b < _LAST:  # a refill gives 56 bits, a symbol of the lookup takes 10, others 31
+            bits_a, num_a, at_a = _refill(bits_a, num_a, at_a)
+            bits_b, num_b, at_b = _refill(bits_b, num_b, at_b)
+            entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
+            if entry_a & 255 == 0 or entry_b & 255 == 0:
                 break
-            block[SCAN_ORDER[np.uint64(k - 1)]] = value * steps[np.uint64(step + k - 1)]
-        idct_block(block, planes, offsets[number], blocks[which + STRIDE])
-        if 64 < k < END_OF_BLOCK:  # a coefficient outside the block
+            bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
+            bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
+            if k_a >= _LAST or k_b >= _LAST:
+                break
+            entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
+            if entry_a & 255 == 0 or entry_b & 255 == 0:
+                break
+            bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
+            bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
+        if k_a < _LAST and k_b < _LAST:  # a lookup has no entry; 5 % of the symbols
+            entry_a, entry_b = _any_entry(bits_a, table_a, codes_a), _any_entry(bits_b, table_b, codes_b)
+            bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
+            bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
+            continue
+        swap = k_a < _LAST  # now lane a has ended its block
+        bits_a, bits_b = _swapped(swap, bits_a, bits_b)
+        num_a, num_b = _swapped(swap, num_a, num_b)
+        at_a, at_b = _swapped(swap, at_a, at_b)
+        k_a, k_b = _swapped(swap, k_a, k_b)
+        table_a, table_b = _swapped(swap, table_a, table_b)
+        codes_a, codes_b = _swapped(swap, codes_a, codes_b)
+        block_a, block_b = _swapped(swap, block_a, block_b)
+        lane_a, lane_b = _swapped(swap, lane_a, lane_b)
+        row, taken = lanes[lane_a, _BLOCK], lanes[lane_a, _TAKEN]
+        if row >= 0:
+            segment = min(taken, segments.shape[0] - 1)
+            dc = _DC + blocks[row, COMPONENT]
+            target = blocks[row, TARGET] + segments[segment, OFFSET_LUMA + blocks[row, COMPONENT]]
+            idct_block(block_a, lanes[lane_a, dc], blocks[row, STEPS], target, blocks[row, STRIDE])
+            rest = 8 * (start + segments[segment, START] + segments[segment, SIZE] - at_a) + num_a  # bits
+            if _LAST < k_a < END_OF_BLOCK or rest < 0:
+                return False
+            if row + 1 == blocks.shape[0]:
+                if rest >= 8:
+                    return False
+                if taken < segments.shape[0]:
+                    num_left -= 1
+                    if num_left == 0:
+                        return True
+                row = _NO_SEGMENT
+        row += 1
+        if row < 0:
+            # beside the last segment, that one is decoded again
+            segment = min(num_taken, segments.shape[0] - 1)
+            bits_a, num_a, at_a, row = np.uint64(0), 0, start + segments[segment, START], 0
+            lanes[lane_a, _TAKEN], lanes[lane_a, _DC:] = num_taken, 0
+            num_taken += 1
+        lanes[lane_a, _BLOCK] = row
+        bits_a, num_a, at_a = _refill(bits_a, num_a, at_a)
+        entry_a = _any_entry(bits_a, blocks[row, DC_LOOKUP], blocks[row, DC_CODES])
+        if entry_a & 255 == 0:
             return False
-    while at < end:  # surplus bytes
-        at += 2 if data[at] == 255 else 1
-        num_bits += 8
-    return 0 <= num_bits - num_missing < 8
+        bits_a, num_a = bits_a << np.uint64(entry_a & 255), num_a - (entry_a & 255)
+        lanes[lane_a, _DC + blocks[row, COMPONENT]] += entry_a >> 16
+        table_a, codes_a, k_a = blocks[row, AC_LOOKUP], blocks[row, AC_CODES], 0
+
+
+@inlined
+def _swapped(swap: bool, first: int, second: int) -> tuple[int, int]:
+    return (second, first) if swap else (first, second)
+
+
+@inlined
+def _refill(bits: np.uint64, num_bits: int, at: int) -> tuple[np.uint64, int, int]:
+    """The bits read ahead (the next one on top), at least 56, their number, and the address of the next byte."""
+    bits |= load_big_endian(at) >> np.uint64(num_bits)
+    return bits, num_bits | 56, at + ((63 - num_bits) >> 3)
+
+
+@inlined
+def _entry(bits: np.uint64, table: int) -> int:
+    return load_int32(table + np.int64((bits >> _LOOKUP_SHIFT) << np.uint64(2)))
+
+
+@inlined
+def _consume(bits: np.uint64, num_bits: int, k: int, block: int, entry: int) -> tuple[np.uint64, int, int]:
+    """Stores a coefficient: bits, their number, position in scan order."""
+    length = entry & 255
+    k += (entry >> 8) & 255
+    store_int16(block + _PLACES[np.uint64(k)], entry >> 16)
+    return bits << np.uint64(length), num_bits - length, k
 
 
 @kernel
-def _long_code(code: int, table: int, codes: np.ndarray) -> tuple[int, int]:
-    """Decodes a code that is longer than the lookup from the next 16 bits.
-
-    Returns:
-        Bits of the code, 17 if it is invalid, and its symbol.
-    """
-    base, length = table * CODES_SIZE, LOOKUP_BITS + 1
-    while code >= codes[base + LIMIT + length]:
-        length += 1
-    if length > 16:
-        return length, 0
-    rank = (code >> (16 - length)) + codes[base + OFFSET + length]
-    return length, np.int64(codes[base + SYMBOLS + (rank & 255)])
+def _any_entry(bits: np.uint64, table: int, codes: int) -> int:
+    """What the lookup would hold for the next bits if it had room for it. An invalid code takes no bits."""
+    entry = _entry(bits, table)
+    if entry & 255 != 0:
+        return entry
+    symbol, length = (entry >> 8) & 255, entry >> 16
+    if length == 0:
+        code, length = np.int64(bits >> _CODE_SHIFT), LOOKUP_BITS + 1
+        while code >= load_int32(codes + 4 * (LIMIT + length)):
+            length += 1
+        if length > 16:
+            return _INVALID << 8
+        rank = (code >> (16 - length)) + load_int32(codes + 4 * (OFFSET + length))
+        symbol = load_int32(codes + 4 * (SYMBOLS + (rank & 255)))
+    forward, size = (symbol >> 4) + 1, symbol & 15
+    if size == 0:
+        return (END_OF_BLOCK if forward < 16 else 16) << 8 | length
+    value = np.int64((bits << np.uint64(length)) >> np.uint64(64 - size))
+    if value >> (size - 1) == 0:
+        value -= (1 << size) - 1
+    return value * 65536 + (forward << 8) + length + size

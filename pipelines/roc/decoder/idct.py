@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fixres.pipelines.roc.decoder.transpose import transposed
-from fixres.pipelines.roc.decoder.vectors import address, splat, vector
+from fixres.pipelines.roc.decoder.vectors import pointer, splat, vector
 
 _BYTES, _INT16, _INT32 = (vector(bits, 8) for bits in (8, 16, 32))
 _FRACTION = 13  # fractional bits of the factors
@@ -62,30 +62,31 @@ def _to_bytes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 @intrinsic
-def idct_block(typingctx, block, plane, at, stride):  # noqa: ARG001 (numba's signature)
-    """plane[at + y * stride + x] = sample (y, x) of a block of 64 dequantized coefficients. Bounds are not checked.
+def idct_block(typingctx, block, dc, steps, target, stride):  # noqa: ARG001 (numba's signature)
+    """Stores the samples of a block, uint8, sample (y, x) at address target + y * stride + x. Parameters are int64.
 
     Args:
-        block: int32 (64,), contiguous, row major (horizontal frequency fastest). Set to zeros.
-        plane: uint8, contiguous.
-        at, stride: intp.
+        block: address of 64 coefficients, int16, row major (horizontal frequency fastest). They are set to zeros.
+        dc: the first coefficient; the one in the block is not used.
+        steps: address of their quantization steps, int32, in the same order.
+        target, stride: see above.
     """
 
-    def codegen(context, builder, signature, args):
-        def element(number: int, index: ir.Value, kind: ir.Type) -> ir.Value:
-            return address(context, builder, signature.args[number], args[number], index, kind)
-
-        at, stride = args[2], args[3]
-        rows = [builder.load(element(0, ir.Constant(at.type, 8 * k), _INT32), align=4) for k in range(8)]
+    def codegen(context, builder, signature, args):  # noqa: ARG001 (numba's signature)
+        block, dc, steps, target, stride = args
+        rows = [builder.load(pointer(builder, block, _INT16, 16 * k), align=2) for k in range(8)]
+        rows = [builder.sext(row, _INT32) for row in rows]
+        rows[0] = builder.insert_element(rows[0], builder.trunc(dc, ir.IntType(32)), ir.Constant(ir.IntType(32), 0))
         for k in range(8):
-            builder.store(_constant(0), element(0, ir.Constant(at.type, 8 * k), _INT32), align=4)
+            builder.store(splat(_INT16, 0), pointer(builder, block, _INT16, 16 * k), align=2)
+            rows[k] = builder.mul(rows[k], builder.load(pointer(builder, steps, _INT32, 32 * k), align=4))
         columns = transposed(builder, _pass(builder, rows, _FRACTION - _EXTRA))
         columns = _pass(builder, columns, _FRACTION + _EXTRA + 3)
         # Valid data needs far fewer than 16 bits here. Invalid data may wrap around.
         rows = transposed(builder, [builder.trunc(column, _INT16) for column in columns])
-        for k, row in enumerate(rows):
-            index = builder.add(at, builder.mul(stride, ir.Constant(at.type, k)))
-            builder.store(_to_bytes(builder, row), element(1, index, _BYTES), align=1)
+        for row in rows:
+            builder.store(_to_bytes(builder, row), pointer(builder, target, _BYTES), align=1)
+            target = builder.add(target, stride)
         return context.get_dummy_value()
 
-    return types.void(block, plane, types.intp, types.intp), codegen
+    return types.void(*[types.int64] * 5), codegen

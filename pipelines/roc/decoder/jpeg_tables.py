@@ -16,8 +16,13 @@ from fixres.pipelines.runtime.numba_cache import kernel
 LOOKUP_BITS = 10
 """Bits of a lookup. It holds 95 % of the codes of photographs at quality 90 together with their values."""
 LOOKUP_SIZE = 1 << LOOKUP_BITS
-END_OF_BLOCK = 128  # stored as a run that ends beyond every coefficient
+END_OF_BLOCK = 128  # coefficients to go forward, beyond every block; more than any valid or invalid run
 LIMIT, OFFSET, SYMBOLS, CODES_SIZE = 0, 18, 35, 291
+
+# Row major positions of the coefficients in scan order (JPEG standard, figure A.6).
+SCAN_ORDER = np.array(
+    sorted(range(64), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8)), np.uint8
+)
 
 _NO_TABLE = -1
 
@@ -29,12 +34,12 @@ class Tables(NamedTuple):
 
     Attributes:
         lookup: int32 (4 * 1024,), for each Huffman table an entry for the next 10 bits. If code and value fit into
-            them: bits of both together (low byte), run (next byte), signed value. If only the code fits: 0, symbol,
-            bits of the code. If neither fits: 0.
+            them: bits of both together (low byte), coefficients to go forward (next byte), signed value. If only the
+            code fits: 0, symbol, bits of the code. If neither fits: 0.
         codes: int32 (4 * 291,), for each Huffman table: at LIMIT + k, one above the codes of k bits, shifted to 16
             bits, for k up to 16, and at k = 17 a limit above everything; at OFFSET + k, the rank of a code of k bits
             minus the code; at SYMBOLS, the symbols by rank.
-        steps: int32 (4 * 64,), quantization steps in scan (zigzag) order.
+        steps: int32 (4 * 64,), quantization steps, row major.
         components: int64 (3, 3): for each component its quantization, DC and AC table.
         frame: int64 (5,): height, width, number of components, rows and columns of luma blocks in an MCU.
     """
@@ -96,7 +101,7 @@ def _read_steps(header: np.ndarray, at: int, end: int, steps: np.ndarray, seen: 
         if number > 3 or at + 65 > end:  # the upper four bits are the precision, 0 for bytes
             return False
         for k in range(64):
-            steps[64 * np.int64(number) + k] = header[at + 1 + k]
+            steps[64 * np.int64(number) + SCAN_ORDER[k]] = header[at + 1 + k]
         seen[number] = True
         at += 65
     return True
@@ -190,16 +195,16 @@ def _fill_lookup(counts: np.ndarray, symbols: np.ndarray, is_ac: bool, lookup: n
         for _ in range(counts[length - 1]):
             symbol = np.int64(symbols[rank])
             rank += 1
-            run, size = symbol >> 4, symbol & 15
-            if is_ac and size == 0 and run < 15:
-                run = END_OF_BLOCK
+            forward, size = (symbol >> 4) + 1, symbol & 15
+            if is_ac and size == 0 and forward < 16:
+                forward = END_OF_BLOCK
             spare = LOOKUP_BITS - length - size
             if spare < 0:
                 at = _repeat(symbol << 8 | length << 16, LOOKUP_BITS - length, lookup, at)
                 continue
             for bits in range(1 << size):
                 value = bits if size == 0 or bits >> (size - 1) else bits - (1 << size) + 1
-                at = _repeat(value * 65536 + (run << 8) + length + size, spare, lookup, at)
+                at = _repeat(value * 65536 + (forward << 8) + length + size, spare, lookup, at)
     lookup[at:] = 0
 
 

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+import fixres.pipelines.roc.decoder.entropy as entropy
 import fixres.pipelines.roc.layout as layout
 from fixres.pipelines.roc.cut import segment_length, sum_lengths
-from fixres.pipelines.roc.decoder.entropy import AC_TABLE, COMPONENT, DC_TABLE, NUM_BLOCK, STEPS, STRIDE, decode_segment
-from fixres.pipelines.roc.decoder.jpeg_tables import LOOKUP_SIZE, Tables, read_tables
+from fixres.pipelines.roc.decoder.jpeg_tables import CODES_SIZE, LOOKUP_SIZE, Tables, read_tables
+from fixres.pipelines.roc.decoder.unstuffing import unstuff
 from fixres.pipelines.runtime.numba_cache import kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
+
+
+class Work(NamedTuple):
+    """Work space for `entropy.decode_segments`; see there."""
+
+    blocks: np.ndarray
+    lanes: np.ndarray
+    coefficients: np.ndarray
+
+
+@kernel
+def empty_work() -> Work:
+    """Work space for `decode_window`."""
+    return Work(
+        np.empty((6 * layout.MAX_INTERVAL, entropy.NUM_COLUMNS), np.int64),
+        np.empty((2, entropy.NUM_LANE_COLUMNS), np.int64),
+        np.empty(entropy.NUM_COEFFICIENTS, np.int16),
+    )
 
 
 @kernel
@@ -56,6 +77,7 @@ def decode_window(
     level: np.ndarray,
     window: np.ndarray,
     tables: Tables,
+    work: Work,
     planes: np.ndarray,
     starts: np.ndarray,
     strides: np.ndarray,
@@ -65,21 +87,44 @@ def decode_window(
     Args:
         store, field, level, window: as in `cut.write_cut`.
         tables: from `read_header`.
+        work: from `empty_work`.
         planes, starts, strides: see `lay_out_planes`.
 
     Returns:
         OK or an error code.
     """
-    blocks, first_offsets = _blocks_of_mcu(tables, starts, strides)
-    steps_right, steps_down = np.empty(first_offsets.size, np.int64), np.empty(first_offsets.size, np.int64)
-    for k in range(first_offsets.size):
-        luma = blocks[k, COMPONENT] == 0
-        steps_right[k] = level[layout.MCU_WIDTH] if luma else 8
-        steps_down[k] = blocks[k, STRIDE] * (level[layout.MCU_HEIGHT] if luma else 8)
-    flat_blocks, num_mcus = blocks.reshape(blocks.size), level[layout.INTERVAL]
-    offsets, block = np.empty(num_mcus * first_offsets.size, np.int64), np.zeros(64, np.int32)
     columns, index = layout.num_columns(level), level[layout.INDEX_START]
-    last_segment = layout.num_rows(level) * columns - 1
+    num_bytes = 0
+    for row in range(window[0], window[1]):
+        num_bytes += sum_lengths(field, index, row * columns + window[2], row * columns + window[3])
+    if num_bytes > level[layout.SIZE]:
+        return layout.BAD_INDEX
+    data = np.empty(num_bytes + entropy.SLACK, np.uint8)
+    segments = np.empty(((window[1] - window[0]) * (window[3] - window[2]), entropy.NUM_SEGMENT_COLUMNS), np.int64)
+    error = _read_segments(store, field, level, window, strides, data, segments)
+    if error != layout.OK:
+        return error
+    num_blocks = _lay_out_blocks(tables, level[layout.INTERVAL], planes.ctypes.data, starts, strides, work.blocks)
+    work.coefficients[:] = 0
+    valid = entropy.decode_segments(data, segments, work.blocks[:num_blocks], work.lanes, work.coefficients.ctypes.data)
+    return layout.OK if valid else layout.NOT_DECODABLE
+
+
+@kernel
+def _read_segments(
+    store: np.ndarray,
+    field: np.ndarray,
+    level: np.ndarray,
+    window: np.ndarray,
+    strides: np.ndarray,
+    data: np.ndarray,
+    segments: np.ndarray,
+) -> int:
+    """Copies the segments of a window to `data` without stuffed bytes, and fills `entropy`'s columns of them."""
+    columns, index = layout.num_columns(level), level[layout.INDEX_START]
+    down, right = level[layout.MCU_HEIGHT] * np.int64(strides[0]), level[layout.MCU_WIDTH] * level[layout.INTERVAL]
+    chroma_down, chroma_right = 8 * np.int64(strides[1]), 8 * level[layout.INTERVAL]
+    last_segment, number, to = layout.num_rows(level) * columns - 1, 0, 0
     at, end, done = level[layout.START] + level[layout.HEADER_SIZE], level[layout.START] + level[layout.SIZE], 0
     for row in range(window[0], window[1]):
         first, last = row * columns + window[2], row * columns + window[3]
@@ -88,33 +133,45 @@ def decode_window(
             length = segment_length(field, index, segment)
             if length < 2 or at + length > end:
                 return layout.BAD_INDEX
-            marker, expected = at + length - 2, 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
-            if store[marker] != 0xFF or store[marker + 1] != expected:
+            marker, expected = np.uint64(at + length - 2), 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
+            if store[marker] != 0xFF or store[marker + np.uint64(1)] != expected:
                 return layout.BAD_INDEX
-            for k in range(offsets.size):
-                mcu, which = (segment - first) * num_mcus + k // first_offsets.size, k % first_offsets.size
-                offsets[k] = first_offsets[which] + (row - window[0]) * steps_down[which] + mcu * steps_right[which]
-            lookup, codes, steps = tables.lookup, tables.codes, tables.steps
-            if not decode_segment(store, at, marker, lookup, codes, steps, flat_blocks, offsets, block, planes):
+            size = unstuff(store, at, at + length - 2, data.ctypes.data + to)
+            if size < 0:
                 return layout.NOT_DECODABLE
-            at += length
+            y, x, part = row - window[0], segment - first, segments[number]
+            part[entropy.START], part[entropy.SIZE] = to, size
+            part[entropy.OFFSET_LUMA] = y * down + x * right
+            part[entropy.OFFSET_LUMA + 1] = part[entropy.OFFSET_LUMA + 2] = y * chroma_down + x * chroma_right
+            at, to, number = at + length, to + size, number + 1
         done = last
     return layout.OK
 
 
 @kernel
-def _blocks_of_mcu(tables: Tables, starts: np.ndarray, strides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each block of an MCU its columns (see `entropy`), int64 (B, 5), and its offset in the planes for MCU 0."""
+def _lay_out_blocks(
+    tables: Tables, interval: int, planes: int, starts: np.ndarray, strides: np.ndarray, blocks: np.ndarray
+) -> int:
+    """Fills the columns of each block of a segment, see `entropy`; returns the number of blocks."""
     count, rows, columns = tables.frame[2], tables.frame[3], tables.frame[4]
     num_luma = rows * columns
-    blocks = np.empty((num_luma + count - 1, NUM_BLOCK), np.int64)
-    offsets = np.empty(blocks.shape[0], np.int64)
-    for k in range(blocks.shape[0]):
-        component = max(k - num_luma + 1, 0)
+    num_blocks = num_luma + count - 1
+    lookup, codes, steps = tables.lookup.ctypes.data, tables.codes.ctypes.data, tables.steps.ctypes.data
+    for k in range(interval * num_blocks):
+        mcu, which = k // num_blocks, k % num_blocks
+        component = max(which - num_luma + 1, 0)
         quantization, dc, ac = tables.components[component]
-        blocks[k, COMPONENT], blocks[k, STRIDE], blocks[k, STEPS] = component, strides[component], 64 * quantization
-        blocks[k, DC_TABLE], blocks[k, AC_TABLE] = LOOKUP_SIZE * dc, LOOKUP_SIZE * ac
-        offsets[k] = starts[component]
+        offset = 8 * mcu
         if component == 0:
-            offsets[k] += 8 * (k // columns * strides[0] + k % columns)
-    return blocks, offsets
+            offset = 8 * (which // columns * np.int64(strides[0]) + which % columns + mcu * columns)
+        blocks[k, entropy.DC_LOOKUP], blocks[k, entropy.DC_CODES] = (
+            lookup + 4 * LOOKUP_SIZE * dc,
+            codes + 4 * CODES_SIZE * dc,
+        )
+        blocks[k, entropy.AC_LOOKUP], blocks[k, entropy.AC_CODES] = (
+            lookup + 4 * LOOKUP_SIZE * ac,
+            codes + 4 * CODES_SIZE * ac,
+        )
+        blocks[k, entropy.STEPS], blocks[k, entropy.STRIDE] = steps + 4 * 64 * quantization, strides[component]
+        blocks[k, entropy.COMPONENT], blocks[k, entropy.TARGET] = component, planes + starts[component] + offset
+    return interval * num_blocks

@@ -1,11 +1,17 @@
-"""Helpers for kernels that are written as LLVM vector instructions."""
+"""Helpers for kernels that are written as LLVM vector instructions, and memory by address.
+
+Passing an array to a function pushes seven words, and numba's index may be negative, which costs instructions. The
+innermost functions get addresses (`array.ctypes.data`) instead. Their callers keep the arrays alive and check bounds.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 
 def vector(bits: int, lanes: int) -> ir.VectorType:
@@ -30,3 +36,39 @@ def address(
     made = context.make_array(array_type)(context, builder, array)
     item = cgutils.get_item_pointer(context, builder, array_type, made, [index])
     return builder.bitcast(item, kind.as_pointer())
+
+
+def pointer(builder: ir.IRBuilder, where: ir.Value, kind: ir.Type, offset: int = 0) -> ir.Value:
+    """A pointer to `kind`, `offset` bytes behind an address."""
+    if offset:
+        where = builder.add(where, ir.Constant(where.type, offset))
+    return builder.inttoptr(where, kind.as_pointer())
+
+
+def _loader(kind: ir.IntType, result: types.Integer, big_endian: bool = False):
+    def typed(typingctx, where):  # noqa: ARG001 (numba's signature)
+        def codegen(context, builder, signature, args):  # noqa: ARG001 (numba's signature)
+            value = builder.load(pointer(builder, args[0], kind), align=1)
+            if big_endian:
+                value = builder.bswap(value)
+            return value if kind.width == 64 else builder.sext(value, ir.IntType(64))
+
+        return result(types.intp), codegen
+
+    return intrinsic(typed)
+
+
+load_int32 = _loader(ir.IntType(32), types.int64)
+load_big_endian = _loader(ir.IntType(64), types.uint64, big_endian=True)
+
+
+@intrinsic
+def store_int16(typingctx, where, value):  # noqa: ARG001 (numba's signature)
+    """Stores the lower 16 bits of an int64 at an address."""
+
+    def codegen(context, builder, signature, args):  # noqa: ARG001 (numba's signature)
+        word = builder.trunc(args[1], ir.IntType(16))
+        builder.store(word, pointer(builder, args[0], word.type), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), codegen

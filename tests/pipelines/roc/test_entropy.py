@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fixres.pipelines.roc.cut import cover
-from fixres.pipelines.roc.decoder.entropy import SCAN_ORDER
-from fixres.pipelines.roc.decoder.jpeg_tables import empty_tables, read_tables
-from fixres.pipelines.roc.decoder.segments import decode_window, lay_out_planes, read_header
+from fixres.pipelines.roc.decoder.jpeg_tables import SCAN_ORDER, empty_tables, read_tables
+from fixres.pipelines.roc.decoder.segments import decode_window, empty_work, lay_out_planes, read_header
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, chroma_factors, decode_planes, load
 from fixres.pipelines.roc.decoder.turbojpeg import read_header as read_whole_header
 from fixres.pipelines.roc.decoder.whole_image import lay_out_planes as lay_out_whole_planes
@@ -34,7 +33,7 @@ def ours(image: bytes, field: bytes, size, rectangle=None):
     cover(level, *(rectangle or (0, size[0], 0, size[1])), window)
     starts, strides = np.empty(3, np.int64), np.empty(3, np.int32)
     planes = np.empty(lay_out_planes(level, window, starts, strides), np.uint8)
-    error = decode_window(store, record, level, window, tables, planes, starts, strides)
+    error = decode_window(store, record, level, window, tables, empty_work(), planes, starts, strides)
     return error, _split(planes, starts, strides, window[6], window[7], (tables.frame[3], tables.frame[4])), window
 
 
