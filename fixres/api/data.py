@@ -48,7 +48,7 @@ def convert(
         label_column: column of parquet shards with the class numbers, "label" by default.
         **options: fields of `ConversionConfig`: `max_side` (longest stored side in pixels, 500), `quality` (JPEG
             quality of encoded images, 90), `exif` ("ignore" or "apply"), `num_workers` (all cores), `on_bad` ("stop" or
-            "skip"), `overwrite`, `restart`, `progress`.
+            "skip"), `damaged` ("refuse" or "accept"), `overwrite`, `restart`, `progress`.
 
     Returns:
         Counts, bytes, seconds and bad samples.

@@ -21,8 +21,8 @@ from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import open_network
 from fixres.models.probe import check_takes
+from fixres.pipelines.images.codec import decode_sound
 from fixres.pipelines.images.input_formats import named_errors, to_rgb
-from fixres.pipelines.images.truncation import decode_complete
 from fixres.pipelines.loaders.pillow import eval_crop
 from fixres.pipelines.sampling.crops import center_boxes
 from fixres.pipelines.spec import EvalCrop, InputError, check_resolution
@@ -217,8 +217,8 @@ def _pixels(image: ImageLike) -> np.ndarray:
             raise InputError(f"an image array must be uint8 (H, W, 3) in RGB, not {image.dtype} {image.shape}")
         return image
     if isinstance(image, bytes):
-        return decode_complete(image, "image bytes")
+        return decode_sound(image, "image bytes")
     path = Path(image)
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file; give an image file")
-    return decode_complete(path.read_bytes(), str(path))
+    return decode_sound(path.read_bytes(), str(path))

@@ -31,6 +31,7 @@ from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import InputError, Source
 
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
+_ACCEPT = ", or store damaged JPEGs as Pillow shows them with damaged=accept (--damaged accept --restart)"
 _log = logging.getLogger(__name__)
 
 
@@ -242,6 +243,7 @@ class _Attempt:
                 f"{len(bad)} of {num_samples} samples cannot be used, the first is {bad[0].problem}; {report} lists"
                 " all; repair them, leave them out with on_bad=skip (fixres convert --on-bad skip), or remove them and"
                 " convert with --restart"
+                + (_ACCEPT if any("the JPEG is damaged" in entry.problem for entry in bad) else "")
             )
 
 

@@ -20,6 +20,7 @@ from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.imagenet_classes import class_names_of, has_names
 from fixres.pipelines.images.codec import check_fit, fit_jpeg
 from fixres.pipelines.images.input_formats import ExifOption
+from fixres.pipelines.images.jpeg_damage import DamagedOption
 from fixres.pipelines.sampling.order import epoch_order
 from fixres.pipelines.spec import BadSampleError, Source
 from fixres.pipelines.value_types import check_fields
@@ -28,7 +29,7 @@ Format = Literal["roc", "ffcv", "webdataset"]
 OnBad = Literal["stop", "skip"]
 
 _SHUFFLE_SEED = 0
-_VERSION = 2  # raise it when the same source and options give other bytes
+_VERSION = 3  # raise it when the same source and options give other bytes
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class ConversionConfig:
     """Discard an unfinished conversion instead of continuing it; None discards it if its settings are different."""
     progress: bool = True
     """Show a progress bar."""
+    damaged: DamagedOption = "refuse"
+    """JPEGs with parts for which decoders make up pixels: "refuse" makes them bad samples, "accept" stores what Pillow
+    shows."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -88,6 +92,7 @@ class Task:
             "max_side": config.max_side,
             "quality": config.quality,
             "exif": config.exif,
+            "damaged": config.damaged,
             "part": config.part.describe(),
             "source": source_digest(self.source),
             "files": [_state(file) for file in _archives(self.source)],
@@ -105,7 +110,7 @@ class Task:
                 "source_samples": len(self.source),
                 "source": source_digest(self.source),
                 "file_sizes": _sizes_digest(self.source),
-                "options": [config.format, config.max_side, config.quality, config.exif],
+                "options": [config.format, config.max_side, config.quality, config.exif, config.damaged],
             }
         return about
 
@@ -175,7 +180,13 @@ def _prepare_one(task: Task, fit: Callable, index: int) -> tuple[Entry, EncodedS
         check_record(source, index)
         data = source.read(index)
         image, height, width, *extra = fit(
-            data, source.name(index), index, config.max_side, config.quality, exif=config.exif
+            data,
+            source.name(index),
+            index,
+            config.max_side,
+            config.quality,
+            exif=config.exif,
+            damaged=config.damaged,
         )
     except BadSampleError as error:
         return Entry(index, label, 0, 0, False, (), str(error), state), None

@@ -9,6 +9,7 @@ import numpy as np
 
 from fixres.pipelines.formats.beton_reader import BetonData
 from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.images.jpeg_damage import check_jpeg, is_jpeg
 from fixres.pipelines.runtime.notices import counted
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
 from fixres.pipelines.runtime.progress import progress_bar
@@ -55,10 +56,14 @@ def _decode(source: Source, indices: np.ndarray) -> list[str]:
 
 
 def _decode_one(source: Source, index: int) -> None:
-    pixels = decode_rgb(source.read(index), source.name(index), index)
+    data, name = source.read(index), source.name(index)
+    pixels = decode_rgb(data, name, index)
+    plain = not is_jpeg(data) or check_jpeg(data, name, index).plain
     sizes = getattr(source, "sizes", None)
     if sizes is not None and pixels.shape[:2] != tuple(sizes[index]):
-        raise BadSampleError(f"{source.name(index)}: its size differs from the file's table", index)
+        raise BadSampleError(f"{name}: its size differs from the file's table", index)
+    if sizes is not None and not plain:
+        raise BadSampleError(f"{name}: a JPEG of a kind that the engines decode differently or refuse", index)
     check_record(source, index)
 
 

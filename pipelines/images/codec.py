@@ -19,11 +19,11 @@ from fixres.pipelines.images.input_formats import (
     rotate_upright,
     to_rgb,
 )
+from fixres.pipelines.images.jpeg_damage import DamagedOption, check_jpeg, decode_plain, is_jpeg
 from fixres.pipelines.spec import InputError
 
 MIN_STORED_SIDE = 8
 MAX_STORED_SIDE = 65500  # libjpeg's limit
-_BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 # libjpeg can decode at 1/2, 1/4 or 1/8 of the size with less time and memory. Measured over 40 photographs stored at
 # 0.12 of their size with quality 90, against a full decode and Lanczos without JPEG compression: PSNR is 32.98 dB with
 # a full decode, 32.97 dB if at least 3 times the wanted pixels a side are decoded (in half of the time), 32.80 dB with
@@ -58,13 +58,20 @@ def image_size(data: bytes | memoryview, name: str, index: int = -1) -> tuple[in
 
 
 def fit_jpeg(
-    data: bytes, name: str, index: int, max_side: int, quality: int, *, exif: ExifOption = "ignore"
+    data: bytes,
+    name: str,
+    index: int,
+    max_side: int,
+    quality: int,
+    *,
+    exif: ExifOption = "ignore",
+    damaged: DamagedOption = "refuse",
 ) -> tuple[bytes, int, int]:
     """The image as a JPEG file whose long side is at most `max_side`.
 
-    A baseline or progressive JPEG (RGB or gray) that fits is stored unchanged, unless it must be rotated. It is still
-    decoded, so that a truncated file is found before training. Other images are decoded, downscaled and encoded with
-    4:2:0 chroma.
+    A JPEG that fits is stored unchanged if all decoders decode it to the same pixels (`JpegHeaders.plain`), unless it
+    must be rotated; bytes behind its end marker are left out. Its data is still decoded, so that damage is found before
+    training. Other images are decoded, downscaled and encoded with 4:2:0 chroma.
 
     Args:
         data: a whole image file.
@@ -73,21 +80,49 @@ def fit_jpeg(
         max_side: pixels.
         quality: libjpeg's scale, 1 to 100; used for images that are encoded again.
         exif: "apply" stores the image upright, "ignore" leaves the pixels as they are.
+        damaged: "accept" takes a damaged JPEG's pixels as Pillow decodes them.
 
     Returns:
         JPEG bytes, height, width.
+
+    Raises:
+        BadSampleError: as `decode_rgb`, and for a damaged JPEG unless it is accepted.
     """
     with open_image(data, name, index) as image:
-        passes = max(image.size) <= max_side and _passes(image, data)
-        passes = passes and (exif == "ignore" or orientation(image) == 1)
+        verdict = check_jpeg(data, name, index, damaged) if is_jpeg(data) else None
+        if verdict and verdict.plain and image.format == "JPEG" and max(image.size) <= max_side:
+            if exif == "ignore" or orientation(image) == 1:
+                return verdict.data, image.height, image.width
         fitted = _fit(image, name, index, max_side, exif)
-    return data if passes else encode_jpeg(fitted, quality), fitted.height, fitted.width
+    return encode_jpeg(fitted, quality), fitted.height, fitted.width
 
 
-def fit_rgb(data: bytes, name: str, index: int, max_side: int, *, exif: ExifOption = "ignore") -> Image.Image:
-    """The image as RGB pixels, downscaled so that its long side is at most `max_side`; arguments as `fit_jpeg`."""
+def fit_rgb(
+    data: bytes,
+    name: str,
+    index: int,
+    max_side: int,
+    *,
+    exif: ExifOption = "ignore",
+    damaged: DamagedOption = "refuse",
+) -> Image.Image:
+    """The image as RGB pixels, downscaled so that its long side is at most `max_side`; see `fit_jpeg`."""
     with open_image(data, name, index) as image:
+        fits = max(image.size) <= max_side
+        if image.format == "JPEG" and fits and (pixels := decode_plain(data)) is not None:
+            rgb = Image.fromarray(pixels)
+            return rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb
+        if is_jpeg(data):
+            check_jpeg(data, name, index, damaged)
         return _fit(image, name, index, max_side, exif)
+
+
+def decode_sound(data: bytes, name: str, index: int = -1) -> np.ndarray:
+    """As `decode_rgb`, but refuses JPEG files with damage of which decoders only warn."""
+    pixels = decode_rgb(data, name, index)
+    if is_jpeg(data):
+        check_jpeg(data, name, index)
+    return pixels
 
 
 def check_fit(max_side: int, quality: int, *, exif: str = "ignore") -> None:
@@ -135,7 +170,9 @@ def _fit(image: Image.Image, name: str, index: int, max_side: int, exif: ExifOpt
         rgb = to_rgb(image)
         if size != rgb.size:
             rgb = rgb.resize(size, Image.Resampling.LANCZOS, box)
-        return rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb
+        rgb = rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb
+        rgb.info = {}  # profile, EXIF data and comments, which Pillow would store
+        return rgb
 
 
 def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -144,26 +181,3 @@ def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
         return size
     width, height = (max(1, round(side * max_side / long_side)) for side in size)
     return width, height
-
-
-def _passes(image: Image.Image, data: bytes) -> bool:
-    """Whether libjpeg-turbo and nvJPEG decode these bytes to RGB.
-
-    Neither does for CMYK, and nvJPEG does not decode arithmetic coding.
-    """
-    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-    return plain and _frame_marker(data) in (_BASELINE, _PROGRESSIVE)
-
-
-def _frame_marker(data: bytes) -> int | None:
-    """The JPEG frame's marker (0xC0 baseline, 0xC2 progressive, ...), or None if there is none."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # DHT, JPG and DAC are not frames
-            return marker
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None

@@ -20,14 +20,16 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from fixres.pipelines.images.refusals import why_not_decoded, why_not_opened
 from fixres.pipelines.spec import BadSampleError
 
 ExifOption = Literal["ignore", "apply"]
 """Whether to ignore the EXIF orientation, as torchvision's default loader does, or to rotate the pixels upright."""
 
-# 512 MB as RGB in Pillow. Pillow's own limit is somewhat higher and global, so changing it would affect other threads.
-MAX_PIXELS = 1 << 27
+# 256 MB as RGB in Pillow; decoding takes 0.3 to 1.2 GB, the most for WebP. Pillow's own limit is higher and global.
+MAX_PIXELS = 1 << 26
 MAX_SCANS = 500  # of a progressive JPEG; encoders write about ten, and each needs a pass over all pixels
+_MAX_SCANNED_PIXELS = 1 << 31  # by all passes together; they take up to 10 s
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,27 +63,29 @@ def open_image(data: bytes | memoryview, name: str, index: int = -1) -> Image.Im
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except UnidentifiedImageError:  # its message contains the address of a buffer
-            raise _cannot(name, index, _guess(data)) from None
+            raise _cannot(name, index, why_not_opened(bytes(data), _FORMATS)) from None
         except Image.DecompressionBombError:
             raise _too_large(name, index, f"more than {MAX_PIXELS}") from None
     if 0 in image.size:
         raise _cannot(name, index, "it has no pixels")
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name, index, f"{image.width} x {image.height}")
-    if image.info.get("progressive") and bytes(data).count(b"\xff\xda") > MAX_SCANS:
-        raise BadSampleError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it again or remove it", index)
+    if image.info.get("progressive"):
+        allowed = min(MAX_SCANS, _MAX_SCANNED_PIXELS // (image.width * image.height))
+        if bytes(data).count(b"\xff\xda") > allowed:
+            raise BadSampleError(f"{name}: a JPEG of more than {allowed} scans; save it again or remove it", index)
     return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an opened image as 8-bit RGB, without profile, EXIF data or comments.
+    """The pixels of an opened image as 8-bit RGB.
 
-    Call it within `named_errors`, because Pillow raises errors of many types.
+    If they are RGB already, this is the image itself, because a copy would double the memory. Call it within
+    `named_errors`, because Pillow raises errors of many types.
     """
-    image.load()
-    rgb = _eight_bits(image).convert("RGB")
-    rgb.info = {}
-    return rgb
+    _load(image)
+    image = _eight_bits(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def rotate_upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -117,6 +121,17 @@ def named_errors(name: str, index: int) -> Iterator[None]:
         raise _cannot(name, index, " ".join(str(error).split()) or type(error).__name__) from None
 
 
+def _load(image: Image.Image) -> None:
+    file = getattr(image, "fp", None)  # Pillow forgets it when loading fails
+    try:
+        image.load()
+    except OSError as error:
+        is_jpeg = image.format in ("JPEG", "MPO") and isinstance(file, io.BytesIO)
+        if not is_jpeg or "broken data stream" not in str(error):
+            raise
+        raise ValueError(why_not_decoded(file.getvalue(), error)) from None
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Gray of 9 to 16 bits as 8-bit gray; other images as they are.
 
@@ -130,13 +145,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("32-bit or signed pixels, whose white is not defined; save it with 8 bits")
     return image
-
-
-def _guess(data: bytes | memoryview) -> str:
-    start = bytes(data[:512]).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "it is a web page (HTML)"
-    return f"it is none of {', '.join(_FORMATS)}"
 
 
 def _cannot(name: str, index: int, reason: str) -> BadSampleError:

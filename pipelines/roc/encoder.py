@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 
 from fixres.pipelines.images.codec import MAX_STORED_SIDE, fit_rgb
 from fixres.pipelines.images.input_formats import ExifOption
+from fixres.pipelines.images.jpeg_damage import DamagedOption
 from fixres.pipelines.roc.halving import halve
 from fixres.pipelines.roc.layout import DRI, MAX_LEVELS, SOF0, SOS, Level, pack
 from fixres.pipelines.spec import InputError
@@ -73,14 +74,21 @@ def encode(image: Image.Image | np.ndarray, options: RocQuality | None = None) -
 
 
 def fit_roc(
-    data: bytes, name: str, index: int, max_side: int, quality: int, *, exif: ExifOption = "ignore"
+    data: bytes,
+    name: str,
+    index: int,
+    max_side: int,
+    quality: int,
+    *,
+    exif: ExifOption = "ignore",
+    damaged: DamagedOption = "refuse",
 ) -> tuple[bytes, int, int, bytes]:
     """An image file as a RoC sample whose long side is at most `max_side`; see `images.codec.fit_jpeg`.
 
     Returns:
         Image field, height, width, `roc` field.
     """
-    image = fit_rgb(data, name, index, max_side, exif=exif)
+    image = fit_rgb(data, name, index, max_side, exif=exif, damaged=damaged)
     jpeg, record = encode(image, RocQuality(quality=quality, coarse_quality=quality))
     return jpeg, image.height, image.width, record
 

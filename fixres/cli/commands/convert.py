@@ -55,6 +55,8 @@ class ConvertOptions:
     """Worker processes; all cores by default."""
     on_bad: Literal["stop", "skip"] = "stop"
     """A damaged image stops the conversion, or is left out and listed."""
+    damaged: Literal["refuse", "accept"] = "refuse"
+    """Whether a JPEG with damaged parts is refused, or stored as Pillow shows it."""
     overwrite: bool = False
     """Replace DEST if it exists."""
     restart: bool = False
@@ -82,7 +84,7 @@ def run(options: ConvertOptions) -> None:
 
     config = ConversionConfig(
         options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
-        options.num_workers, options.overwrite, options.restart,
+        options.num_workers, options.overwrite, options.restart, damaged=options.damaged,
     )  # fmt: skip
     keep_outside(options.source, options.dest)
     source = open_source(

@@ -267,9 +267,9 @@ def test_the_text_of_a_journal_is_pinned(folder: Path, tmp_path: Path) -> None:
     """Other versions continue it: the header, then a line for each sample."""
     interrupted(folder, tmp_path / "x", "ffcv", 100)
     lines = (tmp_path / ".x.journal").read_text().splitlines()
-    names = ["version", "format", "max_side", "quality", "exif", "part", "source", "files", "encoder"]
+    names = ["version", "format", "max_side", "quality", "exif", "damaged", "part", "source", "files", "encoder"]
     header = json.loads(lines[0])
-    assert list(header) == names and header["version"] == 2 and header["part"] == {"number": 0, "count": 1}
+    assert list(header) == names and header["version"] == 3 and header["part"] == {"number": 0, "count": 1}
     assert header["files"] == []
     stamps = [stamp(FolderSource(folder), index) for index in range(2)]
     small, large = len(jpeg(coded_image(64, 90))), json.loads(lines[2])[5][0]

@@ -44,13 +44,12 @@ FITTING = {
     "4:1:1": encoded(CODED, "JPEG", subsampling="4:1:1"),
     "progressive": encoded(CODED, "JPEG", progressive=True),
     "gray": encoded(CODED.convert("L"), "JPEG"),
-    "rgb": encoded(CODED, "JPEG", keep_rgb=True),
     "restart markers": encoded(CODED, "JPEG", restart_marker_blocks=1),
     "exif": encoded(CODED, "JPEG", exif=rotated_exif()),
     "comment": encoded(CODED, "JPEG", comment=b"\xff\xc3" * 300),
-    "trailing bytes": encoded(CODED, "JPEG") + b"rest",
 }
 OTHER = {
+    "rgb": encoded(CODED, "JPEG", keep_rgb=True),
     "cmyk": encoded(CODED.convert("CMYK"), "JPEG"),
     "png": encoded(CODED, "PNG"),
     "palette": encoded(CODED.quantize(64), "PNG", transparency=3),

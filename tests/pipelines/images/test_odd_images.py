@@ -88,7 +88,7 @@ def test_bytes_after_the_image_are_ignored() -> None:
     data, other = jpeg(np.asarray(CODED)), jpeg(coded_image(90, 30, 5))
     for rest in (b"\0" * 100, b"\xff", other, other[:50]):
         assert np.array_equal(decode_rgb(data + rest, "x"), decode_rgb(data, "x"))
-        assert fit_jpeg(data + rest, "x", 0, 500, 90)[0] == data + rest
+        assert fit_jpeg(data + rest, "x", 0, 500, 90)[0] == data
     several = encoded(CODED, "MPO", save_all=True, append_images=[CODED.rotate(180)], quality=95)
     for max_side in (500, 8):
         stored, *_ = fit_jpeg(several, "x", 0, max_side, 95)
@@ -148,7 +148,8 @@ def test_decodes_at_least_the_pixels_that_are_kept(height: int, width: int, max_
         patch.setitem(Image.OPEN, "JPEG", (Spy, Image.OPEN["JPEG"][1]))
         kept = fit_rgb(data, "x", 0, max_side).size
     assert max(kept) == min(max_side, max(height, width))
-    assert decoded[0] == (width, height) or all(d >= 3 * k for d, k in zip(decoded[0], kept, strict=True))
+    fits = max(height, width) <= max_side  # and is decoded by simplejpeg
+    assert fits or decoded[0] == (width, height) or all(d >= 3 * k for d, k in zip(decoded[0], kept, strict=True))
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (12_000, 12_000), (2**31 - 1, 1), (65_500, 65_500)])
@@ -170,17 +171,20 @@ def test_decompression_bombs_are_refused_before_memory_is_allocated(
 
 
 def test_pillows_warnings_are_hidden() -> None:
-    """12000 x 10000 pixels are fewer than our limit and more than Pillow warns of; likewise alpha in palettes."""
+    """Of more pixels than are allowed here, and of alpha in palettes."""
     script = """
 import sys
 from fixres.pipelines.images.codec import decode_rgb, image_size
+sys.excepthook = lambda *error: print(error[1])
 large, palette = sys.stdin.buffer.read().split(b"|cut|")
-print(image_size(large, "x"), decode_rgb(palette, "x").shape)
+print(decode_rgb(palette, "x").shape)
+image_size(large, "x")
 """
     large, palette = png(12_000, 10_000, 1, 0, bytes(1000)), see_through()["palette, alpha for each"]
     call = [sys.executable, "-c", script]
     done = subprocess.run(call, input=large + b"|cut|" + palette, capture_output=True, timeout=120, cwd=ROOT)
-    assert done.stdout.decode() == f"(10000, 12000) ({HEIGHT}, {WIDTH}, 3)\n"
+    shape, message = done.stdout.decode().splitlines()
+    assert shape == f"({HEIGHT}, {WIDTH}, 3)" and "x: has 12000 x 10000 pixels" in message
     assert done.stderr == b""
     unguarded = "import io, sys; from PIL import Image; Image.open(io.BytesIO(sys.stdin.buffer.read()))"
     done = subprocess.run([sys.executable, "-c", unguarded], input=large, capture_output=True, timeout=120)
