@@ -97,7 +97,7 @@ def _complaint(data: bytes, headers: JpegHeaders, strict: bool = True) -> str | 
     try:
         simplejpeg.decode_jpeg(data, colors, min_height=1, min_width=1, min_factor=8, strict=strict)
     except ValueError as error:
-        return " ".join(str(error).split())
+        return " ".join(str(error).split()).removeprefix("Corrupt JPEG data: ")
     return None
 
 
