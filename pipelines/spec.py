@@ -134,7 +134,7 @@ class DALIOptions:
                 raise InputError(f"dali.{name}={getattr(self, name)} must not be negative")
 
 
-Engine = Literal["auto", "roc", "roc-dali", "torch", "ffcv", "dali", "dali-slice"]
+Engine = Literal["auto", "roc", "roc-gpu", "roc-dali", "torch", "ffcv", "dali", "dali-slice"]
 """Names of engines, `fixres.pipelines.loaders.ENGINES`, and "auto"."""
 GENERATED = ("scenes", "imagenette")
 """Data that the project draws or downloads."""

@@ -9,7 +9,13 @@ from typing import Any
 from benchmarks.docs.figure import throughput_figure
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.records import RESULTS
-from benchmarks.loaders.tables import conversion_table, dali_stages_table, fidelity_table, nvjpeg_backends_table
+from benchmarks.loaders.tables import (
+    conversion_table,
+    dali_stages_table,
+    fidelity_table,
+    gpu_staging_table,
+    nvjpeg_backends_table,
+)
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
 from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
@@ -31,6 +37,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": fidelity_table,
     "finetuning": finetuning_table,
     "first_batch": first_batch_table,
+    "gpu_staging": gpu_staging_table,
     "nvjpeg_backends": nvjpeg_backends_table,
     "savings": savings_table,
     "scaling": scaling_table,

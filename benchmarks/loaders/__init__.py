@@ -1,4 +1,5 @@
-"""Benchmarks of single steps of the loaders: conversion, agreement with Pillow, DALI's stages, JPEG decoders.
+"""Benchmarks of single steps of the loaders: conversion, agreement with Pillow, stages of the GPU engines, JPEG
+decoders.
 
 Each module is a command: `python -m benchmarks.loaders.NAME`.
 """
@@ -9,6 +10,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "agreement": ["Agreement"],
-        "tables": ["conversion_table", "dali_stages_table", "fidelity_table", "nvjpeg_backends_table"],
+        "tables": [
+            "conversion_table",
+            "dali_stages_table",
+            "fidelity_table",
+            "gpu_staging_table",
+            "nvjpeg_backends_table",
+        ],
     },
 )

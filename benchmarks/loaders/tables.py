@@ -55,10 +55,19 @@ def fidelity_text(record: dict[str, Any]) -> str:
 
 def dali_stages_table(record: dict[str, Any]) -> str:
     """Markdown: microseconds for each image of the steps from file to pixels, by resolution."""
+    return _microseconds_table(record, "KB a cut")
+
+
+def gpu_staging_table(record: dict[str, Any]) -> str:
+    """Markdown: microseconds of the host for each crop of engine `roc-gpu`, and of engine `roc`, by resolution."""
+    return _microseconds_table(record, "KB a crop", 1)
+
+
+def _microseconds_table(record: dict[str, Any], size: str, digits: int = 0) -> str:
     names = list(record["results"][0]["microseconds"]) if record["results"] else []
-    rows = [["px", "KB a cut", *names]]
+    rows = [["px", size, *names]]
     for one in record["results"]:
-        times = [number(statistics.median(one["microseconds"][name])) for name in names]
+        times = [number(statistics.median(one["microseconds"][name]), digits) for name in names]
         rows.append([str(one["res"]), number(one["bytes_per_image"], 0, 1e-3), *times])
     return markdown(rows)
 

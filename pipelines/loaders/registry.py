@@ -23,6 +23,7 @@ class _Engine(NamedTuple):
 _ANY = ("folder", "beton", "shards")
 _ENGINES = {
     "roc": _Engine("fixres.pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "roc-gpu": _Engine("fixres.pipelines.loaders.roc_gpu", "RocGPULoader", None, None, ("parts", "beton")),
     "roc-dali": _Engine(
         "fixres.pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")
     ),

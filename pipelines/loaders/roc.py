@@ -85,28 +85,38 @@ class RocLoader(RocBase):
             part.result()
         if not len(work.indices):
             return Delivery(empty_batch(work.images.shape[1], self.config.device), 0, 0, [])
-        indices, bad_samples = work.indices.copy(), []
+        indices, bad_samples, pixels = work.indices.copy(), [], work.images.numpy()
         for slot in np.flatnonzero(work.codes != OK):
-            indices[slot] = self._replace(work, int(slot), epoch, bad_samples)
+            filled = pixels[slot : slot + 1], work.counts[slot : slot + 1]
+            indices[slot] = self._replacement(int(indices[slot]), epoch, *filled, bad_samples)
         num_bytes, num_pixels = self._note(indices, work.counts)
         labels = torch.from_numpy(self._reader.labels[indices])
         batch = Batch(work.images, labels, torch.from_numpy(indices))
         return Delivery(batch, num_bytes, num_pixels, bad_samples)
 
-    def _replace(self, work: _Work, slot: int, epoch: int, bad_samples: list[str]) -> int:
-        """Stops, or fills a bad sample's slot from the next good one and returns its index, depending on `on_bad`."""
-        part, resolution = slice(slot, slot + 1), work.images.shape[1]
-        pixels = work.images.numpy()[part]
+    def _replacement(
+        self, wanted: int, epoch: int, pixels: np.ndarray, counts: np.ndarray, bad_samples: list[str]
+    ) -> int:
+        """Stops at a bad sample, or decodes the next good one and returns its index, depending on `on_bad`.
+
+        Args:
+            wanted: index of the bad sample.
+            epoch: of its crop.
+            pixels: uint8 (1, r, r, 3), filled.
+            counts: int64 (1, 3), filled.
+            bad_samples: gets a line for each bad sample.
+        """
+        codes, resolution = np.zeros(1, np.int64), pixels.shape[1]
 
         def make(index: int) -> int:
             one = np.array([index])
             yxhw, flips = self._boxes(one, epoch, resolution)
-            self._decode(self._table[one], yxhw, flips, pixels, work.codes[part], work.counts[part])
-            if work.codes[slot] != OK:
-                raise self._bad_sample(index, work.codes[slot])
+            self._decode(self._table[one], yxhw, flips, pixels, codes, counts)
+            if codes[0] != OK:
+                raise self._bad_sample(index, codes[0])
             return index
 
-        return retry_next(make, int(work.indices[slot]), self.num_samples, self.config.on_bad, bad_samples)
+        return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
 
 
 def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:

@@ -92,8 +92,7 @@ KERNEL(BLOCK_THREADS, 8) decode_segments(Batch batch) {
     for (i32 base = BLOCK_Y * BLOCK_THREADS; base < wanted; base += NUM_BLOCKS_Y * BLOCK_THREADS) {
         i32 end = at_most(base + BLOCK_THREADS, wanted);
         for (i32 from = base; from < end; from += tables.num_fitting) {  // once, unless the stage is too small
-            BARRIER;
-            FOR_THREADS(lane, BLOCK_THREADS) {
+            FOR_THREADS(lane, BLOCK_THREADS) {  // each thread its own, so no barrier is needed before
                 tables.words[0][lane] = 0;
                 if (from + lane < end) locate(batch, crop, run_ends, from + lane, lane, tables);
             }

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the hos
 HERE = Path(__file__).parent
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 _COMMON = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off", "-pthread")
+_LOCK = threading.Lock()
 _KERNELS = ("fill_taps", "decode_segments", "resample")
 
 
@@ -50,4 +52,6 @@ def load(*options: str) -> ctypes.CDLL:
 
 
 def run(loaded: ctypes.CDLL, launch: Launch, batch: Batch) -> None:
-    loaded.run_kernel(_KERNELS.index(launch.kernel), ctypes.byref(batch), *launch.num_blocks)
+    """Runs a kernel's whole grid; one at a time, because shared memory is static."""
+    with _LOCK:
+        loaded.run_kernel(_KERNELS.index(launch.kernel), ctypes.byref(batch), *launch.num_blocks)

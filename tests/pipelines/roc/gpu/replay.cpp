@@ -28,7 +28,7 @@ static void launch(void (*kernel)(Batch), const Batch& batch, int num_blocks_x, 
     g_num_blocks_y = num_blocks_y;
 #ifdef REAL_THREADS
     g_num_threads = 128;
-    pthread_barrier_init(&g_barrier, nullptr, (unsigned)g_num_threads);
+    for (auto& barrier : g_barriers) pthread_barrier_init(&barrier, nullptr, (unsigned)g_num_threads);
     std::vector<std::thread> threads;
     for (int t = 0; t < g_num_threads; t++) {
         threads.emplace_back([=] {
@@ -37,7 +37,7 @@ static void launch(void (*kernel)(Batch), const Batch& batch, int num_blocks_x, 
         });
     }
     for (std::thread& thread : threads) thread.join();
-    pthread_barrier_destroy(&g_barrier);
+    for (auto& barrier : g_barriers) pthread_barrier_destroy(&barrier);
 #else
     run_blocks(kernel, batch, num_blocks_x, num_blocks_y);
 #endif

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixres.pipelines.roc.encoder import RocQuality, encode
+from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
 from fixres.pipelines.roc.gpu.nvrtc import KERNELS
 from tests.pipelines.roc import fuzzer
 from tests.pipelines.roc.conftest import photo
@@ -47,20 +47,33 @@ def test_memory_accesses_and_arithmetic(tmp_path: Path, packed: bool) -> None:
 
 
 def several_passes() -> Crops:
-    """Images whose blocks decode several times 128 segments and fill the stage more than once."""
+    """Blocks decode several times 128 segments, fill the stage more than once, and make several strips of rows."""
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     samples = [(*encode(noise, RocQuality(quality=98, num_levels=1)), 300, 400)]
     samples += [(*encode(photo(400, 300), RocQuality(num_levels=2, min_short_side=16)), 400, 300)]
+    samples += [(*encode(np.tile(photo(48, 400), (1, 4, 1)), RocQuality(num_levels=1)), 48, 1600)]
     crops = crops_of(samples, 48)
-    crops.boxes[:] = [(0, 0, 300, 400), (10, 20, 350, 200)]
+    crops.boxes[:] = [(0, 0, 300, 400), (10, 20, 350, 200), (0, 0, 48, 1600)]
     return crops
 
 
 def test_no_thread_needs_what_another_one_writes_without_a_barrier(tmp_path: Path) -> None:
     program = host_build.build("replay.cpp", *THREADS)
-    for crops in (several_passes(), random_crops(60, 64, 1), random_crops(60, 33, 4), mutants(60, 1)):
+    for crops in (several_passes(), random_crops(60, 64, 1), random_crops(60, 33, 4), mutants(60, 1), overrun()):
         done = replay(program, write_batch(tmp_path / "batch", crops))
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+def overrun() -> Crops:
+    """Segments of random bytes, so that decoding them often reads beyond their end."""
+    image, record = encode(photo(97, 130), RocQuality(num_levels=1, quality=95))
+    random, data, at = np.random.default_rng(1), bytearray(image), index_jpeg(image).header_size
+    for length in index_jpeg(image).lengths.tolist():
+        data[at : at + length - 2] = random.integers(0, 255, length - 2, np.uint8).tobytes()
+        at += length
+    crops = crops_of([(bytes(data), record, 97, 130)], 33)
+    crops.boxes[:] = (0, 0, 97, 130)
+    return crops
 
 
 def without_each_barrier(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -89,9 +102,10 @@ def finds_a_mistake(program: Path, batches: list[Path]) -> bool:
 
 @pytest.mark.timeout(1800)
 def test_each_barrier_is_needed(tmp_path: Path) -> None:
-    batches = [write_batch(tmp_path / "a", several_passes()), write_batch(tmp_path / "b", random_crops(20, 64, 1))]
+    kinds = (several_passes(), random_crops(20, 64, 1), overrun())
+    batches = [write_batch(tmp_path / str(number), crops) for number, crops in enumerate(kinds)]
     missed = []
     for place, kernels in without_each_barrier(tmp_path):
         if not finds_a_mistake(host_build.build("replay.cpp", *THREADS, kernels=kernels), batches):
             missed.append(place)
-    assert missed == []
+    assert missed == [], "\n".join(missed)

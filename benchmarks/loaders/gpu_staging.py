@@ -1,0 +1,132 @@
+"""The host's work for engine `roc-gpu`: microseconds for each crop, one thread, without a GPU.
+
+python -m benchmarks.loaders.gpu_staging --data FILE.beton|PHOTOS --train-res 128,160,224 [--json FILE]
+
+"pack" plans a batch and copies headers, lengths and rows of its crops into one buffer; "resident" only plans it, for a
+file that is in the GPU's memory. "roc" is what engine roc does for the same crops, also on one thread. The buffer is
+ordinary memory; pinned memory is no different for the CPU. Crops are those of training, RandomResizedCrop at scale
+(0.08, 1). The three are measured in interleaved rounds; the table shows medians.
+"""
+
+from __future__ import annotations
+
+from fixres.pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from timeit import timeit
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import trange
+
+from benchmarks.harness.conditions import conditions
+from benchmarks.harness.options import PhotoOptions, RoundOptions
+from benchmarks.harness.records import Interruption, command, record
+from benchmarks.loaders.tables import gpu_staging_table
+from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.gpu.staging import Stager
+from fixres.pipelines.roc.layout import BYTES, NUM_COUNTS
+from fixres.pipelines.roc.sample_table import locate_samples
+from fixres.pipelines.runtime.exit_codes import run
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
+
+_EPOCHS = 3
+
+
+class HostWork:
+    """The crops of some epochs of a RoC file, in batches."""
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._config, self._reader = config, open_beton(config.path)
+        if "roc" not in self._reader.field_names:
+            raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
+        self._table, self._buffer = locate_samples(self._reader), torch.empty(0, dtype=torch.uint8)
+        made = (self._reader.data, True, MIN_ZOOM, self._allocate, None)
+        self._pack, self._resident = Stager(*made), Stager(*made, is_resident=True)
+
+    def _allocate(self, num_bytes: int) -> torch.Tensor:
+        """The same memory for each batch, as a cache of pinned memory gives it."""
+        if len(self._buffer) < num_bytes:
+            self._buffer = torch.zeros(2 * num_bytes, dtype=torch.uint8)
+        return self._buffer[:num_bytes]
+
+    def measure(self, resolution: int, rounds: int) -> dict[str, Any]:
+        """Microseconds for each crop in each round, and the mean bytes of a crop."""
+        drawn = [
+            (indices, chosen.yxhw.astype(np.float64), chosen.flip)
+            for epoch in range(_EPOCHS)
+            for indices in batches(self._config, len(self._reader), epoch)
+            for chosen in [crop_boxes(TrainCrop(), 0, epoch, indices, self._reader.sizes[indices], resolution)]
+        ]
+        num = sum(len(indices) for indices, _, _ in drawn)
+        steps: dict[str, Callable[[], int]] = {
+            "pack": lambda: self._stage(self._pack, drawn, resolution),
+            "resident": lambda: self._stage(self._resident, drawn, resolution),
+            "roc": lambda: self._decode(drawn, resolution),
+        }
+        taken: dict[str, list[float]] = {step: [] for step in steps}
+        # The first round warms up.
+        for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):
+            for step, work in steps.items():
+                seconds = timeit(work, number=1)
+                if number:
+                    taken[step].append(seconds / num * 1e6)
+        num_bytes = steps["pack"]()
+        return {"res": resolution, "num_images": num, "microseconds": taken, "bytes_per_image": num_bytes / num}
+
+    def _stage(self, stager: Stager, drawn: list, resolution: int) -> int:
+        """Stages all batches; returns the bytes of their crops."""
+        total, labels = 0, self._reader.labels
+        for indices, yxhw, flips in drawn:
+            arrays = (self._table[indices], yxhw, flips, np.asarray(labels[indices], np.int64), indices)
+            total += int(stager.stage(*arrays, resolution).counts[:, BYTES].sum())
+        return total
+
+    def _decode(self, drawn: list, resolution: int) -> int:
+        """Engine roc's work on the same batches."""
+        out = np.empty((self._config.batch_size, resolution, resolution, 3), np.uint8)
+        codes = np.empty(len(out), np.int64)
+        counts = np.empty((len(out), NUM_COUNTS), np.int64)
+        for indices, yxhw, flips in drawn:
+            table = self._table[indices]
+            decode_samples(self._reader.data, table, yxhw, flips, True, MIN_ZOOM, out, codes, counts)
+        return int(codes.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPUStagingOptions(PhotoOptions, RoundOptions):
+    """Options of the benchmark."""
+
+    train_res: list[int] = field(default_factory=lambda: [128, 160, 224])
+    """Sides of the training crops in pixels."""
+    batch_size: int = 256
+    """Images of a batch."""
+
+
+def measure(options: GPUStagingOptions) -> dict[str, Any]:
+    """Measures all resolutions; returns the record."""
+    path = options.data
+    if not path.is_file():
+        path = options.files().path("roc")
+    config = LoaderConfig(path, TrainCrop(), 128, batch_size=options.batch_size, shuffle=True, drop_last=True)
+    work, environment, results = HostWork(config), conditions(path), []
+    with Interruption() as interruption:
+        for resolution in options.train_res:
+            results.append(work.measure(resolution, options.rounds))
+    note = f"One thread; {options.rounds} interleaved rounds; no GPU."
+    return record("gpu_staging", options.settings(), environment, note, interruption.happened, results=results)
+
+
+main = command(GPUStagingOptions, __doc__, measure, gpu_staging_table)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,136 @@
+"""Engine `roc-gpu`: crops of .beton files decoded by our own CUDA kernels, equal to engine `roc`'s to the bit.
+
+Threads check offsets and copy the bytes of each crop into pinned memory; everything else is done by the GPU, on a
+stream of its own, some batches ahead of the training step. See docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixres.pipelines.loaders.base import empty_batch
+from fixres.pipelines.loaders.delivery import Delivery
+from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.loaders.roc import RocLoader
+from fixres.pipelines.roc.gpu import launcher as gpu
+from fixres.pipelines.roc.gpu.staging import Stager, section
+from fixres.pipelines.roc.layout import OK
+from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.spec import Batch, InputError, LoaderConfig, TrainCrop
+
+_BATCHES_AHEAD = 3
+
+
+class _Work(NamedTuple):
+    """A batch that the GPU decodes."""
+
+    batch: Batch  # on the device; not complete before `done`
+    indices: np.ndarray  # int64 (B,)
+    counts: np.ndarray  # int64 (B, 3)
+    is_bad: bool  # the host has found an error
+    codes: Tensor  # int64 (B,) in host memory, valid after `done`
+    done: gpu.Event
+
+
+class RocGPULoader(RocLoader):
+    """The host copies bytes, the GPU decodes. Samples that cannot be decoded are replaced by engine `roc`'s kernels."""
+
+    decodes_on_host = False
+
+    def __init__(self, config: LoaderConfig) -> None:
+        super().__init__(config)
+        try:
+            if "roc" not in self._reader.field_names:
+                raise InputError(
+                    f"{config.path} has no RoC records, which engine='roc-gpu' needs; "
+                    "convert the data with --format roc, or choose --engine roc"
+                )
+            self._launcher = gpu.open_launcher(config.device)
+        except InputError:
+            self._release()
+            raise
+        inside = isinstance(config.crop, TrainCrop)
+        self._stager = Stager(self._reader.data, inside, config.min_zoom, self._launcher.host_buffer, self._pool)
+
+    def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
+        return deliveries  # `Launcher.receive` keeps memory until it was used
+
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        wanted = batches(self.config, self.num_samples, epoch, start)
+        works = (self._start_decoding(*drawn, resolution) for drawn in self._draw(wanted, epoch, resolution))
+        if self._pool is None:
+            yield from self._finished(works, epoch, resolution)
+            return
+        background = Prefetcher(works, _BATCHES_AHEAD)
+        try:
+            yield from self._finished(background, epoch, resolution)
+        finally:
+            background.close()
+
+    def _start_decoding(
+        self, indices: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int
+    ) -> _Work | None:
+        """Stages a batch and starts its kernels; None for the empty batch of a rank."""
+        num = len(indices)
+        if not num:
+            return None
+        table, indices = self._table[indices], np.asarray(indices, np.int64)
+        self._read_ahead.announce(table)
+        labels = np.asarray(self._reader.labels[indices], np.int64)
+        staged = self._stager.stage(table, yxhw, flips, labels, indices, resolution)
+        with self._launcher.working():
+            there = self._launcher.send(staged.buffer)
+            scratch = torch.empty(staged.scratch_size, dtype=torch.uint8, device=there.device)
+            images = torch.empty((num, resolution, resolution, 3), dtype=torch.uint8, device=there.device)
+            arguments = staged.arguments(there, None, scratch, images)
+            for launch in staged.launches:
+                self._launcher.launch(launch, arguments)
+            # copies, because a consumer that keeps labels would keep the whole buffer
+            batch = Batch(images, section(there, num, "labels").clone(), section(there, num, "indices").clone())
+            codes = self._launcher.fetch(section(there, num, "codes"))
+            is_bad = bool((staged.codes != OK).any())
+            return _Work(batch, indices, staged.counts, is_bad, codes, self._launcher.record())
+
+    def _finished(self, works: Iterable[_Work | None], epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        """Hands over batches; errors that the GPU finds come with their batch, or with the next one.
+
+        With on_bad="stop" the host does not wait: if the GPU has not finished a batch when it is delivered, its codes
+        are read at the next one. With "replace" it waits, so that no bad sample is delivered.
+        """
+        unchecked: _Work | None = None
+        for work in works:
+            if unchecked is not None:
+                self._replace_bad(unchecked, epoch)
+                unchecked = None
+            if work is None:
+                yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
+                continue
+            self._launcher.receive(tuple(work.batch), work.done)
+            batch, indices, bad_samples = work.batch, work.indices, []
+            if self.config.on_bad == "replace" or work.is_bad or work.done.query():
+                batch, indices, bad_samples = self._replace_bad(work, epoch)
+            else:
+                unchecked = work
+            yield Delivery(batch, *self._note(indices, work.counts), bad_samples)
+        if unchecked is not None:
+            self._replace_bad(unchecked, epoch)
+
+    def _replace_bad(self, work: _Work, epoch: int) -> tuple[Batch, np.ndarray, list[str]]:
+        """Waits for a batch; stops at its first bad sample, or replaces them, depending on `on_bad`."""
+        work.done.synchronize()
+        codes, bad_samples = work.codes.numpy(), []
+        if (codes == OK).all():
+            return work.batch, work.indices, bad_samples
+        indices, device = work.indices.copy(), work.batch.images.device
+        for slot in np.flatnonzero(codes != OK):
+            pixels, counts = work.batch.images[slot : slot + 1].cpu().numpy(), work.counts[slot : slot + 1]
+            indices[slot] = self._replacement(int(indices[slot]), epoch, pixels, counts, bad_samples)
+            work.batch.images[slot : slot + 1] = torch.from_numpy(pixels).to(device)
+        labels = torch.from_numpy(np.asarray(self._reader.labels[indices], np.int64))
+        batch = Batch(work.batch.images, labels.to(device), torch.from_numpy(indices).to(device))
+        return batch, indices, bad_samples
