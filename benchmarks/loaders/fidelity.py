@@ -38,6 +38,7 @@ from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.spec import MIN_ZOOM, EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _ENGINES = [engine for engine in ENGINES if engine != "torch"]
+_GPU = "roc-gpu"
 _NOTE = "{num_images} photographs at most {max_side} px, quality {quality}; min_zoom {min_zoom}."
 
 
@@ -52,8 +53,10 @@ class FidelityOptions(PhotoOptions):
     num_images: int = 500
     device: str = "cpu"
     """Where batches arrive: cpu or cuda[:n]."""
-    engines: list[str] = field(default_factory=lambda: list(filter(is_installed, _ENGINES)))
-    """Engines to compare; all that are installed by default."""
+    engines: list[str] = field(
+        default_factory=lambda: [name for name in _ENGINES if is_installed(name) and name != _GPU]
+    )
+    """Engines to compare; by default all that are installed and run on CPUs, too."""
     num_epochs: int = 1
     """Training crops of each image."""
     min_zoom: float = MIN_ZOOM

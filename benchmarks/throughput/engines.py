@@ -15,6 +15,7 @@ _SEED = 0
 DECODE_BOUND = "decode-only bound"
 KINDS = {
     "roc": "roc",
+    "roc-gpu": "roc",
     "roc-dali": "roc",
     "ffcv": "ffcv",
     "ffcv-raw": "raw",

@@ -10,7 +10,7 @@ from benchmarks.harness.stats import spread_of
 from benchmarks.harness.tables import Rows, markdown, number, span, with_interval
 
 # Engines of the table of loader cores, in this order: those that decode stored photographs.
-_DECODING = ("roc", "roc-dali", "ffcv", "dali", "torch", "spdl", "webdataset")
+_DECODING = ("roc", "roc-gpu", "roc-dali", "ffcv", "dali", "torch", "spdl", "webdataset")
 
 
 def training_table(record: dict[str, Any]) -> str:
