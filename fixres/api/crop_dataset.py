@@ -147,13 +147,12 @@ class CropDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """The samples of a batch with one call into the decoder; `DataLoader` uses it."""
-        wanted = np.asarray(indices, np.int64) % len(self)
-        images, used = self._read(wanted)
+        images, used = self._read(np.asarray(indices, np.int64) % len(self), self.resolution)
         return [(self._views_of(images[:, slot]), self._target(self.targets[index])) for slot, index in enumerate(used)]
 
-    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, indices: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """The crops uint8 (views, N, r, r, 3), and the positions of the images that they are of."""
-        reader, (epoch, resolution) = self._opened(), self._shared.tolist()
+        reader, epoch = self._opened(), int(self._shared[0])
         with options_as_keywords():
             try:
                 return reader.read(indices, self._draw(indices, epoch, resolution), self._views, resolution), indices
