@@ -5,7 +5,7 @@
 #   tools/run_gpu_checks.sh PHOTOS [PART ...]     PHOTOS: a folder of photographs for the speeds; no PART: all of them
 #   PYTHON=python3 THREADS=16 RESULTS=folder LIMIT=500 tools/run_gpu_checks.sh PHOTOS throughput train_step
 #   DEVICE=cpu RESULTS=folder tools/run_gpu_checks.sh PHOTOS     a rehearsal without a GPU: the same calls, small
-# Parts: tests nvjpeg_backends fidelity throughput dali_stages train_step end_to_end_step scaling fault_tolerance demo. A
+# Parts: tests decoder nvjpeg_backends fidelity throughput dali_stages train_step end_to_end_step scaling fault_tolerance demo. A
 # part that takes longer than LIMIT seconds is interrupted as by Ctrl-C; the benchmarks then keep their results so far.
 set -uo pipefail
 stop() { echo "run_gpu_checks: $*" >&2; exit 2; }
@@ -19,13 +19,13 @@ threads=${THREADS:-$(nproc)}
 runs=${RESULTS:+$results}
 runs=${runs:-runs}
 limit=${LIMIT:-1800}
-all="tests nvjpeg_backends fidelity throughput dali_stages train_step end_to_end_step scaling fault_tolerance demo"
+all="tests decoder nvjpeg_backends fidelity throughput dali_stages train_step end_to_end_step scaling fault_tolerance demo"
 wanted=${*:-$all}
 device=${DEVICE:-cuda}
 failed=()
 engines=
 # 200 batches an epoch, because engine dali builds a pipeline for each epoch; in short epochs that would dominate.
-model=resnet50 batch=256 images=51200 rounds=20 processes=all candidates="roc-dali dali roc ffcv torchvision-gpu" demo=()
+model=resnet50 batch=256 images=51200 rounds=20 processes=all candidates="roc-gpu roc-dali dali roc ffcv torchvision-gpu" demo=()
 networks=small:64:32,resnet18:128:256,resnet50:128:256
 if [ "$device" = cpu ]; then
   model=resnet10t batch=16 images=512 rounds=1 processes=1 candidates="roc-dali dali roc ffcv" networks=small:64:8
@@ -64,6 +64,18 @@ try_engines() {
 mkdir -p "$results"
 data=(--data "$photos" --device "$device" --num-workers "$threads" --batch-size $batch --num-images $images)
 part tests "$python" -m pytest -m gpu -q
+# Pixels and speed of engine roc-gpu's kernels; on a machine with torch and numpy alone, benchmarks.loaders.gpu_decoder.
+fixtures=$runs/gpu_fixtures.npz
+part decoder "$python" -m benchmarks.loaders.gpu_fixtures --data "$photos" --output "$fixtures"
+if [ "$device" != cpu ]; then
+  part decoder "$python" -m benchmarks.loaders.gpu_decoder "$fixtures" --json "$results/decoder_gpu.json"
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+      part decoder compute-sanitizer --error-exitcode 1 --tool $tool "$python" -m benchmarks.loaders.gpu_decoder \
+        "$fixtures" pixels
+    done
+  fi
+fi
 part nvjpeg_backends "$python" -m benchmarks.loaders.nvjpeg_backends --data "$photos" --device "$device" \
   --json "$results/nvjpeg_backends_gpu.json"
 # With full levels only, so that only decoder and resize differ from the reference.

@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "run_gpu_checks.sh"
 PARTS = [
     "tests",
+    "decoder",
     "nvjpeg_backends",
     "fidelity",
     "throughput",
@@ -40,29 +41,29 @@ def start(
 
 def test_all_parts_run_and_each_benchmark_writes_its_record(tmp_path: Path) -> None:
     code, calls, _ = start(tmp_path)
-    assert code == 0 and len(calls) == 1 + len(PARTS) + 5  # is there a GPU?, and five engines that are tried
+    assert code == 0 and len(calls) == 1 + len(PARTS) + 1 + 6  # is there a GPU?, fixtures, six engines that are tried
     records = [call.partition("--json ")[2] for call in calls if "--json" in call]
     assert records == [f"{tmp_path}/records/{part}_gpu.json" for part in PARTS[1:-1]]
     assert all(f"--data {tmp_path}/photos" in call for call in calls if "--data" in call)
-    engines = "--engines roc-dali,dali,roc,ffcv,torchvision-gpu --train-res 128,160,224"
+    engines = "--engines roc-gpu,roc-dali,dali,roc,ffcv,torchvision-gpu --train-res 128,160,224"
     assert sum(engines in call for call in calls) == 2
 
 
 def test_after_a_failed_part_the_others_run(tmp_path: Path) -> None:
     code, calls, said = start(tmp_path, fails="-m benchmarks.training.train_step")
-    assert code == 1 and len(calls) == 1 + len(PARTS) + 5 and "failed: train_step\n" in said
+    assert code == 1 and len(calls) == 1 + len(PARTS) + 1 + 6 and "failed: train_step\n" in said
 
 
 def test_without_a_failed_engine_the_others_are_measured(tmp_path: Path) -> None:
     code, calls, said = start(tmp_path, "throughput", "end_to_end_step", fails="--engines ffcv ")
     assert code == 1 and "failed: engine-ffcv\n" in said
-    assert sum("--engines roc-dali,dali,roc,torchvision-gpu " in call for call in calls[-2:]) == 2
+    assert sum("--engines roc-gpu,roc-dali,dali,roc,torchvision-gpu " in call for call in calls[-2:]) == 2
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_run_alone(tmp_path: Path, part: str) -> None:
     code, calls, _ = start(tmp_path, part)
-    assert code == 0 and len(calls) == (7 if part in ("throughput", "end_to_end_step") else 2)
+    assert code == 0 and len(calls) == {"throughput": 8, "end_to_end_step": 8, "decoder": 3}.get(part, 2)
 
 
 def test_a_part_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:

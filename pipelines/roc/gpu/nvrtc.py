@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fixres.pipelines.runtime.atomic_files import atomic_file
-from fixres.pipelines.runtime.numba_cache import cache_folder
 from fixres.pipelines.spec import InputError
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -39,7 +38,7 @@ def machine_code(architecture: str) -> bytes:
     Raises:
         InputError: cuda.bindings or NVRTC is missing, or it does not know the architecture.
     """
-    place = cache_folder() / f"cuda-{_digest(architecture)}.cubin"
+    place = _cache_folder() / f"cuda-{_digest(architecture)}.cubin"
     size = hashlib.sha256().digest_size
     with contextlib.suppress(OSError):
         stored = place.read_bytes()
@@ -50,6 +49,15 @@ def machine_code(architecture: str) -> bytes:
         with atomic_file(place, overwrite=True) as partial:
             partial.write_bytes(code + hashlib.sha256(code).digest())
     return code
+
+
+def _cache_folder() -> Path:
+    """The folder of the CPU kernels, or, where numba is missing, one that cannot be written."""
+    try:
+        from fixres.pipelines.runtime.numba_cache import cache_folder
+    except ImportError:  # the check of a GPU runs with torch and numpy alone
+        return Path("/dev/null")
+    return cache_folder()
 
 
 def compile_kernels(architecture: str) -> tuple[bytes, dict[str, Resources]]:

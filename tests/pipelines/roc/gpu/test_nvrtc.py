@@ -30,7 +30,7 @@ def test_machine_code_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path
         compiled.append(architecture)
         return architecture.encode(), {}
 
-    monkeypatch.setattr(nvrtc, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(nvrtc, "_cache_folder", lambda: tmp_path)
     monkeypatch.setattr(nvrtc, "compile_kernels", compile_kernels)
     assert [nvrtc.machine_code(name) for name in ("sm_80", "sm_90", "sm_80")] == [b"sm_80", b"sm_90", b"sm_80"]
     assert compiled == ["sm_80", "sm_90"]

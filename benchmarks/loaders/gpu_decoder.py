@@ -1,0 +1,185 @@
+"""The check of a GPU in ten minutes: pixels and speed of the kernels of engine `roc-gpu`.
+
+python -m benchmarks.loaders.gpu_decoder FILE.npz [pixels] [speed] [train] [--json FILE]
+
+FILE.npz is from `benchmarks.loaders.gpu_fixtures`. This needs Python, torch with CUDA (which brings NVRTC and
+cuda.bindings), numpy and lazy_loader, and for "train" torchvision. No network, no photographs, no compiler.
+
+"pixels" counts the values that differ from those of engine roc (uint8, half, bfloat16). "speed" times batches of 256
+and 1024 crops and each kernel, with the stored bytes in the GPU's memory and in pinned host memory. "train" compares
+steps of ResNet-50 (bf16) on a batch at hand with steps that the kernels feed. Without a name, all three are done.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fixres.pipelines.roc.gpu.arguments import BFLOAT16, HALF, UINT8, Batch, Launch, launches
+from fixres.pipelines.roc.gpu.launcher import Launcher, open_launcher
+
+PARTS = ("pixels", "speed", "train")
+_DTYPES = {UINT8: torch.uint8, HALF: torch.float16, BFLOAT16: torch.bfloat16}
+_ROWS, _COLUMNS, _PLANES, _TAPS = 6, 7, 30, 31  # columns of `crop_plan`, which would need numba
+_BATCHES, _ROUNDS, _WARMUP = (256, 1024), 30, 5
+
+
+class Job:
+    """A batch of n crops, repeated if there are fewer, in the memory of a device."""
+
+    def __init__(self, launcher: Launcher, made: dict[str, np.ndarray], side: int, num: int, kind: int = UINT8) -> None:
+        self.launcher, self.side, self.num, self.kind = launcher, side, num, kind
+        pick = np.arange(num) % len(made[f"plans_{side}"])
+        plans, scratch_size = made[f"plans_{side}"][pick].copy(), int(made[f"scratch_{side}"])
+        copies = np.arange(num) // len(made[f"plans_{side}"])
+        plans[:, [_PLANES, _TAPS]] += (copies * scratch_size)[:, None]
+        arrays = (plans, made[f"boxes_{side}"][pick], np.zeros(num, np.int64), made[f"stored_{side}"])
+        self.crops, self.boxes, self.codes, self.stored = (self._there(array) for array in arrays)
+        self.scratch = torch.empty((int(copies[-1]) + 1) * scratch_size, dtype=torch.uint8, device=launcher.device)
+        self.images = torch.zeros((num, side, side, 3), dtype=_DTYPES[kind], device=launcher.device)
+        self.launches = launches(num, side, int((plans[:, _ROWS] * plans[:, _COLUMNS]).max()))
+
+    def _there(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.launcher.device)
+
+    def arguments(self, stored: Tensor) -> Batch:
+        batch = Batch(num=self.num, resolution=self.side, kind=self.kind)
+        batch.normalize()
+        batch.bytes, batch.crops, batch.boxes = stored.data_ptr(), self.crops.data_ptr(), self.boxes.data_ptr()
+        batch.scratch, batch.out, batch.codes = self.scratch.data_ptr(), self.images.data_ptr(), self.codes.data_ptr()
+        return batch
+
+    def run(self, stored: Tensor | None = None, only: Launch | None = None) -> None:
+        """Starts the kernels, or one of them; call it inside `working`."""
+        batch = self.arguments(self.stored if stored is None else stored)
+        for launch in (only,) if only else self.launches:
+            self.launcher.launch(launch, batch)
+
+
+def check_pixels(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Counts of values that differ from engine roc's, by resolution and kind of output."""
+    found = []
+    for side in made["resolutions"].tolist():
+        for kind, dtype in _DTYPES.items():
+            with launcher.working():
+                job = Job(launcher, made, side, len(made[f"plans_{side}"]), kind)
+                job.run()
+                expected, batch = job._there(made[f"images_{side}"]), job.arguments(job.stored)
+                if kind != UINT8:
+                    shift, factor = (
+                        job._there(np.array(list(part), np.float32)) for part in (batch.shift, batch.factor)
+                    )
+                    expected = ((expected.float() - shift) * factor).to(dtype)
+                num_different = int((job.images != expected).sum())
+                num_bad = int((job.codes != 0).sum())
+            found.append({"res": side, "dtype": str(dtype), "num_crops": job.num, "num_different": num_different,
+                          "num_bad_samples": num_bad})  # fmt: skip
+            print(f"pixels {side} px, {dtype}: {num_different} values differ, {num_bad} errors", flush=True)
+    return found
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    """Median time of a call on the current stream."""
+    taken = []
+    for number in range(_WARMUP + _ROUNDS):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        work()
+        last.record()
+        last.synchronize()
+        if number >= _WARMUP:
+            taken.append(first.elapsed_time(last))
+    return statistics.median(taken)
+
+
+def measure_speed(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Crops/s and milliseconds of each kernel; stored bytes in the GPU's memory, and in pinned host memory."""
+    found = []
+    for side in made["resolutions"].tolist():
+        for num in _BATCHES:
+            with launcher.working():
+                job = Job(launcher, made, side, num, HALF)
+                pinned = job.stored.cpu().pin_memory()
+                whole, over_pcie = _milliseconds(job.run), _milliseconds(lambda: job.run(pinned))  # noqa: B023
+                each = {one.kernel: _milliseconds(lambda: job.run(only=one)) for one in job.launches}  # noqa: B023
+            speed, pinned_speed = num / whole * 1e3, num / over_pcie * 1e3
+            found.append({"res": side, "batch_size": num, "images_per_second": speed, "milliseconds": each,
+                          "pinned_images_per_second": pinned_speed})  # fmt: skip
+            print(f"speed {side} px, batch {num}: {speed:,.0f} crops/s, from pinned memory {pinned_speed:,.0f}; {each}")
+    return found
+
+
+def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Steps of ResNet-50 in bf16 on a batch at hand, and fed by the kernels: how much longer the latter take."""
+    from torchvision.models import resnet50
+
+    network = resnet50().to(launcher.device, memory_format=torch.channels_last)
+    optimizer, found = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), []
+    compiled, targets = torch.compile(network), torch.randint(0, 1000, (_BATCHES[0],), device=launcher.device)
+
+    def step(images: Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(compiled(images.permute(0, 3, 1, 2)), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for side in made["resolutions"].tolist():
+        with launcher.working():
+            jobs = [Job(launcher, made, side, _BATCHES[0], HALF) for _ in range(2)]
+            hosts = [job.stored.cpu().pin_memory() for job in jobs]
+            for job in jobs:
+                job.run()
+        torch.cuda.synchronize()
+        number = 0
+
+        def fed() -> None:
+            """Decodes one batch while the network trains on the other; the bytes are copied, as in the engine."""
+            nonlocal number
+            job, number = jobs[number % 2], number + 1  # noqa: B023
+            used = torch.cuda.current_stream().record_event()
+            with launcher.working():
+                torch.cuda.current_stream().wait_event(used)
+                job.stored.copy_(hosts[number % 2], non_blocking=True)  # noqa: B023
+                job.run()
+                done = launcher.record()
+            step(jobs[number % 2].images)  # noqa: B023
+            torch.cuda.current_stream().wait_event(done)
+
+        at_hand, with_decoding = _milliseconds(lambda: step(jobs[0].images)), _milliseconds(fed)  # noqa: B023
+        longer = with_decoding / at_hand - 1
+        found.append({"res": side, "batch_size": _BATCHES[0], "step_milliseconds": at_hand, "longer_share": longer})
+        print(f"train {side} px: {_BATCHES[0] / at_hand * 1e3:,.0f} images/s at hand, fed {100 * longer:.1f} % longer")
+    return found
+
+
+def main(words: list[str]) -> int:
+    """Runs the parts that are named; returns 1 if a value differs."""
+    target = Path(words.pop(words.index("--json") + 1)) if "--json" in words else None
+    words = [word for word in words if word != "--json"]
+    if not words or not set(words[1:]) <= set(PARTS):
+        print(__doc__, file=sys.stderr)
+        return 2
+    parts, launcher = words[1:] or PARTS, open_launcher("cuda")
+    made, properties = dict(np.load(words[0])), torch.cuda.get_device_properties(0)
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
+    found: dict[str, Any] = {"kind": "gpu_decoder", "gpu": properties.name, "num_sms": properties.multi_processor_count}
+    found |= versions
+    work = {"pixels": check_pixels, "speed": measure_speed, "train": measure_training}
+    for part in parts:
+        found[part] = work[part](launcher, made)
+        if target is not None:  # after each part, because the machine may be taken away
+            target.write_text(json.dumps(found, indent=1))
+    return int(any(one["num_different"] or one["num_bad_samples"] for one in found.get("pixels", ())))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
