@@ -8,6 +8,11 @@ In each round these programs run one after another: `import torch` alone, `fixre
 
 from __future__ import annotations
 
+from fixres.pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import os
 import sys
 import tempfile
