@@ -107,7 +107,7 @@ def startup_rows(content: dict[str, Any]) -> Rows:
 
 def first_batch_table(record: dict[str, Any]) -> str:
     """Markdown: seconds from the start of Python to the first batch, and how many times those of fixres.Loader."""
-    rows = [["program", "s", "CPU s", "over fixres.Loader"]]
+    rows = [["what is run", "s", "CPU s", "over fixres.Loader"]]
     for one in record["results"]:
         times = [number(median(one[key]), 2) for key in ("seconds", "cpu_seconds")]
         rows.append([one["program"], *times, with_interval(one["ratio"], one["ratio_interval"], 2)])
