@@ -136,6 +136,8 @@ class DALIOptions:
 
 Engine = Literal["auto", "roc", "roc-gpu", "roc-dali", "torch", "ffcv", "dali", "dali-slice"]
 """Names of engines, `fixres.pipelines.loaders.ENGINES`, and "auto"."""
+Resident = Literal["auto", "always", "never"]
+"""Whether engine roc-gpu keeps a file in the GPU's memory."""
 GENERATED = ("scenes", "imagenette")
 """Data that the project draws or downloads."""
 
@@ -163,6 +165,8 @@ class DataConfig:
     """A bad sample stops the run, or is counted and replaced by the next good one."""
     min_zoom: float = MIN_ZOOM
     """Which level of a RoC record is decoded, see LoaderConfig."""
+    resident: Resident = field(default="auto", metadata={"option": "resident"})
+    """Engine roc-gpu: whether the file is kept in the GPU's memory, see LoaderConfig."""
     dali: DALIOptions = DALIOptions()
     """Settings of engine roc-dali."""
 
@@ -214,6 +218,9 @@ class LoaderConfig:
     min_zoom: float = MIN_ZOOM
     """RoC records only: a crop is decoded from a coarser level if its sides there are at least this many times those
     of the output. Higher is finer and slower; infinity decodes full levels only."""
+    resident: Resident = "auto"
+    """Engine roc-gpu only: "always" uploads the file to the GPU's memory when the loader is opened, "never" copies the
+    bytes of each batch, "auto" uploads a file that takes less than half of the free memory."""
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
 

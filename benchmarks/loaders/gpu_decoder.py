@@ -161,15 +161,22 @@ def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[di
     return found
 
 
-def main(words: list[str]) -> int:
-    """Runs the parts that are named; returns 1 if a value differs."""
-    target = Path(words.pop(words.index("--json") + 1)) if "--json" in words else None
+def parse(words: list[str]) -> tuple[Path, tuple[str, ...], Path | None]:
+    """The file, the parts and the record's file; without the parser of the other commands, whose imports are many."""
+    words = list(words)
+    target = Path(words.pop(words.index("--json") + 1)) if "--json" in words[:-1] else None
     words = [word for word in words if word != "--json"]
     if not words or not set(words[1:]) <= set(PARTS):
-        print(__doc__, file=sys.stderr)
-        return 2
-    parts, launcher = words[1:] or PARTS, open_launcher("cuda")
-    made, properties = dict(np.load(words[0])), torch.cuda.get_device_properties(0)
+        print(f"give FILE.npz of benchmarks.loaders.gpu_fixtures, then parts of {', '.join(PARTS)}", file=sys.stderr)
+        sys.exit(2)
+    return Path(words[0]), tuple(words[1:]) or PARTS, target
+
+
+def main() -> int:
+    """Runs the parts that are named; returns 1 if a value differs."""
+    path, parts, target = parse(sys.argv[1:])
+    launcher = open_launcher("cuda")
+    made, properties = dict(np.load(path)), torch.cuda.get_device_properties(0)
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
     found: dict[str, Any] = {"kind": "gpu_decoder", "gpu": properties.name, "num_sms": properties.multi_processor_count}
     found |= versions
@@ -182,4 +189,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

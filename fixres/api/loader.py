@@ -24,6 +24,7 @@ from fixres.pipelines.spec import (
     EvalCrop,
     InputError,
     LoaderConfig,
+    Resident,
     TrainCrop,
 )
 
@@ -67,6 +68,8 @@ class Loader:
             `counters.bad_samples` and delivers the next image.
         min_zoom: RoC files only: the half-size level serves a crop if at least this many of its pixels per output
             pixel remain along each side.
+        resident: engine `roc-gpu` only: "always" keeps the file in the GPU's memory, "never" copies the bytes of each
+            batch, "auto" decides by the free memory.
 
     Yields:
         `(images, labels)`, or `(images, labels, indices)` with `with_indices=True`. `images` is `dtype` (N, 3, r, r)
@@ -112,6 +115,7 @@ class Loader:
         world_size: int | None = None,
         on_bad: Literal["stop", "replace"] = "stop",
         min_zoom: float = MIN_ZOOM,
+        resident: Resident = "auto",
     ) -> None:
         """Opens the data. The class explains the many parameters; all but three have defaults."""
         if not dtype.is_floating_point:
@@ -134,6 +138,7 @@ class Loader:
             device=where,
             on_bad=on_bad,
             min_zoom=min_zoom,
+            resident=resident,
         )
         self._loader = open_loader(engine_for(stored, engine, where), config)
         self._normalize = normalization.to(where) if normalize else None

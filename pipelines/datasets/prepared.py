@@ -75,6 +75,7 @@ class StoredSplits:
             device=self.device,
             on_bad=self.config.on_bad,
             min_zoom=self.config.min_zoom,
+            resident=self.config.resident,
             dali=self.config.dali,
             **fields,
         )

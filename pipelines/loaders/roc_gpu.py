@@ -16,6 +16,7 @@ from torch import Tensor
 from fixres.pipelines.loaders.base import empty_batch
 from fixres.pipelines.loaders.delivery import Delivery
 from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.loaders.residency import upload
 from fixres.pipelines.loaders.roc import RocLoader
 from fixres.pipelines.roc.gpu import launcher as gpu
 from fixres.pipelines.roc.gpu.staging import Stager, section
@@ -44,6 +45,7 @@ class RocGPULoader(RocLoader):
 
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
+        self._stored: Tensor | None = None  # the file in the GPU's memory
         try:
             if "roc" not in self._reader.field_names:
                 raise InputError(
@@ -51,11 +53,17 @@ class RocGPULoader(RocLoader):
                     "convert the data with --format roc, or choose --engine roc"
                 )
             self._launcher = gpu.open_launcher(config.device)
+            self._stored = upload(self._reader.data, config, self._launcher)
         except InputError:
             self._release()
             raise
         inside = isinstance(config.crop, TrainCrop)
-        self._stager = Stager(self._reader.data, inside, config.min_zoom, self._launcher.host_buffer, self._pool)
+        allocate, is_resident = self._launcher.host_buffer, self._stored is not None
+        self._stager = Stager(self._reader.data, inside, config.min_zoom, allocate, self._pool, is_resident)
+
+    def _release(self) -> None:
+        super()._release()
+        self._stored = None
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:
         return deliveries  # `Launcher.receive` keeps memory until it was used
@@ -87,7 +95,7 @@ class RocGPULoader(RocLoader):
             there = self._launcher.send(staged.buffer)
             scratch = torch.empty(staged.scratch_size, dtype=torch.uint8, device=there.device)
             images = torch.empty((num, resolution, resolution, 3), dtype=torch.uint8, device=there.device)
-            arguments = staged.arguments(there, None, scratch, images)
+            arguments = staged.arguments(there, self._stored, scratch, images)
             for launch in staged.launches:
                 self._launcher.launch(launch, arguments)
             # copies, because a consumer that keeps labels would keep the whole buffer

@@ -39,6 +39,10 @@ class Launcher(Protocol):
         """Makes the stream and the device the current ones of this thread."""
         ...
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the device's memory that are free, and all of them."""
+        ...
+
     def host_buffer(self, num_bytes: int) -> Tensor:
         """uint8 (num_bytes,) in host memory from which `send` copies; contents undefined. May be called anywhere."""
         ...
@@ -94,6 +98,9 @@ class CudaLauncher:
         with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             self._check(self._driver.cuCtxSetCurrent(self._context))  # each thread has its own current one
             yield
+
+    def memory(self) -> tuple[int, int]:
+        return torch.cuda.mem_get_info(self.device)
 
     def host_buffer(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)

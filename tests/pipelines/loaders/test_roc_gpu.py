@@ -184,6 +184,26 @@ def test_one_copy_for_each_batch(stored: Path, monkeypatch: pytest.MonkeyPatch) 
         assert loader.counters.bytes_read < launcher.num_bytes_sent < 1.2 * loader.counters.bytes_read + overhead
 
 
+@host_build.needs_compiler
+def test_a_resident_file_gives_the_same_batches_and_sends_no_bytes_of_images(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = host_launcher.install(monkeypatch)
+    with open_loader("roc", config(stored)) as theirs:
+        expected = [parts_of(batch) for batch in theirs]
+    size = stored.stat().st_size
+    for resident, free, is_kept in [
+        ("always", 2 * size, True), ("auto", 3 * size, True), ("auto", size, False), ("never", 9 * size, False)
+    ]:  # fmt: skip
+        launcher.num_bytes_free, launcher.num_bytes_sent = free, 0
+        with open_loader("roc-gpu", config(stored, resident=resident)) as ours:
+            check_same([parts_of(batch) for batch in ours], expected)
+            assert (launcher.num_bytes_sent == 72 * 8 * (32 + 4 + 1 + 1 + 1)) is is_kept
+    launcher.num_bytes_free = size
+    with pytest.raises(InputError, match=r"resident='always', but .* GB of free memory; use --resident never"):
+        open_loader("roc-gpu", config(stored, resident="always"))
+
+
 def test_a_device_without_a_gpu_and_a_file_without_records_are_refused(stored: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="engine='roc-gpu' decodes on a GPU, but device='cpu'; use --engine roc"):
         open_loader("roc-gpu", config(stored))

@@ -35,10 +35,14 @@ class HostLauncher:
 
     def __init__(self, is_late: bool = False) -> None:
         self.device, self.is_late = torch.device("cpu"), is_late
+        self.num_bytes_free = 0
         self.num_bytes_sent, self.num_waits = 0, 0
 
     def working(self) -> nullcontext:
         return nullcontext()
+
+    def memory(self) -> tuple[int, int]:
+        return self.num_bytes_free, 1 << 40
 
     def host_buffer(self, num_bytes: int) -> Tensor:
         return torch.full((num_bytes,), 0x5A, dtype=torch.uint8)
