@@ -12,6 +12,7 @@ from benchmarks.harness.records import RESULTS
 from benchmarks.loaders.tables import (
     conversion_table,
     dali_stages_table,
+    datasets_table,
     fidelity_table,
     gpu_staging_table,
     nvjpeg_backends_table,
@@ -32,6 +33,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "allocator": allocator_table,
     "conversion": conversion_table,
     "dali_stages": dali_stages_table,
+    "datasets": datasets_table,
     "end_to_end_step": end_to_end_step_table,
     "fault_tolerance": fault_tolerance_table,
     "fidelity": fidelity_table,

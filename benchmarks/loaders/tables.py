@@ -72,6 +72,16 @@ def _microseconds_table(record: dict[str, Any], size: str, digits: int = 0) -> s
     return markdown(rows)
 
 
+def datasets_table(record: dict[str, Any]) -> str:
+    """Markdown: images/s of each data set in a DataLoader, and the ratio to ImageFolder."""
+    rows = [["px", "data set", "images/s", "times ImageFolder"]]
+    for one in record["results"]:
+        low, high = one["relative_speed_interval"]
+        speed = f"{one['relative_speed']:.1f} ({low:.1f} to {high:.1f})"
+        rows.append([str(one["res"]), one["name"], number(one["images_per_second"]), speed])
+    return markdown(rows)
+
+
 def nvjpeg_backends_table(record: dict[str, Any]) -> str:
     """Markdown: for each decoder and kind of files how many it accepts, differences from Pillow's pixels, speed."""
     rows = [["decoder", "files", "accepted", "mean difference", "largest", "images/s"]]
