@@ -43,7 +43,7 @@ _NUM_SCENES = 300
 
 def _usual() -> list[str]:
     """Engines for photographs; spdl is left out, because it checks for FFmpeg only when it is opened."""
-    unusual = {"ffcv-raw", "dali-slice", "roc-gpu", "roc-dali", "spdl"}
+    unusual = {"ffcv-raw", "dali-slice", "roc-gpu", "roc-dali", "dali-dynamic", "spdl"}
     if not torch.cuda.is_available():
         unusual.add("torchvision-gpu")
     return [engine for engine in KINDS if engine not in unusual]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.throughput.tables import COMPARED, ratio_of
+from benchmarks.throughput.tables import ratio_of, strongest
 from fixres.reporting.html_page import render_page
 
 RESOLUTION = 128
@@ -15,18 +15,23 @@ _PICTURE = {"x": 20, "y": 48, "width": 18 * _BLOCK, "height": 14 * _BLOCK}
 _CROP = {"x": 89, "y": 31, "width": 86, "height": 70}
 _BARS = {"x": 280, "label": 92}
 _LONGEST_BAR = 370
+_BARS_HEIGHT = 160
 
 
 def throughput_figure(record: dict[str, Any]) -> str:
     """An SVG for pages with a light or a dark background.
 
     Args:
-        record: of kind "throughput", with `roc` and the engines of `COMPARED` at `RESOLUTION`.
+        record: of kind "throughput", with `roc` and some engines of `COMPARED` at `RESOLUTION`.
     """
     speeds = {one["engine"]: one["images_per_second"] for one in record["results"] if one["res"] == RESOLUTION}
     environment, settings = record["environment"], record["settings"]
-    engines = ["roc", *COMPARED]
-    rows = [_bar(record, engine, speeds, 48 + 40 * k) for k, engine in enumerate(engines)]
+    names = {"roc": "roc (ours)"} | strongest(record, RESOLUTION)
+    step = _BARS_HEIGHT // len(names)
+    rows = [_bar(record, engine, name, speeds) for engine, name in names.items()]
+    longest = max(row["speed"] for row in rows)
+    for k, row in enumerate(rows):
+        row |= {"y": 48 + step * k, "height": step - 10, "width": round(_LONGEST_BAR * row["speed"] / longest)}
     return render_page(
         "benchmarks.docs",
         "throughput.svg.j2",
@@ -48,13 +53,12 @@ def throughput_figure(record: dict[str, Any]) -> str:
     )
 
 
-def _bar(record: dict[str, Any], engine: str, speeds: dict[str, float], y: int) -> dict[str, Any]:
+def _bar(record: dict[str, Any], engine: str, name: str, speeds: dict[str, float]) -> dict[str, Any]:
     entry = ratio_of(record, "roc", engine, RESOLUTION)
     return {
-        "name": COMPARED.get(engine, "roc (ours)").removesuffix("'s DataLoader"),
-        "kind": "other" if engine in COMPARED else "ours",
-        "y": y,
-        "width": round(_LONGEST_BAR * speeds[engine] / max(speeds[name] for name in ("roc", *COMPARED))),
+        "name": name.removeprefix("torch's "),
+        "kind": "ours" if engine == "roc" else "other",
+        "speed": speeds[engine],
         "value": f"{speeds[engine]:,.0f}",
         "ratio": f"roc is {entry['ratio']:.1f} times as fast" if entry else "",
     }

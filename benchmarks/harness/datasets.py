@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from fixres.pipelines.runtime.atomic_files import atomic_folder
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError, Source
 
-_NAMES = {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton", "shards": "shards"}
+_NAMES = {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton", "shards": "shards"} | {
+    "tar": "images.tar"
+}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 RAW_SIDE = 256  # the usual size of FFCV's raw files
 
@@ -84,7 +87,7 @@ class BenchmarkFiles:
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """The data as "folder", "ffcv", "raw", "roc" or "shards"."""
+        """The data as "folder", "ffcv", "raw", "roc", "shards" or "tar"."""
         target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
@@ -93,8 +96,8 @@ class BenchmarkFiles:
     def num_bytes(self, kind: str) -> int:
         """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
-        if kind in ("folder", "shards"):
-            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if kind in ("folder", "shards", "tar"):
+            return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
         from fixres.pipelines.formats.beton_reader import BetonReader
 
         reader = BetonReader(path)
@@ -119,6 +122,14 @@ class BenchmarkFiles:
         stored = open_stored(self.path("folder"))
         order = np.random.default_rng(0).permutation(len(stored))
         write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
+
+    def _make_tar(self, target: Path) -> None:
+        """One file, with class folders."""
+        folder, partial = self.path("folder"), target.with_suffix(".partial")
+        with tarfile.open(partial, "w", dereference=True) as file:
+            for image in sorted(folder.rglob("*.jpg"), key=lambda path: path.name):
+                file.add(image, image.relative_to(folder))
+        partial.rename(target)
 
     def _make_roc(self, target: Path) -> None:
         convert(self._source, target, ConversionConfig("roc", max_side=self._max_side, quality=self._quality))

@@ -24,11 +24,20 @@ KINDS = {
     "torch": "folder",
     "torchvision": "folder",
     "torchvision-gpu": "folder",
+    "simplejpeg": "folder",
+    "torchcodec": "folder",
+    "turboloader": "tar",
+    "dali-dynamic": "folder",
     "spdl": "folder",
     "webdataset": "shards",
 }
 """Which format of `benchmarks.harness.datasets.BenchmarkFiles` each engine reads."""
-_PACKAGES = {"spdl": "spdl", "webdataset": "webdataset"}
+THIRD_PARTY = "third-party"
+"""In a list of engines: third-party loaders for CPUs, as many as are installed."""
+_FOR_CPUS = ("ffcv", "ffcv-raw", "dali", "dali-dynamic", "torchvision", "simplejpeg", "torchcodec", "turboloader")
+_PACKAGES = {name: name for name in ("simplejpeg", "torchcodec", "turboloader", "spdl", "webdataset")} | {
+    "dali-dynamic": "nvidia.dali.experimental.dynamic"
+}
 
 
 @dataclass(frozen=True)
@@ -136,9 +145,21 @@ def check_engines(engines: list[str]) -> list[str]:
     return engines
 
 
+def with_third_party(engines: list[str]) -> tuple[list[str], list[str]]:
+    """The engines with those of "third-party" that are installed in its place, and those that are not."""
+    if THIRD_PARTY not in engines:
+        return engines, []
+    at, missing = engines.index(THIRD_PARTY), [name for name in _FOR_CPUS if not can_run(name)]
+    found = [name for name in _FOR_CPUS if name not in missing and name not in engines]
+    return [*engines[:at], *found, *engines[at + 1 :]], [name for name in missing if name not in engines]
+
+
 def can_run(engine: str) -> bool:
     """Whether the engine's package is installed."""
     if engine in _PACKAGES:
-        return importlib.util.find_spec(_PACKAGES[engine]) is not None
+        try:
+            return importlib.util.find_spec(_PACKAGES[engine]) is not None
+        except ModuleNotFoundError:  # of a package above it
+            return False
     name = engine.removesuffix("-raw")
     return name not in ENGINES or is_installed(name)

@@ -7,12 +7,15 @@ engine. Crops are RandomResizedCrop at scale (0.08, 1) with flips. Every engine 
 stopped while others work. In each round all engines work twice for `--seconds`, in one order and its reverse. Ratios
 are computed within a round, so other load on the machine cancels. Engines: roc, roc-dali, ffcv, dali (fused decode and
 crop), dali-slice and torch are those of `fixres.pipelines.loaders`; torchvision is a stock DataLoader over ImageFolder;
-torchvision-gpu decodes batches on the GPU; ffcv-raw is stock FFCV on raw pixels of at most 256 px a side; spdl and
-webdataset are those packages as in their documentation. Ctrl-C keeps the results so far.
+torchvision-gpu decodes batches on the GPU; simplejpeg and torchcodec are a DataLoader with those decoders; ffcv-raw is
+stock FFCV on raw pixels of at most 256 px a side; dali-dynamic is DALI without a graph; turboloader, spdl and
+webdataset are those packages as in their documentation. The name third-party stands for those loaders that are
+installed. Ctrl-C keeps the results so far.
 """
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -29,7 +32,7 @@ from benchmarks.harness.page_cache import files_below, load
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, check_engines
+from benchmarks.throughput.engines import DECODE_BOUND, KINDS, THIRD_PARTY, Engine, check_engines, with_third_party
 from benchmarks.throughput.tables import as_text
 
 _WARM_UP_SECONDS = 0.3
@@ -66,11 +69,15 @@ class ThroughputOptions(PhotoOptions, WindowOptions):
         super().__post_init__()
         check_least(self, num_workers=1, cold_cache_rounds=1)
         check_seconds(self, "cold_cache_seconds")
-        check_engines(self.engines)
+        check_engines([engine for engine in self.engines if engine != THIRD_PARTY])
 
 
 def measure(options: ThroughputOptions) -> dict[str, Any]:
     """Measures all engines, resolutions and rounds; returns the record."""
+    engines, missing = with_third_party(options.engines)
+    if missing:
+        sys.stderr.write(f"not installed and left out: {', '.join(missing)}\n")
+    options = replace(options, engines=engines)
     environment = conditions(options.work_dir, options.cache)  # the engines' files are in work_dir
     files, options = _files(options)
     paths = {name: files.path(KINDS[name]) for name in options.engines}

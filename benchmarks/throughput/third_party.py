@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +17,12 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from benchmarks.throughput.native_loaders import DynamicDALILoader, TurboLoader
+from benchmarks.throughput.third_party_base import BOX, ThirdPartyLoader
 from fixres.pipelines.formats.webdataset_reader import TABLE_NAME
-from fixres.pipelines.runtime.process_pool import end_with_parent, main_module_hidden, safe_context
 from fixres.pipelines.spec import InputError, LoaderConfig
 
 _SHUFFLE_BUFFER = 1000  # as in webdataset's documentation
-_BOX = (0.08, 1), (3 / 4, 4 / 3)  # scale and ratio of RandomResizedCrop
-
-
-class ThirdPartyLoader(ABC):
-    """A loader that is rebuilt for each resolution."""
-
-    counters = None
-
-    def __init__(self, config: LoaderConfig) -> None:
-        self._config, self._loader, self._resolution = config, None, 0
-
-    @abstractmethod
-    def _build(self, resolution: int) -> Any:
-        """The package's own loader; iterating it gives (images, labels)."""
-
-    def _shuffled(self, data: torch.utils.data.Dataset, **more: Any) -> torch.utils.data.DataLoader:
-        """torch's own loader over samples with random access."""
-        if self._config.num_workers:  # its default forks this process, where DALI may run
-            more["multiprocessing_context"] = safe_context()
-        return self._in_workers(data, batch_size=self._config.batch_size, shuffle=True, drop_last=True, **more)
-
-    def _in_workers(self, data: torch.utils.data.Dataset, **options: Any) -> torch.utils.data.DataLoader:
-        num = self._config.num_workers
-        if num:
-            options |= {"persistent_workers": True, "worker_init_fn": end_with_parent}
-        return torch.utils.data.DataLoader(data, num_workers=num, **options)
-
-    def _batches(self) -> Iterator[Any]:
-        """An epoch of the package's own loader."""
-        with main_module_hidden():  # from new workers, as in engine torch
-            return iter(self._loader)
-
-    def set_epoch(self, epoch: int) -> None:
-        torch.manual_seed(epoch)
-        random.seed(epoch)
-
-    def set_resolution(self, resolution: int) -> None:
-        if resolution != self._resolution:
-            self.close()
-            self._loader, self._resolution = self._build(resolution), resolution
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        device = self._config.device
-        for images, labels in self._batches():
-            yield images.to(device), labels.to(device)
-
-    def close(self) -> None:
-        self._loader, self._resolution = None, 0
 
 
 class StockDataLoader(ThirdPartyLoader):
@@ -80,6 +33,35 @@ class StockDataLoader(ThirdPartyLoader):
 
         data = datasets.ImageFolder(str(self._config.path), transforms.Compose(_transforms(resolution)))
         return self._shuffled(data)
+
+
+class DecoderDataLoader(ThirdPartyLoader):
+    """A fast JPEG decoder and torchvision's transforms of tensors in torch's DataLoader."""
+
+    def __init__(self, config: LoaderConfig, decode: Callable[[str], torch.Tensor]) -> None:
+        super().__init__(config)
+        self._decode = decode
+
+    def _build(self, resolution: int) -> Any:
+        from torchvision import datasets
+        from torchvision.transforms import v2
+
+        steps = [v2.RandomResizedCrop(resolution, *BOX, antialias=True), v2.RandomHorizontalFlip()]
+        return self._shuffled(datasets.ImageFolder(str(self._config.path), v2.Compose(steps), loader=self._decode))
+
+
+def _simplejpeg(path: str) -> torch.Tensor:
+    """uint8 (3, h, w) by libjpeg-turbo."""
+    import simplejpeg
+
+    return torch.from_numpy(simplejpeg.decode_jpeg(Path(path).read_bytes())).permute(2, 0, 1)
+
+
+def _torchcodec(path: str) -> torch.Tensor:
+    """uint8 (3, h, w)."""
+    from torchcodec.decoders import decode_jpeg
+
+    return decode_jpeg(path)
 
 
 class BatchedDecodeLoader(ThirdPartyLoader):
@@ -107,7 +89,7 @@ class BatchedDecodeLoader(ThirdPartyLoader):
     def _crop(self, image: torch.Tensor) -> torch.Tensor:
         from torchvision.transforms.v2 import functional
 
-        y, x, h, w = transforms.RandomResizedCrop.get_params(image, *_BOX)
+        y, x, h, w = transforms.RandomResizedCrop.get_params(image, *BOX)
         crop = functional.resized_crop(image, y, x, h, w, [self._resolution] * 2, antialias=True)
         return functional.horizontal_flip(crop) if random.random() < 0.5 else crop
 
@@ -174,7 +156,7 @@ class SPDLLoader(ThirdPartyLoader):
         packets = self._io.demux_image(str(file))
         size = (packets.codec.height, packets.codec.width)
         # get_params needs the size only; an expanded scalar has it without the memory.
-        y, x, h, w = transforms.RandomResizedCrop.get_params(torch.empty(()).expand(3, *size), *_BOX)
+        y, x, h, w = transforms.RandomResizedCrop.get_params(torch.empty(()).expand(3, *size), *BOX)
         flip = "hflip," if random.random() < 0.5 else ""
         description = f"crop={w}:{h}:{x}:{y}:exact=1,scale={side}:{side}:flags=bilinear,{flip}format=pix_fmts=rgb24"
         return self._io.decode_packets(packets, filter_desc=description)
@@ -217,9 +199,13 @@ def _concatenated(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor
     return torch.cat(files), [len(file) for file in files], list(labels)
 
 
-LOADERS: dict[str, type[ThirdPartyLoader]] = {
+LOADERS: dict[str, Callable[[LoaderConfig], ThirdPartyLoader]] = {
     "torchvision": StockDataLoader,
     "torchvision-gpu": BatchedDecodeLoader,
+    "simplejpeg": partial(DecoderDataLoader, decode=_simplejpeg),
+    "torchcodec": partial(DecoderDataLoader, decode=_torchcodec),
+    "turboloader": TurboLoader,
+    "dali-dynamic": DynamicDALILoader,
     "webdataset": WebDatasetLoader,
     "spdl": SPDLLoader,
 }

@@ -13,12 +13,14 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
+import torch
+from PIL import Image
 
 from benchmarks.docs.render import section
 from benchmarks.harness.datasets import BenchmarkFiles, RepeatedSource
 from benchmarks.throughput import run as throughput
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, Engine, check_engines
+from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, Stream, can_run, check_engines, with_third_party
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.tables import as_text
 from benchmarks.throughput.third_party import _Shuffled
@@ -178,3 +180,27 @@ def test_the_whole_benchmark(coded_folder: Path, tmp_path: Path) -> None:
     assert all(one["is_cold"] == (one["resident_share"] <= 0.05) for one in content["cold_cache"])
     (ratio,) = (one["ratio"] for one in content["ratios"] if one["engine"] == "roc")
     assert ratio > 0 and all(len(one["rounds"]) == 3 for one in content["results"])
+
+
+def test_third_party_loaders_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.throughput.engines.can_run", lambda name: name in ("ffcv", "dali", "torchvision"))
+    engines, missing = with_third_party(["roc", "third-party", "dali"])
+    assert engines == ["roc", "ffcv", "torchvision", "dali"] and "turboloader" in missing and "dali" not in missing
+    assert with_third_party(["roc"]) == (["roc"], [])
+
+
+@pytest.mark.parametrize("engine", ["dali-dynamic", "simplejpeg", "torchcodec", "turboloader"])
+def test_third_party_loaders_give_whole_batches_with_their_labels(engine: str, tmp_path: Path) -> None:
+    if not can_run(engine):
+        pytest.skip(f"{engine} is not installed")
+    for k in range(10):  # the class is the gray level
+        Image.new("L", (40, 40), 25 * k).save(tmp_path / f"{k}.png")
+    files = BenchmarkFiles(tmp_path, tmp_path / "work", 20, 500, 95)
+    stream = Stream(Engine(engine, files.path(KINDS[engine]), 8, 0, "cpu"), 16)
+    for _ in range(3):
+        images, labels = stream.batch()
+        levels = images.flatten(1).float().mean(1)
+        if images.dtype == torch.float32:  # normalized
+            levels = levels * 0.2253 * 255 + 0.4490 * 255
+        assert len(labels) == 8 and (levels - 25 * labels).abs().max() < 4
+    stream.close()
