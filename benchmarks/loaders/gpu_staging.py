@@ -1,4 +1,4 @@
-"""The host's work for engine `roc-gpu`: microseconds for each crop, one thread, without a GPU.
+"""The host's work for engine `roc-gpu`: microseconds of CPU time for each crop, one thread, without a GPU.
 
 python -m benchmarks.loaders.gpu_staging --data FILE.beton|PHOTOS --train-res 128,160,224 [--json FILE]
 
@@ -15,6 +15,7 @@ from fixres.pipelines.runtime.openmp import configure_openmp
 if __name__ == "__main__":
     configure_openmp()  # before torch is imported
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from timeit import timeit
@@ -59,7 +60,7 @@ class HostWork:
         return self._buffer[:num_bytes]
 
     def measure(self, resolution: int, rounds: int) -> dict[str, Any]:
-        """Microseconds for each crop in each round, and the mean bytes of a crop."""
+        """Microseconds of CPU time for each crop in each round, and the mean bytes of a crop."""
         drawn = [
             (indices, chosen.yxhw.astype(np.float64), chosen.flip)
             for epoch in range(_EPOCHS)
@@ -76,7 +77,7 @@ class HostWork:
         # The first round warms up.
         for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):
             for step, work in steps.items():
-                seconds = timeit(work, number=1)
+                seconds = timeit(work, timer=time.thread_time, number=1)
                 if number:
                     taken[step].append(seconds / num * 1e6)
         num_bytes = steps["pack"]()
@@ -121,7 +122,7 @@ def measure(options: GPUStagingOptions) -> dict[str, Any]:
     with Interruption() as interruption:
         for resolution in options.train_res:
             results.append(work.measure(resolution, options.rounds))
-    note = f"One thread; {options.rounds} interleaved rounds; no GPU."
+    note = f"CPU time of one thread; {options.rounds} interleaved rounds; no GPU."
     return record("gpu_staging", options.settings(), environment, note, interruption.happened, results=results)
 
 
