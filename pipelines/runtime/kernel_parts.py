@@ -14,14 +14,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import numba
 from numba import njit
 from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext, _dynfunc
 
+_TESTED = (0, 68)  # this replaces functions inside numba, so other versions compile as numba does, which takes longer
+
 
 def give_callers_a_part(compiled: Any, function: Callable[..., Any]) -> None:
     """Lets kernels that call `compiled`, numba's dispatcher of `function`, link a version without machine code."""
+    if numba.version_info.short != _TESTED:
+        return
     part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
     part.compile = functools.partial(_compile, part.compile)
     compiled.get_call_template, compiled.get_overload = part.get_call_template, part.get_overload

@@ -43,3 +43,10 @@ def test_only_what_python_calls_becomes_machine_code(folder: Path) -> None:
     assert caught.value.args == ("negative", 5)
     assert _squares(values).tolist() == [0, 1, 4, 9, 16]  # and from Python, after it was a part
     assert len(_squares.signatures) == 1
+
+
+def test_with_another_version_of_numba_all_become_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fixres.pipelines.runtime.kernel_parts._TESTED", (0, 1))
+    part = kernel(_squares.py_func)
+    whole = kernel(lambda values: part(values).sum())
+    assert whole(np.arange(5)) == 30 and len(part.signatures) == 1
