@@ -7,12 +7,14 @@ cuda.bindings), numpy and lazy_loader, and for "train" torchvision. No network, 
 
 "pixels" counts the values that differ from those of engine roc (uint8, half, bfloat16). "speed" times batches of 256
 and 1024 crops and each kernel, with the stored bytes in the GPU's memory and in pinned host memory. "train" compares
-steps of ResNet-50 (bf16) on a batch at hand with steps that the kernels feed. Without a name, all three are done.
+steps of ResNet-50 (bf16, with torch.compile if there is a C compiler) on a batch at hand with steps that the kernels
+feed. Without a name, all three are done.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Callable
@@ -123,11 +125,15 @@ def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[di
 
     network = resnet50().to(launcher.device, memory_format=torch.channels_last)
     optimizer, found = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), []
-    compiled, targets = torch.compile(network), torch.randint(0, 1000, (_BATCHES[0],), device=launcher.device)
+    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))  # which torch.compile needs
+    forward, targets = (
+        torch.compile(network) if has_compiler else network,
+        torch.randint(0, 1000, (_BATCHES[0],), device=launcher.device),
+    )
 
     def step(images: Tensor) -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(compiled(images.permute(0, 3, 1, 2)), targets)
+            loss = torch.nn.functional.cross_entropy(forward(images.permute(0, 3, 1, 2)), targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -156,7 +162,15 @@ def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[di
 
         at_hand, with_decoding = _milliseconds(lambda: step(jobs[0].images)), _milliseconds(fed)  # noqa: B023
         longer = with_decoding / at_hand - 1
-        found.append({"res": side, "batch_size": _BATCHES[0], "step_milliseconds": at_hand, "longer_share": longer})
+        found.append(
+            {
+                "res": side,
+                "batch_size": _BATCHES[0],
+                "is_compiled": has_compiler,
+                "step_milliseconds": at_hand,
+                "longer_share": longer,
+            }
+        )
         print(f"train {side} px: {_BATCHES[0] / at_hand * 1e3:,.0f} images/s at hand, fed {100 * longer:.1f} % longer")
     return found
 
