@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fixres.augment.color import BatchTransform
+from fixres.augment.batch_transform import BatchTransform
 from fixres.config.recipe import DistillConfig, Recipe
 from fixres.distributed.process_group import data_parallel, num_processes
 from fixres.models.factory import Normalize

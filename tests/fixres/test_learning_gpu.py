@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixres.augment.color import BatchTransform
+from fixres.augment.batch_transform import BatchTransform
 from fixres.config.augment import AugmentConfig
 from fixres.config.recipe import OptimConfig
 from fixres.evaluation.accuracy import evaluate

@@ -132,7 +132,7 @@ def test_each_switch_reaches_the_training(tmp_path: Path, teacher: Path, open_co
 
 
 def test_epochs_draw_other_colors(tmp_path: Path, open_coded: OpenCoded, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fixres.augment.color import BatchTransform
+    from fixres.augment.batch_transform import BatchTransform
 
     epochs: list[int] = []
     monkeypatch.setattr(BatchTransform, "set_epoch", lambda _, epoch: epochs.append(epoch))
