@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fixres.config.augment import AugmentConfig
 from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import Recipe
@@ -16,6 +18,8 @@ FORMAT, VERSION = "roc-fixres-state", 2
 # Settings that may change in a resumed run: where and how fast it runs, not what it trains.
 _FREE = ("run_dir", "resume", "device", "profile", "fault_tolerance", "data.num_workers", "data.work_dir", "data.path",
          "data.dali", "optim.batch_size")  # fmt: skip
+# Older versions did not have all of these; their runs were as with the defaults.
+_DEFAULTS = {f"augment.{field.name}": field.default for field in fields(AugmentConfig)}
 
 
 def header(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, 
     if type(then["metrics_bytes"]) is not int:
         raise TypeError("metrics_bytes is not a number")
     for key in sorted({*now["recipe"], *then["recipe"]}):
-        old, new = then["recipe"].get(key), now["recipe"].get(key)
+        old, new = then["recipe"].get(key, _DEFAULTS.get(key)), now["recipe"].get(key)
         if old != new:
             raise InputError(
                 f"{folder}: the run to resume has {key}={old}, this call has {new}; give the same settings, another "
