@@ -40,6 +40,7 @@ arms:
   small: null
   progressive: null
 """
+_MIXING = ("mixup", "cutmix", "cutmix_prob")
 _EVAL = {"test_res": 48, "top1": 0.5, "top5": 1.0, "class_mean_top1": 0.5, "loss": 1.0, "num_images": 9,
          "images_per_second": 3.0}  # fmt: skip
 _EPOCH = {"loss": 1.5, "num_images": 40, "seconds": 2.0, "wait_seconds": 0.5, "resolution": 32}
@@ -68,10 +69,10 @@ def _former_settings(recipe: Recipe) -> dict[str, Any]:
     """The recipe of a training checkpoint of version 1: dotted names, variants that are left out as null."""
     former = {}
     for key, value in header(recipe, {})["recipe"].items():
-        key = (
-            key.replace("variants.", "arms.").replace(".finetune.", ".fix.").replace("augment.color", "augment.colour")
-        )
-        former[key] = value
+        if key.startswith("augment.") and key.removeprefix("augment.") not in ("color", "pca", *_MIXING):
+            continue  # settings that version 1 did not have
+        key = key.replace("variants.", "arms.").replace(".finetune.", ".fix.")
+        former[key.replace("augment.color", "augment.colour")] = value
     return former | {f"arms.{name}": None for name in ("baseline", "large", "small", "progressive")}
 
 
