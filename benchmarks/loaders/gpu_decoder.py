@@ -13,6 +13,11 @@ feed. Without a name, all three are done.
 
 from __future__ import annotations
 
+from fixres.pipelines.runtime.openmp import configure_openmp
+
+if __name__ == "__main__":
+    configure_openmp()  # before torch is imported
+
 import json
 import shutil
 import statistics
