@@ -24,7 +24,7 @@ from fixres.finetuning.feature_cache import FeatureCache, NoRoomError
 from fixres.finetuning.split_network import CannotSplitError, SplitNetwork, split
 from fixres.finetuning.trainable_layers import freeze_except, trainable_layers
 from fixres.models.precision import Precision
-from fixres.models.predictor import Predictor
+from fixres.models.predictor import Predictor, images_at_once
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
 from fixres.pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
@@ -131,6 +131,9 @@ def _train(
         if cached is None:
             jittered = config.augmentation == "test_shift" and config.jitter > 0
             source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
+            parts = _in_pieces(context, loader, trainable)
+            if parts is not None:
+                net, normalize = parts.head, _Frozen(context.predictor._replace(net=parts.backbone))
             trainer = Trainer(net, normalize, stepper, loss, seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
@@ -173,8 +176,7 @@ def _cached(
     if not config.repeats or config.cache == "no":
         return None
     try:
-        net, precision = context.predictor.net, context.predictor.precision
-        parts = split(net, trainable, _noise(loader.resolution, precision), precision)
+        parts = _split(context, loader, trainable)
         cache = FeatureCache(loader, parts.num_values, config)
     except (CannotSplitError, NoRoomError) as error:
         _log(f"frozen layers are evaluated in every epoch, because {error}")
@@ -182,6 +184,28 @@ def _cached(
     _log(f"frozen layers are evaluated once: {cache}")
     with closing(context.open(config, loader.resolution, shuffle=False)) as plain:
         return parts, cache, *cache.fill(context.predictor._replace(net=parts.backbone), plain)
+
+
+def _in_pieces(context: FinetuneContext, loader: Loader, trainable: tuple[nn.Module, ...]) -> SplitNetwork | None:
+    """The split network if its frozen layers are to process a batch in pieces; None: the network takes whole batches.
+
+    On a CPU pieces take less memory and time (see `Predictor`); only batches larger than a piece need them.
+    """
+    is_cpu, res = context.predictor.precision.device.type == "cpu", loader.resolution
+    if not is_cpu or loader.batch_size <= images_at_once(res, res):
+        return None
+    try:
+        return _split(context, loader, trainable)
+    except CannotSplitError:
+        return None
+
+
+def _split(context: FinetuneContext, loader: Loader, trainable: tuple[nn.Module, ...]) -> SplitNetwork:
+    """Both parts of the network; the backbone is in eval mode, as all that is frozen."""
+    net, precision = context.predictor.net, context.predictor.precision
+    parts = split(net, trainable, _noise(loader.resolution, precision), precision)
+    parts.backbone.eval()  # a new module is in training mode; those inside are the network's
+    return parts
 
 
 def _noise(resolution: int, precision: Precision) -> torch.Tensor:
@@ -196,6 +220,18 @@ class _ToFloat(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.float()
+
+
+class _Frozen(nn.Module):
+    """The frozen layers' rows for a batch of images; takes the place of normalization before the head."""
+
+    def __init__(self, backbone: Predictor) -> None:
+        super().__init__()
+        self._backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return self._backbone(images)
 
 
 def _log(line: str) -> None:

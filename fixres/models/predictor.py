@@ -17,6 +17,11 @@ PIXELS_OF_THREAD = 1 << 19
 slower, and whole batches take several times the memory."""
 
 
+def images_at_once(height: int, width: int) -> int:
+    """Images of this size, in pixels, that a CPU processes at once; at least one."""
+    return max(1, round(PIXELS_OF_THREAD * torch.get_num_threads() / (height * width)))
+
+
 class Predictor(NamedTuple):
     """A network with its normalization, both on the device of `precision`.
 
@@ -41,8 +46,7 @@ class Predictor(NamedTuple):
     def _num_at_once(self, images: Tensor) -> int:
         # BatchNorm in training depends on all images of a batch.
         is_whole = self.precision.device.type != "cpu" or self.net.training or not torch.is_inference_mode_enabled()
-        pixels = PIXELS_OF_THREAD * torch.get_num_threads()
-        return len(images) if is_whole else max(1, round(pixels / (images.shape[1] * images.shape[2])))
+        return len(images) if is_whole else images_at_once(images.shape[1], images.shape[2])
 
     def _output(self, images: Tensor) -> Tensor:
         try:
