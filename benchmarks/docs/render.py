@@ -21,7 +21,7 @@ from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
 from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
 from benchmarks.training.tables import allocator_table, end_to_end_step_table, train_step_table, training_table
-from benchmarks.tricks.report import tricks_speed_table, tricks_table
+from benchmarks.tricks.report import augmentation_table, tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
 
@@ -31,6 +31,7 @@ FIGURE = _TREE / "docs" / "figures" / "throughput.svg"
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "allocator": allocator_table,
+    "augmentation": augmentation_table,
     "conversion": conversion_table,
     "dali_stages": dali_stages_table,
     "datasets": datasets_table,

@@ -157,6 +157,18 @@ def tricks_speed_table(record: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+def augmentation_table(record: dict[str, Any]) -> str:
+    """Markdown: images/s of each augmentation, and its time relative to that of others."""
+    rows = [["augmentation", "library", "images/s", "time of fixres, relative to it", "interval"]]
+    for one in record["results"]:
+        for library in one["libraries"]:
+            relative = [number(library["relative_speed"], 2), span(library["relative_speed_interval"], 2)]
+            speed = f"{library['images_per_second']:.3g}"
+            rows.append([one["augmentation"], library["library"], speed,
+                         *(["1", ""] if library["library"] == "fixres" else relative)])  # fmt: skip
+    return markdown(rows)
+
+
 def page(record: dict[str, Any], target: Path) -> None:
     """Writes HTML in a single file."""
     groups, (everything, left_out) = stack(record), leave_one_out(record)
