@@ -2,7 +2,7 @@
 
 python -m benchmarks.tricks.augmentation --json FILE
 
-All run interleaved in one process on the CPU, with equally many threads. The rivals begin and end with Pillow's images,
+All run interleaved in one process on the CPU, with equally many threads. timm and torchvision begin and end with Pillow's images,
 or with uint8 tensors; the conversion is not counted. Random erasing writes noise here, torchvision's one value. Ctrl-C
 keeps the results so far.
 """
@@ -42,31 +42,31 @@ _NOTE = "Whole batches against image by image, {threads} thread(s) each; {rounds
 
 
 @dataclass(frozen=True)
-class Rival:
+class Library:
     """The same augmentation, of one image; `tensors`: of uint8 CHW tensors, else of Pillow's images."""
 
     apply: Callable[[Any], Any]
     tensors: bool = False
 
 
-RIVALS: dict[str, tuple[dict[str, Any], dict[str, Callable[[], Rival]]]] = {
-    "RandAugment": ({"auto_augment": _RAND}, {"timm": lambda: Rival(rand_augment_transform(_RAND, {}))}),
+LIBRARIES: dict[str, tuple[dict[str, Any], dict[str, Callable[[], Library]]]] = {
+    "RandAugment": ({"auto_augment": _RAND}, {"timm": lambda: Library(rand_augment_transform(_RAND, {}))}),
     "TrivialAugmentWide": (
         {"auto_augment": "ta_wide"},
         {
-            "torchvision": lambda: Rival(v2.TrivialAugmentWide(interpolation=_BILINEAR)),
-            "torchvision, tensors": lambda: Rival(v2.TrivialAugmentWide(interpolation=_BILINEAR), tensors=True),
+            "torchvision": lambda: Library(v2.TrivialAugmentWide(interpolation=_BILINEAR)),
+            "torchvision, tensors": lambda: Library(v2.TrivialAugmentWide(interpolation=_BILINEAR), tensors=True),
         },
     ),
-    "AutoAugment": ({"auto_augment": "original"}, {"timm": lambda: Rival(auto_augment_transform("original", {}))}),
-    "3-Augment": ({"auto_augment": "3a"}, {"timm": lambda: Rival(auto_augment_transform("3a", {}))}),
+    "AutoAugment": ({"auto_augment": "original"}, {"timm": lambda: Library(auto_augment_transform("original", {}))}),
+    "3-Augment": ({"auto_augment": "3a"}, {"timm": lambda: Library(auto_augment_transform("3a", {}))}),
     "ColorJitter": (
         {"color_jitter": 0.3},
-        {"torchvision": lambda: Rival(v2.ColorJitter(0.3, 0.3, 0.3))},
+        {"torchvision": lambda: Library(v2.ColorJitter(0.3, 0.3, 0.3))},
     ),
     "random erasing": (
         _ERASING,
-        {"torchvision, tensors": lambda: Rival(v2.RandomErasing(0.25, (0.02, 1 / 3), value=0), tensors=True)},
+        {"torchvision, tensors": lambda: Library(v2.RandomErasing(0.25, (0.02, 1 / 3), value=0), tensors=True)},
     ),
 }
 """By augmentation: settings of `AugmentConfig`, and the same by others."""
@@ -95,9 +95,9 @@ def measure(options: AugmentationOptions) -> dict[str, Any]:
     images, labels = resident_batch(options.batch_size, options.train_res, torch.device("cpu"))
     environment, results, threads = conditions(), [], options.num_threads
     with Interruption() as interruption, ThreadPoolExecutor(threads) as pool:
-        for name, (settings, rivals) in RIVALS.items():
+        for name, (settings, libraries) in LIBRARIES.items():
             steps = {_OURS: _batches(settings, images, labels, threads)}
-            steps |= {rival: _image_by_image(make(), images, pool) for rival, make in rivals.items()}
+            steps |= {library: _image_by_image(make(), images, pool) for library, make in libraries.items()}
             rounds = _interleaved(steps, options, name)
             if rounds.num_rounds:
                 found = [{"library": one, **rounds.relative(one, _OURS)} for one in steps]
@@ -127,13 +127,13 @@ def _batches(settings: dict[str, Any], images: Tensor, labels: Tensor, threads: 
     return step
 
 
-def _image_by_image(rival: Rival, images: Tensor, pool: ThreadPoolExecutor) -> Callable[[], int]:
-    separate = [image.permute(2, 0, 1).contiguous() if rival.tensors else Image.fromarray(image.numpy())
+def _image_by_image(library: Library, images: Tensor, pool: ThreadPoolExecutor) -> Callable[[], int]:
+    separate = [image.permute(2, 0, 1).contiguous() if library.tensors else Image.fromarray(image.numpy())
                 for image in images]  # fmt: skip
 
     def step() -> int:
         torch.set_num_threads(1)  # the pool has the threads
-        for _ in pool.map(rival.apply, separate):
+        for _ in pool.map(library.apply, separate):
             pass
         return len(separate)
 

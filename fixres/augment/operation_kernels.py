@@ -45,11 +45,9 @@ def blur(images: Tensor, chosen: np.ndarray, weights: np.ndarray) -> None:
     _blur(images.numpy(), chosen, weights.astype(np.uint32))
 
 
-def warp(
-    images: Tensor, chosen: np.ndarray, matrices: np.ndarray, modes: np.ndarray, fill: tuple[int, int, int]
-) -> None:
+def warp(images: Tensor, chosen: np.ndarray, matrices: np.ndarray, modes: np.ndarray, fills: np.ndarray) -> None:
     """See `tensor_operations.warp`."""
-    _warp(images.numpy(), chosen, matrices, modes, np.array(fill, np.uint8))
+    _warp(images.numpy(), chosen, matrices, modes, fills)
 
 
 @njit(nogil=True, cache=True)
@@ -118,10 +116,12 @@ def _sharpen(images, chosen, factors):
         for y in range(1, height - 1):
             for i in range(length):
                 total[i] = np.int32(before[y - 1, i]) + np.int32(before[y, i]) + np.int32(before[y + 1, i])
-            for i in range(3, length - 3):
-                own = np.int32(before[y, i])
-                whole = total[i - 3] + total[i] + total[i + 3] + 4 * own
-                rows[y, i] = _blend((2 * whole + 13) // 26, own, factors[k])
+            # As slices: LLVM makes vector code only if no index may be negative.
+            middle, right, own, target = total[3:], total[6:], before[y, 3:], rows[y, 3:]
+            for i in range(length - 6):
+                whole = total[i] + middle[i] + right[i] + np.int32(4) * np.int32(own[i])
+                smooth = np.int32(np.uint32(2 * whole + 13) // np.uint32(26))
+                target[i] = _blend(smooth, own[i], factors[k])
 
 
 @njit(nogil=True, cache=True)
@@ -151,10 +151,11 @@ def _blur_rows(source, weights, total, out):
             for i in range(reach):
                 total[i] += weights[d] * np.uint32(row[i % 3])
                 total[length - 1 - i] += weights[d] * np.uint32(row[length - 1 - i % 3])
-            for i in range(reach, length):
-                total[i] += weights[d] * np.uint32(row[i - 3 * d])
+            # As slices: LLVM makes vector code only if no index may be negative.
+            right, following = total[reach:], row[reach:]
             for i in range(length - reach):
-                total[i] += weights[d] * np.uint32(row[i + 3 * d])
+                right[i] += weights[d] * np.uint32(row[i])
+                total[i] += weights[d] * np.uint32(following[i])
         for i in range(length):
             out[y, i] = np.uint8(total[i] >> np.uint32(24))
 
@@ -174,15 +175,15 @@ def _blur_columns(source, weights, total, out):
 
 
 @njit(nogil=True, cache=True)
-def _warp(images, chosen, matrices, modes, fill):
+def _warp(images, chosen, matrices, modes, fills):
     before = np.empty(images.shape[1:], np.uint8)
     for k in range(len(chosen)):
         out = images[chosen[k]]
         before[:] = out
         if modes[k] == 0:
-            _warp_nearest(before, matrices[k], fill, out)
+            _warp_nearest(before, matrices[k], fills[k], out)
         else:
-            _warp_smoothly(before, matrices[k], modes[k] == 2, fill, out)
+            _warp_smoothly(before, matrices[k], modes[k] == 2, fills[k], out)
 
 
 @njit(nogil=True, cache=True)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from fixres.augment import operation_kernels, tensor_operations
 from fixres.augment.tensor_operations import on_device
+
+_Parameters = Callable[[Tensor, np.ndarray, np.ndarray], Tensor | np.ndarray]
+"""From a batch, the positions of chosen images and their arguments: parameters of each of these images."""
 
 
 class Program(NamedTuple):
@@ -88,27 +90,27 @@ def _contrast(images: Tensor, chosen: np.ndarray, factors: Tensor) -> Tensor:
     return mean + factors.float() * (_values(images) - mean)
 
 
-def _by_table(
-    table: Callable[[Tensor, np.ndarray, Tensor], Tensor],
-) -> Callable[[Tensor, np.ndarray, np.ndarray], None]:
-    def apply(images: Tensor, chosen: np.ndarray, arguments: np.ndarray) -> None:
+def _by_table(table: Callable[[Tensor, np.ndarray, Tensor], Tensor]) -> _Parameters:
+    def parameters(images: Tensor, chosen: np.ndarray, arguments: np.ndarray) -> Tensor:
         tables = table(images, chosen, on_device(arguments, images.device)[:, None, None])
-        tables = tables.clamp(0, 255).to(torch.uint8).expand(len(chosen), 3, 256)
-        _primitives(images).look_up(images, chosen, tables)
+        return tables.clamp(0, 255).to(torch.uint8).expand(len(chosen), 3, 256)
 
-    return apply
-
-
-def _color(images: Tensor, chosen: np.ndarray, factors: np.ndarray) -> None:
-    _primitives(images).blend_with_gray(images, chosen, factors)
+    return parameters
 
 
-def _sharpness(images: Tensor, chosen: np.ndarray, factors: np.ndarray) -> None:
-    _primitives(images).sharpen(images, chosen, factors)
+def _by_matrix(matrix: Callable[[float, int, int], list[float]]) -> _Parameters:
+    def parameters(images: Tensor, _chosen: np.ndarray, arguments: np.ndarray) -> np.ndarray:
+        return np.array([matrix(argument, *images.shape[1:3]) for argument in arguments], np.float64)
+
+    return parameters
 
 
-def _blur(images: Tensor, chosen: np.ndarray, radii: np.ndarray) -> None:
-    _primitives(images).blur(images, chosen, blur_weights(radii))
+def _by_argument(_images: Tensor, _chosen: np.ndarray, arguments: np.ndarray) -> np.ndarray:
+    return arguments
+
+
+def _by_radius(_images: Tensor, _chosen: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    return blur_weights(radii)
 
 
 def blur_weights(radii: np.ndarray) -> np.ndarray:
@@ -133,66 +135,84 @@ def _rotation(degrees: float, height: int, width: int) -> list[float]:
 
 
 class Operation(NamedTuple):
-    """How an operation is applied: by a function that changes chosen images of a batch, or as an affine transform."""
+    """A function of `tensor_operations` and `operation_kernels` by name, and its parameters for each chosen image."""
 
-    apply: Callable[[Tensor, np.ndarray, np.ndarray], None] | None = None
-    matrix: Callable[[float, int, int], list[float]] | None = None
+    function: str
+    parameters: _Parameters
 
 
 OPERATIONS = {
-    "AutoContrast": Operation(_by_table(_autocontrast)),
-    "Equalize": Operation(_by_table(_equalize)),
-    "Invert": Operation(_by_table(_invert)),
-    "Posterize": Operation(_by_table(_posterize)),  # bits that are kept
-    "Solarize": Operation(_by_table(_solarize)),  # threshold in [0, 256]
-    "SolarizeAdd": Operation(_by_table(_solarize_add)),  # levels
-    "Brightness": Operation(_by_table(_brightness)),
-    "Contrast": Operation(_by_table(_contrast)),  # factor; so of the next two
-    "Color": Operation(_color),
-    "Sharpness": Operation(_sharpness),
-    "GaussianBlur": Operation(_blur),  # radius in pixels
-    "Rotate": Operation(matrix=_rotation),  # degrees, counter-clockwise
-    "ShearX": Operation(matrix=lambda factor, *_: [1, factor, 0, 0, 1, 0]),
-    "ShearY": Operation(matrix=lambda factor, *_: [1, 0, 0, factor, 1, 0]),
-    "TranslateX": Operation(matrix=lambda pixels, *_: [1, 0, pixels, 0, 1, 0]),  # to the left
-    "TranslateY": Operation(matrix=lambda pixels, *_: [1, 0, 0, 0, 1, pixels]),  # upwards
+    "AutoContrast": Operation("look_up", _by_table(_autocontrast)),
+    "Equalize": Operation("look_up", _by_table(_equalize)),
+    "Invert": Operation("look_up", _by_table(_invert)),
+    "Posterize": Operation("look_up", _by_table(_posterize)),  # bits that are kept
+    "Solarize": Operation("look_up", _by_table(_solarize)),  # threshold in [0, 256]
+    "SolarizeAdd": Operation("look_up", _by_table(_solarize_add)),  # levels
+    "Brightness": Operation("look_up", _by_table(_brightness)),  # factor; so of the next three
+    "Contrast": Operation("look_up", _by_table(_contrast)),
+    "Color": Operation("blend_with_gray", _by_argument),
+    "Sharpness": Operation("sharpen", _by_argument),
+    "GaussianBlur": Operation("blur", _by_radius),  # radius in pixels
+    "Rotate": Operation("warp", _by_matrix(_rotation)),  # degrees, counter-clockwise
+    "ShearX": Operation("warp", _by_matrix(lambda factor, *_: [1, factor, 0, 0, 1, 0])),
+    "ShearY": Operation("warp", _by_matrix(lambda factor, *_: [1, 0, 0, factor, 1, 0])),
+    "TranslateX": Operation("warp", _by_matrix(lambda pixels, *_: [1, 0, pixels, 0, 1, 0])),  # to the left
+    "TranslateY": Operation("warp", _by_matrix(lambda pixels, *_: [1, 0, 0, 0, 1, pixels])),  # upwards
 }
 """All operations by name; the comments say what the argument is."""
 
 _ALL = tuple(OPERATIONS.values())
 POSITION = {name: position for position, name in enumerate(OPERATIONS)}
 """Position of an operation in `Program.operations`, by name."""
-_MOVES = np.array([operation.matrix is not None for operation in _ALL])
+_PIECE = 4  # images that a thread takes at once; some operations take ten times as long as others
 
 
 def applied(images: Tensor, program: Program) -> Tensor:
     """uint8 (B, H, W, 3): the images after the operations of `program`. The input is not changed.
 
-    Images with the same operation are processed together; on a CPU each of torch's threads has its part of the batch.
+    Images that go through the same function are processed together; on a CPU torch's threads share them.
     """
     images = images.clone(memory_format=torch.contiguous_format)
-    num_threads = 1 if images.is_cuda else min(torch.get_num_threads(), len(images))
-    if num_threads <= 1:
-        _apply(images, program)
-        return images
-    bounds = np.linspace(0, len(images), num_threads + 1).astype(int)
-    parts = [slice(start, end) for start, end in pairwise(bounds)]
+    num_threads = 1 if images.is_cuda else torch.get_num_threads()
     with ThreadPoolExecutor(num_threads) as pool:
-        work = [(images[part], Program(*(each[part] for each in program[:3]), program.fill)) for part in parts]
-        list(pool.map(lambda arguments: _apply(*arguments), work))
+        for layer in range(program.operations.shape[1]):
+            work = _work(images, program, layer)
+            if num_threads == 1:
+                for function, chosen, parameters in work:
+                    function(images, chosen, *parameters)
+            else:
+                list(pool.map(lambda piece: piece[0](images, piece[1], *piece[2]), _pieces(work)))
     return images
 
 
-def _apply(images: Tensor, program: Program) -> None:
-    """In place."""
-    for operations, arguments, modes in zip(*(part.T for part in program[:3]), strict=True):
-        moved = np.flatnonzero((operations >= 0) & _MOVES[operations])
-        if len(moved):
-            matrices = [_ALL[operations[k]].matrix(arguments[k], *images.shape[1:3]) for k in moved]
-            _primitives(images).warp(images, moved, np.array(matrices, np.float64), modes[moved], program.fill)
-        for operation in np.unique(operations[(operations >= 0) & ~_MOVES[operations]]):
-            chosen = np.flatnonzero(operations == operation)
-            _ALL[operation].apply(images, chosen, arguments[chosen])
+_Call = tuple[Callable[..., None], np.ndarray, list[Any]]  # function, chosen images, parameters of each of them
+
+
+def _work(images: Tensor, program: Program, layer: int) -> list[_Call]:
+    """The calls that apply a layer of `program`; each changes other images."""
+    operations, arguments = program.operations[:, layer], program.arguments[:, layer]
+    found: dict[str, list[tuple[np.ndarray, Any]]] = {}
+    for operation in np.unique(operations[operations >= 0]):
+        chosen = np.flatnonzero(operations == operation)
+        parameters = _ALL[operation].parameters(images, chosen, arguments[chosen])
+        found.setdefault(_ALL[operation].function, []).append((chosen, parameters))
+    calls: list[_Call] = []
+    for function, groups in found.items():
+        positions, each = zip(*groups, strict=True)
+        chosen = np.concatenate(positions)
+        parameters = [torch.cat(each) if isinstance(each[0], Tensor) else np.concatenate(each)]
+        if function == "warp":
+            parameters += [program.modes[chosen, layer], np.tile(np.array(program.fill, np.uint8), (len(chosen), 1))]
+        calls.append((getattr(_primitives(images), function), chosen, parameters))
+    return calls
+
+
+def _pieces(work: list[_Call]) -> list[_Call]:
+    return [
+        (function, chosen[start : start + _PIECE], [each[start : start + _PIECE] for each in parameters])
+        for function, chosen, parameters in work
+        for start in range(0, len(chosen), _PIECE)
+    ]
 
 
 def _primitives(images: Tensor) -> ModuleType:

@@ -98,13 +98,13 @@ def blur(images: Tensor, weights: np.ndarray) -> Tensor:
 
 
 @_in_place
-def warp(images: Tensor, matrices: np.ndarray, modes: np.ndarray, fill: tuple[int, int, int]) -> Tensor:
-    """Affine transforms, as Pillow's `Image.transform(size, AFFINE, matrix, resample, fillcolor=fill)`.
+def warp(images: Tensor, matrices: np.ndarray, modes: np.ndarray, fills: np.ndarray) -> Tensor:
+    """Affine transforms, as Pillow's `Image.transform(size, AFFINE, matrix, resample, fillcolor)`.
 
     Args:
         matrices: float64 (N, 6); output (x, y) shows input (a x + b y + c, d x + e y + f).
         modes: int64 (N,), NEAREST, BILINEAR or BICUBIC.
-        fill: RGB of what lies outside.
+        fills: uint8 (N, 3), RGB of what lies outside.
     """
     device, (height, width) = images.device, images.shape[1:3]
     own, ways = on_device(matrices, device), on_device(modes, device)[:, None, None]
@@ -117,7 +117,7 @@ def warp(images: Tensor, matrices: np.ndarray, modes: np.ndarray, fill: tuple[in
         taps = [flat.gather(1, place[..., None].expand(-1, -1, 3)).view(images.shape).float() for place in places]
         lines.append(_interpolate(taps, across, cubic))
     values = _interpolate(lines, down, cubic).clamp(0, 255).to(torch.uint8)
-    outside = on_device(np.array(fill, np.uint8), device)
+    outside = on_device(fills, device)[:, None, None]
     return torch.where((inside & inside_y).unsqueeze(-1), values, outside)
 
 

@@ -168,7 +168,7 @@ def test_images_of_a_batch_have_their_own_operations_one_after_another() -> None
     assert (ours[0] != ours[1]).any()
 
 
-def test_threads_make_the_same_batch() -> None:
+def test_any_number_of_threads_makes_the_same_batch() -> None:
     images, num_threads = _images(), torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -15,7 +15,6 @@ from fixres.augment.policies import TIMM_ARGUMENTS, WIDE_ARGUMENTS, _Draw, draw_
 from fixres.config.augment import AugmentConfig
 
 _RAND = "rand-m6-mstd0.5-inc1"
-_SIGNED = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 
 def _program(num: int = 60_000, side: int = 100, seed: int = 0, **config: object) -> Program:
@@ -172,3 +171,15 @@ def test_gray_blurred_and_solarized_images() -> None:
 def test_interpolation(given: str, modes: set[int]) -> None:
     for words in (_RAND, "ta_wide"):
         assert set(_program(200, auto_augment=words, interpolation=given).modes.ravel()) == modes
+
+
+def test_draws_are_pinned() -> None:
+    """Other draws make other trainings."""
+    names = {-1: None, **{position: name for name, position in POSITION.items()}}
+    rand, wide = _program(3, seed=7, auto_augment=_RAND), _program(3, seed=7, auto_augment="ta_wide")
+    assert [[names[k] for k in row] for row in rand.operations.tolist()] == [
+        [None, None], [None, "TranslateX"], ["Contrast", "ShearX"]
+    ]  # fmt: skip
+    assert rand.arguments[1:].ravel() == pytest.approx([1.4954, 27.1353, 1.6003, -0.1726], abs=1e-4)
+    assert [names[k] for k in wide.operations[:, 0].tolist()] == ["AutoContrast", "Contrast", "Posterize"]
+    assert wide.arguments.ravel() == pytest.approx([0, 0.373, 4])
