@@ -2,9 +2,9 @@
 
 python -m benchmarks.tricks.augmentation --json FILE
 
-All run interleaved in one process on the CPU, with equally many threads. timm and torchvision begin and end with Pillow's images,
-or with uint8 tensors; the conversion is not counted. Random erasing writes noise here, torchvision's one value. Ctrl-C
-keeps the results so far.
+All run interleaved in one process on the CPU, with equally many threads. timm and torchvision begin and end with
+Pillow's images, or with uint8 tensors; the conversion is not counted. Random erasing writes noise here, torchvision's
+one value. Ctrl-C keeps the results so far.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fixres.training.step_speed import resident_batch, timed_steps
 _RAND, _OURS = "rand-m6-mstd0.5-inc1", "fixres"
 _ERASING = {"re_prob": 0.25, "re_mode": "pixel"}
 _BILINEAR = v2.InterpolationMode.BILINEAR
-_NOTE = "Whole batches against image by image, {threads} thread(s) each; {rounds} interleaved rounds."
+_NOTE = "Whole batches against image by image, threads: {threads}; {rounds} interleaved rounds."
 
 
 @dataclass(frozen=True)

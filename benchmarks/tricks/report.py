@@ -163,7 +163,7 @@ def augmentation_table(record: dict[str, Any]) -> str:
     for one in record["results"]:
         for library in one["libraries"]:
             relative = [number(library["relative_speed"], 2), span(library["relative_speed_interval"], 2)]
-            speed = f"{library['images_per_second']:.3g}"
+            speed = f"{round(library['images_per_second'], -1):.0f}"
             rows.append([one["augmentation"], library["library"], speed,
                          *(["1", ""] if library["library"] == "fixres" else relative)])  # fmt: skip
     return markdown(rows)
