@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -143,7 +144,7 @@ class CropDataset(Dataset[Sample]):
         """The crop (or the list of `views` crops) of an image, and its label; both transformed."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} images")
-        return self.__getitems__([index])[0]
+        return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """The samples of a batch with one call into the decoder; `DataLoader` uses it."""
@@ -197,8 +198,11 @@ class CropDataset(Dataset[Sample]):
         return label if self.target_transform is None else self.target_transform(label)
 
     def _opened(self) -> CropReader:
-        if self._reader is None:
-            self._reader = self._open()
+        if self._reader is None:  # in a worker that was not forked
+            reader = self._open()
+            if list(reader.classes) != self.classes or reader.labels.tolist() != self.targets:
+                raise InputError(f"{self._path} was replaced since the data set was opened; open it again")
+            self._reader = reader
         return self._reader
 
 

@@ -11,6 +11,7 @@ from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.sources import open_stored
 from fixres.pipelines.sources.layout import splits_with_val, val_folder_beside
 from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import InputError, Loader, LoaderConfig, OpenLoader
@@ -24,6 +25,8 @@ def split_path(path: Path, train: bool) -> Path:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; give a .beton file, a folder of images, or a folder of shards")
+    if path.is_file() and path.suffix in (".tar", ".parquet"):
+        open_stored(path)  # says how to convert it
     wanted, other = ("train", "val") if train else ("val", "train")
     betons = {name: path / f"{name}.beton" for name in (wanted, other) if (path / f"{name}.beton").is_file()}
     splits = betons

@@ -123,6 +123,7 @@ def _message(kind: type, values: dict[str, Any], errors: list[Any]) -> str:
     reasons = [re.sub(", (unable|got) .*", "", one["msg"]) for one in errors if _place(one["loc"], values)[0] == path]
     wanted = " or ".join(reason.removeprefix("Input should be ") for reason in dict.fromkeys(reasons))
     wanted = wanted.replace("a valid integer", "a whole number").replace("a valid list", "a list such as 96,112")
+    wanted = wanted.replace("a valid tuple", "a list such as [0,128]")
     wanted = wanted.replace("a valid dictionary", "pairs such as 128:12,160:4 or {key: value}")
     wanted = wanted.replace("a valid ", "a ")
     return f"{name}={shown} must be {wanted}; see --help"

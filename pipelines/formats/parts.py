@@ -102,7 +102,9 @@ def check_complete(paths: list[Path]) -> list[Path]:
     for path in sorted(paths):
         known = part_of_name(path)
         if known is None:
-            raise InputError(f"{path} is not named like a part (train-00003-of-00008.beton)")
+            raise InputError(
+                f"{path} is not named like a part (train-00003-of-00008.beton); rename it or give it alone"
+            )
         first = first or known
         if (known[0], known[1].count) != (first[0], first[1].count):
             raise InputError(

@@ -12,6 +12,7 @@ and the size is checked before memory is allocated.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,8 @@ def open_image(data: bytes | memoryview, name: str, index: int = -1) -> Image.Im
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except UnidentifiedImageError:  # its message contains the address of a buffer
             raise _cannot(name, index, why_not_opened(bytes(data), _FORMATS)) from None
-        except Image.DecompressionBombError:
-            raise _too_large(name, index, f"more than {MAX_PIXELS}") from None
+        except Image.DecompressionBombError as error:  # its message begins with the number of pixels
+            raise _too_large(name, index, next(iter(re.findall("[0-9]+", str(error))), "too many")) from None
     if 0 in image.size:
         raise _cannot(name, index, "it has no pixels")
     if image.width * image.height > MAX_PIXELS:

@@ -22,6 +22,7 @@ _CODINGS = {
     0xCE: "arithmetic-coded hierarchical progressive",
     0xCF: "arithmetic-coded hierarchical lossless",
 }
+_HEIC = (b"ftypheic", b"ftypheix")
 _JPEG_LS = b"\xff\xf7"
 
 
@@ -30,6 +31,8 @@ def why_not_opened(data: bytes, formats: tuple[str, ...]) -> str:
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "it is a web page (HTML)"
+    if data[4:12] in _HEIC:
+        return "it is HEIC, a format of phones, which is not read; convert it to JPEG"
     for name in formats:
         factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is True:

@@ -34,7 +34,7 @@ def select_shards(path: Path, files: Sequence[Path], split: str | None) -> list[
         by_split.setdefault(split_of(file.name), []).append(file)
     there = ", ".join(sorted(str(name) for name in by_split if name)) or "no split in their names"
     if split is None and len(by_split) > 1:
-        raise InputError(f"{path} holds shards of several splits ({there}); choose one with --split")
+        raise InputError(f"{path} holds shards of several splits ({there}); choose one with --split of fixres convert")
     if split is not None and split not in by_split:
         raise InputError(f"{path} has no shards of the split {split!r}, only {there}; choose another or omit --split")
     chosen = by_split[split] if split is not None else next(iter(by_split.values()))

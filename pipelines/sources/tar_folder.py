@@ -38,7 +38,7 @@ class TarFolderSource:
             root = TarFolder.of(str(path), walk(Span(file.fileno()), str(path)))
         splits = splits_with_val(root)
         if split is None and splits:
-            raise InputError(f"{path} holds the splits {', '.join(splits)}; choose one with --split")
+            raise InputError(f"{path} holds the splits {', '.join(splits)}; choose one with --split of fixres convert")
         if split is not None:
             if split not in splits:
                 there = ", ".join(splits) or "one split"

@@ -104,7 +104,7 @@ def _choose(path: Path, split: str | None) -> tuple[Path, str]:
     if not found:
         raise InputError(f"{path} holds neither {' nor '.join(ARCHIVES.values())}; give the folder or archive itself")
     if split is None and len(found) > 1:
-        raise InputError(f"{path} holds the archives of train and val; choose one with --split")
+        raise InputError(f"{path} holds the archives of train and val; choose one with --split of fixres convert")
     split = split or next(iter(found))
     if split not in found:
         raise InputError(f"{path} has no split {split!r}, only {', '.join(found)}; choose that or omit --split")

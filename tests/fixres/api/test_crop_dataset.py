@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -143,6 +144,19 @@ def test_copies_for_workers_are_small_and_open_the_file_themselves(stored: dict[
     assert torch.equal(pickle.loads(data)[3][0], dataset[3][0])
 
 
+def test_a_copy_refuses_a_file_with_other_labels(stored: dict[str, Path], tmp_path: Path) -> None:
+    """Workers that are not forked open the path again; the labels are those of the file that was there before."""
+    path = Path(shutil.copy(stored["roc"], tmp_path / "x.beton"))
+    data = pickle.dumps(CropDataset(path, 32))
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "1.jpg")
+    other = ConversionConfig("roc", num_workers=0, progress=False)
+    convert(tmp_path / "photos", tmp_path / "new.beton", other)
+    os.replace(tmp_path / "new.beton", path)
+    with pytest.raises(InputError, match=r"x\.beton was replaced since the data set was opened; open it again"):
+        pickle.loads(data)[0]
+
+
 def test_views_are_different_crops_of_one_image(stored: dict[str, Path], coded_sizes: list[tuple[int, int]]) -> None:
     dataset = CropDataset(stored["folder"], 48, views=3, seed=5)
     crops, label = dataset[6]
@@ -208,8 +222,14 @@ def test_wrong_values(options: dict[str, object], message: str, stored: dict[str
 def test_wrong_places(stored: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         CropDataset(tmp_path / "nowhere", 32)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    for opened, options in ((CropDataset, {}), (fixres.Loader, {"batch_size": 2})):
+        with pytest.raises(InputError, match=r"engines cannot read; convert it: fixres convert .*x\.parquet"):
+            opened(tmp_path / "x.parquet", 32, **options)
     dataset = CropDataset(stored["roc"], 32, crop=EvalCrop(1.0))
     with pytest.raises(IndexError, match="index 24 is out of range for 24 images"):
         dataset[24]
+    with pytest.raises(TypeError, match="float"):
+        dataset[1.5]
     with pytest.raises(InputError, match="epoch=-1 must be in"):
         dataset.set_epoch(-1)

@@ -191,6 +191,7 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--variants.fast.finetune.lr", "0"], "^variants.fast.finetune.lr=0.0 must be above 0"),
         (["--arms.fast.epochs", "3"], r"^unknown option --arms.fast.epochs, did you mean --variants.fast.epochs\?"),
         (["--sweep", "[64, x]"], r"^sweep\[1\]=x must be a whole number"),
+        (["--variants.fast.resolution.points", "0:64"], r"points\[0\]=0:64 must be a list such as \[0,128\]; see"),
         (["--config", "/"], "a folder, not a recipe file"),
         (["--config", "fixresnet50"], "a recipe of another command"),
         (["--optim.lr", "-1"], "optim.lr=-1.0 must be above 0"),

@@ -32,6 +32,7 @@ REASONS = {
     "a damaged JPEG file: cannot handle 2-layer images": DATA[: FRAME + 9] + b"\2" + DATA[FRAME + 10 :],
     "a damaged PNG file: broken PNG file (bad header checksum in b'IHDR')": bytes(BROKEN_PNG),
     "it is none of JPEG, PNG, WEBP, GIF, BMP, PPM, TIFF, JPEG2000, AVIF": b"\0" * 99,
+    "it is HEIC, a format of phones, which is not read; convert it to JPEG": b"\0\0\0\x18ftypheic" + bytes(99),
     "a part of the GIF header is too short": encoded(CODED, "GIF")[:9],
 }
 

@@ -234,7 +234,7 @@ def test_archives_of_class_folders(tmp_path: Path) -> None:
     assert source.name(0).endswith("a.tar: photos/Train/ant/1.jpg")
     assert len(open_source(tmp_path / "a.tar", split="val")) == 1
     for opened, says in (
-        (open_source, "holds the splits val, train, test; choose one with --split"),
+        (open_source, "holds the splits val, train, test; choose one with --split of fixres convert"),
         (open_stored, r"which engines cannot read; convert it: fixres convert .*a\.tar"),
         (READERS["--images"], r"a \.tar of class folders; convert it first: fixres convert"),
     ):
