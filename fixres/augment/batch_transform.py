@@ -9,6 +9,7 @@ batch, in all processes; images are mixed with others of their process.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fixres.augment.color import color_matrices, draw_factors, pca_shifts, recolored
@@ -19,6 +20,7 @@ from fixres.augment.policies import draw_program
 from fixres.augment.tensor_operations import on_device
 from fixres.config.augment import AugmentConfig
 from fixres.distributed.process_group import num_processes, rank
+from fixres.pipelines.spec import InputError
 
 _COLORS, _MIXING, _OPERATIONS, _ERASING = (
     1,
@@ -42,13 +44,21 @@ class BatchTransform:
         """The augmented batch of a step, with soft labels if images are mixed.
 
         Args:
-            images: uint8 (B, H, W, 3) on the device; B is the same in all processes.
+            images: uint8 (B, H, W, 3), square, on the device; B is the same in all processes.
             labels: int64 (B,) on the device.
             step: number of the batch in its epoch.
 
         Returns:
             uint8 (B, H, W, 3), and either the labels or float32 (B, num_classes), each row with sum 1.
+
+        Raises:
+            InputError: images of another type or layout.
         """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(
+                f"images are {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}, not uint8 (B, H, W, 3); "
+                "of fixres.Loader use normalize=False and images.permute(0, 2, 3, 1)"
+            )
         config = self._config
         if config.operates:
             images = applied(images, self._program(images, self._rng(_OPERATIONS, step)))

@@ -121,3 +121,11 @@ def test_a_gpu_makes_the_same_batches(config: dict[str, Any]) -> None:
 def test_impossible_settings_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         AugmentConfig(**config)
+
+
+@pytest.mark.parametrize("images", [_images().permute(0, 3, 1, 2), _images().float(), _images()[0]])
+def test_batches_of_another_layout_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(
+        InputError, match=r"not uint8 \(B, H, W, 3\); of fixres\.Loader use normalize=False and images\.perm"
+    ):
+        BatchTransform(AugmentConfig(color=0.4), 2, 0)(images, torch.arange(4), 0)

@@ -46,7 +46,15 @@ def _all_on(folder: Path, teacher: Path) -> Recipe:
         plain,
         model=replace(TINY, kwargs={**TINY.kwargs, "aa_layer": "blurpool"}, init="xavier"),
         optim=replace(plain.optim, accumulate=2, ema=0.8, steps=StepDecay([1])),
-        augment=AugmentConfig(color=0.4, pca=0.1, mixup=0.2, cutmix=1.0),
+        augment=AugmentConfig(
+            color=0.4,
+            pca=0.1,
+            mixup=0.2,
+            cutmix=1.0,
+            auto_augment="rand-m6-mstd0.5-inc1",
+            re_prob=0.25,
+            re_mode="pixel",
+        ),
         distill=DistillConfig(str(teacher)),
     )
 
