@@ -15,6 +15,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class FFCVLoader(BaseLoader):
     decodes_on_host = True
 
     def __init__(self, config: LoaderConfig) -> None:
+        self._stamp = _stamp(config.path)
         self._reader = BetonReader(config.path)  # FFCV itself does not check what it reads
         super().__init__(config, self._reader.classes, len(self._reader))
         self._check_memory()
@@ -97,6 +99,8 @@ class FFCVLoader(BaseLoader):
         return min(max(self.config.num_workers, 1), numba_config.NUMBA_NUM_THREADS)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        if _stamp(self.config.path) != self._stamp:  # FFCV opens it for each epoch
+            raise InputError(f"{self.config.path} was replaced since it was opened; open it again")
         wanted = list(batches(self.config, self.num_samples, epoch, start))
         # FFCV divides the order into batches itself. Only our last batch can be short, so its batches are the same.
         order = np.concatenate([*wanted, np.empty(0, np.int64)])
@@ -158,6 +162,11 @@ class FFCVLoader(BaseLoader):
 
     def _release(self) -> None:
         del self._engine, self._decoder
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _keep_numba_types_mutable() -> None:

@@ -7,6 +7,7 @@ the sampling grid and the weights of `Resize` followed by `CenterCrop`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator, Iterator
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
@@ -69,12 +70,21 @@ class _Batches(Dataset):
     def __init__(self, source: Source, config: LoaderConfig) -> None:
         self._source = source
         self._config = config
+        self._labels, self._replaced = _labels_of(source), False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a worker, which opens a .beton file again: it may be another one by now."""
+        self.__dict__.update(state)
+        self._replaced = _labels_of(self._source) != self._labels
 
     def __getitem__(self, job: _Job) -> _Result:
         num, r = len(job.indices), job.resolution
         images = torch.empty((num, r, r, 3), dtype=torch.uint8)
         used = np.empty(num, np.int64)
         result = _Result(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
+        if self._replaced:
+            path = self._config.path
+            return result._replace(error=InputError(f"{path} was replaced since it was opened; open it again"))
         try:
             num_bytes, num_pixels = self._fill(job, images.numpy(), used, result.bad_samples)
         except (InputError, OSError) as error:
@@ -107,6 +117,11 @@ class _Batches(Dataset):
             return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(candidate), candidate))
 
         return retry_next(make, index, len(self._source), self._config.on_bad, bad_samples)
+
+
+def _labels_of(source: Source) -> tuple[tuple[str, ...], int]:
+    """The classes and a checksum of the labels."""
+    return tuple(source.classes), zlib.crc32(np.ascontiguousarray(source.labels))
 
 
 def resized_crop(crop: Crop, pixels: np.ndarray, yxhw: np.ndarray, flip: bool, resolution: int) -> np.ndarray:

@@ -110,7 +110,7 @@ def test_each_starts_from_the_original(finetune: object, tmp_path: Path) -> None
         load_checkpoint(path)[0].state_dict() for path in (tmp_path / "both/net_finetuned64.pt", tmp_path / "one.pt")
     )
     assert all(torch.equal(value, both[name]) for name, value in one.items())
-    assert (tmp_path / "net_finetuned64_report.md").is_file()
+    assert (tmp_path / "one_report.md").is_file()
 
 
 def test_auto(finetune: object, tmp_path: Path) -> None:
