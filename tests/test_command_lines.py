@@ -19,7 +19,8 @@ from fixres.pipelines.spec import InputError
 from tests.fixres.cli import test_command
 
 ROOT = Path(__file__).resolve().parents[1]
-_CHILDREN = {"engine_worker", "isolated_run", "worker"}  # started by programs, not by users
+_CHILDREN = {"allocator_worker", "engine_worker", "isolated_run", "worker"}  # started by programs, not by users
+_LIGHT = {"gpu_decoder"}  # runs where the parser's packages are not installed
 
 
 def _name(path: Path) -> str:
@@ -34,7 +35,7 @@ COMMANDS = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if '__name__ == "__main__"' in path.read_text()
     and "run_command(" not in path.read_text()
-    and path.stem not in _CHILDREN
+    and path.stem not in _CHILDREN | _LIGHT
 )
 
 

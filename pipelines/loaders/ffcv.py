@@ -164,9 +164,9 @@ class FFCVLoader(BaseLoader):
         del self._engine, self._decoder
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size
 
 
 def _keep_numba_types_mutable() -> None:

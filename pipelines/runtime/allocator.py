@@ -22,7 +22,7 @@ _SETTINGS = (
 )
 _MADV_HUGEPAGE = 14  # of Linux's madvise
 _MOST_RESERVED = 16 << 30
-_OTHERS = ("jemalloc", "tcmalloc", "mimalloc", "tbbmalloc")
+_OTHERS = ("jemalloc", "tcmalloc", "mimalloc", "tbbmalloc_proxy")
 _setting = ""  # after `tune_allocator`
 
 

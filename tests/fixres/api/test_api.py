@@ -84,7 +84,7 @@ def test_train_then_load_predict_and_finetune(betons: Path, coded_folder: Path, 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fixres.train("demos"), "^config demos: no such file"),
+        (lambda: fixres.train("demos"), "^recipe demos: no such file"),
         (lambda: fixres.train("demo", optim={"rate": 1}), "unknown key optim.rate"),
         (lambda: fixres.load("nothing.pt"), "nothing.pt"),
         (lambda: fixres.inspect("nothing"), "nothing"),

@@ -46,7 +46,10 @@ _CALLS = [
     ("train --config photo --data photos", "no recipe of that name; did you mean photos?"),
     ("train --config photos", "no data is named; give --data FOLDER"),
     ("train --config photos --data nowhere", "--data nowhere does not exist; give a folder of photographs"),
-    ("train --config photos --data photos/train --engine rok", "engine=rok must be 'auto', 'roc', 'roc-dali', 'torch'"),
+    (
+        "train --config photos --data photos/train --engine rok",
+        "engine=rok must be 'auto', 'roc', 'roc-gpu', 'roc-dali', 'torch'",
+    ),
     ("train --config photos --data photos --variant fats", "it has baseline, fast"),
     ("train --lr 0.1", "unknown option --lr, did you mean --optim.lr?"),
     ("train --arms.fast.fix.lr 0.1", "did you mean --variants.fast.finetune.lr?"),

@@ -103,7 +103,7 @@ class Odd:
     """A source that raises an error."""
 
     def __init__(self, source: Source) -> None:
-        self.labels, self.name = source.labels, source.name
+        self.labels, self.name, self.classes = source.labels, source.name, source.classes
 
     def __len__(self) -> int:
         return len(self.labels)
