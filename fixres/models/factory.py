@@ -100,4 +100,8 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) to float32 (B, 3, H, W)."""
-        return (images.permute(0, 3, 1, 2).float() - self.shift) * self.factor
+        batch, height, width, channels = images.shape
+        # By rows of pixels: torch's CPU operators take eight times as long along an inner dimension of three channels.
+        shift, factor = (one.view(-1).repeat(width) for one in (self.shift, self.factor))
+        rows = (images.reshape(batch * height, width * channels).float() - shift).mul_(factor)
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
