@@ -81,7 +81,10 @@ def start(source: FolderSource, target: Path, format: str) -> int:
 
 def entries_in(target: Path) -> int:
     journal = target.with_name(f".{target.name}.journal")
-    return journal.read_text().count("\n") - 1 if journal.exists() else 0
+    try:
+        return journal.read_text().count("\n") - 1
+    except FileNotFoundError:  # not begun, or finished a moment ago
+        return 0
 
 
 class Slow(FolderSource):
