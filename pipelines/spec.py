@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 import numpy as np
 
+from fixres.pipelines.crop_types import Box as Box
+from fixres.pipelines.crop_types import Crop, check_fraction
+from fixres.pipelines.crop_types import EvalCrop as EvalCrop
+from fixres.pipelines.crop_types import ShiftCrop as ShiftCrop
+from fixres.pipelines.crop_types import TrainCrop as TrainCrop
 from fixres.pipelines.errors import BadSampleError as BadSampleError
 from fixres.pipelines.errors import InputError as InputError
 from fixres.pipelines.errors import one_line as one_line
@@ -27,75 +32,6 @@ MIN_ZOOM = 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
 _MAX_WORKERS = 1024
-
-
-class Box(NamedTuple):
-    """A crop rectangle in pixels of the stored image: rows [y, y + h), columns [x, x + w)."""
-
-    y: int
-    x: int
-    h: int
-    w: int
-
-
-@dataclass(frozen=True)
-class TrainCrop:
-    """RandomResizedCrop with torchvision's semantics, then a horizontal flip."""
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's area as a fraction of the image's area."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's aspect ratio, width over height; sampled log-uniformly."""
-    hflip: float = 0.5
-    """Probability of a horizontal flip."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise InputError(f"ratio={self.ratio} must satisfy 0 < low <= high")
-        _check_fraction("hflip", self.hflip)
-
-
-@dataclass(frozen=True)
-class EvalCrop:
-    """timm's center crop: the short side resized to floor(resolution / crop_pct), then the center square."""
-
-    crop_pct: float = 0.875
-    """Side of the center crop over the resized short side, in (0, 1]."""
-    hflip: float = 0.0
-    """Probability of a horizontal flip; above 0 in fine-tuning only (FixRes, section 4)."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not 0 < self.crop_pct <= 1:
-            raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is usual for ImageNet")
-        _check_fraction("hflip", self.hflip)
-
-
-@dataclass(frozen=True)
-class ShiftCrop:
-    """As `EvalCrop`, but with a random horizontal shift and flip (FixRes's fine-tuning "test DA2").
-
-    The square stays inside the resized image, at whole pixels of it. Its vertical position is the center.
-    """
-
-    crop_pct: float = 0.875
-    """Side of the crop over the resized short side, in (0, 1]."""
-    hflip: float = 0.5
-    """Probability of a horizontal flip."""
-
-    def __post_init__(self) -> None:
-        EvalCrop(self.crop_pct, self.hflip)  # makes the same checks
-
-
-Crop = TrainCrop | EvalCrop | ShiftCrop
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name}={value} must be in [0, 1]")
 
 
 def check_resolution(resolution: int) -> int:
@@ -128,7 +64,7 @@ class DALIOptions:
         for name in ("batches_ahead", "prefetch"):
             if getattr(self, name) < 1:
                 raise InputError(f"dali.{name}={getattr(self, name)} must be at least 1")
-        _check_fraction("dali.hw_decoder_load", self.hw_decoder_load)
+        check_fraction("dali.hw_decoder_load", self.hw_decoder_load)
         for name in ("device_memory_padding", "host_memory_padding", "preallocate_side"):
             if getattr(self, name) < 0:
                 raise InputError(f"dali.{name}={getattr(self, name)} must not be negative")

@@ -1,0 +1,79 @@
+"""Which part of an image a crop shows: training, evaluation and shifted crops, and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fixres.pipelines.errors import InputError
+from fixres.pipelines.value_types import check_fields
+
+
+class Box(NamedTuple):
+    """A crop rectangle in pixels of the stored image: rows [y, y + h), columns [x, x + w)."""
+
+    y: int
+    x: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class TrainCrop:
+    """RandomResizedCrop with torchvision's semantics, then a horizontal flip."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's area as a fraction of the image's area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's aspect ratio, width over height; sampled log-uniformly."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise InputError(f"ratio={self.ratio} must satisfy 0 < low <= high")
+        check_fraction("hflip", self.hflip)
+
+
+@dataclass(frozen=True)
+class EvalCrop:
+    """timm's center crop: the short side resized to floor(resolution / crop_pct), then the center square."""
+
+    crop_pct: float = 0.875
+    """Side of the center crop over the resized short side, in (0, 1]."""
+    hflip: float = 0.0
+    """Probability of a horizontal flip; above 0 in fine-tuning only (FixRes, section 4)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 < self.crop_pct <= 1:
+            raise InputError(f"crop_pct={self.crop_pct} must be in (0, 1]; 0.875 is usual for ImageNet")
+        check_fraction("hflip", self.hflip)
+
+
+@dataclass(frozen=True)
+class ShiftCrop:
+    """As `EvalCrop`, but with a random horizontal shift and flip (FixRes's fine-tuning "test DA2").
+
+    The square stays inside the resized image, at whole pixels of it. Its vertical position is the center.
+    """
+
+    crop_pct: float = 0.875
+    """Side of the crop over the resized short side, in (0, 1]."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        EvalCrop(self.crop_pct, self.hflip)  # makes the same checks
+
+
+Crop = TrainCrop | EvalCrop | ShiftCrop
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raises InputError unless `value` is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}={value} must be in [0, 1]")
