@@ -23,13 +23,14 @@ from fixres.pipelines.formats.beton_reader import BetonData
 from fixres.pipelines.formats.beton_writer import BetonWriter, finish_beton
 from fixres.pipelines.formats.samples import EncodedSample, Entry
 from fixres.pipelines.formats.webdataset_writer import MAX_SAMPLES, ShardWriter, num_in_whole_shards
-from fixres.pipelines.runtime.atomic_files import atomic_file, keep_source, resumable, unfinished
+from fixres.pipelines.runtime.atomic_files import atomic_file, check_free, keep_source, resumable, unfinished
 from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.runtime.process_pool import map_chunks, num_processes
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import InputError, Source
 
+_MARK = "*.idx"  # all folders of shards have such a file
 _CHUNK = 16  # samples per message to a worker, 20 to 300 ms of work
 _ACCEPT = ", or store damaged JPEGs as Pillow shows them with damaged=accept (--damaged accept --restart)"
 _log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def convert(source: Source | Path | str, dest: Path | str, config: ConversionCon
     num_workers = num_processes(config.num_workers, -(-len(task.order) // _CHUNK))
     is_folder, discard = config.format == "webdataset", config.restart is not False
     if not _was_finished(task, result):
-        with resumable(result.dest, config.overwrite, is_folder, discard, mark="*.idx") as paths:
+        with resumable(result.dest, config.overwrite, is_folder, discard, mark=_MARK) as paths:
             journal = Journal(paths.journal, task.header(), config.restart)
             _Attempt(task, journal, result).run(paths.data, num_workers)
     result.file_bytes, result.disk_bytes = _sizes(result.dest)
@@ -104,6 +105,18 @@ def _sizes(dest: Path) -> tuple[int, int]:
     """Size of a file or of the files in a folder, and what they take on the disk."""
     found = [os.stat(file) for file in (dest.iterdir() if dest.is_dir() else (dest,))]
     return sum(one.st_size for one in found), sum(512 * one.st_blocks for one in found)  # POSIX: blocks of 512 bytes
+
+
+def check_dest(dest: Path, config: ConversionConfig) -> None:
+    """Checks before the source is read, which may take minutes, that `convert` could write to `dest`.
+
+    Raises:
+        InputError: `dest` has the ending of another kind of file, or exists and may not be replaced.
+    """
+    _check_ending(dest, config)
+    dest = config.part.place(dest)
+    if not unfinished(dest).journal.exists():  # else `dest` may be what a killed process had finished
+        check_free(dest, config.overwrite, config.format == "webdataset", _MARK)
 
 
 def _check_ending(dest: Path, config: ConversionConfig) -> None:
@@ -220,11 +233,11 @@ class _Attempt:
             journal.checkpoint(writer.sync)
         except OSError:
             pass  # the disk is full or has failed, which the current error reports; the last checkpoint is valid
-        if journal.num_written:
+        if (num_good := journal.num_written - len(self._bad)) > 0:
             whole = " (in whole shards)" if isinstance(writer, ShardWriter) else ""
-            counts = f"{journal.num_written - len(self._bad)} of {len(self._order)} samples"
+            counts = f"{num_good} of {len(self._order)} samples"
             _log.warning("%s are kept%s; run the same command again to continue", counts, whole)
-        else:
+        elif not journal.num_written:
             journal.path.unlink(missing_ok=True)
 
     def _report(self) -> None:

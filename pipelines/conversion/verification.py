@@ -38,8 +38,8 @@ def verify_data(path: Path, num_workers: int | None = None, progress: bool = Tru
         raise InputError(f"{len(bad)} of {len(source)} samples are damaged, the first is {bad[0]}; convert again")
     counts = np.bincount(source.labels, minlength=len(source.classes))
     return (
-        f"{path}: all {len(source)} images decode; {counted(len(counts), 'class', 'classes')} with {counts.min()} to"
-        f" {counted(int(counts.max()), 'image')}"
+        f"{path}: {counted(len(source), 'image')} without damage; {counted(len(counts), 'class', 'classes')}"
+        f" with {counts.min()} to {counted(int(counts.max()), 'image')}"
         + (f", {int((counts == 0).sum())} of them empty" if not counts.all() else "")
     )
 

@@ -170,7 +170,7 @@ def _read_shard(path: Path, columns: Columns) -> _Shard:
             labels = file.read(columns=[columns.label], use_threads=False).column(0)
             names = _class_names(file.schema_arrow.metadata or {}, columns.label)
             if labels.null_count:
-                raise InputError(f"{path}: {labels.null_count} rows have no label; remove them")
+                raise InputError(f"{path}: rows without a label: {labels.null_count}; remove them")
             labels = labels.to_numpy().astype(np.int64)
     except InputError:
         raise

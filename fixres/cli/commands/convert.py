@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str]) -> ConvertOptions:
 
 def run(options: ConvertOptions) -> None:
     """Converts and prints what was written."""
-    from fixres.pipelines.conversion.converter import convert
+    from fixres.pipelines.conversion.converter import check_dest, convert
     from fixres.pipelines.conversion.task import ConversionConfig
     from fixres.pipelines.conversion.verification import verify_data
     from fixres.pipelines.formats.parts import Part
@@ -87,6 +87,7 @@ def run(options: ConvertOptions) -> None:
         options.num_workers, options.overwrite, options.restart, damaged=options.damaged,
     )  # fmt: skip
     keep_outside(options.source, options.dest)
+    check_dest(options.dest, config)
     source = open_source(
         options.source,
         options.source_kind,

@@ -93,7 +93,10 @@ def test_the_size_printed_is_that_of_the_file(
         files = list(dest.iterdir()) if dest.is_dir() else [dest]
         assert f"{dest}: 2 images, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB" in printed
         assert "MB on disk, the rest is padding" in printed or format == "webdataset"
-        assert f"{folder}: 2 images of 1 class, 0 = " in printed and "decode; 1 class with 2 to 2 images" in printed
+        assert (
+            f"{folder}: 2 images of 1 class, 0 = " in printed
+            and "without damage; 1 class with 2 to 2 images" in printed
+        )
         assert "1 classes" not in printed
 
 
@@ -122,4 +125,25 @@ def test_undecodable_names_are_printed(monkeypatch: pytest.MonkeyPatch, tmp_path
     options = ("--format", "ffcv", "--num-workers", 0, "--verify")
     assert call(monkeypatch, tmp_path / "photos", tmp_path / os.fsdecode(b"d\xe9.beton"), *options) == 0
     printed = sys.stdout.buffer.getvalue()
-    assert rb"caf\udce9" in printed and rb"d\udce9.beton: all 1 images decode" in printed
+    assert rb"caf\udce9" in printed and rb"d\udce9.beton: 1 image without damage" in printed
+
+
+def test_an_existing_target_is_refused_before_the_source_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    target = tmp_path / "data.beton"
+    target.write_bytes(b"other")
+    assert call(monkeypatch, tmp_path / "nowhere", target) == 2
+    error = capsys.readouterr().err
+    assert f"{target} exists; replace it with --overwrite" in error and "nowhere" not in error
+    assert target.read_bytes() == b"other"
+
+
+def test_nothing_is_said_to_be_kept_if_no_image_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos/a").mkdir(parents=True)
+    (tmp_path / "photos/a/broken.jpg").write_bytes(b"no photograph")
+    assert call(monkeypatch, tmp_path / "photos", tmp_path / "data.beton", "--num-workers", 0) == 2
+    error = capsys.readouterr().err
+    assert "1 of 1 samples cannot be used" in error and "are kept" not in error

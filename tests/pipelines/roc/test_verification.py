@@ -27,7 +27,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_undamaged_data_is_counted(made: tuple[str, Path]) -> None:
     line = verify_data(made[1], num_workers=2, progress=False)
-    assert line == f"{made[1]}: all 20 images decode; 2 classes with 10 to 10 images"
+    assert line == f"{made[1]}: 20 images without damage; 2 classes with 10 to 10 images"
 
 
 def test_a_block_of_zeros_is_found(made: tuple[str, Path], tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_plain_bytes_and_small_integers_are_read(tmp_path: Path) -> None:
         ([("image", arrow.struct([("path", arrow.string())])), ("label", arrow.int64())], [{}], [0], "needs a column"),
         ([("image", arrow.binary()), ("label", arrow.string())], [b"x"], ["dog"], "integer column label"),
         ([("image", arrow.binary()), ("text", arrow.int64())], [b"x"], [0], "integer column label"),
-        ([("image", arrow.binary()), ("label", arrow.int64())], [b"x"], [None], "1 rows have no label"),
+        ([("image", arrow.binary()), ("label", arrow.int64())], [b"x"], [None], "rows without a label: 1; remove them"),
         ([("image", arrow.binary()), ("label", arrow.int64())], [b"x", b"y"], [3, -1], "row 1 has the label -1"),
         ([("image", arrow.binary()), ("label", arrow.int64())], [b"x"], [1 << 40], "row 0 has the label 1099511627776"),
         ([("image", arrow.binary()), ("label", arrow.uint64())], [b"x"], [1 << 63], "row 0 has the label"),
