@@ -36,9 +36,9 @@ SLACK = 512
 _TAKEN, _BLOCK, _DC = range(3)
 NUM_LANE_COLUMNS = 5
 _NO_SEGMENT = -2
-_LAST, _INVALID = 63, 64  # the last coefficient; so far forward an invalid code goes
+LAST, _INVALID = 63, 64  # the last coefficient; so far forward an invalid code goes
 _LOOKUP_SHIFT, _CODE_SHIFT = np.uint64(64 - LOOKUP_BITS), np.uint64(64 - 16)
-_PLACES = np.full(_LAST + 1 + END_OF_BLOCK, 2 * 64, np.uint8)  # bytes from the start of a block
+_PLACES = np.full(LAST + 1 + END_OF_BLOCK, 2 * 64, np.uint8)  # bytes from the start of a block
 _PLACES[:64] = 2 * SCAN_ORDER
 
 
@@ -61,32 +61,32 @@ def decode_segments(
         True if the data was valid.
     """
     start, num_taken, num_left = data.ctypes.data, 0, segments.shape[0]
-    lane_a, bits_a, num_a, at_a, k_a, table_a, block_a = 0, np.uint64(0), 0, 0, _LAST, 0, coefficients
-    lane_b, bits_b, num_b, at_b, k_b, table_b, block_b = 1, np.uint64(0), 0, 0, _LAST, 0, coefficients + 2 * _BLOCK_SIZE
+    lane_a, bits_a, num_a, at_a, k_a, table_a, block_a = 0, np.uint64(0), 0, 0, LAST, 0, coefficients
+    lane_b, bits_b, num_b, at_b, k_b, table_b, block_b = 1, np.uint64(0), 0, 0, LAST, 0, coefficients + 2 * _BLOCK_SIZE
     codes_a = codes_b = 0
     lanes[:, _BLOCK] = _NO_SEGMENT
     while True:
-        while k_a < _LAST and k_b < _LAST:  # a refill gives 56 bits, a symbol of the lookup takes 10, others 31
-            bits_a, num_a, at_a = _refill(bits_a, num_a, at_a)
-            bits_b, num_b, at_b = _refill(bits_b, num_b, at_b)
+        while k_a < LAST and k_b < LAST:  # a refill gives 56 bits, a symbol of the lookup takes 10, others 31
+            bits_a, num_a, at_a = refill(bits_a, num_a, at_a)
+            bits_b, num_b, at_b = refill(bits_b, num_b, at_b)
             entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
             if entry_a & 255 == 0 or entry_b & 255 == 0:
                 break
             bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
             bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
-            if k_a >= _LAST or k_b >= _LAST:
+            if k_a >= LAST or k_b >= LAST:
                 break
             entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
             if entry_a & 255 == 0 or entry_b & 255 == 0:
                 break
             bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
             bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
-        if k_a < _LAST and k_b < _LAST:  # a lookup has no entry; 5 % of the symbols
-            entry_a, entry_b = _any_entry(bits_a, table_a, codes_a), _any_entry(bits_b, table_b, codes_b)
+        if k_a < LAST and k_b < LAST:  # a lookup has no entry; 5 % of the symbols
+            entry_a, entry_b = any_entry(bits_a, table_a, codes_a), any_entry(bits_b, table_b, codes_b)
             bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
             bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
             continue
-        swap = k_a < _LAST  # now lane a has ended its block
+        swap = k_a < LAST  # now lane a has ended its block
         bits_a, bits_b = _swapped(swap, bits_a, bits_b)
         num_a, num_b = _swapped(swap, num_a, num_b)
         at_a, at_b = _swapped(swap, at_a, at_b)
@@ -102,7 +102,7 @@ def decode_segments(
             target = blocks[row, TARGET] + segments[segment, OFFSET_LUMA + blocks[row, COMPONENT]]
             idct_block(block_a, lanes[lane_a, dc], blocks[row, STEPS], target, blocks[row, STRIDE])
             rest = 8 * (start + segments[segment, START] + segments[segment, SIZE] - at_a) + num_a  # bits
-            if _LAST < k_a < END_OF_BLOCK or rest < 0:
+            if LAST < k_a < END_OF_BLOCK or rest < 0:
                 return False
             if row + 1 == blocks.shape[0]:
                 if rest >= 8:
@@ -120,8 +120,8 @@ def decode_segments(
             lanes[lane_a, _TAKEN], lanes[lane_a, _DC:] = num_taken, 0
             num_taken += 1
         lanes[lane_a, _BLOCK] = row
-        bits_a, num_a, at_a = _refill(bits_a, num_a, at_a)
-        entry_a = _any_entry(bits_a, blocks[row, DC_LOOKUP], blocks[row, DC_CODES])
+        bits_a, num_a, at_a = refill(bits_a, num_a, at_a)
+        entry_a = any_entry(bits_a, blocks[row, DC_LOOKUP], blocks[row, DC_CODES])
         if entry_a & 255 == 0:
             return False
         bits_a, num_a = bits_a << np.uint64(entry_a & 255), num_a - (entry_a & 255)
@@ -135,7 +135,7 @@ def _swapped(swap: bool, first: int, second: int) -> tuple[int, int]:
 
 
 @inlined
-def _refill(bits: np.uint64, num_bits: int, at: int) -> tuple[np.uint64, int, int]:
+def refill(bits: np.uint64, num_bits: int, at: int) -> tuple[np.uint64, int, int]:
     """The bits read ahead (the next one on top), at least 56, their number, and the address of the next byte."""
     bits |= load_big_endian(at) >> np.uint64(num_bits)
     return bits, num_bits | 56, at + ((63 - num_bits) >> 3)
@@ -156,7 +156,7 @@ def _consume(bits: np.uint64, num_bits: int, k: int, block: int, entry: int) -> 
 
 
 @kernel
-def _any_entry(bits: np.uint64, table: int, codes: int) -> int:
+def any_entry(bits: np.uint64, table: int, codes: int) -> int:
     """What the lookup would hold for the next bits if it had room for it. An invalid code takes no bits."""
     entry = _entry(bits, table)
     if entry & 255 != 0:

@@ -1,7 +1,7 @@
 """Reads a level's JPEG headers into the form that the entropy decoder needs: Huffman lookups and quantization steps.
 
-The headers are untrusted. Only the kind that the encoder of RoC records writes is accepted: baseline, 8 bits, one scan,
-YCbCr with chroma at full or half size, or gray.
+The headers are untrusted. Only one kind is accepted: baseline, 8 bits, one scan, three components with one chroma block
+in each MCU, or one component.
 """
 
 from __future__ import annotations
@@ -122,12 +122,18 @@ def _read_frame(header: np.ndarray, at: int, end: int, tables: Tables, ids: np.n
         entry = at + 6 + 3 * k
         ids[k], sampling, table = header[entry], header[entry + 1], header[entry + 2]
         columns, rows = sampling >> 4, sampling & 15
-        if table > 3 or not (1 <= columns <= 2 and 1 <= rows <= 2) or (k > 0 and sampling != 0x11):
+        if table > 3 or not _is_known_sampling(rows, columns) or (k > 0 and sampling != 0x11):
             return False
         tables.components[k, 0] = table
         if k == 0 and count == 3:  # the MCU of a single component has one block, whatever its sampling
             frame[3], frame[4] = rows, columns
     return True
+
+
+@kernel
+def _is_known_sampling(rows: int, columns: int) -> bool:
+    """Whether a luma component is that of 4:4:4, 4:2:2, 4:4:0, 4:2:0 or 4:1:1."""
+    return (1 <= columns <= 2 and 1 <= rows <= 2) or (columns == 4 and rows == 1)
 
 
 @kernel

@@ -104,7 +104,7 @@ def decode_window(
     error = _read_segments(store, field, level, window, strides, data, segments)
     if error != layout.OK:
         return error
-    num_blocks = _lay_out_blocks(tables, level[layout.INTERVAL], planes.ctypes.data, starts, strides, work.blocks)
+    num_blocks = lay_out_blocks(tables, level[layout.INTERVAL], planes.ctypes.data, starts, strides, work.blocks)
     work.coefficients[:] = 0
     valid = entropy.decode_segments(data, segments, work.blocks[:num_blocks], work.lanes, work.coefficients.ctypes.data)
     return layout.OK if valid else layout.NOT_DECODABLE
@@ -136,8 +136,8 @@ def _read_segments(
             marker, expected = np.uint64(at + length - 2), 0xD9 if segment == last_segment else 0xD0 + (segment & 7)
             if store[marker] != 0xFF or store[marker + np.uint64(1)] != expected:
                 return layout.BAD_INDEX
-            size = unstuff(store, at, at + length - 2, data.ctypes.data + to)
-            if size < 0:
+            stop, size = unstuff(store, at, at + length - 2, data.ctypes.data + to)
+            if stop != at + length - 2:
                 return layout.NOT_DECODABLE
             y, x, part = row - window[0], segment - first, segments[number]
             part[entropy.START], part[entropy.SIZE] = to, size
@@ -149,7 +149,7 @@ def _read_segments(
 
 
 @kernel
-def _lay_out_blocks(
+def lay_out_blocks(
     tables: Tables, interval: int, planes: int, starts: np.ndarray, strides: np.ndarray, blocks: np.ndarray
 ) -> int:
     """Fills the columns of each block of a segment, see `entropy`; returns the number of blocks."""

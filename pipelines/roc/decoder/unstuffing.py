@@ -43,11 +43,15 @@ def _lowest_bit(typingctx, mask):  # noqa: ARG001 (numba's signature)
 
 
 @kernel
-def unstuff(source: np.ndarray, begin: int, end: int, target: int) -> int:
-    """Copies source[begin:end], uint8, without stuffed bytes to an address, with room for 32 bytes more.
+def unstuff(source: np.ndarray, begin: int, end: int, target: int) -> tuple[int, int]:
+    """Copies source[begin:end], uint8, up to the first marker, without stuffed bytes.
+
+    Args:
+        source, begin, end: see above.
+        target: an address with room for 32 bytes more.
 
     Returns:
-        Bytes written, or -1 if something else than a 0 follows a byte 255.
+        Where it stopped: at `end`, or at a byte 255 before something else than a 0. The number of bytes written.
     """
     at, to, start = begin, target, source.ctypes.data
     while at < end:
@@ -58,9 +62,9 @@ def unstuff(source: np.ndarray, begin: int, end: int, target: int) -> int:
             full, step = _copy_byte(start + at, to), 1
         at, to = at + step, to + step
         if at > end:
-            return to - target - (at - end)
+            return end, to - target - (at - end)
         if full != 0:
             if at == end or source[np.uint64(at)] != 0:
-                return -1
+                return at - 1, to - target - 1
             at += 1
-    return to - target
+    return end, to - target
