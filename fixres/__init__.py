@@ -2,9 +2,9 @@
 
 What a user calls is listed here and lives in `api`. Importing this package is quick: torch is imported when it is
 needed. `config` has the settings, `models` the networks, `training` the training loop, `finetuning` FixRes,
-`evaluation` the accuracies, `resolution` the advice on test resolutions, `projection` the cost of
-a run, and `experiment` whole runs. `augment`, `distributed`, `fault_tolerance`, `observability` and `reporting` are
-used by them.
+`evaluation` the accuracies, `resolution` the advice on test resolutions, `projection` the cost of a run, `experiment`
+whole runs, and `transfer` detection and segmentation with a trained backbone. `augment`, `distributed`,
+`fault_tolerance`, `observability` and `reporting` are used by them.
 """
 
 import lazy_loader as lazy
@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "api.loader": ["Loader"],
         "api.network": ["Network", "Prediction", "load"],
         "api.recipes": ["train"],
+        "api.transfer": ["backbone"],
         "config.recipe": ["FinetuneConfig", "Recipe"],
         "evaluation.accuracy": ["EvalResult"],
         "experiment.report": ["Report"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,18 +43,40 @@ def create_model(config: ModelConfig, num_classes: int, max_values: int | None =
 
     check_name(config)
     build = partial(timm.create_model, config.name, num_classes=num_classes, **_with_classes(config.kwargs))
-    limit = max_values or (_MAX_VALUES_WITH_ARGUMENTS if config.kwargs else _MAX_VALUES)
-    try:
-        if (found := count_values(build)) > limit:
-            raise InputError(f"{found:,} weights and buffers, of at most {limit:,}; choose a smaller network")
-        net = build()
-    except Exception as error:  # any kind: a network's own reaction to arguments that do not fit it
-        raise InputError(
-            f"{config.name} cannot be built with model.kwargs={reprlib.repr(config.kwargs)} ({one_line(error)})"
-        ) from error
+    net = _built(config, build, max_values or (_MAX_VALUES_WITH_ARGUMENTS if config.kwargs else _MAX_VALUES))
     if config.init == "xavier":
         _draw_xavier(net)
     return net.to(memory_format=torch.channels_last)
+
+
+def create_features(config: ModelConfig, out_indices: Sequence[int], output_stride: int | None = None) -> nn.Module:
+    """timm's feature extractor of a network: its output is a list of feature maps instead of logits.
+
+    Args:
+        config: name and arguments of the network.
+        out_indices: numbers of the stages, from 0 at the image, or negative from the end.
+        output_stride: 8 or 16 dilates the last stages, so that feature maps have this stride at most; None leaves it.
+
+    Raises:
+        InputError: no such network, no such stages, or a network that timm does not dilate.
+    """
+    import timm
+
+    check_name(config)
+    stride = {} if output_stride is None else {"output_stride": output_stride}
+    options = _with_classes(config.kwargs) | stride | {"features_only": True, "out_indices": tuple(out_indices)}
+    return _built(config, partial(timm.create_model, config.name, **options), _MAX_VALUES, f" as backbone {stride}")
+
+
+def _built(config: ModelConfig, build: Callable[[], nn.Module], max_values: int, use: str = "") -> nn.Module:
+    try:
+        if (found := count_values(build)) > max_values:
+            raise InputError(f"{found:,} weights and buffers, of at most {max_values:,}; choose a smaller network")
+        return build()
+    except Exception as error:  # any kind: a network's own reaction to arguments that do not fit it
+        raise InputError(
+            f"{config.name} cannot be built{use} with model.kwargs={reprlib.repr(config.kwargs)} ({one_line(error)})"
+        ) from error
 
 
 def _with_classes(kwargs: dict[str, Any]) -> dict[str, Any]:
