@@ -139,6 +139,11 @@ class LoaderConfig:
     """Shuffle the samples in each epoch."""
     drop_last: bool = False
     """Drop the last batch if it is shorter."""
+    indices: np.ndarray | None = field(default=None, compare=False)
+    """int64 (n,): the samples of an epoch, as positions in the data set, perhaps repeated; None: each sample once."""
+    weights: np.ndarray | None = field(default=None, compare=False)
+    """float64, one for each of `indices` or, without them, for each sample: as many samples are drawn with replacement,
+    with probabilities proportional to the weights."""
     seed: int = 0
     """Seeds order, crops and flips, together with epoch and index."""
     num_workers: int = 2
@@ -166,6 +171,8 @@ class LoaderConfig:
         _check_reading(self)
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size} must be at least 1")
+        if self.weights is not None and not self.shuffle:
+            raise InputError("weights draw samples at random, which shuffle=False forbids; leave one of them out")
         if not 0 <= self.rank < self.world_size:
             raise InputError(f"rank={self.rank} must be in [0, world_size={self.world_size})")
 
@@ -233,7 +240,7 @@ class Loader(Protocol):
 
     classes: tuple[str, ...]
     num_samples: int
-    """Samples of the whole data set, over all ranks."""
+    """Samples of a whole epoch, over all ranks: those of the data set, or as many as `LoaderConfig.indices`."""
     batch_size: int
     """Images per batch on this rank; the last batch of an epoch may be shorter."""
     resolution: int

@@ -21,7 +21,7 @@ from fixres.pipelines.imagenet_classes import class_names_of, has_names
 from fixres.pipelines.images.codec import check_fit, fit_jpeg
 from fixres.pipelines.images.input_formats import ExifOption
 from fixres.pipelines.images.jpeg_damage import DamagedOption
-from fixres.pipelines.sampling.order import epoch_order
+from fixres.pipelines.sampling.draws import epoch_order
 from fixres.pipelines.spec import BadSampleError, Source
 from fixres.pipelines.value_types import check_fields
 

@@ -6,13 +6,15 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 
 from fixres.pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead
+from fixres.pipelines.sampling.draws import candidates, drawable, epoch_size, indices_of, subset_checksum
 from fixres.pipelines.sampling.order import batches, num_batches
 from fixres.pipelines.sampling.philox import MAX_EPOCH
 from fixres.pipelines.spec import BadSampleError, Batch, Counters, InputError, LoaderConfig, check_resolution
@@ -24,18 +26,23 @@ class BaseLoader(ABC):
     """Implements `fixres.pipelines.spec.Loader` except for making batches; an engine implements `_deliveries`."""
 
     shares_boxes = False
+    shares_order = True
+    """Whether an epoch has the samples of `sampling.draws`, and so those of `LoaderConfig.indices` and `weights`."""
     decodes_on_host = False
     """Whether `_deliveries` yields batches in host memory, which this class copies to the device."""
 
-    def __init__(self, config: LoaderConfig, classes: tuple[str, ...], num_samples: int) -> None:
+    def __init__(self, config: LoaderConfig, classes: tuple[str, ...], num_stored: int) -> None:
         self.config = config
         self.classes = tuple(classes)
-        self.num_samples = num_samples
+        self.num_stored = num_stored
+        """Samples of the whole data set."""
+        self.num_samples = epoch_size(config, num_stored)
         self.batch_size = config.batch_size
         self.resolution = config.resolution
         self.counters = Counters()
         self.epoch = 0
-        self._num_batches = num_batches(config, num_samples)
+        self._num_batches = num_batches(config, self.num_samples)
+        self._drawable, self._subset = drawable(config), subset_checksum(config)
         self._position = 0  # samples over all ranks that this epoch has delivered
         self._resume_at: int | None = None  # set by load_state_dict until the next iteration
         # A weak reference, so that an abandoned iteration is closed. Its threads keep the loader alive while they run.
@@ -81,7 +88,15 @@ class BaseLoader(ABC):
         return deliveries
 
     def index_batches(self) -> Iterator[np.ndarray]:
-        return batches(self.config, self.num_samples, self.epoch)
+        return map(indices_of, self._draws(self.epoch, 0))
+
+    def _draws(self, epoch: int, start: int) -> Iterator[np.ndarray]:
+        """This rank's batches of draws (`sampling.draws.indices_of`) from global position `start` on."""
+        return batches(self.config, self.num_stored, epoch, start)
+
+    def _candidates(self, draw: int) -> Iterator[int]:
+        """For `retry_next`."""
+        return candidates(draw, self.num_stored, self._drawable)
 
     def _count(
         self,
@@ -146,7 +161,8 @@ class BaseLoader(ABC):
         return {"epoch": self.epoch, "position": self._position} | self._identity()
 
     def _identity(self) -> dict[str, Any]:
-        return {"num_samples": self.num_samples, "seed": self.config.seed, "shuffle": self.config.shuffle}
+        identity = {"num_samples": self.num_samples, "seed": self.config.seed, "shuffle": self.config.shuffle}
+        return identity | {"subset": self._subset}  # a checksum of indices and weights
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, here in self._identity().items():
@@ -205,23 +221,23 @@ def empty_batch(resolution: int, device: str) -> Batch:
 MAX_BAD_IN_A_ROW = 100  # after so many bad samples in a row the data set is considered damaged
 
 
-def retry_next(make: Callable[[int], T], index: int, num_samples: int, on_bad: str, bad_samples: list[str]) -> T:
-    """Returns `make(index)`; if that sample is bad and `on_bad` is "replace", the result of the next good one.
+def retry_next(make: Callable[[int], T], draws: Iterable[int], on_bad: str, bad_samples: list[str]) -> T:
+    """Returns `make` of the first draw; if that sample is bad and `on_bad` is "replace", of the next good one.
 
     Args:
         make: raises BadSampleError for a bad sample.
-        index: the wanted sample.
-        num_samples: samples of the data set; the first follows the last.
+        draws: from `sampling.draws.candidates`.
         on_bad: "stop" or "replace".
         bad_samples: gets a line for each skipped sample.
     """
-    tries = min(num_samples, MAX_BAD_IN_A_ROW)
-    for candidate in ((index + step) % num_samples for step in range(tries)):
+    errors: list[BadSampleError] = []
+    for draw in islice(draws, MAX_BAD_IN_A_ROW):
         try:
-            return make(candidate)
+            return make(draw)
         except BadSampleError as error:
             if on_bad == "stop":
                 raise
             bad_samples.append(str(error))
-            last = error
-    raise BadSampleError(f"{tries} samples in a row are bad, so none can replace them; the last: {last}", index)
+            errors.append(error)
+    line = f"{len(errors)} samples in a row are bad, so none can replace them; the last: {errors[-1]}"
+    raise BadSampleError(line, errors[0].index)

@@ -26,7 +26,7 @@ from fixres.pipelines.formats.beton_layout import MODE_JPG
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
-from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import BadSampleError, Batch, InputError, LoaderConfig, TrainCrop
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class FFCVLoader(BaseLoader):
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         if _stamp(self.config.path) != self._stamp:  # FFCV opens it for each epoch
             raise InputError(f"{self.config.path} was replaced since it was opened; open it again")
-        wanted = list(batches(self.config, self.num_samples, epoch, start))
+        wanted = [indices_of(draws) for draws in self._draws(epoch, start)]
         # FFCV divides the order into batches itself. Only our last batch can be short, so its batches are the same.
         order = np.concatenate([*wanted, np.empty(0, np.int64)])
         # FFCV reads it when an epoch begins and allocates new buffers; the compiled code works for any size.
@@ -129,9 +129,8 @@ class FFCVLoader(BaseLoader):
         used, bad_samples = indices.copy(), []
         black = ~images[:, ::_BLACK_STEP, ::_BLACK_STEP].any(axis=(1, 2, 3))
         for slot in np.flatnonzero(black | ~self._ends_well(indices)):
-            replacement, pixels = retry_next(
-                self._decode, int(indices[slot]), self.num_samples, self.config.on_bad, bad_samples
-            )
+            draws = self._candidates(int(indices[slot]))
+            replacement, pixels = retry_next(self._decode, draws, self.config.on_bad, bad_samples)
             if replacement != indices[slot]:
                 used[slot], images[slot] = replacement, self._crop(replacement, pixels, images.shape[1], epoch)
         return used, bad_samples

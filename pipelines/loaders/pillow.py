@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from fixres.pipelines.runtime.process_pool import (
     start_worker,
 )
 from fixres.pipelines.sampling.crops import crop_boxes
-from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sampling.draws import candidates, drawable, indices_of
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source, TrainCrop
 
@@ -43,7 +44,7 @@ class _Job(NamedTuple):
 
     epoch: int
     resolution: int
-    indices: np.ndarray
+    draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
 
 
 class _Result(NamedTuple):
@@ -59,7 +60,7 @@ class _Result(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    index: int
+    draw: int
     num_bytes: int
     pixels: np.ndarray  # uint8 (h, w, 3)
 
@@ -68,8 +69,8 @@ class _Batches(Dataset):
     """Makes a batch, a pure function of a job."""
 
     def __init__(self, source: Source, config: LoaderConfig) -> None:
-        self._source = source
-        self._config = config
+        self._source, self._drawable = source, drawable(config)
+        self._config = replace(config, indices=None, weights=None)  # workers get a copy
         self._labels, self._replaced = _labels_of(source), False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ class _Batches(Dataset):
         self._replaced = _labels_of(self._source) != self._labels
 
     def __getitem__(self, job: _Job) -> _Result:
-        num, r = len(job.indices), job.resolution
+        num, r = len(job.draws), job.resolution
         images = torch.empty((num, r, r, 3), dtype=torch.uint8)
         used = np.empty(num, np.int64)
         result = _Result(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
@@ -95,15 +96,14 @@ class _Batches(Dataset):
     def _fill(self, job: _Job, images: np.ndarray, used: np.ndarray, bad_samples: list[str]) -> tuple[int, int]:
         """Fills in crops and their samples' indices; returns encoded bytes and decoded pixels."""
         num_bytes = num_pixels = 0
-        for first in range(0, len(job.indices), _CHUNK):
-            wanted = job.indices[first : first + _CHUNK]
-            decoded = [self._decode(int(index), bad_samples) for index in wanted]
-            used[first : first + _CHUNK] = [one.index for one in decoded]
+        for first in range(0, len(job.draws), _CHUNK):
+            wanted = job.draws[first : first + _CHUNK]
+            decoded = [self._decode(int(draw), bad_samples) for draw in wanted]
+            draws = np.array([one.draw for one in decoded])
+            used[first : first + _CHUNK] = indices_of(draws)
             sizes = np.array([one.pixels.shape[:2] for one in decoded])
             config = self._config
-            chosen = crop_boxes(
-                config.crop, config.seed, job.epoch, used[first : first + _CHUNK], sizes, job.resolution
-            )
+            chosen = crop_boxes(config.crop, config.seed, job.epoch, draws, sizes, job.resolution)
             for slot, one in enumerate(decoded):
                 box, flip = chosen.yxhw[slot], chosen.flip[slot]
                 images[first + slot] = resized_crop(config.crop, one.pixels, box, flip, job.resolution)
@@ -111,12 +111,14 @@ class _Batches(Dataset):
             num_pixels += int(sizes.prod(axis=1).sum())
         return num_bytes, num_pixels
 
-    def _decode(self, index: int, bad_samples: list[str]) -> _Decoded:
+    def _decode(self, draw: int, bad_samples: list[str]) -> _Decoded:
         def make(candidate: int) -> _Decoded:
-            data = self._source.read(candidate)
-            return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(candidate), candidate))
+            index = int(indices_of(candidate))
+            data = self._source.read(index)
+            return _Decoded(candidate, len(data), decode_rgb(data, self._source.name(index), index))
 
-        return retry_next(make, index, len(self._source), self._config.on_bad, bad_samples)
+        draws = candidates(draw, len(self._source), self._drawable)
+        return retry_next(make, draws, self._config.on_bad, bad_samples)
 
 
 def _labels_of(source: Source) -> tuple[tuple[str, ...], int]:
@@ -184,8 +186,7 @@ class TorchLoader(BaseLoader):
         )
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        wanted = batches(self.config, self.num_samples, epoch, start)
-        self._jobs[:] = [_Job(epoch, resolution, indices) for indices in wanted]
+        self._jobs[:] = [_Job(epoch, resolution, draws) for draws in self._draws(epoch, start)]
         if self.config.num_workers:
             check_shared_memory(self.config.batch_size * resolution**2 * 3)
         for result in self._received():

@@ -63,13 +63,18 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     _check_path(engine, entry, config)
     check_device(config)
     loader_class = getattr(importlib.import_module(entry.module), entry.loader)
-    _check_crop(engine, loader_class, config)
+    _check_draws(engine, loader_class, config)
     loader: Loader = loader_class(config)
     return loader
 
 
-def _check_crop(engine: str, loader_class: type, config: LoaderConfig) -> None:
-    """Engines that draw their own crops cannot shift them and would deliver the center crop."""
+def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
+    """Engines that draw their own samples or crops would deliver others than the wanted ones."""
+    if not (loader_class.shares_order or (config.indices is None and config.weights is None)):
+        raise InputError(
+            f"engine={engine!r} draws its own order, so indices and weights have no effect; choose engine torch or "
+            "dali-slice, or engine roc with a .beton file"
+        )
     if isinstance(config.crop, ShiftCrop) and not loader_class.shares_boxes:
         raise InputError(
             f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "

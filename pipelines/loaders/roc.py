@@ -21,7 +21,7 @@ from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
-from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import Batch, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
@@ -33,7 +33,7 @@ class _Work(NamedTuple):
     """A batch that is being decoded."""
 
     images: torch.Tensor  # uint8 (B, r, r, 3), host memory
-    indices: np.ndarray  # int64 (B,)
+    draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
     codes: np.ndarray  # int64 (B,), error codes
     counts: np.ndarray  # int64 (B, 3)
     parts: list[Future]  # the running calls that fill the arrays
@@ -50,8 +50,8 @@ class RocLoader(RocBase):
         self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        wanted = batches(self.config, self.num_samples, epoch, start)
-        works = (self._start(*drawn, resolution) for drawn in self._draw(wanted, epoch, resolution))
+        drawn = self._draw(self._draws(epoch, start), epoch, resolution)
+        works = (self._start(*one, resolution) for one in drawn)
         if self._pool is None:
             yield from (self._finish(work, epoch) for work in works)
             return
@@ -62,12 +62,12 @@ class RocLoader(RocBase):
         finally:
             background.close()
 
-    def _start(self, indices: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work:
+    def _start(self, draws: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
-        num = len(indices)
+        num = len(draws)
         images = batch_buffer(self._buffers, num, resolution, self.config.device)
-        work = _Work(images, indices, np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64), [])
-        table = self._table[indices]
+        work = _Work(images, draws, np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64), [])
+        table = self._table[indices_of(draws)]
         self._read_ahead.announce(table)
         pixels = images.numpy()
         for first in range(0, num, _CHUNK):
@@ -83,12 +83,12 @@ class RocLoader(RocBase):
         """Waits for a batch and replaces its bad samples."""
         for part in work.parts:
             part.result()
-        if not len(work.indices):
+        if not len(work.draws):
             return Delivery(empty_batch(work.images.shape[1], self.config.device), 0, 0, [])
-        indices, bad_samples, pixels = work.indices.copy(), [], work.images.numpy()
+        indices, bad_samples, pixels = indices_of(work.draws), [], work.images.numpy()
         for slot in np.flatnonzero(work.codes != OK):
             filled = pixels[slot : slot + 1], work.counts[slot : slot + 1]
-            indices[slot] = self._replacement(int(indices[slot]), epoch, *filled, bad_samples)
+            indices[slot] = self._replacement(int(work.draws[slot]), epoch, *filled, bad_samples)
         num_bytes, num_pixels = self._note(indices, work.counts)
         labels = torch.from_numpy(self._reader.labels[indices])
         batch = Batch(work.images, labels, torch.from_numpy(indices))
@@ -100,7 +100,7 @@ class RocLoader(RocBase):
         """Stops at a bad sample, or decodes the next good one and returns its index, depending on `on_bad`.
 
         Args:
-            wanted: index of the bad sample.
+            wanted: draw of the bad sample.
             epoch: of its crop.
             pixels: uint8 (1, r, r, 3), filled.
             counts: int64 (1, 3), filled.
@@ -108,15 +108,16 @@ class RocLoader(RocBase):
         """
         codes, resolution = np.zeros(1, np.int64), pixels.shape[1]
 
-        def make(index: int) -> int:
-            one = np.array([index])
+        def make(draw: int) -> int:
+            one = np.array([draw])
             yxhw, flips = self._boxes(one, epoch, resolution)
-            self._decode(self._table[one], yxhw, flips, pixels, codes, counts)
+            index = int(indices_of(one)[0])
+            self._decode(self._table[[index]], yxhw, flips, pixels, codes, counts)
             if codes[0] != OK:
                 raise self._bad_sample(index, codes[0])
             return index
 
-        return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
+        return retry_next(make, self._candidates(wanted), self.config.on_bad, bad_samples)
 
 
 def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from fixres.pipelines.loaders.base import BaseLoader
 from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
 from fixres.pipelines.roc.sample_table import ReadAhead, locate_samples
 from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import BadSampleError, Counters, LoaderConfig
 
 _DRAWN_AT_ONCE = 1024  # samples whose boxes are drawn together; 1 us each instead of 6
@@ -48,18 +49,19 @@ class RocBase(BaseLoader):
     def _draw(
         self, wanted: Iterator[np.ndarray], epoch: int, resolution: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields indices, boxes and flips of each batch; they are drawn for several batches at once."""
+        """Yields draws, boxes and flips of each batch; boxes are drawn for several batches at once."""
         at_once = max(1, _DRAWN_AT_ONCE // self.config.batch_size)
         while group := list(islice(wanted, at_once)):
             yxhw, flips = self._boxes(np.concatenate(group), epoch, resolution)
-            ends = np.cumsum([len(indices) for indices in group])
-            for indices, end in zip(group, ends, strict=True):
-                part = slice(end - len(indices), end)
-                yield indices, yxhw[part], flips[part]
+            ends = np.cumsum([len(draws) for draws in group])
+            for draws, end in zip(group, ends, strict=True):
+                part = slice(end - len(draws), end)
+                yield draws, yxhw[part], flips[part]
 
-    def _boxes(self, indices: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    def _boxes(self, draws: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """float64 (B, 4) boxes in pixels of the images, bool (B,) flips."""
-        chosen = crop_boxes(self.config.crop, self.config.seed, epoch, indices, self._reader.sizes[indices], resolution)
+        sizes = self._reader.sizes[indices_of(draws)]
+        chosen = crop_boxes(self.config.crop, self.config.seed, epoch, draws, sizes, resolution)
         return chosen.yxhw.astype(np.float64), chosen.flip
 
     def _note(self, indices: np.ndarray, counts: np.ndarray) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from fixres.pipelines.loaders.roc import RocLoader
 from fixres.pipelines.roc.gpu import launcher as gpu
 from fixres.pipelines.roc.gpu.staging import Stager, section
 from fixres.pipelines.roc.layout import OK
-from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import Batch, InputError, LoaderConfig, TrainCrop
 
 _BATCHES_AHEAD = 3
@@ -31,7 +31,7 @@ class _Work(NamedTuple):
     """A batch that the GPU decodes."""
 
     batch: Batch  # on the device; not complete before `done`
-    indices: np.ndarray  # int64 (B,)
+    draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
     counts: np.ndarray  # int64 (B, 3)
     is_bad: bool  # the host has found an error
     codes: Tensor  # int64 (B,) in host memory, valid after `done`
@@ -69,8 +69,8 @@ class RocGPULoader(RocLoader):
         return deliveries  # `Launcher.receive` keeps memory until it was used
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        wanted = batches(self.config, self.num_samples, epoch, start)
-        works = (self._start_decoding(*drawn, resolution) for drawn in self._draw(wanted, epoch, resolution))
+        drawn = self._draw(self._draws(epoch, start), epoch, resolution)
+        works = (self._start_decoding(*one, resolution) for one in drawn)
         if self._pool is None:
             yield from self._finished(works, epoch, resolution)
             return
@@ -80,14 +80,12 @@ class RocGPULoader(RocLoader):
         finally:
             background.close()
 
-    def _start_decoding(
-        self, indices: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int
-    ) -> _Work | None:
+    def _start_decoding(self, draws: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work | None:
         """Stages a batch and starts its kernels; None for the empty batch of a rank."""
-        num = len(indices)
+        num, indices = len(draws), indices_of(draws)
         if not num:
             return None
-        table, indices = self._table[indices], np.asarray(indices, np.int64)
+        table = self._table[indices]
         self._read_ahead.announce(table)
         labels = np.asarray(self._reader.labels[indices], np.int64)
         staged = self._stager.stage(table, yxhw, flips, labels, indices, resolution)
@@ -102,7 +100,7 @@ class RocGPULoader(RocLoader):
             batch = Batch(images, section(there, num, "labels").clone(), section(there, num, "indices").clone())
             codes = self._launcher.fetch(section(there, num, "codes"))
             is_bad = bool((staged.codes != OK).any())
-            return _Work(batch, indices, staged.counts, is_bad, codes, self._launcher.record())
+            return _Work(batch, draws, staged.counts, is_bad, codes, self._launcher.record())
 
     def _finished(self, works: Iterable[_Work | None], epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         """Hands over batches; errors that the GPU finds come with their batch, or with the next one.
@@ -119,7 +117,7 @@ class RocGPULoader(RocLoader):
                 yield Delivery(empty_batch(resolution, self.config.device), 0, 0, [])
                 continue
             self._launcher.receive(tuple(work.batch), work.done)
-            batch, indices, bad_samples = work.batch, work.indices, []
+            batch, indices, bad_samples = work.batch, indices_of(work.draws), []
             if self.config.on_bad == "replace" or work.is_bad or work.done.query():
                 batch, indices, bad_samples = self._replace_bad(work, epoch)
             else:
@@ -133,11 +131,11 @@ class RocGPULoader(RocLoader):
         work.done.synchronize()
         codes, bad_samples = work.codes.numpy(), []
         if (codes == OK).all():
-            return work.batch, work.indices, bad_samples
-        indices, device = work.indices.copy(), work.batch.images.device
+            return work.batch, indices_of(work.draws), bad_samples
+        indices, device = indices_of(work.draws), work.batch.images.device
         for slot in np.flatnonzero(codes != OK):
             pixels, counts = work.batch.images[slot : slot + 1].cpu().numpy(), work.counts[slot : slot + 1]
-            indices[slot] = self._replacement(int(indices[slot]), epoch, pixels, counts, bad_samples)
+            indices[slot] = self._replacement(int(work.draws[slot]), epoch, pixels, counts, bad_samples)
             work.batch.images[slot : slot + 1] = torch.from_numpy(pixels).to(device)
         labels = torch.from_numpy(np.asarray(self._reader.labels[indices], np.int64))
         batch = Batch(work.batch.images, labels.to(device), torch.from_numpy(indices).to(device))

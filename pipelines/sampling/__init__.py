@@ -10,7 +10,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "crops": ["Boxes", "center_boxes", "crop_boxes", "shifted_boxes", "training_boxes"],
-        "order": ["batches", "epoch_order", "num_batches"],
+        "draws": ["candidates", "drawable", "epoch_draws", "epoch_order", "epoch_size", "indices_of"],
+        "order": ["batches", "num_batches"],
         "philox": ["random_words", "uniforms"],
     },
 )

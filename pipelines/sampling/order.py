@@ -6,25 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fixres.pipelines.sampling.philox import STREAM_ORDER, random_words
+from fixres.pipelines.sampling.draws import epoch_draws
 from fixres.pipelines.spec import InputError, LoaderConfig
 
 
-def epoch_order(num_samples: int, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
-    """int64 (num_samples,): the order of an epoch over all ranks.
-
-    Samples are sorted by a random key, because a library's shuffle may differ between versions. 1.28 million samples
-    take 0.2 s.
-    """
-    index = np.arange(num_samples, dtype=np.int64)
-    if not shuffle:
-        return index
-    words = random_words(seed, STREAM_ORDER, epoch, index, 2)
-    return np.argsort((words[:, 0] << np.uint64(32)) | words[:, 1], kind="stable")
-
-
 def num_batches(config: LoaderConfig, num_samples: int) -> int:
-    """Batches of each rank in an epoch. All ranks have the same number, so that collective operations match."""
+    """Batches of each rank in an epoch of `num_samples`. All have the same number, so that collectives match."""
     global_batch = config.batch_size * config.world_size
     count = num_samples // global_batch if config.drop_last else -(-num_samples // global_batch)
     if count == 0:
@@ -35,18 +22,24 @@ def num_batches(config: LoaderConfig, num_samples: int) -> int:
     return count
 
 
-def batches(config: LoaderConfig, num_samples: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Yields this rank's batches of indices, starting at the global position `start`.
+def batches(config: LoaderConfig, num_stored: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Yields this rank's batches of draws (`indices_of`), starting at the global position `start`.
 
-    A step's samples are order[p : p + batch_size * world_size], split evenly over the ranks. They do not depend on the
-    number of ranks, so a run can be resumed with another number. Without `drop_last` each index comes once over all
+    A step's samples are draws[p : p + batch_size * world_size], split evenly over the ranks. They do not depend on the
+    number of ranks, so a run can be resumed with another number. Without `drop_last` each draw comes once over all
     ranks, and the last batches may be short or empty.
+
+    Args:
+        config: batch size, ranks, subset and weights.
+        num_stored: samples of the data set.
+        epoch: which epoch.
+        start: samples over all ranks that are left out.
     """
-    order = epoch_order(num_samples, config.seed, epoch, config.shuffle)
+    draws = epoch_draws(config, num_stored, epoch)
     global_batch = config.batch_size * config.world_size
-    num_batches(config, num_samples)
-    for position in range(start, num_samples, global_batch):
-        step = order[position : position + global_batch]
+    num_batches(config, len(draws))
+    for position in range(start, len(draws), global_batch):
+        step = draws[position : position + global_batch]
         if len(step) < global_batch and config.drop_last:
             return
         yield np.array_split(step, config.world_size)[config.rank]

@@ -17,6 +17,7 @@ STREAM_DALI_READER = 4
 STREAM_DALI_PIPELINE = 5
 STREAM_SHIFT = 6
 STREAM_VIEWS = 7  # seeds of the second and further crops of an image
+STREAM_WEIGHTS = 9  # which samples are drawn with replacement
 MAX_EPOCH = 2**32 - 1  # one counter word carries the epoch
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
@@ -59,7 +60,7 @@ def random_words(seed: int, stream: int, epoch: int, index: np.ndarray, num: int
         seed: the run's seed, in [0, 2**64).
         stream: one of the STREAM_ constants, in [0, 2**8).
         epoch: in [0, 2**32).
-        index: integers (N,), in [0, 2**32).
+        index: integers (N,), in [0, 2**63); their low and high 32 bits are two words of the counter.
         num: words wanted per index, at most 4 * 2**24.
 
     Returns:
@@ -68,9 +69,9 @@ def random_words(seed: int, stream: int, epoch: int, index: np.ndarray, num: int
     blocks = -(-num // 4)
     counter = np.empty((len(index), blocks, 4), np.uint64)
     counter[..., 0] = np.arange(blocks, dtype=np.uint64) | np.uint64(stream << 24)
-    counter[..., 1] = np.asarray(index).astype(np.uint64)[:, None]
+    words = np.asarray(index).astype(np.uint64)[:, None]
+    counter[..., 1], counter[..., 3] = words & _MASK, words >> _SHIFT
     counter[..., 2] = np.uint64(epoch)
-    counter[..., 3] = np.uint64(0)
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
     return philox4x32(counter, key).reshape(len(index), blocks * 4)[:, :num]
 

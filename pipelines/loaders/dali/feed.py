@@ -16,7 +16,7 @@ from fixres.pipelines.loaders.base import BaseLoader, empty_batch
 from fixres.pipelines.loaders.dali import common as dali
 from fixres.pipelines.loaders.delivery import Delivery, to_device
 from fixres.pipelines.loaders.prefetch import Prefetcher
-from fixres.pipelines.sampling.order import batches
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import BadSampleError, Batch
 
 
@@ -34,10 +34,10 @@ class Fed:
 class Job(Fed):
     """A batch before decoding. All jobs inside DALI have the same epoch and resolution."""
 
-    indices: np.ndarray
-    """int64 (B,), the samples that are delivered, replacements included."""
+    draws: np.ndarray
+    """int64 (B,), the draws (`sampling.draws.indices_of`) that are delivered, replacements included."""
     wanted: np.ndarray
-    """int64 (B,), the samples of the order."""
+    """int64 (B,), the draws of the order."""
     epoch: int
     resolution: int
     bad_samples: list[str]
@@ -125,7 +125,7 @@ class FedLoader(BaseLoader):
             ahead: batches that a thread prepares in addition; 0 prepares them in the calling thread.
         """
         self._prefetch, self._ahead = prefetch, ahead
-        self._known_bad: dict[tuple[int, int, int], str] = {}  # by epoch, resolution and index: found only by decoding
+        self._known_bad: dict[tuple[int, int, int], str] = {}  # by epoch, resolution and draw: found only by decoding
         self._failed: list[Any] = []  # jobs that a failed pipeline's threads may still be reading
         self._feed = Feed()
         self._pipeline: Pipeline | None = self._build()
@@ -147,7 +147,7 @@ class FedLoader(BaseLoader):
 
     @abstractmethod
     def _find_bad(self, failed: list[Any], error: RuntimeError) -> dict[int, str]:
-        """Lines for the bad samples among failed jobs, by index. Raises InputError if there is none."""
+        """Lines for the bad samples among failed jobs, by draw. Raises InputError if there is none."""
 
     @property
     @abstractmethod
@@ -155,8 +155,8 @@ class FedLoader(BaseLoader):
         """int64 (N,): labels of the data set."""
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
-        wanted = list(batches(self.config, self.num_samples, epoch, start))
-        jobs = self._jobs([indices for indices in wanted if len(indices)], epoch, resolution)
+        wanted = list(self._draws(epoch, start))
+        jobs = self._jobs([draws for draws in wanted if len(draws)], epoch, resolution)
         background = Prefetcher(jobs, self._ahead) if self._ahead else None
         jobs = iter(background) if background else jobs
         self._feed.start(jobs)
@@ -182,8 +182,9 @@ class FedLoader(BaseLoader):
             job = self._feed.in_flight.popleft()
             num_bytes, num_pixels = self._costs(job, outputs)
             device = self.config.device
-            labels = to_device(torch.from_numpy(self._labels[job.indices]), device)
-            indices = to_device(torch.from_numpy(job.indices), device)
+            positions = indices_of(job.draws)
+            labels = to_device(torch.from_numpy(self._labels[positions]), device)
+            indices = to_device(torch.from_numpy(positions), device)
             batch = Batch(dali.to_torch(outputs[0], self.config), labels, indices)
             yield Delivery(batch, num_bytes, num_pixels, job.bad_samples)
 
@@ -196,8 +197,8 @@ class FedLoader(BaseLoader):
         found = self._find_bad(failed, error)
         if self.config.on_bad == "stop":
             dali.raise_bad(found)
-        for index, line in found.items():
-            self._known_bad[self._bad_key(index, failed[0].epoch, failed[0].resolution)] = line
+        for draw, line in found.items():
+            self._known_bad[self._bad_key(draw, failed[0].epoch, failed[0].resolution)] = line
         return self._repeat(failed, rest)
 
     def _repeat(self, failed: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
@@ -205,13 +206,13 @@ class FedLoader(BaseLoader):
             yield from self._jobs([job.wanted], job.epoch, job.resolution)
         yield from rest
 
-    def _bad_key(self, index: int, epoch: int, resolution: int) -> tuple[int, int, int]:
-        return epoch, resolution, index
+    def _bad_key(self, draw: int, epoch: int, resolution: int) -> tuple[int, int, int]:
+        return epoch, resolution, draw
 
-    def _check_known_bad(self, index: int, epoch: int, resolution: int) -> None:
+    def _check_known_bad(self, draw: int, epoch: int, resolution: int) -> None:
         """Raises BadSampleError if DALI failed at this sample before."""
-        if line := self._known_bad.get(self._bad_key(index, epoch, resolution)):
-            raise BadSampleError(line, index)
+        if line := self._known_bad.get(self._bad_key(draw, epoch, resolution)):
+            raise BadSampleError(line, int(indices_of(draw)))
 
     def _drain(self) -> None:
         """Takes the remaining batches out of DALI, so that the next iteration finds the pipeline empty."""

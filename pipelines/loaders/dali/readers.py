@@ -13,7 +13,8 @@ from nvidia.dali import fn, types
 from fixres.pipelines.formats.webdataset_reader import TarSource
 from fixres.pipelines.loaders.base import MAX_BAD_IN_A_ROW
 from fixres.pipelines.loaders.dali import common as dali
-from fixres.pipelines.sampling.order import batches, epoch_order, num_batches
+from fixres.pipelines.sampling.draws import epoch_order
+from fixres.pipelines.sampling.order import batches, num_batches
 from fixres.pipelines.sampling.philox import STREAM_DALI_READER
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import InputError, LoaderConfig

@@ -20,6 +20,7 @@ from fixres.pipelines.loaders.dali.feed import FedLoader, Feed, Job, external_so
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 
@@ -57,64 +58,64 @@ class RocDALILoader(FedLoader, RocBase):
         while upcoming is not None:
             current, upcoming = upcoming, next(drawn, None)
             if upcoming is not None:
-                self._read_ahead.announce(self._table[upcoming[0]])
+                self._read_ahead.announce(self._table[indices_of(upcoming[0])])
             yield self._job(*current, epoch, resolution)
 
     def _job(self, wanted: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, epoch: int, resolution: int) -> _Job:
-        indices, bad_samples = np.array(wanted, np.int64), []
-        cuts = self._cutter.cut(self._table[indices], yxhw, resolution)
+        draws, bad_samples = np.array(wanted, np.int64), []
+        cuts = self._cutter.cut(self._table[indices_of(draws)], yxhw, resolution)
         bad = cuts.codes != OK
         if self._known_bad:
-            bad |= [self._bad_key(index, epoch, resolution) in self._known_bad for index in indices.tolist()]
+            bad |= [self._bad_key(draw, epoch, resolution) in self._known_bad for draw in draws.tolist()]
         if bad.any():
             for slot in np.flatnonzero(bad):
-                indices[slot] = self._replacement(int(indices[slot]), epoch, resolution, bad_samples)
-            yxhw, flips = self._boxes(indices, epoch, resolution)
-            cuts = self._cutter.cut(self._table[indices], yxhw, resolution)
+                draws[slot] = self._replacement(int(draws[slot]), epoch, resolution, bad_samples)
+            yxhw, flips = self._boxes(draws, epoch, resolution)
+            cuts = self._cutter.cut(self._table[indices_of(draws)], yxhw, resolution)
             assert (cuts.codes == OK).all(), "a sample that was cut once can be cut again"
         numbers = graph_numbers(cuts, flips, resolution, self._inside)
-        return _Job(cuts.encoded, numbers, indices, wanted, epoch, resolution, bad_samples, cuts.counts)
+        return _Job(cuts.encoded, numbers, draws, wanted, epoch, resolution, bad_samples, cuts.counts)
 
     def _replacement(self, wanted: int, epoch: int, resolution: int, bad_samples: list[str]) -> int:
-        """Stops at a bad sample, or returns the index of the next good one, depending on `on_bad`."""
+        """Stops at a bad sample, or returns the draw of the next good one, depending on `on_bad`."""
 
-        def make(index: int) -> int:
-            self._check_known_bad(index, epoch, resolution)
-            one = np.array([index])
-            cuts = self._cutter.cut(self._table[one], self._boxes(one, epoch, resolution)[0], resolution)
+        def make(draw: int) -> int:
+            self._check_known_bad(draw, epoch, resolution)
+            one = np.array([draw])
+            cuts = self._cutter.cut(self._table[indices_of(one)], self._boxes(one, epoch, resolution)[0], resolution)
             if cuts.codes[0] != OK:
-                raise self._bad_sample(index, cuts.codes[0])
-            return index
+                raise self._bad_sample(int(indices_of(draw)), cuts.codes[0])
+            return draw
 
-        return retry_next(make, wanted, self.num_samples, self.config.on_bad, bad_samples)
+        return retry_next(make, self._candidates(wanted), self.config.on_bad, bad_samples)
 
     def _costs(self, job: _Job, outputs: tuple) -> tuple[int, int]:  # noqa: ARG002
-        return self._note(job.indices, job.counts)
+        return self._note(indices_of(job.draws), job.counts)
 
     def _find_bad(self, failed: list[_Job], error: RuntimeError) -> dict[int, str]:
         """DALI does not name the sample. So our decoder is tried, then DALI with one image at a time."""
         for find in (self._not_decoded_by_us, self._not_decoded_by_dali):
-            found = {index: line for job in failed for index, line in find(job).items()}
+            found = {draw: line for job in failed for draw, line in find(job).items()}
             if found:
                 return found
         reason = dali.error_reason(error)
         raise InputError(f"{self.config.path}: DALI failed, but no image is bad: {reason}") from error
 
     def _not_decoded_by_us(self, job: _Job) -> dict[int, str]:
-        num, r = len(job.indices), job.resolution
+        num, r, indices = len(job.draws), job.resolution, indices_of(job.draws)
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
-        yxhw, flips = self._boxes(job.indices, job.epoch, r)
+        yxhw, flips = self._boxes(job.draws, job.epoch, r)
         out = np.empty((num, r, r, 3), np.uint8)
-        table, zoom = self._table[job.indices], self.config.min_zoom
+        table, zoom = self._table[indices], self.config.min_zoom
         decode_samples(self._reader.data, table, yxhw, flips, self._inside, zoom, out, codes, counts)
-        return {int(job.indices[k]): str(self._bad_sample(job.indices[k], codes[k])) for k in np.flatnonzero(codes)}
+        return {int(job.draws[k]): str(self._bad_sample(indices[k], codes[k])) for k in np.flatnonzero(codes)}
 
     def _not_decoded_by_dali(self, job: _Job) -> dict[int, str]:
         remedy = "our decoder can; choose --engine roc, or convert the data again"
         reasons = [dali.decoding_error(encoded, self.config) for encoded in job.encoded]
         return {
-            int(index): f"{self._reader.name(int(index))}: DALI cannot decode it ({reason}), {remedy}"
-            for index, reason in zip(job.indices, reasons, strict=True)
+            int(draw): f"{self._reader.name(int(indices_of(draw)))}: DALI cannot decode it ({reason}), {remedy}"
+            for draw, reason in zip(job.draws, reasons, strict=True)
             if reason is not None
         }
 

@@ -16,6 +16,7 @@ from fixres.pipelines.loaders.base import retry_next
 from fixres.pipelines.loaders.dali import common as dali
 from fixres.pipelines.loaders.dali.feed import FedLoader, Job, external_sources
 from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import LoaderConfig, TrainCrop
 
@@ -53,38 +54,38 @@ class DALISliceLoader(FedLoader):
     def _job(self, wanted: np.ndarray, epoch: int, resolution: int) -> Job:
         bad_samples: list[str] = []
         config = self.config
-        read = [retry_next(self._read, int(i), self.num_samples, config.on_bad, bad_samples) for i in wanted]
-        indices = np.array([index for index, _, _ in read], np.int64)
-        chosen = crop_boxes(
-            config.crop, config.seed, epoch, indices, np.array([size for _, _, size in read]), resolution
-        )
+        read = [retry_next(self._read, self._candidates(int(draw)), config.on_bad, bad_samples) for draw in wanted]
+        draws = np.array([draw for draw, _, _ in read], np.int64)
+        sizes = np.array([size for _, _, size in read])
+        chosen = crop_boxes(config.crop, config.seed, epoch, draws, sizes, resolution)
         first, second = chosen.yxhw[:, :2], chosen.yxhw[:, 2:]
         if isinstance(config.crop, TrainCrop):
             corners = first.astype(np.int32), second.astype(np.int32)
         else:
             corners = first.astype(np.float32), (first + second).astype(np.float32)
-        sizes = np.full((len(read), 2), resolution, np.float32)
+        outputs = np.full((len(read), 2), resolution, np.float32)
         encoded = [np.frombuffer(data, np.uint8) for _, data, _ in read]
-        numbers = (*corners, sizes, chosen.flip.astype(np.int32))
-        return Job(encoded, numbers, indices, wanted, epoch, resolution, bad_samples)
+        numbers = (*corners, outputs, chosen.flip.astype(np.int32))
+        return Job(encoded, numbers, draws, wanted, epoch, resolution, bad_samples)
 
-    def _read(self, index: int) -> tuple[int, bytes, tuple[int, int]]:
-        """Index, encoded image, (height, width)."""
-        self._check_known_bad(index, 0, 0)
+    def _read(self, draw: int) -> tuple[int, bytes, tuple[int, int]]:
+        """Draw, encoded image, (height, width)."""
+        self._check_known_bad(draw, 0, 0)
+        index = int(indices_of(draw))
         data = self._source.read(index)
         if self._sizes is not None:
-            return index, data, (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
-        return index, data, image_size(data, self._source.name(index), index)
+            return draw, data, (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
+        return draw, data, image_size(data, self._source.name(index), index)
 
     def _costs(self, job: Job, outputs: tuple) -> tuple[int, int]:
         _, shapes = outputs
         return sum(map(len, job.encoded)), int(dali.to_numpy(shapes)[:, :2].prod(axis=1).sum())
 
     def _find_bad(self, failed: list[Job], error: RuntimeError) -> dict[int, str]:
-        return dali.find_bad(self._source, (i for job in failed for i in job.indices), self.config, error)
+        return dali.find_bad(self._source, (i for job in failed for i in indices_of(job.draws)), self.config, error)
 
-    def _bad_key(self, index: int, epoch: int, resolution: int) -> tuple[int, int, int]:  # noqa: ARG002
-        return 0, 0, index  # a whole image is bad, whatever the crop
+    def _bad_key(self, draw: int, epoch: int, resolution: int) -> tuple[int, int, int]:  # noqa: ARG002
+        return 0, 0, int(indices_of(draw))  # a whole image is bad, whatever the crop
 
     @property
     def _labels(self) -> np.ndarray:

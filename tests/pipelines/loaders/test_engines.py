@@ -9,10 +9,11 @@ import pytest
 
 from fixres.pipelines.loaders import ENGINES, open_loader
 from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.draws import epoch_draws, indices_of
 from fixres.pipelines.sources import open_source
 from fixres.pipelines.spec import EvalCrop, InputError, Loader
 from tests.pipelines.loaders import loading
-from tests.pipelines.loaders.loading import TRAIN, check_boxes, check_codes, collect, config
+from tests.pipelines.loaders.loading import TRAIN, Seen, check_boxes, check_codes, collect, config
 
 # FFCV compiles for 15 s whenever a loader is opened, so its tests are in test_ffcv.py.
 WAYS = [
@@ -131,6 +132,37 @@ def test_training_boxes_are_ours(way, opened, stored, coded_sizes: list) -> None
         check_boxes(seen, sizes, drawn.yxhw, drawn.flip)
         orders.append(seen.indices.tolist())
     assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("way", SHARING)
+def test_weighted_draws_of_a_subset(way, opened, stored, coded_sizes: list) -> None:
+    """Each draw has a box of its own, also of a sample that was drawn before; a resumed epoch has the other draws."""
+    sizes, codes, labels = facts(stored[way[1]], coded_sizes)
+    subset, weights = np.array([5, 2, 7, 11, 20, 3, 9, 12]), np.array([9.0, 1, 1, 1, 1, 1, 0, 1])
+    settings = {"crop": TRAIN, "shuffle": True, "indices": subset, "weights": weights, "batch_size": 3}
+    loader = opened(way[0], stored[way[1]], **settings)
+    assert (len(loader), loader.num_samples) == (3, 8)
+    seen = collect(loader)
+    draws = epoch_draws(loader.config, 24, 0)
+    assert seen.indices.tolist() == indices_of(draws).tolist() and draws.max() >= 2**32  # an image came again
+    check_codes(seen, codes, labels)
+    drawn = crop_boxes(TRAIN, 3, 0, draws, sizes[seen.indices], 48)
+    for image, index, box, flip in zip(seen.images, seen.indices, drawn.yxhw, drawn.flip, strict=True):
+        one = Seen(image[None], labels[[index]], np.array([0]), [1])
+        check_boxes(one, sizes[[index]], box[None], flip[None])
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    other = opened(way[0], stored[way[1]], **settings)
+    other.load_state_dict(state)
+    assert np.array_equal(collect(other).images, seen.images[3:])
+    with pytest.raises(InputError, match="the saved data position has subset="):
+        opened(way[0], stored[way[1]], **settings | {"indices": subset[::-1].copy()}).load_state_dict(state)
+
+
+def test_dali_refuses_subsets(opened, stored: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="engine='dali' draws its own order, so indices and weights have no effect"):
+        opened("dali", stored["folder"], indices=np.arange(4))
 
 
 @pytest.mark.parametrize("kind", ["folder", "shards"])

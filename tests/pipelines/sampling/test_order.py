@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixres.pipelines.sampling.order import batches, epoch_order, num_batches
+from fixres.pipelines.sampling.draws import epoch_order
+from fixres.pipelines.sampling.order import batches, num_batches
 from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig
 
 
