@@ -9,6 +9,7 @@ import numpy as np
 from fixres.pipelines.formats.beton_reader import BetonData, BetonReader
 from fixres.pipelines.formats.mmap_files import map_files
 from fixres.pipelines.formats.parts import check_alike, check_complete
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.spec import InputError
 
 
@@ -46,6 +47,11 @@ class BetonParts(BetonData):
         """The part's file and the sample's number in it."""
         part = int(np.searchsorted(self._first, index, side="right")) - 1
         return f"{self._files[part]}: sample {index - self._first[part]}"
+
+    def places(self) -> ImagePlaces:
+        """Each image is a sample of a part."""
+        part = np.searchsorted(self._first, np.arange(len(self)), side="right") - 1
+        return ImagePlaces(list(map(str, self._files)), part, np.arange(len(self)) - self._first[part])
 
 
 def _check_alike(parts: list[BetonReader]) -> None:

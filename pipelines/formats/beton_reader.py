@@ -14,6 +14,7 @@ import numpy as np
 from fixres.pipelines.formats import beton_layout as layout
 from fixres.pipelines.formats.file_kinds import NUM_LOOKED_AT, kind_of
 from fixres.pipelines.formats.mmap_files import map_file
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import BadSampleError, InputError
@@ -143,6 +144,10 @@ class BetonReader(BetonData):
     def name(self, index: int) -> str:
         """The file and the sample's number."""
         return f"{self.path}: sample {index}"
+
+    def places(self) -> ImagePlaces:
+        """Each image is a sample of the file."""
+        return ImagePlaces([str(self.path)], np.zeros(len(self), np.int64), np.arange(len(self)))
 
     def _fail(self, what: str) -> NoReturn:
         raise InputError(f"{self.path}: {what}; the file is damaged or not a .beton file; convert the data again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,20 @@ class Entry(NamedTuple):
     @property
     def is_bad(self) -> bool:
         return not self.sizes
+
+
+class ImagePlaces(NamedTuple):
+    """Where the images of a source lie.
+
+    Attributes:
+        paths: of the files, all different.
+        file_of: int64 (N,), the number of each image's file.
+        item: int64 (N,), the position or number of the image in its file; 0 if the file is the image.
+    """
+
+    paths: Sequence[str]
+    file_of: np.ndarray
+    item: np.ndarray
 
 
 def verify(source: Source, labels: np.ndarray, sizes: np.ndarray) -> None:

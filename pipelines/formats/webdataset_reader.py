@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.formats.tar_index import Span, read_member, walk
 from fixres.pipelines.formats.webdataset_labels import MAX_LABEL_BYTES, NO_NUMBER, Label, parse_cls, parse_json, resolve
 from fixres.pipelines.imagenet_classes import human_names
@@ -78,6 +79,14 @@ class TarSource:
     def name(self, index: int) -> str:
         """The shard's path and the sample's key."""
         return f"{self.shards[self._shard[index]]}: {self.keys[index]}"
+
+    def places(self) -> ImagePlaces:
+        """Each image is a member at a position of its shard."""
+        return ImagePlaces(list(map(str, self.shards)), self._shard, self._offset)
+
+    def spans(self, starts: Sequence[int]) -> np.ndarray:
+        """int64 (N, 2): position and bytes of each image in memory in which the shards begin at `starts`."""
+        return np.column_stack([np.asarray(starts, np.int64)[self._shard] + self._offset, self._size])
 
     def positions(self, numbers: np.ndarray) -> np.ndarray:
         """int64: indices of the samples with these `numbers`. They differ if the conversion left samples out."""

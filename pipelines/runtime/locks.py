@@ -17,13 +17,14 @@ SECONDS_TO_WAIT = 5.0  # a killed process with much memory keeps its locks until
 _held: set[int] = set()
 
 
-def acquire(descriptor: int) -> bool:
-    """Takes the lock of an open file or folder; waits `SECONDS_TO_WAIT` for it if another process holds it.
+def acquire(descriptor: int, seconds: float = SECONDS_TO_WAIT) -> bool:
+    """Takes the lock of an open file or folder; waits some seconds for it if another process holds it.
 
     Forked child processes close the descriptor, so that a worker that outlives its parent does not hold the lock.
 
     Args:
         descriptor: `release` must close it, also if the result is False.
+        seconds: how long to wait.
 
     Returns:
         False if another process holds the lock. True also if the file system has no locks: users of such file systems
@@ -31,13 +32,13 @@ def acquire(descriptor: int) -> bool:
     """
     _close_in_children()
     _held.add(descriptor)
-    give_up = time.monotonic() + SECONDS_TO_WAIT
+    give_up = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            if time.monotonic() >= give_up:
                 return False
         except OSError:
             return True

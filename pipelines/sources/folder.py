@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.runtime.notices import counted, notice
 from fixres.pipelines.sources.layout import class_folders, find_images, flat_images
 from fixres.pipelines.sources.tree import DiskFolder
@@ -45,6 +46,10 @@ class FilesSource:
     def name(self, index: int) -> str:
         """The file's path."""
         return self.files[index]
+
+    def places(self) -> ImagePlaces:
+        """Each image is a file."""
+        return ImagePlaces(self.files, np.arange(len(self)), np.zeros(len(self), np.int64))
 
 
 class FolderSource(FilesSource):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as pq
 
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.formats.webdataset_labels import MAX_CLASSES
 from fixres.pipelines.imagenet_classes import numbered_classes
 from fixres.pipelines.runtime.json_text import decode_json
@@ -112,6 +113,11 @@ class ParquetSource:
         """The shard's path, the row in it, and the column if it has another name than usual."""
         shard, row = self._place(index)
         return f"{self.shards[shard]}: row {row}{self._suffix}"
+
+    def places(self) -> ImagePlaces:
+        """Each image is a row of its shard."""
+        shard = np.searchsorted(self._ends, np.arange(len(self)), side="right")
+        return ImagePlaces(list(map(str, self.shards)), shard, np.arange(len(self)) - np.append(0, self._ends)[shard])
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of the shard, and row in it."""

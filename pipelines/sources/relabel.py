@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.imagenet_classes import class_names_of, has_names, human_names
 from fixres.pipelines.spec import InputError, Source
 
@@ -65,6 +66,10 @@ class RelabeledSource:
     def name(self, index: int) -> str:
         """The sample's name in the source."""
         return self.source.name(index)
+
+    def places(self) -> ImagePlaces:
+        """Those of the source."""
+        return self.source.places()
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:

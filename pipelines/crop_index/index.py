@@ -1,0 +1,234 @@
+"""The index of a source's images: what is known of each, and what this process adds to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+import fixres.pipelines.crop_index.checkpoints as checkpoints
+from fixres.pipelines.crop_index.index_file import STAMP
+from fixres.pipelines.crop_index.journal import JournalWriter
+from fixres.pipelines.crop_index.location import Places, places_of
+from fixres.pipelines.crop_index.merging import Loaded, load, merge
+from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digest, make_entry, samples_of
+from fixres.pipelines.formats.samples import ImagePlaces
+from fixres.pipelines.runtime.notices import notice
+from fixres.pipelines.spec import InputError, Source
+
+_NOWHERE, _JOURNAL = -2, -1  # instead of the number of a memory
+
+
+class Checkpoints(NamedTuple):
+    """The checkpoints of some images, as the kernels take them.
+
+    Attributes:
+        samples: int64 (n, 10), the columns of `checkpoints`.
+        words: uint16, of all samples.
+    """
+
+    samples: np.ndarray
+    words: np.ndarray
+
+
+class CropIndex:
+    """The index of the images of a source. Threads may share it; after a fork, the child reads the index again.
+
+    Attributes:
+        places: where it is read and written.
+    """
+
+    def __init__(self, source: Source, places: Places | None = None) -> None:
+        """Reads what is known of the images, and merges the journals of processes that have ended.
+
+        Args:
+            source: an opened source of files or of images in files.
+            places: where the index is read and written; `places_of` the source by default.
+
+        Raises:
+            InputError: the source is of a kind that has no index, or the index is damaged.
+        """
+        self._images, data = _images_of(source), Path(source.path)
+        self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
+        self.places = places_of(data) if places is None else places
+        self._lock = threading.Lock()
+        self._journal: JournalWriter | None = None
+        self._may_write, self._process = True, os.getpid()
+        self._read()
+
+    def __len__(self) -> int:
+        return len(self._images.item)
+
+    @property
+    def num_known(self) -> int:
+        """Images that the index knows, whether they have checkpoints or not."""
+        return int((self._memory_of != _NOWHERE).sum())
+
+    @property
+    def entries(self) -> np.ndarray:
+        """`ENTRY` (num_known,) of the known images, in their order."""
+        return self._entries[self._memory_of != _NOWHERE]
+
+    def unknown(self) -> np.ndarray:
+        """int64: images that the index does not know, or whose file has changed. Looks at all files."""
+        stamps = np.array([_stamp(path) for path in self._images.paths], STAMP)[self._images.file_of]
+        return np.flatnonzero((self._memory_of == _NOWHERE) | (self._stamps != stamps))
+
+    def stamps(self, indices: np.ndarray) -> np.ndarray:
+        """What the files of some images look like now, `STAMP` (n,); zeros for a file that cannot be read."""
+        files = self._images.file_of[indices].tolist()
+        now = {file: _stamp(self._images.paths[file]) for file in set(files)}
+        return np.array([now[file] for file in files], STAMP)
+
+    def refresh(self) -> None:
+        """Takes over what other processes have added since, unless everything is known."""
+        if self.num_known < len(self):
+            self._read()
+
+    def find(self, indices: np.ndarray, stamps: np.ndarray, images: Sequence[np.ndarray]) -> Checkpoints:
+        """The checkpoints of some images. Those that are not known, or whose file has changed, are scanned and added.
+
+        Args:
+            indices: int64 (n,).
+            stamps: `STAMP` (n,), what their files looked like before they were read.
+            images: uint8, the bytes of each.
+
+        Raises:
+            InputError: the stored checkpoints of an image are damaged.
+        """
+        self._check_process()
+        with self._lock:
+            entries, memory_of, before = self._entries[indices], self._memory_of[indices], self._stamps[indices]
+        fits = (memory_of != _NOWHERE) & (entries["size"] == [image.size for image in images])
+        bodies: list[bytes | memoryview] = [b""] * len(indices)
+        for slot in np.flatnonzero(fits).tolist():
+            entry = entries[slot]
+            bodies[slot] = self._body(memory_of[slot], entry)
+            if digest(np.frombuffer(bodies[slot], np.uint8)) != entry["body_digest"]:
+                self._fail(self._images.paths[self._images.file_of[indices[slot]]])
+        for slot in np.flatnonzero(fits & (before != stamps)).tolist():  # touched or copied, or replaced
+            fits[slot] = digest(images[slot]) == entries[slot]["digest"]
+        for slot in np.flatnonzero(~fits).tolist():
+            sample, words = checkpoints.scan(images[slot])
+            bodies[slot] = words.tobytes()
+            entries[slot] = make_entry(int(self._images.item[indices[slot]]), images[slot], sample, bodies[slot])
+        new = np.flatnonzero(~fits | (before != stamps))
+        if len(new):
+            self._add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
+        return _joined(entries, bodies)
+
+    def _body(self, memory: int, entry: np.void) -> bytes | memoryview:
+        start, size = int(entry["body_start"]), int(entry["body_size"])
+        if memory == _JOURNAL:
+            assert self._journal is not None
+            return self._journal.read(start, size)
+        return self._memories[memory][start : start + size]
+
+    def _add(self, indices: np.ndarray, stamps: np.ndarray, entries: np.ndarray, bodies: list[bytes]) -> None:
+        """Appends records of images to the journal. If that is not possible, training continues without an index."""
+        files = self._images.file_of[indices].tolist()
+        with self._lock:
+            if not self._may_write:
+                return
+            try:
+                if self._journal is None:
+                    self._journal = JournalWriter(self.places.written)
+                starts = self._journal.append(
+                    [
+                        Record(self._names[file], FileStamp(*stamp.tolist()), entry, body)
+                        for file, stamp, entry, body in zip(files, stamps, entries, bodies, strict=True)
+                    ]
+                )
+            except OSError as error:
+                self._may_write = False
+                notice(
+                    f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again"
+                )
+                return
+            entries["body_start"] = starts
+            self._entries[indices], self._stamps[indices], self._memory_of[indices] = entries, stamps, _JOURNAL
+
+    def _check_process(self) -> None:
+        with self._lock:
+            if self._process != os.getpid():
+                self._journal, self._process = None, os.getpid()
+                self._read()
+
+    def _read(self) -> None:
+        self._merge()
+        loaded, num = load(self.places.read), len(self)
+        self._memories = loaded.memories
+        self._entries, self._stamps = np.zeros(num, ENTRY), np.zeros(num, STAMP)
+        self._memory_of = np.full(num, _NOWHERE, np.int32)
+        known, rows = _rows(loaded, self._names, self._images)
+        self._entries[known], self._memory_of[known] = loaded.tables.entries[rows], loaded.memory_of[rows]
+        self._stamps[known] = loaded.tables.stamps[loaded.tables.entries["file"][rows]]
+
+    def _fail(self, path: str) -> NoReturn:
+        raise InputError(
+            f"{path}: its checkpoints in the index are damaged; make the index again: fixres index"
+            f" {self.places.read[0].parent} --overwrite"
+        )
+
+    def _merge(self, keep: Callable[[bytes], bool] | None = None) -> None:
+        try:
+            merge(self.places.written, keep)
+        except OSError as error:
+            notice(f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again")
+
+    def close(self) -> None:
+        """Ends this process's journal, and merges it into the index unless another process is merging."""
+        with self._lock:
+            if self._journal is not None and self._process == os.getpid():
+                self._journal.close()
+                self._journal, self._may_write = None, False
+                self._merge()
+
+
+def _joined(entries: np.ndarray, bodies: Sequence[bytes | memoryview]) -> Checkpoints:
+    samples, sizes = samples_of(entries), entries["words_size"].astype(np.int64)
+    samples[:, checkpoints.FIRST] = (np.cumsum(sizes) - sizes) // 2
+    parts = [body[:size] for body, size in zip(bodies, sizes.tolist(), strict=True)]
+    return Checkpoints(samples, np.frombuffer(b"".join(parts), np.uint16))
+
+
+def _images_of(source: Source) -> ImagePlaces:
+    places = getattr(source, "places", None)
+    if places is None:
+        raise InputError(
+            f"{source.name(0)}: images of this kind get no index; convert them: fixres convert SOURCE DEST"
+        )
+    return places()
+
+
+def _names(paths: Sequence[str], folder: Path) -> list[bytes]:
+    """The files' names in the index: relative to the folder."""
+    prefix = f"{folder}/"
+    return [
+        os.fsencode(path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, folder)) for path in paths
+    ]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _rows(loaded: Loaded, names: list[bytes], images: ImagePlaces) -> tuple[np.ndarray, np.ndarray]:
+    """Which images have entries, int64 (n,), and the rows of these entries, int64 (n,)."""
+    number = {name: k for k, name in enumerate(loaded.tables.names)}
+    file = np.array([number.get(name, -1) for name in names], np.int64)[images.file_of]
+    entries = loaded.tables.entries
+    items, places = np.unique(np.concatenate([entries["item"], images.item]), return_inverse=True)
+    keys = entries["file"].astype(np.int64) * len(items) + places[: len(entries)]  # increasing
+    wanted = file * len(items) + places[len(entries) :]
+    at = np.searchsorted(keys, wanted)
+    known = np.flatnonzero((file >= 0) & (np.append(keys, -1)[at] == wanted))
+    return known, at[known]

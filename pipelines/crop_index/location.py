@@ -1,0 +1,39 @@
+"""Where the index of some images lies: beside them if that place is writable, else in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+NAME = ".fixres-index"
+"""Of the index in a folder of images; a hidden name, which neither this project nor torchvision takes for a class."""
+
+
+class Places(NamedTuple):
+    """Where the index of some images may lie."""
+
+    read: tuple[Path, ...]  # later ones have the newer entries
+    written: Path
+
+
+def places_of(data: Path) -> Places:
+    """The places of the index of `data`, a folder or a file."""
+    first, second = beside(data), in_cache(data)
+    is_writable = os.access(first.parent, os.W_OK | os.X_OK)
+    return Places((first,), first) if is_writable else Places((first, second), second)
+
+
+def beside(data: Path) -> Path:
+    """The place beside the images: `FOLDER/.fixres-index`, or `.FILE.fixres-index` next to a single file."""
+    data = data.absolute()
+    return data / NAME if data.is_dir() else data.with_name(f".{data.name}{NAME}")
+
+
+def in_cache(data: Path) -> Path:
+    """The place for images in a folder that cannot be written; its name contains a digest of their path."""
+    data = data.resolve()
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "roc-fixres" / "indexes" / f"{data.name}-{digest}{NAME}"

@@ -1,0 +1,170 @@
+"""Records: what an index knows of one image, as the journals and the index file store it.
+
+An entry is a row of fixed size: which image, its size in bytes, a digest of them, its geometry, and either where its
+checkpoints lie or why it is decoded whole. The body has the words of `checkpoints`, and behind them a coarse level if
+there is one. Numbers are little endian.
+
+A journal's record is the entry, the name of the image's file, the body, and a digest of all of that. A record that was
+not written completely has another digest, so it and everything behind it is ignored.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+import fixres.pipelines.crop_index.checkpoints as checkpoints
+from fixres.pipelines.roc.decoder.vectors import load_big_endian
+from fixres.pipelines.runtime.numba_cache import kernel
+
+# Fields of an entry that are columns of a sample of `checkpoints`.
+_COLUMNS = {
+    "kind": checkpoints.KIND,
+    "num_components": checkpoints.NUM_COMPONENTS,
+    "block_rows": checkpoints.BLOCK_ROWS,
+    "block_columns": checkpoints.BLOCK_COLUMNS,
+    "height": checkpoints.HEIGHT,
+    "width": checkpoints.WIDTH,
+    "header_size": checkpoints.HEADER_SIZE,
+    "data_size": checkpoints.DATA_SIZE,
+    "restart_interval": checkpoints.RESTART_INTERVAL,
+}
+ENTRY = np.dtype(
+    [
+        ("file", "<u4"),  # number of the file in the index; 0 in a journal
+        ("kind", "u1"),
+        ("num_components", "u1"),
+        ("block_rows", "u1"),
+        ("block_columns", "u1"),
+        ("item", "<i8"),  # which image of the file: its position or row; 0 if the file is the image
+        ("size", "<i8"),  # bytes of the image
+        ("digest", "<u8"),  # of these bytes
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("header_size", "<u4"),
+        ("data_size", "<u4"),
+        ("restart_interval", "<u4"),
+        ("words_size", "<u4"),  # bytes of the body that hold the words; the others are the coarse level
+        ("body_start", "<i8"),  # in the index file; 0 in a journal
+        ("body_size", "<i8"),
+        ("body_digest", "<u8"),
+    ]
+)
+_MAGIC = 0x52786469  # "idxR"
+HEAD = struct.Struct("<IIIIqq")  # magic, bytes of the record, of the entry, of the name; size and time of the file
+DIGEST_BYTES = 8
+_PRIME, _START = np.uint64(0x00000100000001B3), np.uint64(0xCBF29CE484222325)  # of FNV-1a, 64 bits
+
+
+class FileStamp(NamedTuple):
+    """What a file looked like when its images were indexed."""
+
+    size: int  # bytes
+    mtime_ns: int
+
+
+class Record(NamedTuple):
+    """What an index knows of one image.
+
+    Attributes:
+        name: of the file, relative to the folder of the data, with "/"; bytes, because names need not be text.
+        stamp: of the file.
+        entry: `ENTRY`, one row.
+        body: words and coarse level; may be empty.
+    """
+
+    name: bytes
+    stamp: FileStamp
+    entry: np.void
+    body: bytes
+
+
+def make_entry(item: int, image: np.ndarray, sample: np.ndarray, words: bytes, coarse: bytes = b"") -> np.void:
+    """The entry of an image, uint8 bytes, with what `checkpoints.scan` found in it."""
+    entry = np.zeros(1, ENTRY)
+    for name, column in _COLUMNS.items():
+        entry[name] = sample[column]
+    body = np.frombuffer(words + coarse, np.uint8)
+    entry["item"], entry["size"], entry["digest"] = item, image.size, digest(image)
+    entry["words_size"], entry["body_size"], entry["body_digest"] = len(words), body.size, digest(body)
+    return entry[0]
+
+
+def samples_of(entries: np.ndarray) -> np.ndarray:
+    """The samples of `checkpoints`, int64 (n, 10), of `ENTRY` rows; their FIRST is 0."""
+    samples = np.zeros((len(entries), checkpoints.NUM_SAMPLE_COLUMNS), np.int64)
+    for name, column in _COLUMNS.items():
+        samples[:, column] = entries[name]
+    return samples
+
+
+def pack(record: Record) -> bytes:
+    """A record as a journal stores it."""
+    entry = record.entry.tobytes()
+    size = HEAD.size + len(entry) + len(record.name) + len(record.body) + DIGEST_BYTES
+    head = HEAD.pack(_MAGIC, size, len(entry), len(record.name), *record.stamp)
+    packed = b"".join((head, entry, record.name, record.body))
+    return packed + int(digest(np.frombuffer(packed, np.uint8))).to_bytes(DIGEST_BYTES, "little")
+
+
+class Unpacked(NamedTuple):
+    """A record in a journal; its body is left out."""
+
+    record: Record
+    body_start: int
+    body_size: int
+
+
+def unpack(data: memoryview, start: int) -> Unpacked:
+    """The record at a position that `walk` found."""
+    _, size, entry_size, name_size, *stamp = HEAD.unpack_from(data, start)
+    name_start = start + HEAD.size + entry_size
+    entry = np.frombuffer(data, ENTRY, 1, start + HEAD.size)[0]
+    body_start = name_start + name_size
+    record = Record(bytes(data[name_start:body_start]), FileStamp(*stamp), entry, b"")
+    return Unpacked(record, body_start, start + size - DIGEST_BYTES - body_start)
+
+
+def walk(data: np.ndarray, start: int) -> np.ndarray:
+    """Positions, int64, of the complete records in a journal's bytes from `start` on."""
+    found = np.empty(data.size // (HEAD.size + ENTRY.itemsize + DIGEST_BYTES) + 1, np.int64)
+    return found[: _walk(data, start, HEAD.size, ENTRY.itemsize, found)].copy()
+
+
+@kernel
+def digest(data: np.ndarray) -> np.uint64:
+    """FNV-1a of uint8 data by words of 8 bytes. A change within one word always changes it."""
+    value, num_words = _START ^ np.uint64(data.size), data.size // 8
+    for k in range(num_words):
+        value = (value ^ load_big_endian(data.ctypes.data + 8 * k)) * _PRIME
+    for k in range(8 * num_words, data.size):
+        value = (value ^ np.uint64(data[k])) * _PRIME
+    return value ^ (value >> np.uint64(32))
+
+
+@kernel
+def _walk(data: np.ndarray, start: int, head_size: int, entry_size: int, found: np.ndarray) -> int:
+    """Fills `found`; returns how many records there are before the first that is incomplete or damaged."""
+    at, num = start, 0
+    while at + head_size <= data.size:
+        size, name_size = _word(data, at + 4), _word(data, at + 12)
+        if _word(data, at) != _MAGIC or _word(data, at + 8) != entry_size:
+            break
+        if size - head_size - entry_size - DIGEST_BYTES < name_size or size > data.size - at:
+            break
+        end = at + size - DIGEST_BYTES
+        stored = np.uint64(_word(data, end)) | np.uint64(_word(data, end + 4)) << np.uint64(32)
+        if stored != digest(data[at:end]):
+            break
+        found[num] = at
+        at, num = at + size, num + 1
+    return num
+
+
+@kernel
+def _word(data: np.ndarray, at: int) -> int:
+    return (
+        np.int64(data[at]) | np.int64(data[at + 1]) << 8 | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
+    )

@@ -1,0 +1,23 @@
+"""Records with made-up checkpoints, for tests of files and journals."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fixres.pipelines.crop_index.checkpoints as checkpoints
+from fixres.pipelines.crop_index.records import FileStamp, Record, make_entry
+
+
+def made_record(name: bytes, item: int, rng: np.random.Generator, mtime_ns: int = 1, coarse: bytes = b"") -> Record:
+    """A record of an image of random size, with random words; one in four is decoded whole."""
+    sample = np.zeros(checkpoints.NUM_SAMPLE_COLUMNS, np.int64)
+    image = rng.integers(0, 256, rng.integers(0, 300), np.uint8)
+    if rng.random() < 0.25:
+        sample[checkpoints.KIND] = checkpoints.PROGRESSIVE
+    else:
+        sample[checkpoints.HEIGHT], sample[checkpoints.WIDTH] = rng.integers(1, 400, 2)
+        sample[checkpoints.NUM_COMPONENTS] = rng.choice([1, 3])
+        sample[checkpoints.BLOCK_ROWS], sample[checkpoints.BLOCK_COLUMNS] = rng.integers(1, 3, 2)
+        sample[checkpoints.HEADER_SIZE], sample[checkpoints.DATA_SIZE] = image.size // 3, image.size // 2
+    words = rng.integers(0, 1 << 16, checkpoints.num_words(sample), np.uint16).tobytes()
+    return Record(name, FileStamp(image.size, mtime_ns), make_entry(item, image, sample, words, coarse), words + coarse)
