@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "api.crop_dataset": ["CropDataset"],
-        "api.data": ["advise", "convert", "inspect"],
+        "api.data": ["advise", "convert", "index", "inspect"],
         "api.learning": ["FinetuneOutcome", "evaluate", "finetune"],
         "api.loader": ["Loader"],
         "api.network": ["Network", "Prediction", "load"],
@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "finetuning.loop": ["FinetuneResult"],
         "models.checkpoint": ["CheckpointInfo"],
         "pipelines.conversion.converter": ["Conversion"],
+        "pipelines.crop_index.building": ["Indexed"],
         "pipelines.inspection.facts": ["Inspection"],
         "pipelines.runtime.allocator": ["tune_allocator"],
         "pipelines.spec": ["EvalCrop", "InputError", "ShiftCrop", "TrainCrop"],

@@ -1,4 +1,4 @@
-"""`fixres.convert`, `fixres.inspect`, `fixres.advise`: stored images, before any network sees them."""
+"""`fixres.convert`, `fixres.index`, `fixres.inspect`, `fixres.advise`: stored images, before any network sees them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fixres.api.calls import checked
 from fixres.pipelines.conversion.converter import Conversion
 from fixres.pipelines.conversion.converter import convert as convert_source
 from fixres.pipelines.conversion.task import ConversionConfig
+from fixres.pipelines.crop_index.building import Indexed, IndexingConfig, build_index
 from fixres.pipelines.inspection.facts import Inspection, inspect_source
 from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.runtime.atomic_files import keep_outside
@@ -70,6 +71,35 @@ def convert(
         Path(source), split=split, classes_from=classes, image_column=image_column, label_column=label_column
     )
     return convert_source(opened, Path(dest), config)
+
+
+@checked
+def index(
+    path: str | os.PathLike[str], *, num_workers: int | None = None, overwrite: bool = False, progress: bool = True
+) -> Indexed:
+    """Indexes stored images where they are, so that crops of them are decoded without the rest of the images.
+
+    The images stay as they are. Training writes the index in its first epoch, too; this does it before. An interrupted
+    call is continued by the next one.
+
+    Args:
+        path: a folder of images for each class, a folder of webdataset or parquet shards, or a .beton file with JPEG
+            images.
+        num_workers: threads; the number of CPU cores by default.
+        overwrite: build a new index even if there is one.
+        progress: show a bar.
+
+    Returns:
+        Counts, bytes, seconds, and why images are decoded whole.
+
+    Raises:
+        InputError: a path that cannot be read, or a damaged index without `overwrite`.
+
+    Example:
+        >>> fixres.index("imagenet/train")
+        >>> loader = fixres.Loader("imagenet/train", resolution=128, batch_size=256)
+    """
+    return build_index(open_source(Path(path)), IndexingConfig(num_workers, overwrite, progress=progress))
 
 
 @checked

@@ -14,6 +14,7 @@ from fixres.pipelines.spec import InputError
 
 COMMANDS = {
     "train": "trains a network small and fine-tunes it for a larger test resolution",
+    "index": "indexes images where they are, so that crops of them are cheap",
     "convert": "converts images into one file for fast loading",
     "finetune": "fine-tunes a network for test resolutions (FixRes)",
     "evaluate": "tests a network at one or several resolutions",

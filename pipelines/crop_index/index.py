@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -13,7 +14,7 @@ import numpy as np
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
 from fixres.pipelines.crop_index.journal import JournalWriter
-from fixres.pipelines.crop_index.location import Places, places_of
+from fixres.pipelines.crop_index.location import Places, home_of, places_of
 from fixres.pipelines.crop_index.merging import Loaded, load, merge
 from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digest, make_entry, samples_of
 from fixres.pipelines.formats.samples import ImagePlaces
@@ -54,10 +55,11 @@ class CropIndex:
         """
         self._images, data = _images_of(source), Path(source.path)
         self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
+        self._home = home_of(data) if data.is_dir() else data.parent
         self.places = places_of(data) if places is None else places
         self._lock = threading.Lock()
         self._journal: JournalWriter | None = None
-        self._may_write, self._process = True, os.getpid()
+        self.may_write, self._process = True, os.getpid()
         self._read()
 
     def __len__(self) -> int:
@@ -72,6 +74,10 @@ class CropIndex:
     def entries(self) -> np.ndarray:
         """`ENTRY` (num_known,) of the known images, in their order."""
         return self._entries[self._memory_of != _NOWHERE]
+
+    def kind(self, index: int) -> int:
+        """The kind of an image (`checkpoints`); -1 if it is not known."""
+        return -1 if self._memory_of[index] == _NOWHERE else int(self._entries["kind"][index])
 
     def unknown(self) -> np.ndarray:
         """int64: images that the index does not know, or whose file has changed. Looks at all files."""
@@ -132,7 +138,7 @@ class CropIndex:
         """Appends records of images to the journal. If that is not possible, training continues without an index."""
         files = self._images.file_of[indices].tolist()
         with self._lock:
-            if not self._may_write:
+            if not self.may_write:
                 return
             try:
                 if self._journal is None:
@@ -144,7 +150,7 @@ class CropIndex:
                     ]
                 )
             except OSError as error:
-                self._may_write = False
+                self.may_write = False
                 notice(
                     f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again"
                 )
@@ -174,18 +180,35 @@ class CropIndex:
             f" {self.places.read[0].parent} --overwrite"
         )
 
-    def _merge(self, keep: Callable[[bytes], bool] | None = None) -> None:
+    def _merge(self) -> None:
         try:
-            merge(self.places.written, keep)
+            merge(self.places.written)
         except OSError as error:
             notice(f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again")
+
+    def finish(self) -> None:
+        """Ends this process's journal, merges it into the index, and removes entries of files that are gone.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        names, home = set(self._names), self._home
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+            while not merge(
+                self.places.written, lambda name: name in names or os.path.exists(home / os.fsdecode(name))
+            ):
+                time.sleep(0.1)  # another process merges
+            self._read()
 
     def close(self) -> None:
         """Ends this process's journal, and merges it into the index unless another process is merging."""
         with self._lock:
             if self._journal is not None and self._process == os.getpid():
                 self._journal.close()
-                self._journal, self._may_write = None, False
+                self._journal, self.may_write = None, False
                 self._merge()
 
 

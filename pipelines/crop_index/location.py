@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fixres.pipelines.runtime.json_text import decode_json
+
+SPLIT_RECORD = "split.json"
 NAME = ".fixres-index"
 """Of the index in a folder of images; a hidden name, which neither this project nor torchvision takes for a class."""
 
@@ -18,8 +22,20 @@ class Places(NamedTuple):
     written: Path
 
 
+def home_of(data: Path) -> Path:
+    """The folder, or the file, whose index has the images of `data`.
+
+    A folder of links that splits a folder of photographs (`datasets.split`) has the index of the photographs. Their
+    names in both are the same.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Path(decode_json((data.parent / SPLIT_RECORD).read_text())["source"])
+    return data
+
+
 def places_of(data: Path) -> Places:
     """The places of the index of `data`, a folder or a file."""
+    data = home_of(data)
     first, second = beside(data), in_cache(data)
     is_writable = os.access(first.parent, os.W_OK | os.X_OK)
     return Places((first,), first) if is_writable else Places((first, second), second)

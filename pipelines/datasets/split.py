@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixres.pipelines.crop_index.location import SPLIT_RECORD
 from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.runtime.atomic_files import atomic_folder, write_json
 from fixres.pipelines.runtime.json_text import decode_json
@@ -17,7 +18,6 @@ from fixres.pipelines.spec import InputError
 
 VAL_SHARE = 0.2
 """Share of each class that is held out for val."""
-SPLIT_RECORD = "split.json"
 
 
 def split_folder(root: Path, work_dir: Path, seed: int) -> Path:

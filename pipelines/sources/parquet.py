@@ -7,6 +7,7 @@ bytes.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,9 +148,10 @@ def parquet_files(path: Path) -> list[Path]:
 
 
 class _Groups:
-    """A cache of the images of the last row groups; a pickle contains none."""
+    """A cache of the images of the last row groups, which threads may share; a pickle contains none."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Path, int], arrow.ChunkedArray] = OrderedDict()
 
     def __reduce__(self) -> tuple:
@@ -158,13 +160,15 @@ class _Groups:
     def get(self, path: Path, group: int, column: str) -> arrow.ChunkedArray:
         """The column of encoded images of a row group."""
         key = (path, group)
-        if key not in self._kept:
-            with _open(path) as file:
-                self._kept[key] = file.read_row_group(group, columns=[column], use_threads=False).flatten().column(0)
-        self._kept.move_to_end(key)
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _CACHE_BYTES:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                with _open(path) as file:
+                    read = file.read_row_group(group, columns=[column], use_threads=False)
+                self._kept[key] = read.flatten().column(0)
+            self._kept.move_to_end(key)
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _CACHE_BYTES:
+                self._kept.popitem(last=False)
+            return self._kept[key]
 
 
 def _read_shard(path: Path, columns: Columns) -> _Shard:

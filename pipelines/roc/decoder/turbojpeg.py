@@ -21,7 +21,7 @@ from fixres.pipelines.spec import InputError
 
 GRAY = 3  # TurboJPEG's TJSAMP_GRAY
 _YCBCR_SPACE, _GRAY_SPACE = 1, 2  # TJCS_YCbCr, TJCS_GRAY
-_LIMIT_SCANS = 32768  # TJFLAG_LIMITSCANS: a progressive JPEG of thousands of scans takes minutes; it is an attack
+LIMIT_SCANS = 32768  # TJFLAG_LIMITSCANS: a progressive JPEG of thousands of scans takes minutes; it is an attack
 _NAMES = ("libturbojpeg.so.0", "libturbojpeg.dylib")
 _lock = threading.Lock()
 
@@ -130,6 +130,6 @@ def decode_planes(
     for k in range(3):
         pointers[k] = planes.ctypes.data + np.uintp(starts[k])
     done = _decompress_planes(
-        handle, jpeg.ctypes.data, jpeg.size, pointers.ctypes.data, width, strides.ctypes.data, height, _LIMIT_SCANS
+        handle, jpeg.ctypes.data, jpeg.size, pointers.ctypes.data, width, strides.ctypes.data, height, LIMIT_SCANS
     )
     return done == 0 and pointers[0] != 0  # using `pointers` here keeps it alive during the call

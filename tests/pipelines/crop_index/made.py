@@ -1,11 +1,16 @@
-"""Records with made-up checkpoints, for tests of files and journals."""
+"""Records with made-up checkpoints, for tests of files and journals; small JPEG files."""
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+from PIL import Image
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.records import FileStamp, Record, make_entry
+
+NUM_JPEGS = 12  # in the fixture `folder`
 
 
 def made_record(name: bytes, item: int, rng: np.random.Generator, mtime_ns: int = 1, coarse: bytes = b"") -> Record:
@@ -21,3 +26,10 @@ def made_record(name: bytes, item: int, rng: np.random.Generator, mtime_ns: int 
         sample[checkpoints.HEADER_SIZE], sample[checkpoints.DATA_SIZE] = image.size // 3, image.size // 2
     words = rng.integers(0, 1 << 16, checkpoints.num_words(sample), np.uint16).tobytes()
     return Record(name, FileStamp(image.size, mtime_ns), make_entry(item, image, sample, words, coarse), words + coarse)
+
+
+def jpeg(number: int, side: int = 40, **options: object) -> bytes:
+    """Noise of `side` rows and `side + number` columns; the options are Pillow's."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side + number, 3), np.uint8)
+    Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", **options)
+    return file.getvalue()

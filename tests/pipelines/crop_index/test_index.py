@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index import CropIndex
@@ -21,14 +20,7 @@ from fixres.pipelines.crop_index.location import NAME, in_cache
 from fixres.pipelines.formats.webdataset_reader import TarSource
 from fixres.pipelines.sources import open_folder
 from fixres.pipelines.spec import InputError, Source
-
-NUM = 12
-
-
-def jpeg(number: int, side: int = 40, **options: object) -> bytes:
-    pixels = np.random.default_rng(number).integers(0, 256, (side, side + number, 3), np.uint8)
-    Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", **options)
-    return file.getvalue()
+from tests.pipelines.crop_index.made import jpeg
 
 
 def write_shard(path: Path, images: list[bytes]) -> None:
@@ -40,18 +32,6 @@ def write_shard(path: Path, images: list[bytes]) -> None:
                 member = tarfile.TarInfo(f"{path.stem}{number}.{ending}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Class folders; one image is progressive, one is a PNG file."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for number in range(NUM):
-        path = tmp_path / "data" / f"class{number % 2}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(number, progressive=number == 5))
-    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "class0" / "plain.png")
-    return tmp_path / "data"
 
 
 def visit(index: CropIndex, source: Source, indices: list[int]) -> checkpoints.Checkpoints:

@@ -1,0 +1,78 @@
+"""Indexes images where they are, so that crops of them are decoded without the rest: no conversion.
+
+DATA may be a folder of images for each class, one with train/ and val/, a folder of webdataset or parquet shards, or a
+.beton file with JPEG images. The images stay as they are; the index lies beside them, or in the user's cache folder if
+they are read-only. Training writes the index, too; this command does it before. If it is interrupted, the same command
+continues.
+
+fixres index imagenet/train
+fixres index photos --rewrite-progressive photos-baseline
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fixres.config.parsing import parse as parse_options
+from fixres.pipelines.spec import InputError
+
+if TYPE_CHECKING:
+    from fixres.pipelines.crop_index.building import Indexed
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Options of an index."""
+
+    data: Path = field(metadata={"positional": True})
+    """The images."""
+    num_workers: int | None = None
+    """Threads; all cores by default."""
+    overwrite: bool = False
+    """Build a new index even if there is one."""
+    shard: str = "0/1"
+    """Index part i of n only, as i/n: on several machines at once, each with its part."""
+    rewrite_progressive: Path | None = None
+    """Folder for baseline copies of progressive and arithmetic-coded files, which have no checkpoints; lossless."""
+
+
+def parse(arguments: Sequence[str]) -> IndexOptions:
+    """The options of the command line."""
+    return parse_options(IndexOptions, arguments, __doc__)
+
+
+def run(options: IndexOptions) -> None:
+    """Indexes each split and prints what its index holds."""
+    from fixres.pipelines.crop_index.building import IndexingConfig, build_index, splits_in
+    from fixres.pipelines.crop_index.rewriting import rewrite_progressive
+    from fixres.pipelines.formats.parts import Part
+    from fixres.pipelines.sources import open_source
+
+    config = IndexingConfig(options.num_workers, options.overwrite, Part.parse(options.shard))
+    bad: list[str] = []
+    for path in splits_in(options.data):
+        source = open_source(path)
+        done = build_index(source, config)
+        print(describe(done))
+        bad += done.bad_samples
+        if options.rewrite_progressive is not None:
+            dest = options.rewrite_progressive / path.relative_to(options.data)
+            print(f"{dest}: {rewrite_progressive(source, dest)} files rewritten as baseline JPEG")
+    if bad:
+        raise InputError(f"{len(bad)} images cannot be read, the first is {bad[0]}")
+
+
+def describe(done: Indexed) -> str:
+    """What an index holds, in one line."""
+    whole = sum(done.decoded_whole.values())
+    text = f"{done.path}: {done.num_indexed} of {done.num_images} images indexed"
+    if done.num_kept:
+        text += f", {done.num_kept} were known before"
+    if whole:
+        reasons = ", ".join(f"{num} {reason}" for reason, num in done.decoded_whole.items())
+        text += f"; {whole} ({100 * whole / done.num_images:.1f} %) are decoded whole: {reasons}"
+    share = 100 * done.index_bytes / max(1, done.image_bytes)
+    return f"{text}; {done.index_bytes / 1e6:.1f} MB, {share:.2f} % of the images; {done.seconds:.1f} s"

@@ -1,0 +1,138 @@
+"""Builds the index of a data set before any training: reads and scans all images that it does not know yet."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fixres.pipelines.crop_index.checkpoints import INDEXED, REASONS
+from fixres.pipelines.crop_index.index import CropIndex
+from fixres.pipelines.crop_index.journal import journals_of
+from fixres.pipelines.crop_index.location import places_of
+from fixres.pipelines.formats.parts import Part
+from fixres.pipelines.runtime.process_pool import num_processes
+from fixres.pipelines.runtime.progress import progress_bar
+from fixres.pipelines.sources.layout import find_splits
+from fixres.pipelines.sources.tree import DiskFolder
+from fixres.pipelines.spec import BadSampleError, InputError, Source, check_fields
+
+_CHUNK = 32  # images that a thread takes at a time; what is lost if the process is killed
+
+
+@dataclass(frozen=True)
+class IndexingConfig:
+    """How an index is built."""
+
+    num_workers: int | None = None
+    """Threads; all cores by default."""
+    overwrite: bool = False
+    """Build a new index even if there is one, or if it is damaged."""
+    part: Part = field(default_factory=Part)
+    """Which part of the images this process takes; others take the others, and each merges what it finds."""
+    progress: bool = True
+    """Show a bar."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What an index holds."""
+
+    path: Path
+    """The index."""
+    num_images: int
+    """Images of the data set."""
+    num_indexed: int
+    """Images with checkpoints."""
+    num_kept: int
+    """Images that were known before, and had not changed."""
+    decoded_whole: dict[str, int]
+    """Numbers of known images without checkpoints, by the reason."""
+    image_bytes: int
+    """Of all known images."""
+    index_bytes: int
+    """Of the index."""
+    seconds: float
+    bad_samples: tuple[str, ...]
+    """A line for each image that cannot be read."""
+
+
+def splits_in(data: Path) -> list[Path]:
+    """The folders of the splits in a folder of class folders; `data` itself if it has none."""
+    splits = find_splits(DiskFolder(data)) if data.is_dir() else {}
+    return [folder.path for folder in splits.values()] or [data]
+
+
+def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed:
+    """Scans the images that the index of `source` does not know, or that have changed since.
+
+    An interrupted call loses at most the images that its threads were at; the next one continues.
+
+    Raises:
+        InputError: images of this kind get no index, or the index is damaged and `overwrite` is not set.
+        OSError: the disk is full or fails.
+    """
+    config, began = config or IndexingConfig(), time.perf_counter()
+    if config.overwrite:
+        _remove(Path(source.path))
+    index = CropIndex(source)
+    unknown, span, bad = index.unknown(), config.part.span(len(index)), []
+    num_kept, wanted = len(index) - len(unknown), unknown[(span.start <= unknown) & (unknown < span.stop)]
+    chunks = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
+    bar = progress_bar(len(wanted), f"indexing {source.path}", shown=config.progress)
+    with bar, ThreadPoolExecutor(max(1, num_processes(config.num_workers, len(chunks)))) as pool:
+        try:
+            for chunk, lines in zip(chunks, pool.map(lambda chunk: _scan(index, source, chunk), chunks), strict=True):
+                bad += lines
+                bar.update(len(chunk))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            index.close()
+            raise
+    index.finish()
+    return _outcome(index, num_kept, time.perf_counter() - began, bad)
+
+
+def _remove(data: Path) -> None:
+    for place in places_of(data).read:
+        for path in (place, *journals_of(place)):
+            path.unlink(missing_ok=True)
+
+
+def _scan(index: CropIndex, source: Source, indices: np.ndarray) -> list[str]:
+    """Adds some images to the index; returns a line for each that cannot be read."""
+    read, images, bad = [], [], []
+    stamps = index.stamps(indices)
+    for slot, one in enumerate(indices.tolist()):
+        try:
+            images.append(np.frombuffer(source.read(one), np.uint8))
+            read.append(slot)
+        except BadSampleError as error:
+            bad.append(str(error))
+    index.find(indices[read], stamps[read], images)
+    if not index.may_write:
+        raise InputError(f"{index.places.written} cannot be written; see the line before")
+    return bad
+
+
+def _outcome(index: CropIndex, num_kept: int, seconds: float, bad: list[str]) -> Indexed:
+    entries, place = index.entries, index.places.written
+    kinds = Counter(entries["kind"].tolist())
+    return Indexed(
+        path=place,
+        num_images=len(index),
+        num_indexed=kinds.pop(INDEXED, 0),
+        num_kept=num_kept,
+        decoded_whole={REASONS[kind]: num for kind, num in sorted(kinds.items(), key=lambda one: (-one[1], one[0]))},
+        image_bytes=int(entries["size"].sum()),
+        index_bytes=place.stat().st_size if place.exists() else 0,
+        seconds=seconds,
+        bad_samples=tuple(bad),
+    )

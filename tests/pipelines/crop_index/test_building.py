@@ -1,0 +1,122 @@
+"""`fixres index`: counts, resumed and shared work, renamed files, rewritten progressive files."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fixres.cli.commands.index import parse, run
+from fixres.pipelines.crop_index import checkpoints
+from fixres.pipelines.crop_index.building import IndexingConfig, build_index
+from fixres.pipelines.crop_index.journal import journals_of
+from fixres.pipelines.crop_index.location import NAME
+from fixres.pipelines.formats.parts import Part
+from fixres.pipelines.sources import open_folder, open_source
+from fixres.pipelines.spec import InputError
+from tests.pipelines.crop_index.made import NUM_JPEGS as NUM
+from tests.pipelines.crop_index.made import jpeg
+
+QUIET = IndexingConfig(2, progress=False)
+
+
+def test_the_command_prints_what_is_indexed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(parse([str(folder)]))
+    assert (folder / NAME).is_file()
+    reasons = "2 (15.4 %) are decoded whole: 1 not a JPEG file, 1 progressive; "
+    assert f"{folder / NAME}: {NUM - 1} of {NUM + 1} images indexed; {reasons}" in capsys.readouterr().out
+    run(parse([str(folder)]))
+    assert f"{NUM + 1} were known before" in capsys.readouterr().out
+    before = (folder / NAME).read_bytes()
+    (folder / NAME).write_bytes(before[:100])
+    with pytest.raises(InputError, match="the index is damaged, make it again: fixres index FOLDER --overwrite"):
+        run(parse([str(folder)]))
+    run(parse([str(folder), "--overwrite"]))
+    assert (folder / NAME).read_bytes() == before
+
+
+def test_splits_are_indexed_one_by_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder.with_name("both")
+    for split in ("train", "val"):
+        (root / split / "cat").mkdir(parents=True)
+        (root / split / "cat" / "a.jpg").write_bytes(jpeg(1))
+    run(parse([str(root)]))
+    assert capsys.readouterr().out.count("1 of 1 images indexed") == 2
+    assert (root / "train" / NAME).exists() and (root / "val" / NAME).exists()
+
+
+def test_parts_of_several_processes_give_the_same_index(folder: Path) -> None:
+    source = open_folder(folder)
+    whole = build_index(source, QUIET)
+    undisturbed = whole.path.read_bytes()
+    whole.path.unlink()
+    for number in (2, 0, 1):
+        build_index(source, IndexingConfig(1, part=Part(number, 3), progress=False))
+    assert whole.path.read_bytes() == undisturbed and not journals_of(whole.path)
+
+
+def test_a_file_that_is_gone_is_removed_from_the_index(folder: Path) -> None:
+    undisturbed = build_index(open_folder(folder), QUIET).path.read_bytes()
+    moved = folder / "class0" / "0.jpg"
+    moved.rename(folder / "class1" / "moved.jpg")
+    done = build_index(open_folder(folder), QUIET)
+    assert done.num_kept == NUM and done.num_indexed + sum(done.decoded_whole.values()) == NUM + 1
+    assert b"class0/0.jpg" not in done.path.read_bytes()
+    (folder / "class1" / "moved.jpg").rename(moved)
+    assert build_index(open_folder(folder), QUIET).path.read_bytes() == undisturbed
+
+
+def test_an_unreadable_file_is_listed(folder: Path) -> None:
+    source = open_folder(folder)
+    Path(source.files[3]).unlink()
+    done = build_index(source, QUIET)
+    (line,) = done.bad_samples
+    assert source.files[3] in line and done.num_indexed + sum(done.decoded_whole.values()) == NUM
+
+
+def test_a_killed_command_is_continued(folder: Path) -> None:
+    undisturbed = build_index(open_folder(folder), QUIET).path.read_bytes()
+    rng = np.random.default_rng(0)
+    for moment in range(6):
+        (folder / NAME).unlink()
+        children = []
+        for _ in range(2):  # at once
+            if (pid := os.fork()) == 0:
+                build_index(open_folder(folder), IndexingConfig(1, progress=False))
+                os._exit(0)
+            children.append(pid)
+        time.sleep(rng.uniform(0, 0.04))
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        assert build_index(open_folder(folder), QUIET).path.read_bytes() == undisturbed, moment
+        assert not journals_of(folder / NAME)
+
+
+def test_parquet_rows_are_indexed(tmp_path: Path) -> None:
+    images = [jpeg(k) for k in range(5)]
+    pq.write_table(arrow.table({"image": images, "label": [0, 1, 0, 1, 0]}), tmp_path / "a.parquet", row_group_size=2)
+    done = build_index(open_source(tmp_path / "a.parquet"), QUIET)
+    assert done.path == tmp_path / f".a.parquet{NAME}" and done.num_indexed == 5
+    assert build_index(open_source(tmp_path / "a.parquet"), QUIET).num_kept == 5
+
+
+def test_progressive_files_are_rewritten_losslessly(folder: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "baseline"
+    run(parse([str(folder), "--rewrite-progressive", str(dest)]))
+    (copy,) = [path for path in dest.rglob("*") if path.is_file()]
+    original = folder / copy.relative_to(dest)
+    assert copy.name == "5.jpg" and checkpoints.scan(copy.read_bytes()).sample[checkpoints.KIND] == checkpoints.INDEXED
+    assert checkpoints.scan(original.read_bytes()).sample[checkpoints.KIND] == checkpoints.PROGRESSIVE
+    with Image.open(io.BytesIO(original.read_bytes())) as one, Image.open(copy) as other:
+        assert np.array_equal(np.asarray(one), np.asarray(other)) and one.quantization == other.quantization
+    with pytest.raises(InputError, match="inside"):
+        run(parse([str(folder), "--rewrite-progressive", str(folder / "x")]))
