@@ -144,6 +144,8 @@ class LoaderConfig:
     weights: np.ndarray | None = field(default=None, compare=False)
     """float64, one for each of `indices` or, without them, for each sample: as many samples are drawn with replacement,
     with probabilities proportional to the weights."""
+    aug_repeats: int = 1
+    """Repeated augmentation: a batch over all ranks has each of its images so many times, in other crops."""
     seed: int = 0
     """Seeds order, crops and flips, together with epoch and index."""
     num_workers: int = 2
@@ -171,6 +173,8 @@ class LoaderConfig:
         _check_reading(self)
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size} must be at least 1")
+        if self.aug_repeats < 1:
+            raise InputError(f"aug_repeats={self.aug_repeats} must be at least 1, which repeats no image")
         if self.weights is not None and not self.shuffle:
             raise InputError("weights draw samples at random, which shuffle=False forbids; leave one of them out")
         if not 0 <= self.rank < self.world_size:

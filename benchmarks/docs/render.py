@@ -20,7 +20,13 @@ from benchmarks.loaders.tables import (
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
 from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
-from benchmarks.training.tables import allocator_table, end_to_end_step_table, train_step_table, training_table
+from benchmarks.training.tables import (
+    allocator_table,
+    end_to_end_step_table,
+    timm_loop_table,
+    train_step_table,
+    training_table,
+)
 from benchmarks.tricks.report import augmentation_table, tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
@@ -45,6 +51,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "savings": savings_table,
     "scaling": scaling_table,
     "throughput": throughput_table,
+    "timm_loop": timm_loop_table,
     "train_step": train_step_table,
     "training": training_table,
     "tricks": tricks_table,

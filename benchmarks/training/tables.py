@@ -6,7 +6,7 @@ from collections import defaultdict
 from statistics import median
 from typing import Any
 
-from benchmarks.harness.stats import spread_of
+from benchmarks.harness.stats import differences, ratios, spread_of
 from benchmarks.harness.tables import Rows, markdown, number, span, with_interval
 
 # Engines of the table of loader cores, in this order: those that decode stored photographs.
@@ -96,3 +96,24 @@ def allocator_table(record: dict[str, Any]) -> str:
 def _cpu_cell(passes: list[dict[str, Any]], num_images: int) -> str:
     times = [median(one[key] for one in passes) for key in ("user_seconds", "system_seconds")]
     return " + ".join(number(seconds, 1, 100 / num_images) for seconds in times)
+
+
+def timm_loop_table(record: dict[str, Any]) -> str:
+    """Markdown: timm's loop with each loader, mean and standard deviation over seeds, and the pairs of seeds."""
+    by_loader: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for one in record["trainings"]:
+        by_loader[one["loader"]][one["seed"]] = one
+    rows = [["loader", "n", "top-1, %", "delta top-1 (percentage points)", "95 % interval", "without EMA, %",
+             "relative training time"]]  # fmt: skip
+    reference = by_loader["timm"]
+    for name, trainings in by_loader.items():
+        seeds = [seed for seed in trainings if seed in reference]
+        pairs = {key: ([trainings[seed][key] for seed in seeds], [reference[seed][key] for seed in seeds])
+                 for key in ("top1", "train_seconds")}  # fmt: skip
+        top1, other = (spread_of([one[key] for one in trainings.values()]) for key in ("top1", "top1_without_ema"))
+        cells = ["", "", "1"]
+        if name != "timm" and seeds:
+            delta = differences(*pairs["top1"])
+            cells = [delta.text(100, 1, "+"), delta.interval(100, 1, "+"), ratios(*pairs["train_seconds"]).text(1, 2)]
+        rows.append([name, str(top1.num), top1.text(100, 1), *cells[:2], other.text(100, 1), cells[2]])
+    return markdown(rows)

@@ -31,10 +31,14 @@ _COLORS, _MIXING, _OPERATIONS, _ERASING = (
 
 
 class BatchTransform:
-    """Augmentation of batches."""
+    """Augmentation of batches.
+
+    Attributes:
+        config: may be changed between two epochs.
+    """
 
     def __init__(self, config: AugmentConfig, num_classes: int, seed: int) -> None:
-        self._config, self._num_classes, self._seed, self._epoch = config, num_classes, seed, 0
+        self.config, self._num_classes, self._seed, self._epoch = config, num_classes, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Selects the epoch of the next steps."""
@@ -59,7 +63,7 @@ class BatchTransform:
                 f"images are {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}, not uint8 (B, H, W, 3); "
                 "of fixres.Loader use normalize=False and images.permute(0, 2, 3, 1)"
             )
-        config = self._config
+        config = self.config
         if config.operates:
             images = applied(images, self._program(images, self._rng(_OPERATIONS, step)))
         if config.color or config.pca:
@@ -76,22 +80,22 @@ class BatchTransform:
 
     def _program(self, images: Tensor, rng: np.random.Generator) -> Program:
         num, own = _share(images)
-        program = draw_program(self._config, num, images.shape[1], rng)
+        program = draw_program(self.config, num, images.shape[1], rng)
         return Program(*(part[own] for part in program[:3]), program.fill)
 
     def _recolor(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         num, own = _share(images)
-        matrices = color_matrices(draw_factors(self._config.color, num, rng)[own])
-        shifts = pca_shifts(self._config.pca * rng.standard_normal((num, 3))[own])
+        matrices = color_matrices(draw_factors(self.config.color, num, rng)[own])
+        shifts = pca_shifts(self.config.pca * rng.standard_normal((num, 3))[own])
         both = np.concatenate([matrices.reshape(-1, 9), shifts], axis=1).astype(np.float32)
         both = on_device(both, images.device)  # one transfer
         return recolored(images, both[:, :9].reshape(-1, 3, 3), both[:, 9:])
 
     def _erase(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         num, own = _share(images)
-        boxes, present = draw_boxes(self._config.re_prob, self._config.re_count, num, images.shape[1], rng)
+        boxes, present = draw_boxes(self.config.re_prob, self.config.re_count, num, images.shape[1], rng)
         colors, seeds = rng.standard_normal((*present.shape, 3)), rng.integers(0, 2**63, num)
-        mode = self._config.re_mode
+        mode = self.config.re_mode
         return erase(images, boxes[own], present[own], mode, colors[own], int(seeds[own][0]))
 
     def _rng(self, stream: int, step: int) -> np.random.Generator:

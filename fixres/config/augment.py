@@ -6,7 +6,7 @@ Further tricks are settings of the optimizer (`OptimConfig`) and of the network 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,9 @@ class AugmentConfig:
     """Share of the images that are blurred, with a radius drawn from 0.1 to 2 pixels."""
     solarize_prob: float = 0.0
     """Share of the images whose values from 128 on are inverted."""
+    aug_repeats: int = 1
+    """Repeated augmentation (arXiv 1901.09335): a batch has each of its images so many times, in other crops and
+    augmentations; an epoch has as many steps as without, so it has fewer images."""
     re_prob: float = 0.0
     """Random erasing: share of the images in which rectangles are erased; in many recipes 0.25."""
     re_mode: Literal["const", "rand", "pixel"] = "const"
@@ -68,8 +71,9 @@ class AugmentConfig:
             # A plain comparison with 0 would accept inf.
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"augment.{name}={getattr(self, name)} must be 0 (off) or above")
-        if self.re_count < 1:
-            raise InputError(f"augment.re_count={self.re_count} must be 1 or above")
+        for name in ("re_count", "aug_repeats"):
+            if getattr(self, name) < 1:
+                raise InputError(f"augment.{name}={getattr(self, name)} must be 1 or above")
 
     @property
     def operates(self) -> bool:
@@ -81,6 +85,43 @@ class AugmentConfig:
     def mixes(self) -> bool:
         """Whether images are mixed, so that labels become class probabilities."""
         return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclass(frozen=True)
+class RegularizationConfig:
+    """Regularization that grows with the training resolution: progressive learning (arXiv 2104.00298, section 4.2).
+
+    Each setting has two values, for the smallest and the largest resolution of the schedule; it is linear between them.
+    """
+
+    rand_augment: tuple[float, float] | None = None
+    """Magnitude of RandAugment, rounded: the m of augment.auto_augment, which it replaces; constant if null."""
+    mixup: tuple[float, float] | None = None
+    """Alpha of mixup, instead of augment.mixup; constant if null."""
+    drop_rate: tuple[float, float] | None = None
+    """Dropout before the classifier, instead of model.kwargs.drop_rate; constant if null."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, limit in (("rand_augment", 100), ("mixup", 100), ("drop_rate", 1)):
+            for value in getattr(self, name) or ():
+                if not 0 <= value < limit:
+                    raise InputError(f"regularization.{name}={value} must be in [0, {limit})")
+
+    def augment_at(self, share: float, base: AugmentConfig) -> AugmentConfig:
+        """The augmentation at a resolution, whose `share` is 0 for the smallest and 1 for the largest."""
+        changes: dict[str, Any] = {}
+        if self.mixup is not None:
+            changes["mixup"] = between(self.mixup, share)
+        if self.rand_augment is not None and base.auto_augment is not None:
+            magnitude = round(between(self.rand_augment, share))
+            changes["auto_augment"] = re.sub(r"(?<=-)m\d+", f"m{magnitude}", base.auto_augment)
+        return replace(base, **changes)
+
+
+def between(ends: tuple[float, float], share: float) -> float:
+    """The value at `share` of the way from the first to the second."""
+    return ends[0] + (ends[1] - ends[0]) * share
 
 
 @dataclass(frozen=True)

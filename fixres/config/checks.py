@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fixres.pipelines.spec import InputError, check_resolution
 
+MAX_POINTS = 1000  # of a schedule
 _MAX_RESOLUTIONS = 64
 _MAX_BATCH = 1 << 17
 

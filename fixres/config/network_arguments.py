@@ -54,7 +54,8 @@ _BY_KIND = {
     "output_stride patch_size reg_tokens stem_chs stem_size stem_width widths",
     _SIDE: "img_size",
     _WINDOW: "window_size",
-    _SHARE: "attn_drop_rate drop_block_rate drop_path_rate drop_rate patch_drop_rate pos_drop_rate proj_drop_rate",
+    _SHARE: "attn_drop_rate bn_momentum drop_block_rate drop_path_rate drop_rate patch_drop_rate pos_drop_rate "
+    "proj_drop_rate",
     _FACTOR: "head_init_scale init_values layer_scale_init_value ls_init_value mlp_ratio mlp_ratios norm_eps",
     _WORD: "aa_layer act_layer global_pool norm_layer pad_type pool_type stem_type",
 }

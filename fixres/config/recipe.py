@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fixres.config.augment import AugmentConfig, DistillConfig
-from fixres.config.checks import at_most, check_batch_size, check_device, check_resolutions, positive
+from fixres.config.augment import AugmentConfig, DistillConfig, RegularizationConfig
+from fixres.config.checks import MAX_POINTS, at_most, check_batch_size, check_device, check_resolutions, positive
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
+from fixres.config.optim import OptimConfig, Optimizer
+from fixres.config.optim import StepDecay as StepDecay
 from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_fields, check_resolution
 
-_MAX_EPOCHS, _MAX_POINTS, _MAX_VARIANTS, _MAX_PROFILE = 100_000, 1000, 64, 1000
+_MAX_EPOCHS, _MAX_VARIANTS, _MAX_PROFILE = 100_000, 64, 1000
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
 
 
@@ -41,75 +43,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class StepDecay:
-    """A learning rate that falls in steps (arXiv 1812.01187, section 2.1)."""
-
-    milestones: list[int] = field(default_factory=lambda: [30, 60, 90])
-    """Epochs at which the rate falls, in rising order."""
-    factor: float = 0.1
-    """The rate is multiplied by this at each milestone."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.milestones != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
-            raise InputError(f"optim.steps.milestones={self.milestones} must rise from 1 or more, as [30, 60, 90]")
-        at_most("optim.steps.milestones", len(self.milestones), _MAX_POINTS, "epochs")
-        if not 0 < self.factor < 1:
-            raise InputError(f"optim.steps.factor={self.factor} must lie between 0 and 1")
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """SGD with Nesterov momentum, linear warm-up, cosine or step decay (arXiv 1812.01187, sections 3.1 and 5.1)."""
-
-    lr: float = 0.1
-    """Peak learning rate for a global batch of 256; scaled linearly with the batch size."""
-    batch_size: int = 256
-    """Images per step over all processes (the global batch size)."""
-    per_process: int | None = None
-    """Images per step of each process. If given, batch_size is this times the number of processes, and the learning
-    rate is scaled accordingly; a run resumed with another number of processes then has other steps."""
-    accumulate: int | None = None
-    """Micro-batches per step: the gradients of this many batches of batch_size / accumulate images are summed. One if
-    null."""
-    momentum: float = 0.9
-    """Nesterov momentum."""
-    weight_decay: float = 5e-5
-    """L2 penalty of weight matrices and kernels."""
-    decay_all: bool | None = None
-    """Also penalizes BatchNorm and biases, as the paper's baseline does; no penalty on them if null (section 3.1)."""
-    warmup_epochs: float = 5.0
-    """Epochs of linear warm-up from 0."""
-    steps: StepDecay | None = None
-    """Lowers the rate in steps; half a cosine to 0 if null."""
-    label_smoothing: float = 0.1
-    """Probability mass spread over all classes (section 5.2)."""
-    ema: float | None = None
-    """Decay of an exponential moving average of the weights; the average is evaluated, fine-tuned and saved instead of
-    the weights. No average if null. EMA warm-up: after n steps the decay is at most 1 - n**(-2/3)."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        positive("optim.lr", self.lr)
-        for name in ("batch_size", "per_process"):
-            if (value := getattr(self, name)) is not None:
-                check_batch_size(f"optim.{name}", value)
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"optim.label_smoothing={self.label_smoothing} must be in [0, 1)")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise InputError(f"optim.ema={self.ema} must be in [0, 1)")
-        if self.accumulate is not None and (self.accumulate < 1 or self.batch_size % self.accumulate):
-            raise InputError(f"optim.accumulate={self.accumulate} must divide optim.batch_size={self.batch_size}")
-        if self.warmup_epochs < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise InputError("optim: warmup_epochs and weight_decay must not be negative, momentum must be in [0, 1)")
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Images per batch that the network sees at once in training."""
-        return self.batch_size // (self.accumulate or 1)
-
-
-@dataclass(frozen=True)
 class ResolutionConfig:
     """Training resolution over epochs: a step function or linear ramps through given points."""
 
@@ -122,7 +55,7 @@ class ResolutionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        at_most("resolution.points", len(self.points), _MAX_POINTS, "points")
+        at_most("resolution.points", len(self.points), MAX_POINTS, "points")
         epochs = [epoch for epoch, _ in self.points]
         if not self.points or epochs[0] != 0 or epochs != sorted(set(epochs)):
             raise InputError(
@@ -148,11 +81,18 @@ class FinetuneConfig:
     """Peak learning rate for a batch of 256; scaled linearly with the batch size."""
     schedule: Literal["cosine", "step"] = "cosine"
     """Half a cosine to 0, or "step": `lr` divided by 10 after every `step_epochs`."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear warm-up from 0, with schedule "cosine"."""
+    opt: Optimizer | None = None
+    """timm's name of the optimizer; as in training if null."""
+    weight_decay: float | None = None
+    """Penalty of weight matrices and kernels; as in training if null."""
     step_epochs: int = 30
     """Epochs between the steps of schedule "step"."""
-    layers: Literal["classifier", "classifier_bn", "last_blocks", "paper"] = "classifier_bn"
+    layers: Literal["classifier", "classifier_bn", "last_blocks", "paper", "all"] = "classifier_bn"
     """Trainable layers: the classifier; also the last BatchNorm before it, with its statistics; also the last
-    `num_blocks` blocks and all layers after them; or the layers that the papers train in networks of this kind."""
+    `num_blocks` blocks and all layers after them; the layers that the papers train in networks of this kind; or all,
+    as DeiT III (arXiv 2204.07118) does after training small."""
     num_blocks: int = 1
     """Trainable blocks with layers "last_blocks"; 0 trains only the layers after the last block."""
     augmentation: Literal["test", "test_flip", "test_shift", "train"] = "test_flip"
@@ -162,8 +102,12 @@ class FinetuneConfig:
     """Probability of a horizontal flip, with test_flip and test_shift."""
     jitter: float = 0.05
     """With test_shift: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter."""
+    augment: AugmentConfig | None = None
+    """Augmentation of the fine-tuning's batches on the device; none if null."""
     label_smoothing: float | None = None
     """Probability mass spread over all classes; as in training if null."""
+    bce_loss: bool | None = None
+    """Binary cross entropy; as in training if null."""
     batch_size: int | None = None
     """Images per step; as in training if null."""
     adapt: Literal["none", "batchnorm", "frechet"] = "none"
@@ -189,8 +133,8 @@ class FinetuneConfig:
             positive(f"finetune.{name}", getattr(self, name))
         if self.batch_size is not None:
             check_batch_size("finetune.batch_size", self.batch_size)
-        for name in ("num_blocks", "cache_memory"):
-            if getattr(self, name) < 0:
+        for name in ("num_blocks", "cache_memory", "warmup_epochs", "weight_decay"):
+            if (getattr(self, name) or 0) < 0:
                 raise InputError(f"finetune.{name}={getattr(self, name)} must not be negative")
         EvalCrop(hflip=self.hflip)
         for name in ("jitter", "label_smoothing"):
@@ -200,7 +144,18 @@ class FinetuneConfig:
     @property
     def repeats(self) -> bool:
         """Whether every epoch sees the same pixels, so that frozen layers need not be evaluated again."""
-        return self.augmentation == "test" or (self.augmentation == "test_flip" and self.hflip == 0)
+        same = self.augmentation == "test" or (self.augmentation == "test_flip" and self.hflip == 0)
+        return same and self.augment is None and self.layers != "all"
+
+    def optimizer(self, training: OptimConfig) -> OptimConfig:
+        """The settings of the optimizer and the loss, of which some are those of the training."""
+        own = {name: getattr(self, name) for name in ("label_smoothing", "opt", "weight_decay", "bce_loss")}
+        changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+        if self.opt not in (None, training.opt):
+            changes["opt_eps"] = None
+        if self.bce_loss is False:
+            changes["bce_target_thresh"] = None
+        return replace(training, lr=self.lr, **changes)
 
 
 @dataclass(frozen=True)
@@ -215,6 +170,8 @@ class VariantConfig:
     """Test resolution in pixels for the accuracy that is reported."""
     finetune: FinetuneConfig | None = None
     """FixRes fine-tuning for the test resolution; none if null."""
+    regularization: RegularizationConfig | None = None
+    """Regularization that grows with the resolution; the same in all epochs if null."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -288,6 +245,14 @@ class Recipe:
                 raise InputError(
                     f"variants: {variant!r} cannot name a folder of the run; use up to 100 letters, digits, '_' and "
                     f"'-', and none of {', '.join(_RESERVED)}"
+                )
+
+        for variant, config in self.variants.items():
+            grows = config.regularization is not None and config.regularization.rand_augment is not None
+            if grows and not re.match(r"rand-(.*-)?m\d", (self.augment and self.augment.auto_augment) or ""):
+                raise InputError(
+                    f"variants.{variant}.regularization.rand_augment needs a RandAugment with a magnitude; set "
+                    "augment.auto_augment, such as rand-m5-n2-mmax15"
                 )
 
     def check_schedules(self) -> None:

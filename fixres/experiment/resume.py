@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from fixres.config.augment import AugmentConfig
 from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain
-from fixres.config.recipe import Recipe
+from fixres.config.recipe import FinetuneConfig, OptimConfig, Recipe
 from fixres.observability.console import log
 from fixres.pipelines.spec import InputError
 
@@ -19,7 +20,11 @@ FORMAT, VERSION = "roc-fixres-state", 2
 _FREE = ("run_dir", "resume", "device", "profile", "fault_tolerance", "data.num_workers", "data.work_dir", "data.path",
          "data.dali", "optim.batch_size")  # fmt: skip
 # Older versions did not have all of these; their runs were as with the defaults.
-_DEFAULTS = {f"augment.{field.name}": field.default for field in fields(AugmentConfig)}
+_DEFAULTS = {
+    f"{group}.{field.name}": field.default
+    for group, kind in (("augment", AugmentConfig), ("optim", OptimConfig), ("finetune", FinetuneConfig))
+    for field in fields(kind)
+}
 
 
 def header(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, 
     if type(then["metrics_bytes"]) is not int:
         raise TypeError("metrics_bytes is not a number")
     for key in sorted({*now["recipe"], *then["recipe"]}):
-        old, new = then["recipe"].get(key, _DEFAULTS.get(key)), now["recipe"].get(key)
+        old, new = then["recipe"].get(key, _default(key)), now["recipe"].get(key)
         if old != new:
             raise InputError(
                 f"{folder}: the run to resume has {key}={old}, this call has {new}; give the same settings, another "
@@ -48,6 +53,11 @@ def check_resumable(checkpoint: dict[str, Any], recipe: Recipe, data: dict[str, 
     if now["fingerprint"] != then["fingerprint"]:
         raise InputError(f"{folder}: the data is not the data with which the run began; restore it, or use --resume no")
     log(f"{folder}: resuming the run in this folder")
+
+
+def _default(key: str) -> Any:
+    """The default of a setting, for older versions that did not have it."""
+    return _DEFAULTS.get(re.sub(r"^variants\.[^.]+\.", "", key))
 
 
 def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:

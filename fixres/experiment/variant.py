@@ -63,6 +63,7 @@ class VariantRun:
             self.network.net.train()
             self.data.set_epoch(epoch)
             self.trainer.set_epoch(epoch)
+            self.trainer.regularize(*plan.regularization(epoch))
             result = self.trainer.epoch(
                 self.data.loader,
                 lambda done: training_lr(epoch + done, epochs, optim),

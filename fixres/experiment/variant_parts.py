@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fixres.config.augment import AugmentConfig, between
 from fixres.config.recipe import Recipe, VariantConfig
 from fixres.distributed.process_group import all_gather, is_main
 from fixres.distributed.sync_batchnorm import synchronized
@@ -23,6 +24,7 @@ from fixres.models.probe import check_takes
 from fixres.observability.clock import Clock
 from fixres.pipelines.spec import Crop, Loader, OpenLoader
 from fixres.training.optimizer import WeightEMA
+from fixres.training.regularization import share_of
 from fixres.training.schedule import resolution_at
 
 
@@ -42,6 +44,15 @@ class VariantPlan:
     def resolutions(self) -> list[int]:
         """The training resolution of each epoch, in pixels."""
         return [resolution_at(epoch, self.config.resolution) for epoch in range(self.config.epochs)]
+
+    def regularization(self, epoch: int) -> tuple[AugmentConfig | None, float | None]:
+        """The augmentation of an epoch, and its dropout before the classifier; None: that of the recipe."""
+        grows = self.config.regularization
+        if grows is None:
+            return None, None
+        share = share_of(self.resolutions[epoch], self.resolutions)
+        drop_rate = None if grows.drop_rate is None else between(grows.drop_rate, share)
+        return grows.augment_at(share, self.recipe.augment or AugmentConfig()), drop_rate
 
 
 class VariantNetwork:
@@ -94,15 +105,22 @@ class TrainingData:
     def __init__(self, plan: VariantPlan, open_loader: OpenLoader) -> None:
         self._plan, self._open_loader = plan, open_loader
         recipe = plan.recipe
-        self.loader = self.open(recipe.train_crop, plan.resolutions[0], recipe.optim.micro_batch_size)
+        repeats = {} if recipe.augment is None else {"aug_repeats": recipe.augment.aug_repeats}
+        self.loader = self.open(recipe.train_crop, plan.resolutions[0], recipe.optim.micro_batch_size, **repeats)
         self._num_bad_before = 0
 
     def open(
-        self, crop: Crop, resolution: int, batch_size: int, shuffle: bool = True, drop_last: bool = True
+        self,
+        crop: Crop,
+        resolution: int,
+        batch_size: int,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        aug_repeats: int = 1,
     ) -> Loader:
         """A loader of the training split; `batch_size` is over all processes."""
         return self._open_loader("train", crop=crop, resolution=resolution, batch_size=batch_size, shuffle=shuffle,
-                                 drop_last=drop_last, seed=self._plan.recipe.seed)  # fmt: skip
+                                 drop_last=drop_last, seed=self._plan.recipe.seed, aug_repeats=aug_repeats)  # fmt: skip
 
     def set_epoch(self, epoch: int) -> None:
         """Selects an epoch's order, crops and resolution."""

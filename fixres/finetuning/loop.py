@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from fixres.augment.batch_transform import BatchTransform
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.distributed.process_group import num_processes, share_state
 from fixres.finetuning.adaptation import adapt
@@ -28,7 +29,7 @@ from fixres.models.predictor import Predictor, images_at_once
 from fixres.models.probe import NetworkProbe
 from fixres.observability.console import log
 from fixres.pipelines.spec import Crop, EvalCrop, Loader, ShiftCrop, TrainCrop
-from fixres.training.losses import CrossEntropy, Loss, OfChosen
+from fixres.training.losses import OfChosen, label_loss
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.progress import EpochResult
 from fixres.training.schedule import lr_at, scaled_lr, stepped_lr
@@ -122,19 +123,22 @@ def _train(
     context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
 ) -> list[EpochResult]:
     """Trains the modules `trainable` for all epochs."""
-    (net, normalize, precision, _), optim = context.predictor, context.optim
+    (net, normalize, precision, outputs), optim = context.predictor, config.optimizer(context.optim)
     freeze_except(net, trainable)
-    loss = _loss(context, config)
+    if config.layers == "all":
+        net.train()  # with dropout and stochastic depth, as in training
+    loss = label_loss(optim) if outputs is None else OfChosen(label_loss(optim), outputs)
     try:
-        stepper = Stepper(create_optimizer(net, replace(optim, lr=config.lr)), precision)
+        stepper = Stepper(create_optimizer(net, optim), precision)
         cached = _cached(context, config, loader, trainable)
         if cached is None:
             jittered = config.augmentation == "test_shift" and config.jitter > 0
             source = Jittered(loader, config.jitter, context.seed, precision.device) if jittered else loader
-            parts = _in_pieces(context, loader, trainable)
+            parts = _in_pieces(context, config, loader, trainable)
             if parts is not None:
                 net, normalize = parts.head, _Frozen(context.predictor._replace(net=parts.backbone))
-            trainer = Trainer(net, normalize, stepper, loss, seed=context.seed)
+            transform = BatchTransform(config.augment, len(loader.classes), context.seed) if config.augment else None
+            trainer = Trainer(net, normalize, stepper, loss, transform=transform, seed=context.seed)
             return _epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
         trainer = Trainer(parts.head, _ToFloat(), stepper, loss, seed=context.seed)
@@ -143,12 +147,6 @@ def _train(
     finally:
         net.requires_grad_(True)
         net.eval()
-
-
-def _loss(context: FinetuneContext, config: FinetuneConfig) -> Loss:
-    smoothing = context.optim.label_smoothing if config.label_smoothing is None else config.label_smoothing
-    outputs = context.predictor.outputs
-    return CrossEntropy(smoothing) if outputs is None else OfChosen(CrossEntropy(smoothing), outputs)
 
 
 def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneConfig) -> list[EpochResult]:
@@ -166,7 +164,7 @@ def _lr(config: FinetuneConfig, peak: float, epoch: int, done: float) -> float:
     """The learning rate after the fraction `done` of an epoch."""
     if config.schedule == "step":
         return stepped_lr(epoch + done, peak, config.step_epochs)
-    return lr_at(epoch + done, config.epochs, peak)
+    return lr_at(epoch + done, config.epochs, peak, config.warmup_epochs)
 
 
 def _cached(
@@ -186,13 +184,15 @@ def _cached(
         return parts, cache, *cache.fill(context.predictor._replace(net=parts.backbone), plain)
 
 
-def _in_pieces(context: FinetuneContext, loader: Loader, trainable: tuple[nn.Module, ...]) -> SplitNetwork | None:
+def _in_pieces(
+    context: FinetuneContext, config: FinetuneConfig, loader: Loader, trainable: tuple[nn.Module, ...]
+) -> SplitNetwork | None:
     """The split network if its frozen layers are to process a batch in pieces; None: the network takes whole batches.
 
     On a CPU pieces take less memory and time (see `Predictor`); only batches larger than a piece need them.
     """
     is_cpu, res = context.predictor.precision.device.type == "cpu", loader.resolution
-    if not is_cpu or loader.batch_size <= images_at_once(res, res):
+    if not is_cpu or config.layers == "all" or loader.batch_size <= images_at_once(res, res):
         return None
     try:
         return _split(context, loader, trainable)

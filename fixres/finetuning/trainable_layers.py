@@ -35,6 +35,9 @@ def trainable_layers(net: nn.Module, probe: NetworkProbe, config: FinetuneConfig
     head, blocks = probe.head, probe.blocks
     if config.layers == "paper":
         return _as_in_the_papers(net, head, blocks)
+    if config.layers == "all":
+        owners = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
+        return TrainableLayers(tuple(owners), "trainable layers: all")
     if config.layers == "last_blocks":
         return _last_blocks(net, head, blocks, config.num_blocks)
     if config.layers == "classifier":

@@ -8,7 +8,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
-        "losses": ["CrossEntropy", "Distilled", "Teacher"],
+        "losses": ["BinaryCrossEntropy", "CrossEntropy", "Distilled", "Teacher", "label_loss"],
         "optimizer": ["Stepper", "WeightEMA", "create_optimizer"],
         "progress": ["EpochResult", "Progress"],
         "schedule": ["resolution_at", "training_lr"],

@@ -1,4 +1,4 @@
-"""Training losses: cross entropy with hard or soft labels, distillation from a teacher (arXiv 1812.01187, section 5).
+"""Training losses: cross entropy or binary cross entropy with hard or soft labels, distillation from a teacher.
 
 A loss is called with logits (B, K), targets int64 (B,) or float (B, K), and uint8 NHWC images, all on the device, and
 returns a scalar.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from fixres.config.recipe import DistillConfig
+from fixres.config.recipe import DistillConfig, OptimConfig
 from fixres.models.classes import Outputs
 from fixres.models.factory import Normalize
 from fixres.models.pretrained import open_network
@@ -29,6 +29,33 @@ class CrossEntropy:
     def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
         """See the module; the images are not used."""
         return self._criterion(logits, targets)
+
+
+class BinaryCrossEntropy:
+    """timm's: each class is a question of its own (arXiv 2110.00476, section 3); mean over batch and classes.
+
+    Args:
+        label_smoothing: in [0, 1), of hard and soft labels alike.
+        target_thresh: targets above it become 1, the others 0; None keeps them.
+    """
+
+    def __init__(self, label_smoothing: float, target_thresh: float | None = None) -> None:
+        from timm.loss import BinaryCrossEntropy as Criterion
+
+        self._smoothing, self._criterion = label_smoothing, Criterion(label_smoothing, target_thresh)
+
+    def __call__(self, logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
+        """See the module; the images are not used."""
+        if targets.ndim == 2:  # timm's class smooths hard labels; its Mixup smooths mixed ones, ours does not
+            targets = targets * (1 - self._smoothing) + self._smoothing / targets.shape[1]
+        return self._criterion(logits.float(), targets)
+
+
+def label_loss(config: OptimConfig) -> Loss:
+    """The loss of a recipe for its labels."""
+    if config.bce_loss:
+        return BinaryCrossEntropy(config.label_smoothing, config.bce_target_thresh)
+    return CrossEntropy(config.label_smoothing)
 
 
 class OfChosen:

@@ -1,4 +1,4 @@
-"""SGD for a recipe, one optimization step, and the moving average of the weights."""
+"""The optimizer of a recipe, one optimization step, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from fixres.config.recipe import OptimConfig
 from fixres.distributed.process_group import without_sync
 from fixres.models.precision import Precision
 
+_FUSED = ("sgd", "momentum", "adamw")  # of torch; timm's own work on lists of weights
+
 
 def create_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; no weight decay on BatchNorm and biases (arXiv 1812.01187, section 3.1).
+    """timm's optimizer `config.opt`; no weight decay on norms and biases (arXiv 1812.01187, section 3.1).
 
-    With `decay_all` it is on all weights. The network must be on its device: on a GPU one kernel updates all weights.
+    Nor on weights that the network excludes, such as position embeddings. With `decay_all` it is on all weights. The
+    network must be on its device: on a GPU one kernel updates all weights, if the optimizer has one.
     """
     from timm.optim import create_optimizer_v2
 
+    more: dict[str, Any] = {} if config.opt_eps is None else {"eps": config.opt_eps}
+    if config.opt in _FUSED:
+        more["fused"] = next(net.parameters()).is_cuda
     # timm's "sgd" is Nesterov's; filter_bias_and_bn makes the group without decay.
     return create_optimizer_v2(
         net,
-        opt="sgd",
+        opt=config.opt,
         lr=0.0,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         filter_bias_and_bn=not config.decay_all,
-        fused=next(net.parameters()).is_cuda,
+        **more,
     )
 
 

@@ -36,9 +36,13 @@ def stepped_lr(epoch: float, lr: float, step_epochs: int) -> float:
 
 
 def milestone_lr(epoch: float, peak: float, steps: StepDecay, warmup_epochs: float = 0.0) -> float:
-    """Linear warm-up from 0 to `peak`, which falls at each milestone (arXiv 1812.01187, section 2.1)."""
+    """Linear warm-up from 0 to `peak`, which falls at each milestone (arXiv 1812.01187, section 2.1).
+
+    With `steps.decay_epochs` it falls every so many epochs, counted from the start (arXiv 2104.00298, section 5.1).
+    """
     warm = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
-    return warm * peak * steps.factor ** bisect_right(steps.milestones, epoch)
+    num_steps = bisect_right(steps.milestones, epoch) if steps.decay_epochs is None else epoch // steps.decay_epochs
+    return warm * peak * steps.factor**num_steps
 
 
 def training_lr(epoch: float, epochs: int, config: OptimConfig) -> float:

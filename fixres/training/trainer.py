@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fixres.augment.batch_transform import BatchTransform
+from fixres.config.augment import AugmentConfig
 from fixres.config.recipe import DistillConfig, Recipe
 from fixres.distributed.process_group import data_parallel, num_processes
 from fixres.models.factory import Normalize
@@ -20,9 +21,10 @@ from fixres.observability.console import bar
 from fixres.observability.profiler import StepProfiler
 from fixres.pipelines.spec import Batch, InputError, Loader
 from fixres.training.compilation import compiled
-from fixres.training.losses import CrossEntropy, Distilled, Loss, Teacher, open_teacher
+from fixres.training.losses import Distilled, Loss, Teacher, label_loss, open_teacher
 from fixres.training.optimizer import Stepper, WeightEMA, create_optimizer, set_lr
 from fixres.training.progress import EpochResult, Progress, Timer
+from fixres.training.regularization import set_drop_rate
 from fixres.training.rng import seed_step
 from fixres.training.teacher_cache import CachedTeacher, with_cache
 
@@ -73,6 +75,13 @@ class Trainer:
         self._epoch = epoch
         if self._transform is not None:
             self._transform.set_epoch(epoch)
+
+    def regularize(self, augment: AugmentConfig | None, drop_rate: float | None) -> None:
+        """Selects the augmentation and, unless it is None, the dropout before the classifier of the next epochs."""
+        if self._transform is not None and augment is not None:
+            self._transform.config = augment
+        if drop_rate is not None:
+            set_drop_rate(self.net, drop_rate)
 
     def epoch(
         self,
@@ -205,9 +214,11 @@ def create_trainer(
 ) -> Trainer:
     """A trainer of `net` with every trick that is on in `recipe`; see `Trainer` and `Stepper` for the arguments."""
     optim, augment, distill = recipe.optim, recipe.augment, recipe.distill
+    if augment is None and any(variant.regularization for variant in recipe.variants.values()):
+        augment = AugmentConfig()  # `Trainer.regularize` changes it
     stepper = Stepper(create_optimizer(net, optim), precision, optim.accumulate or 1, ema)
     transform = BatchTransform(augment, len(classes), recipe.seed) if augment is not None else None
-    loss: Loss = CrossEntropy(optim.label_smoothing)
+    loss = label_loss(optim)
     if distill is not None:
         loss = Distilled(loss, _teacher(distill, classes, precision), distill.temperature)
     return Trainer(net, normalize, stepper, loss, recipe.compile, transform, recipe.seed)

@@ -70,10 +70,11 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
 
 def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
     """Engines that draw their own samples or crops would deliver others than the wanted ones."""
-    if not (loader_class.shares_order or (config.indices is None and config.weights is None)):
+    is_plain = config.indices is None and config.weights is None and config.aug_repeats == 1
+    if not (loader_class.shares_order or is_plain):
         raise InputError(
-            f"engine={engine!r} draws its own order, so indices and weights have no effect; choose engine torch or "
-            "dali-slice, or engine roc with a .beton file"
+            f"engine={engine!r} draws its own order, so indices, weights and aug_repeats have no effect; choose engine "
+            "torch or dali-slice, or engine roc with a .beton file"
         )
     if isinstance(config.crop, ShiftCrop) and not loader_class.shares_boxes:
         raise InputError(

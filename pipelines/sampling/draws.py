@@ -55,9 +55,11 @@ def _check_weights(weights: np.ndarray, num: int) -> None:
 
 
 def subset_checksum(config: LoaderConfig) -> int | None:
-    """A number that tells subsets and weights apart; None if there are none."""
+    """A number that tells subsets, weights and repeats apart; None if there are none."""
     given = [array for array in (config.indices, config.weights) if array is not None]
-    return zlib.crc32(b"".join(array.dtype.char.encode() + array.tobytes() for array in given)) if given else None
+    parts = [array.dtype.char.encode() + array.tobytes() for array in given]
+    parts += [] if config.aug_repeats == 1 else [str(config.aug_repeats).encode()]
+    return zlib.crc32(b"".join(parts)) if parts else None
 
 
 def drawable(config: LoaderConfig) -> np.ndarray | None:
@@ -107,7 +109,21 @@ def epoch_draws(config: LoaderConfig, num_stored: int, epoch: int) -> np.ndarray
         chosen = _weighted(config.weights, config.seed, epoch)
     if config.indices is not None:
         chosen = config.indices[chosen]
-    return chosen if config.weights is None and config.indices is None else _numbered(chosen)
+    if config.aug_repeats > 1:
+        chosen = _repeated(chosen, config.aug_repeats, config.batch_size * config.world_size)
+    is_order = config.weights is None and config.indices is None and config.aug_repeats == 1
+    return chosen if is_order else _numbered(chosen)
+
+
+def _repeated(chosen: np.ndarray, num_repeats: int, batch_size: int) -> np.ndarray:
+    """Repeated augmentation (arXiv 1901.09335): each batch over all ranks has its first samples several times.
+
+    As in timm's RepeatAugSampler an epoch is as long as without, so it has fewer images; the copies of an image are
+    in one batch, on different ranks if there are enough.
+    """
+    num_different = -(-batch_size // num_repeats)
+    batch, slot = np.divmod(np.arange(len(chosen)), batch_size)
+    return chosen[batch * num_different + slot % num_different]
 
 
 def _weighted(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:

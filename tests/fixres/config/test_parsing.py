@@ -172,8 +172,8 @@ def test_the_sweep_contains_every_test_resolution() -> None:
         (["--optim.lr", "fast"], "^optim.lr=fast must be a number"),
         (["--variants.fast.finetune.lr", "x"], "^variants.fast.finetune.lr=x must be a number"),
         (
-            ["--variants.fast.finetune.layers", "all"],
-            "^variants.fast.finetune.layers=all must be 'classifier', 'classifier_bn'",
+            ["--variants.fast.finetune.layers", "head"],
+            "^variants.fast.finetune.layers=head must be 'classifier', 'classifier_bn'",
         ),
         (["--train_crop.scale", "3"], r"^train_crop.scale=\[3\] needs more values; see --help"),
         (["--optim", "photos"], "^optim=photos: optim is a group of settings, use for example optim.lr$"),

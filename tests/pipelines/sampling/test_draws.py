@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,3 +118,24 @@ def test_replacements_are_samples_that_may_be_drawn() -> None:
 def test_wrong_subsets_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         epoch_size(config(**{"shuffle": True} | settings), 6)
+
+
+def test_repeated_augmentation_is_pinned() -> None:
+    """These literals may change only with a note in the change log: batches of 4 with two copies of each image."""
+    draws = epoch_draws(config(seed=3, shuffle=True, batch_size=4, aug_repeats=2), 8, epoch=0)
+    order = epoch_draws(config(seed=3, shuffle=True, batch_size=4), 8, epoch=0)
+    assert indices_of(draws).tolist() == order[[0, 1, 0, 1, 2, 3, 2, 3]].tolist()
+    assert (draws >> 32).tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3))
+def test_repeated_augmentation(num: int, batch_size: int, repeats: int, world_size: int) -> None:
+    """As many samples as without; in whole batches the copies of an image are as many as in timm's RepeatAugSampler."""
+    settings = config(shuffle=True, batch_size=batch_size, world_size=world_size, aug_repeats=repeats)
+    draws, size = epoch_draws(settings, num, epoch=2), batch_size * world_size
+    assert len(draws) == num == len(set(draws.tolist()))
+    for first in range(0, num - size + 1, size):
+        counts = Counter(indices_of(draws[first : first + size]).tolist())
+        assert len(counts) == -(-size // repeats) and max(counts.values()) <= repeats
+    steps = [list(batches(replace(settings, rank=rank), num, 2)) for rank in range(world_size)]
+    assert [draw for step in zip(*steps, strict=True) for part in step for draw in part] == draws.tolist()
