@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.docs.accuracy_figures import published_figure, savings_figure
 from benchmarks.docs.figure import throughput_figure
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.records import RESULTS
@@ -17,6 +18,8 @@ from benchmarks.loaders.tables import (
     gpu_staging_table,
     nvjpeg_backends_table,
 )
+from benchmarks.published.tables import published_table
+from benchmarks.savings.budgets_report import budgets_table
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
 from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
@@ -32,8 +35,12 @@ from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
 
 _TREE = RESULTS.parents[1]
-FIGURE = _TREE / "docs" / "figures" / "throughput.svg"
-"""README's figure."""
+_FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "published": published_figure,
+    "savings_budgets": savings_figure,
+    "throughput": throughput_figure,
+}
+"""By name of the record; the figure is docs/figures/NAME.svg."""
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "allocator": allocator_table,
@@ -48,7 +55,9 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "first_batch": first_batch_table,
     "gpu_staging": gpu_staging_table,
     "nvjpeg_backends": nvjpeg_backends_table,
+    "published": published_table,
     "savings": savings_table,
+    "savings_budgets": budgets_table,
     "scaling": scaling_table,
     "throughput": throughput_table,
     "timm_loop": timm_loop_table,
@@ -114,4 +123,7 @@ def documents() -> dict[Path, str]:
 def rendered() -> dict[Path, str]:
     """The text that each document and figure must have."""
     found = {path: render(path.read_text(), root=root) for path, root in documents().items()}
-    return {**found, FIGURE: throughput_figure(read_record(RESULTS / "throughput.json"))}
+    for name, make in _FIGURES.items():
+        if (record := RESULTS / f"{name}.json").is_file():
+            found[_TREE / "docs" / "figures" / f"{name}.svg"] = make(read_record(record))
+    return found

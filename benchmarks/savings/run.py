@@ -46,7 +46,7 @@ class Savings(Trainings):
     write_page = staticmethod(page)
 
     def __init__(self, recipe: Recipe, seeds: Sequence[int], projection: Projection | None, **options: Any) -> None:
-        _check_variants(recipe)
+        check_variants(recipe)
         super().__init__("savings", recipe.folder, [(f"seed {seed}", _recipe_of(recipe, seed)) for seed in seeds])
         self._options, self._projection = options, as_json(projection.as_json()) if projection else None
 
@@ -89,7 +89,8 @@ def _recipe_of(recipe: Recipe, seed: int) -> Recipe:
     return replace(recipe, seed=seed, sweep=sweep, run_dir=recipe.folder / f"seed-{seed}")
 
 
-def _check_variants(recipe: Recipe) -> None:
+def check_variants(recipe: Recipe) -> None:
+    """Raises InputError unless there is a reference and something to compare with it."""
     variants = recipe.variants
     if len(variants) < 2 or not any(name in variants for name in REFERENCES):
         raise InputError(f"variants: {', '.join(variants)}; a comparison needs {' or '.join(REFERENCES)}, and one more")

@@ -87,7 +87,7 @@ def activation_statistics(
 
     reference = values_at(train_res)
     return [
-        _statistics(resolution, reference if resolution == train_res else values_at(resolution), reference)
+        statistics_of(resolution, reference if resolution == train_res else values_at(resolution), reference)
         for resolution in resolutions
     ]
 
@@ -110,7 +110,8 @@ def pooled_activations(predictor: Predictor, classifier: nn.Module, loader: Load
     return values
 
 
-def _statistics(resolution: int, activations: np.ndarray, reference: np.ndarray) -> ActivationStatistics:
+def statistics_of(resolution: int, activations: np.ndarray, reference: np.ndarray) -> ActivationStatistics:
+    """The statistics of activations float (N, C), with the distance to those at the training resolution, (M, C)."""
     from scipy.stats import wasserstein_distance
 
     values = np.sort(activations, axis=None)

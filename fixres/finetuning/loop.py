@@ -139,17 +139,18 @@ def _train(
                 net, normalize = parts.head, _Frozen(context.predictor._replace(net=parts.backbone))
             transform = BatchTransform(config.augment, len(loader.classes), context.seed) if config.augment else None
             trainer = Trainer(net, normalize, stepper, loss, transform=transform, seed=context.seed)
-            return _epochs(trainer, source, config)
+            return train_epochs(trainer, source, config)
         parts, cache, seconds, waited = cached
-        trainer = Trainer(parts.head, _ToFloat(), stepper, loss, seed=context.seed)
-        first, *others = _epochs(trainer, cache, config)
+        trainer = Trainer(parts.head, ToFloat(), stepper, loss, seed=context.seed)
+        first, *others = train_epochs(trainer, cache, config)
         return [replace(first, seconds=first.seconds + seconds, wait_seconds=waited), *others]
     finally:
         net.requires_grad_(True)
         net.eval()
 
 
-def _epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneConfig) -> list[EpochResult]:
+def train_epochs(trainer: Trainer, loader: Loader | FeatureCache, config: FinetuneConfig) -> list[EpochResult]:
+    """All epochs of a fine-tuning with the learning rates of `config`, on images or on a head's rows."""
     peak = scaled_lr(config.lr, loader.batch_size * num_processes())
     results = []
     for epoch in range(config.epochs):
@@ -215,7 +216,7 @@ def _noise(resolution: int, precision: Precision) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).to(precision.device)
 
 
-class _ToFloat(nn.Module):
+class ToFloat(nn.Module):
     """Converts cached rows to the head's input; takes the place of normalization."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
