@@ -30,6 +30,7 @@ from benchmarks.training.tables import (
     train_step_table,
     training_table,
 )
+from benchmarks.transfer.tables import transfer_table
 from benchmarks.tricks.report import augmentation_table, tricks_speed_table, tricks_table
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
@@ -63,6 +64,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "timm_loop": timm_loop_table,
     "train_step": train_step_table,
     "training": training_table,
+    "transfer": transfer_table,
     "tricks": tricks_table,
     "tricks_speed": tricks_speed_table,
 }

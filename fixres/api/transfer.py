@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fixres.api.calls import checked
 
 if TYPE_CHECKING:
+    from fixres.config.transfer import TransferRecipe
     from fixres.transfer.feature_pyramid import Backbone
+    from fixres.transfer.report import TransferReport
 
 
 @checked
@@ -62,3 +65,34 @@ def backbone(
     )
     log(str(opened.weights))
     return opened
+
+
+def run_recipe(recipe: TransferRecipe) -> TransferReport | None:
+    """Reads the data of a recipe of detection or segmentation and trains. Only the main process gets the report."""
+    from fixres.config.transfer import DetectRecipe
+    from fixres.distributed.process_group import first_main
+    from fixres.observability.console import log
+    from fixres.transfer.data import describe, read_data
+    from fixres.transfer.detection import DetectionTask
+    from fixres.transfer.run import check_before_data, run_transfer
+    from fixres.transfer.segmentation import SegmentationTask
+
+    check_before_data(recipe)
+    folder = first_main(lambda: _folder(recipe))
+    data = read_data(recipe, folder)
+    if num_bad := getattr(data, "num_bad", 0):
+        log(f"{folder}: {num_bad} bad boxes are left out")
+    kind = DetectionTask if isinstance(recipe, DetectRecipe) else SegmentationTask
+    return run_transfer(recipe, lambda precision: kind(recipe, data, precision), describe(recipe, data))
+
+
+def _folder(recipe: TransferRecipe) -> Path:
+    """The folder of the data; draws scenes if they are asked for and not there."""
+    config = recipe.data
+    if config.path != "scenes":
+        return Path(str(config.path))
+    from fixres.pipelines.sources.scenes.annotated import annotated_scenes  # compiles kernels
+    from fixres.pipelines.sources.scenes.scene import SceneConfig
+
+    scenes = SceneConfig(seed=config.seed, num_train=config.num_train, num_val=config.num_val)
+    return annotated_scenes(scenes, config.work_dir)

@@ -17,6 +17,8 @@ COMMANDS = {
     "index": "indexes images where they are, so that crops of them are cheap",
     "convert": "converts images into one file for fast loading",
     "finetune": "fine-tunes a network for test resolutions (FixRes)",
+    "detect": "trains a detector on a trained backbone",
+    "segment": "trains a segmentation network on a trained backbone",
     "evaluate": "tests a network at one or several resolutions",
     "predict": "prints the most probable classes of pictures",
     "export": "writes a network as safetensors, ONNX or for timm",
@@ -28,6 +30,7 @@ COMMANDS = {
     "estimate": "projects the hours of a training from step speeds",
     "merge": "joins the parts that several conversions made",
 }
+_FOLDERS = {"detect": "transfer", "segment": "transfer"}  # in commands/, which has a module for each other command
 _HELP = """usage: fixres COMMAND [options]
 
 Trains image classifiers at small resolutions, fine-tunes them for a larger one, and tests them there.
@@ -79,4 +82,5 @@ def module(name: str) -> ModuleType:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}? There are" if near else "there are"
         raise InputError(f"unknown command {name}; {hint} {', '.join(COMMANDS)}; see fixres --help")
-    return importlib.import_module(f"fixres.cli.commands.{name.replace('-', '_')}")
+    place = f"{_FOLDERS[name]}.{name}" if name in _FOLDERS else name.replace("-", "_")
+    return importlib.import_module(f"fixres.cli.commands.{place}")

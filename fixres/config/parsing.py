@@ -22,6 +22,7 @@ from fixres.pipelines.spec import InputError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 T = TypeVar("T")
+_OTHER_COMMANDS = ("finetune", "detect", "segment")  # with recipes in folders of their own
 _WHOLE = ("kwargs", "model_kwargs")  # mappings that a later one replaces; others are merged
 
 
@@ -124,10 +125,9 @@ def _check_required(kind: type, given: Sequence[tuple[str, ...]]) -> None:
 
 def _recipes_in(folder: Path) -> dict[str, Path]:
     """The recipes in and below `folder` by name."""
-    # The recipes for fine-tuning have other settings than those for training, so neither command lists the other's.
-    files = sorted(
-        file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent != RECIPES / "finetune"
-    )
+    # The recipes of other commands have other settings than those for training, so no command lists another's.
+    others = {RECIPES / name for name in _OTHER_COMMANDS}
+    files = sorted(file for file in folder.rglob("*.yaml") if file.parent == folder or file.parent not in others)
     return {str(file.relative_to(folder).with_suffix("")): file for file in files}
 
 
@@ -144,7 +144,8 @@ def recipe_file(name: str, folder: Path) -> Path:
     if found:
         what = "the name of several recipes"
     elif any(file.stem == bare for file in RECIPES.rglob("*.yaml")):
-        what = "a recipe of another command (fixres finetune has those in finetune/, fixres train the others)"
+        commands = ", ".join(f"fixres {name} has those in {name}/" for name in _OTHER_COMMANDS)
+        what = f"a recipe of another command ({commands}, fixres train the others)"
     elif Path(name).is_dir():
         what = "a folder, not a recipe file"
     near = difflib.get_close_matches(bare, known, 1)

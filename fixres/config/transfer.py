@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from fixres.config.checks import at_most, check_batch_size, check_device, positive
 from fixres.config.fault_tolerance import FaultToleranceConfig
@@ -16,7 +16,7 @@ from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import OptimConfig
 from fixres.pipelines.spec import InputError, check_fields, check_resolution
 
-_MAX_EPOCHS, _MAX_CHANNELS, _MAX_SIDES, _MAX_WORKERS = 100_000, 4096, 64, 1024
+_MAX_EPOCHS, _MAX_SIDES, _MAX_WORKERS = 100_000, 64, 1024
 _MAX_SIDE = 8192  # of the longer side in detection
 
 
@@ -53,6 +53,8 @@ class AnnotatedData:
     classes: list[str] = field(default_factory=list)
     """Class names in label order. For boxes: those of the training annotations, sorted, if empty; for masks: a file
     classes.txt in the folder, or the layout's own."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """A bad box stops the run, or is left out and counted."""
     work_dir: Path = field(default=Path("data"), metadata={"option": "work_dir"})
     """Folder for synthetic scenes, which later runs use again."""
     seed: int = 0
@@ -107,8 +109,6 @@ class TransferRecipe:
     optim: OptimConfig = field(default_factory=_optim)
     """The optimizer."""
 
-    task: ClassVar[str] = ""
-
     def __post_init__(self) -> None:
         check_fields(self)
         check_device(self.device)
@@ -144,6 +144,11 @@ class TransferRecipe:
             )
 
     @property
+    def task(self) -> str:
+        """The command: "detect" or "segment"."""
+        return type(self).__name__.removesuffix("Recipe").lower()
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return self.run_dir or Path("runs") / self.name
@@ -165,8 +170,6 @@ class DetectRecipe(TransferRecipe):
     """Width of the layers that classify boxes."""
     anchor_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
     """Sides of the anchors in pixels, one for each level of the pyramid, its coarsest with pooling included."""
-
-    task: ClassVar[str] = "detect"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -194,10 +197,8 @@ class SegmentRecipe(TransferRecipe):
     """The run folder is runs/NAME."""
     decoder: Literal["fcn", "deeplabv3"] = "fcn"
     """torchvision's FCN head, or DeepLabV3's with atrous pooling."""
-    output_stride: Literal[8, 16, 32] = 8
-    """Pixels of the image per cell of the last stage: 8 dilates the last two stages, 16 the last."""
-    decoder_channels: int | None = None
-    """Channels inside the decoder; a quarter of the backbone's for fcn, 256 for deeplabv3, if null."""
+    output_stride: int = 8
+    """Pixels of the image per cell of the last stage: 8 dilates the last two stages, 16 the last, 32 none."""
     aux_weight: float = 0.4
     """Weight of the loss of an FCN head on the stage before the last; 0 leaves this head out."""
     base_size: int = 520
@@ -207,16 +208,13 @@ class SegmentRecipe(TransferRecipe):
     crop_size: int = 480
     """Side of the random crop in training, in pixels; smaller images are padded."""
 
-    task: ClassVar[str] = "segment"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("base_size", "crop_size"):
             check_resolution(getattr(self, name))
+        if self.output_stride not in (8, 16, 32):
+            raise InputError(f"output_stride={self.output_stride} must be 8, 16 or 32")
         if not 0 < self.scale[0] <= self.scale[1] <= 16:
             raise InputError(f"scale={self.scale} must satisfy 0 < low <= high <= 16")
         if not 0 <= self.aux_weight < float("inf"):
             raise InputError(f"aux_weight={self.aux_weight} must be 0 (no such head) or above")
-        if self.decoder_channels is not None:
-            positive("decoder_channels", self.decoder_channels)
-            at_most("decoder_channels", self.decoder_channels, _MAX_CHANNELS, "channels")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from fixres.config.recipe import Recipe
 from fixres.distributed.process_group import is_main, num_processes, sharded, wait_for_all
 from fixres.experiment.report import Report, write_report
 from fixres.experiment.results import VariantResult
-from fixres.experiment.resume import check_resumable, header, upgraded
-from fixres.experiment.run_folder import ENVIRONMENT, RunLog
+from fixres.experiment.resume import check_resumable, header, mismatch_as_input_error, resume_hint, upgraded
+from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
 from fixres.experiment.variant_parts import VariantPlan
 from fixres.fault_tolerance.lock import locked
@@ -22,7 +22,7 @@ from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.pipelines.runtime.atomic_files import check_target
-from fixres.pipelines.spec import InputError, OpenLoader
+from fixres.pipelines.spec import OpenLoader
 
 
 def check_before_data(recipe: Recipe) -> None:
@@ -64,7 +64,7 @@ def run_experiment(
         if is_main():
             stack.enter_context(locked(recipe.folder))
         experiment = _open(recipe, open_loader, data, check_data, precision, environment, stack)
-        with _resume_hint(experiment.fault_tolerance):
+        with resume_hint(experiment.fault_tolerance):
             experiment.train()
             results = experiment.finish()
     if not is_main():
@@ -121,45 +121,10 @@ def _find_checkpoint(recipe: Recipe, data: dict[str, Any], fault_tolerance: Faul
     if checkpoint is None:
         log(f"{recipe.folder}: no training checkpoint to resume from; a new run begins")
     else:
-        with _mismatch_as_input_error(recipe):
+        with mismatch_as_input_error(recipe.folder):
             checkpoint = upgraded(checkpoint)
             check_resumable(checkpoint, recipe, data, recipe.folder)
     return checkpoint
-
-
-@contextmanager
-def _resume_hint(fault_tolerance: FaultTolerance) -> Iterator[None]:
-    """Ctrl-C keeps its exit code and gets a line that says how to resume."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        if not fault_tolerance.has_checkpoint:
-            raise
-        raise KeyboardInterrupt(
-            f"{str(interrupt) or 'interrupted'}; the same call with --resume auto continues from the last training "
-            "checkpoint"
-        ) from interrupt
-
-
-@contextmanager
-def _mismatch_as_input_error(recipe: Recipe) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        AttributeError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # some of torch
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{recipe.folder}: its training checkpoints do not fit this program ({reason}); use the versions in "
-            f"{ENVIRONMENT}, or --resume no"
-        ) from error
 
 
 class _Experiment:
@@ -219,7 +184,7 @@ class _Experiment:
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        with _mismatch_as_input_error(self._recipe):
+        with mismatch_as_input_error(self._recipe.folder):
             for variant in self._variants:
                 variant.load_state_dict(checkpoint["variants"][variant.plan.name])
                 if not variant.has_finite_weights():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from fixres.config.augment import AugmentConfig
 from fixres.config.legacy import renamed
 from fixres.config.parsing import as_plain
 from fixres.config.recipe import FinetuneConfig, OptimConfig, Recipe
+from fixres.experiment.run_folder import ENVIRONMENT
+from fixres.fault_tolerance.manager import FaultTolerance
 from fixres.observability.console import log
 from fixres.pipelines.spec import InputError
 
@@ -73,6 +76,42 @@ def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     others = {key: checkpoint[key] for key in ("format", "fingerprint", "metrics_bytes")}
     kept = {key: value for key, value in recipe.items() if key not in absent}
     return others | {"version": VERSION, "recipe": kept, "variants": variants}
+
+
+@contextmanager
+def resume_hint(fault_tolerance: FaultTolerance) -> Iterator[None]:
+    """Ctrl-C keeps its exit code and gets a line that says how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not fault_tolerance.has_checkpoint:
+            raise
+        raise KeyboardInterrupt(
+            f"{str(interrupt) or 'interrupted'}; the same call with --resume auto continues from the last training "
+            "checkpoint"
+        ) from interrupt
+
+
+@contextmanager
+def mismatch_as_input_error(folder: Path) -> Iterator[None]:
+    """What torch and others raise for a training checkpoint that does not fit becomes an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        AttributeError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # some of torch
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"{folder}: its training checkpoints do not fit this program ({reason}); use the versions in "
+            f"{ENVIRONMENT}, or --resume no"
+        ) from error
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

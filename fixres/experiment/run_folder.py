@@ -95,6 +95,9 @@ def _truncate(metrics: Path, num_bytes: int) -> None:
 def _line(variant: str, kind: str, step: float, values: dict[str, Any]) -> str:
     """A record as a line for the terminal."""
     head = f"{variant:8}  epoch {step:3g}  {kind:8}"
+    if kind == "test" and "top1" not in values:  # of detection or segmentation
+        shown = [f"{name} {value:.1%}" for name, value in values.items() if isinstance(value, float)]
+        return f"{head}  {', '.join(shown)}"
     if kind == "test":
         return f"{head}  {values['test_res']} px  top-1 {values['top1']:.1%}  loss {values['loss']:.3f}"
     speed, waiting = values["num_images"] / values["seconds"], values["wait_seconds"] / values["seconds"]

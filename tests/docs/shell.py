@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fixres.cli.main import COMMANDS
+from fixres.cli.main import COMMANDS, module
 from fixres.config.validation import validated
 from tests.docs.blocks import ROOT
 
@@ -63,7 +63,7 @@ def check(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         InputError: the program refuses them.
     """
     if call.program in COMMANDS:
-        importlib.import_module(f"fixres.cli.commands.{call.program.replace('-', '_')}").parse(call.arguments)
+        module(call.program).parse(call.arguments)
     elif call.program == "benchmarks.loaders.gpu_decoder":  # runs without the parser of the others
         importlib.import_module(call.program).parse(call.arguments)
     elif call.program.endswith(".sh"):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fixres.pipelines.images.codec import encode_jpeg
 from fixres.pipelines.runtime.numba_cache import kernel
-from fixres.pipelines.sources.scenes.scene import Scene, SceneConfig, Split, draw_scene
+from fixres.pipelines.sources.scenes.scene import Scene, SceneConfig, Split, Thing, draw_scene
 
 # The background's layers, coarse to fine: cell size in pixels, range in gray levels common to the channels, and range
 # of each channel's own part.
@@ -110,6 +110,34 @@ def _paint(
             for channel in range(3):
                 color = colors[0, channel] + blend * (colors[1, channel] - colors[0, channel])
                 canvas[y, x, channel] += cover * (shade * color - canvas[y, x, channel])
+
+
+def mark_thing(seen: np.ndarray, thing: Thing, number: int) -> int:
+    """Writes `number` into the pixels of `seen`, int16 (height, width), whose centers lie inside of a thing's outline.
+
+    Returns:
+        How many pixels it would have in a picture without borders.
+    """
+    outline = (_SHAPE_NUMBERS[thing.shape], thing.diameter / 2, thing.aspect, *thing.center)
+    return _mark(seen, outline, (math.cos(thing.angle), math.sin(thing.angle)), number)
+
+
+@kernel
+def _mark(
+    seen: np.ndarray, outline: tuple[int, float, float, float, float], turn: tuple[float, float], number: int
+) -> int:
+    """See `mark_thing`; outline and turn as for `_paint`."""
+    shape, radius, aspect, center_y, center_x = outline
+    reach, count = 1.08 * radius + 1, 0
+    for y in range(math.floor(center_y - reach), math.ceil(center_y + reach)):
+        for x in range(math.floor(center_x - reach), math.ceil(center_x + reach)):
+            dy, dx = y - center_y, x - center_x
+            u, v = turn[0] * dx + turn[1] * dy, turn[0] * dy - turn[1] * dx
+            if _distance(shape, radius, u, v / aspect) <= 0:
+                count += 1
+                if 0 <= y < seen.shape[0] and 0 <= x < seen.shape[1]:
+                    seen[y, x] = number
+    return count
 
 
 @kernel

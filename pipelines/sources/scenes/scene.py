@@ -27,7 +27,7 @@ GRAINS = ("fine", "coarse")
 CLASSES = tuple(f"{shape}_{pattern}_{grain}" for shape in SHAPES for pattern in PATTERNS for grain in GRAINS)
 # Largest tilt in radians: things stand about upright, as in photographs.
 _TILT = 0.3
-_DISTRACTOR_SHAPES = ("ellipse", "slab")
+DISTRACTOR_SHAPES = ("ellipse", "slab")
 _DISTRACTOR_PATTERNS = (*PATTERNS, "plain")
 # Allowed values of SceneConfig's fields; both ends of a range must be within.
 _LIMITS = {
@@ -196,7 +196,7 @@ def _target(config: SceneConfig, name: str, height: int, width: int, random: np.
 def _distractor(config: SceneConfig, height: int, width: int, random: np.random.Generator) -> Thing:
     pattern = _DISTRACTOR_PATTERNS[random.integers(len(_DISTRACTOR_PATTERNS))]
     return Thing(
-        shape=_DISTRACTOR_SHAPES[random.integers(len(_DISTRACTOR_SHAPES))],
+        shape=DISTRACTOR_SHAPES[random.integers(len(DISTRACTOR_SHAPES))],
         pattern=pattern,
         wavelength=_wavelength(config, random.random() < 0.5, random),
         diameter=config.object_pixels * random.uniform(0.3, 0.7),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import subprocess
 import sys
@@ -133,4 +132,4 @@ def test_python_m_fixres_is_the_command() -> None:
 
 def test_every_command_is_a_module() -> None:
     for command in COMMANDS:
-        assert importlib.import_module(f"fixres.cli.commands.{command.replace('-', '_')}").__doc__
+        assert module(command).__doc__

@@ -1,0 +1,1 @@
+"""The commands `fixres detect` and `fixres segment`; `run` is what they share."""

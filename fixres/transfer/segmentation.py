@@ -1,0 +1,128 @@
+"""FCN or DeepLabV3 on dilated stages of a trained backbone, with torchvision's decoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+from torchvision.models.segmentation.fcn import FCNHead
+from torchvision.transforms.v2 import functional as transforms
+
+from fixres.config.transfer import SegmentRecipe
+from fixres.distributed.process_group import all_gather, num_processes
+from fixres.models.precision import Precision
+from fixres.observability.console import bar
+from fixres.training.optimizer import Stepper, create_optimizer
+from fixres.training.trainer import Trainer
+from fixres.transfer.feature_pyramid import Backbone, open_backbone
+from fixres.transfer.mask_layouts import IGNORED, MaskData
+from fixres.transfer.pictures import masks_side_by_side
+from fixres.transfer.sample_loader import SampleLoader, listed, stacked
+from fixres.transfer.samples import MaskReader, SampleDataset, mask_transform
+from fixres.transfer.segmentation_metrics import SegmentationResult, confusion, score_masks
+
+
+class Segmenter(nn.Module):
+    """Logits for each pixel.
+
+    Args:
+        backbone: its last output goes into the decoder, the one before into the auxiliary head.
+        num_classes: channels of the logits.
+        decoder: "fcn" or "deeplabv3".
+        has_aux: whether there is an auxiliary head, for training.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, decoder: str, has_aux: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        make = FCNHead if decoder == "fcn" else DeepLabHead
+        self.decoder = make(backbone.channels[-1], num_classes)
+        self.aux = FCNHead(backbone.channels[-2], num_classes) if has_aux else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """float32 (B, classes, H, W) of normalized float (B, 3, H, W); in training also those of the auxiliary head."""
+        features = self.backbone(images)
+        logits = [self.decoder(features[-1])]
+        if self.training and self.aux is not None:
+            logits.append(self.aux(features[-2]))
+        # In float32: 16 bits would shift the borders between classes.
+        size = images.shape[-2:]
+        return tuple(functional.interpolate(one.float(), size, mode="bilinear", align_corners=False) for one in logits)
+
+
+class MaskLoss:
+    """Cross entropy of the labeled pixels; the auxiliary head's has a weight."""
+
+    def __init__(self, aux_weight: float, label_smoothing: float) -> None:
+        self._aux_weight, self._label_smoothing = aux_weight, label_smoothing
+
+    def __call__(self, logits: tuple[Tensor, ...], masks: Tensor, images: Tensor) -> Tensor:  # noqa: ARG002
+        """Scalar, for logits (B, classes, H, W) and masks uint8 (B, H, W)."""
+        labels = masks.long()
+        num = (labels != IGNORED).sum().clamp(min=1)  # a crop may have no labeled pixel
+        losses = [
+            functional.cross_entropy(
+                one, labels, ignore_index=IGNORED, label_smoothing=self._label_smoothing, reduction="sum"
+            )
+            for one in logits
+        ]
+        return (losses[0] + self._aux_weight * sum(losses[1:])) / num
+
+
+class SegmentationTask:
+    """See `fixres.transfer.run.Task`."""
+
+    def __init__(self, recipe: SegmentRecipe, data: MaskData, precision: Precision) -> None:
+        config = recipe.backbone
+        torch.manual_seed(recipe.seed)
+        stride = None if recipe.output_stride == 32 else recipe.output_stride
+        self.backbone = open_backbone(
+            config.weights or "", (-2, -1), stride, arch=config.arch, model_kwargs=config.model_kwargs,
+            init=config.init, batchnorm=config.batchnorm,
+        )  # fmt: skip
+        self.backbone.freeze(config.num_frozen_stages)
+        self.classes, self._data, self._precision, self._size = data.classes, data, precision, recipe.base_size
+        net = Segmenter(self.backbone, len(data.classes), recipe.decoder, recipe.aux_weight > 0)
+        self.net = net.to(precision.device, memory_format=torch.channels_last)
+        stepper = Stepper(create_optimizer(self.net, recipe.optim), precision, recipe.optim.accumulate or 1)
+        loss = MaskLoss(recipe.aux_weight, recipe.optim.label_smoothing)
+        self.trainer = Trainer(self.net, self.backbone.normalize, stepper, loss, seed=recipe.seed)
+        self._read = MaskReader(data)
+        train = SampleDataset(data.train, self._read, mask_transform(recipe), recipe.seed)
+        test = SampleDataset(data.test, self._read, None, recipe.seed)
+        options = {"seed": recipe.seed, "resolution": recipe.crop_size, "num_workers": recipe.data.num_workers}
+        self.train = SampleLoader(train, recipe.optim.micro_batch_size, shuffle=True, collate=stacked, **options)
+        self.test = SampleLoader(test, num_processes(), shuffle=False, collate=listed, **options)
+
+    def evaluate(self, loader: Any, title: str) -> SegmentationResult:
+        """Pixel accuracy and IoU on the test images, at their own sizes."""
+        num_classes = len(self.classes)
+        matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        with bar(len(self._data.test), title) as shown:
+            for batch in loader:
+                for image, mask in zip(batch.images, batch.labels, strict=True):
+                    matrix += confusion(self.find(image), mask.as_subclass(Tensor), num_classes)
+                shown.update(len(batch.images) * num_processes())
+        return score_masks(sum(all_gather(matrix)), self.classes, len(self._data.test))
+
+    @torch.inference_mode()
+    def find(self, image: Tensor) -> Tensor:
+        """The class of each pixel, int64 (H, W), of a uint8 (3, H, W) image whose short side is resized."""
+        self.net.eval()
+        size, device = image.shape[-2:], self._precision.device
+        resized = transforms.resize(image.as_subclass(Tensor).to(device), [self._size], antialias=True)
+        with self._precision.autocast():
+            (logits,) = self.net(self.backbone.normalize(resized.permute(1, 2, 0)[None]))
+        full = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return full.argmax(1)[0].cpu()
+
+    def pictures(self, num: int) -> list[bytes]:
+        """The first test images with their masks, and with the predicted ones."""
+        pictures = []
+        for one in self._data.test[:num]:
+            image, mask = self._read(one)
+            pictures.append(masks_side_by_side(image, mask, self.find(image), len(self.classes)))
+        return pictures

@@ -1,0 +1,191 @@
+"""Both commands from a checkpoint to a report; a run that is killed and resumed ends with the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fixres.cli.main import call
+from fixres.config.parsing import RECIPES, parse
+from fixres.config.transfer import DetectRecipe, SegmentRecipe
+from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.factory import Normalize
+from fixres.pipelines.spec import InputError
+from fixres.transfer.annotations import BoxedData
+from fixres.transfer.detection import DetectionTask
+from fixres.transfer.mask_layouts import read_masks
+from fixres.transfer.sample_loader import SampleLoader
+from fixres.transfer.samples import read_boxed
+from fixres.transfer.segmentation import SegmentationTask
+from fixres.transfer.voc import read_voc
+from tests.fixres.conftest import CPU
+from tests.fixres.families import RESNET, create
+from tests.fixres.transfer.layouts import write_coco, write_folders, write_voc
+
+KWARGS = {"channels": [8, 16, 24, 32], "stem_width": 8}
+SHARED_OPTIONS = ["--epochs", "2", "--optim.batch-size", "2", "--optim.warmup-epochs", "0.5", "--num-workers", "0",
+                  "--device", "cpu", "--precision", "fp32", "--fault-tolerance.steps", "1"]  # fmt: skip
+DETECT = ["--min-sizes", "48,64", "--max-size", "96", "--fpn-channels", "16", "--head-features", "16",
+          "--anchor-sizes", "8,16,32,48,64"]  # fmt: skip
+SEGMENT = ["--base-size", "48", "--crop-size", "48"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ours, and data for both commands."""
+    root = tmp_path_factory.mktemp("transfer")
+    net = create(RESNET._replace(kwargs=KWARGS))
+    save_checkpoint(root / "net.pt", net, CheckpointInfo("resnet10t", KWARGS, ("a", "b"), 32, 32, 1.0))
+    write_voc(root / "voc", 6, 2)
+    write_coco(root / "coco", 4, 2)
+    write_folders(root / "folders", 4, 2)
+    return root
+
+
+def options(folder: Path, task: str, data: str, output: Path, *more: str) -> list[str]:
+    own = DETECT if task == "detect" else SEGMENT
+    return ["--backbone", str(folder / "net.pt"), "--data", str(folder / data), "--output", str(output),
+            *SHARED_OPTIONS, *own, *more]  # fmt: skip
+
+
+def trained(run: Path) -> dict[str, Any]:
+    return torch.load(run / "trained.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(("task", "data"), [("detect", "voc"), ("segment", "folders")])
+def test_a_killed_run_resumes_with_the_same_weights(
+    task: str, data: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    call(task, options(folder, task, data, tmp_path / "whole", "--eval-every", "1"))
+    shown = capsys.readouterr()
+    assert f"{folder / 'net.pt'}: 90 tensors loaded into the backbone; 2 left out (fc.weight, fc.bias)" in shown.err
+    assert "report.html" in shown.out
+    report = json.loads((tmp_path / "whole" / "report.json").read_text())
+    metric = "map_voc07" if task == "detect" else "mean_iou"
+    assert report["task"] == task and 0 <= report["result"][metric] <= 1 and len(report["curve"]) == 2
+    assert report["backbone"]["num_loaded"] == 90 and report["train_seconds"] > 0
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3  # the loss, two test images
+
+    iterate, count = SampleLoader.__iter__, 0
+
+    def dying(loader: SampleLoader) -> Any:
+        nonlocal count
+        for batch in iterate(loader):
+            count += 1
+            if count == 4:  # in the middle of an epoch: before its next training checkpoint
+                raise SystemExit(9)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleLoader, "__iter__", dying)
+        with pytest.raises(SystemExit):
+            call(task, options(folder, task, data, tmp_path / "killed", "--eval-every", "1"))
+    assert not (tmp_path / "killed" / "trained.pt").exists()
+    call(task, options(folder, task, data, tmp_path / "killed", "--eval-every", "1", "--resume", "auto"))
+    whole, resumed = trained(tmp_path / "whole"), trained(tmp_path / "killed")
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    again = json.loads((tmp_path / "killed" / "report.json").read_text())
+    assert again["result"] == report["result"] and again["curve"] == report["curve"]
+    with pytest.raises(InputError, match=r"the run to resume has hflip=0\.5, this call has 0\.1"):
+        call(task, options(folder, task, data, tmp_path / "killed", "--eval-every", "1", "--resume", "auto", "--hflip",
+                           "0.1"))  # fmt: skip
+
+
+def test_weights_arrive_and_frozen_ones_stay(folder: Path, tmp_path: Path) -> None:
+    call("detect", options(folder, "detect", "coco", tmp_path / "run", "--backbone.num-frozen-stages", "1", "--epochs",
+                           "1"))  # fmt: skip
+    given = torch.load(folder / "net.pt", weights_only=True)["state_dict"]
+    found = trained(tmp_path / "run")["state_dict"]
+    for name in ("conv1.0.weight", "layer1.0.conv1.weight", "layer4.0.bn1.running_mean"):
+        assert torch.equal(given[name], found[f"backbone.backbone.body.{name}"])
+    assert not torch.equal(given["layer4.0.conv1.weight"], found["backbone.backbone.body.layer4.0.conv1.weight"])
+
+
+def test_deeplab_without_dilation_and_with_random_weights(folder: Path, tmp_path: Path) -> None:
+    call("segment", options(folder, "segment", "voc", tmp_path / "run", "--decoder", "deeplabv3",
+                            "--output-stride", "32", "--aux-weight", "0", "--backbone.init", "random",
+                            "--backbone.batchnorm", "trainable", "--epochs", "1"))  # fmt: skip
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["backbone"]["source"] == "random weights, network resnet10t" and report["backbone"]["num_loaded"] == 0
+    assert not any(name.startswith("aux") for name in trained(tmp_path / "run")["state_dict"])
+
+
+class Annotated(nn.Module):
+    """A detector that finds what is annotated, and nothing else."""
+
+    def __init__(self, data: BoxedData) -> None:
+        super().__init__()
+        self._targets = iter([read_boxed(one)[1] for one in data.test])
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        assert all(image.dtype == torch.float32 and image.max() <= 1 for image in images)
+        found = [next(self._targets) for _ in images]
+        return [one | {"scores": torch.full(one["labels"].shape, 0.9)} for one in found]
+
+
+def test_found_boxes_have_the_labels_and_the_order_of_the_annotations(folder: Path) -> None:
+    data = read_voc(write_voc(folder / "order", 2, 9))
+    task = DetectionTask(parse(DetectRecipe, options(folder, "detect", "order", folder / "none")), data, CPU)
+    task.net = Annotated(data)
+    assert task.evaluate(task.test, "").map_voc == 1.0
+    task.net = Annotated(data._replace(test=data.test[::-1]))
+    assert task.evaluate(task.test, "").map_voc < 0.9
+
+
+class FromMask(nn.Module):
+    """Logits by the miniature's colors: class a is bright in red and blue, class b in green and blue."""
+
+    backbone = None
+    training = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        red, green, blue = (one > 250 for one in (255 * images).unbind(1))
+        both = [~blue, blue & red & ~green, blue & green]  # b is in front of a
+        return (torch.stack([one.float() for one in both], 1),)
+
+
+def test_found_masks_have_the_size_and_the_labels_of_the_annotations(folder: Path) -> None:
+    data = read_masks(folder / "folders")
+    task = SegmentationTask(parse(SegmentRecipe, options(folder, "segment", "folders", folder / "none")), data, CPU)
+    task.net, task.backbone.normalize = FromMask(), Normalize((0, 0, 0), (1, 1, 1))
+    result = task.evaluate(task.test, "")
+    assert result.mean_iou > 0.95 and result.num_pixels == 2 * 48 * 64
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("detect", ["--data", "/nowhere"], "--data /nowhere is not a folder"),
+        ("detect", ["--backbone", "/nowhere/net.pt"], "/nowhere/net.pt: no such file"),
+        ("detect", ["--anchor-sizes", "8,16"], "the pyramid has 5 levels; give a size for each"),
+        ("detect", ["--optim.label-smoothing", "0.1"], "torchvision's detector has none"),
+        ("detect", ["--optim.ema", "0.9"], "optim.ema is for `fixres train`; omit it"),
+        ("detect", ["--optim.batch-size", "100"], "6 training images are fewer than optim.batch_size=100; lower it"),
+        ("detect", ["--min-sizes", "200"], "min_sizes: 200 px is above max_size=96"),
+        ("segment", ["--output-stride", "7"], "output_stride=7 must be 8, 16 or 32"),
+        ("segment", ["--optim.warmup-epochs", "9"], "a warm-up of 9 epochs is longer than the training of 2"),
+        ("segment", ["--scale", "2,1"], "must satisfy 0 < low <= high"),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_line(task: str, change: list[str], message: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        call(task, options(folder, task, "voc", tmp_path / "run", *change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted([*RECIPES.glob("detect/*.yaml"), *RECIPES.glob("segment/*.yaml")]),
+                         ids=lambda path: f"{path.parent.name}/{path.stem}")  # fmt: skip
+def test_recipes_are_valid(path: Path, tmp_path: Path) -> None:
+    kind = DetectRecipe if path.parent.name == "detect" else SegmentRecipe
+    recipe = parse(kind, ["--config", path.stem, "--backbone", "resnet50", "--data", str(tmp_path)], "", path.parent)
+    recipe.check_complete()
+    assert recipe.name.startswith((path.stem, path.parent.name)) and recipe.task == path.parent.name
+    assert 0.005 <= recipe.optim.lr * recipe.optim.batch_size / 256 <= 0.1
