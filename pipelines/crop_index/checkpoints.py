@@ -23,10 +23,10 @@ from fixres.pipelines.runtime.numba_cache import kernel
 
 SPACING = 128  # pixels of a row between two checkpoints; as many decoded for each row of a crop cost too much
 
-# Columns of a sample. Those of a file that must be decoded whole are 0, except KIND.
+# Columns of a sample. A file that must be decoded whole has only KIND, HEIGHT and WIDTH.
 KIND = 0  # INDEXED or the reason why not
 FIRST = 1  # the position of the first checkpoint in the words
-HEIGHT = 2
+HEIGHT = 2  # in pixels; 0 if the headers do not tell
 WIDTH = 3
 HEADER_SIZE = 4  # bytes from SOI to the first entropy-coded byte
 DATA_SIZE = 5  # bytes of entropy-coded data, up to the end marker

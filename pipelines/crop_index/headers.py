@@ -23,7 +23,8 @@ def read_headers(jpeg: np.ndarray, sample: np.ndarray, tables: Tables) -> int:
 
     Args:
         jpeg: uint8, the file; untrusted.
-        sample: int64 (NUM_SAMPLE_COLUMNS,), filled except KIND, FIRST and DATA_SIZE if the file can be indexed.
+        sample: int64 (NUM_SAMPLE_COLUMNS,). HEIGHT and WIDTH are filled if the file has a frame, all others except
+            KIND, FIRST and DATA_SIZE if it can be indexed.
         tables: filled.
 
     Returns:
@@ -45,6 +46,9 @@ def read_headers(jpeg: np.ndarray, sample: np.ndarray, tables: Tables) -> int:
                 adobe = np.int64(jpeg[body + 11])
         elif SOF0 <= marker <= _LAST_FRAME and marker != DHT:
             kind, frame = _frame_kind(jpeg, marker, body, end), body
+            if end - body >= 6:
+                sample[checkpoints.HEIGHT] = np.int64(jpeg[body + 1]) << 8 | jpeg[body + 2]
+                sample[checkpoints.WIDTH] = np.int64(jpeg[body + 3]) << 8 | jpeg[body + 4]
             if kind != checkpoints.INDEXED:
                 return kind
         elif marker == DRI and end - body == 2:
@@ -101,7 +105,6 @@ def _fill(size: int, header_size: int, frame: np.ndarray, sample: np.ndarray) ->
     num_mcus = checkpoints.num_mcus(height, rows) * checkpoints.num_mcus(width, columns)
     if num_mcus * (rows * columns + count - 1) * _MIN_BLOCK_BITS > 8 * (size - header_size):
         return checkpoints.DAMAGED
-    sample[checkpoints.HEIGHT], sample[checkpoints.WIDTH] = height, width
     sample[checkpoints.HEADER_SIZE], sample[checkpoints.NUM_COMPONENTS] = header_size, count
     sample[checkpoints.BLOCK_ROWS], sample[checkpoints.BLOCK_COLUMNS] = rows, columns
     return checkpoints.INDEXED

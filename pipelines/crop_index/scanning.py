@@ -56,7 +56,7 @@ def scan_samples(data: np.ndarray, spans: np.ndarray, samples: np.ndarray, words
 
     Args:
         data, spans: as for `read_samples`.
-        samples: from `read_samples`; DATA_SIZE is filled. Files that turn out to be damaged become zeros and a reason.
+        samples: from `read_samples`; DATA_SIZE is filled. Files that turn out to be damaged get another KIND.
         words: uint16, filled.
     """
     tables, largest = empty_tables(), 0
@@ -70,15 +70,14 @@ def scan_samples(data: np.ndarray, spans: np.ndarray, samples: np.ndarray, words
             read_headers(jpeg, sample, tables)
             part = words[first : first + checkpoints.num_words(sample)]
             if not _scan(jpeg, sample, tables, work, part):
-                sample[:] = 0
-                sample[checkpoints.KIND], sample[checkpoints.FIRST] = checkpoints.DAMAGED, first
+                sample[checkpoints.KIND] = checkpoints.DAMAGED
 
 
 @kernel
 def _scan(jpeg: np.ndarray, sample: np.ndarray, tables: Tables, work: np.ndarray, words: np.ndarray) -> bool:
     """Scans one file; False if it is damaged."""
     blocks, state = np.empty((_MAX_BLOCKS, entropy.NUM_COLUMNS), np.int64), np.zeros(_NUM_STATE, np.int64)
-    num_blocks = lay_out_blocks(tables, 1, 0, np.zeros(3, np.int64), np.zeros(3, np.int32), blocks)
+    num_blocks = lay_out_blocks(tables, 1, (8, 8), 0, np.zeros(3, np.int64), np.zeros(3, np.int32), blocks)
     num = checkpoints.num_mcus(sample[checkpoints.HEIGHT], sample[checkpoints.BLOCK_ROWS])
     num *= checkpoints.num_mcus(sample[checkpoints.WIDTH], sample[checkpoints.BLOCK_COLUMNS])
     interval = sample[checkpoints.RESTART_INTERVAL] if sample[checkpoints.RESTART_INTERVAL] > 0 else num
@@ -144,7 +143,7 @@ def _scan_part(
             if _LAST < k < END_OF_BLOCK or 8 * (stop - at) + num_bits < 0 or dc != np.int16(dc):
                 return False
     state[_MCU] = end
-    return 8 * (stop - at) + num_bits < 8
+    return 8 * (stop - at) + num_bits <= entropy.MAX_PADDING
 
 
 @kernel

@@ -61,7 +61,7 @@ INDEX_START = 11  # where the segment sizes begin in the `roc` field
 
 # Error codes of the kernels.
 OK, OUTSIDE_FILE, NOT_A_RECORD, WRONG_VERSION, BAD_LEVEL, BAD_INDEX = range(6)
-BAD_BOX, NOT_DECODABLE, TOO_LARGE, WRONG_SIZE = range(6, 10)
+BAD_BOX, NOT_DECODABLE, TOO_LARGE, WRONG_SIZE, NOT_AS_INDEXED = range(6, 11)
 ERRORS = {
     OUTSIDE_FILE: "its bytes lie outside the file",
     NOT_A_RECORD: "its RoC record is damaged (no header)",
@@ -72,6 +72,7 @@ ERRORS = {
     NOT_DECODABLE: "its JPEG data is corrupt",
     TOO_LARGE: "it has more than 2**27 pixels, the limit of the decoder",
     WRONG_SIZE: "its JPEG header and the file's table disagree about its size",
+    NOT_AS_INDEXED: "its bytes are not those that were indexed",
 }
 
 
@@ -120,7 +121,12 @@ def check_bounds(sample: np.ndarray, file_size: int, box: np.ndarray) -> int:
     for start, size in ((sample[IMAGE_START], sample[IMAGE_SIZE]), (sample[ROC_START], sample[ROC_SIZE])):
         if start < 0 or size < 0 or start > file_size or size > file_size - start:
             return OUTSIDE_FILE
-    height, width = sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH]
+    return check_box(box, sample[IMAGE_HEIGHT], sample[IMAGE_WIDTH])
+
+
+@kernel
+def check_box(box: np.ndarray, height: int, width: int) -> int:
+    """Checks that an image has a size and that a box lies in it; returns OK or an error code."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         return WRONG_SIZE
     slack = 1e-6  # a NaN fails each of these comparisons

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from fixres.pipelines.roc.decoder.idct import idct_block
+from fixres.pipelines.roc.decoder.idct import clear_block, idct_block, idct_eighth, idct_half, idct_quarter
 from fixres.pipelines.roc.decoder.jpeg_tables import END_OF_BLOCK, LIMIT, LOOKUP_BITS, OFFSET, SCAN_ORDER, SYMBOLS
 from fixres.pipelines.roc.decoder.vectors import load_big_endian, load_int32, store_int16
 from fixres.pipelines.runtime.numba_cache import inlined, kernel
 
 # Columns of a block of a segment, int64: addresses of the lookup and codes of its DC and AC tables and of its
-# quantization steps, bytes from row to row of its plane, its component, and the address of its first sample if the
-# segment were the first of its plane.
-DC_LOOKUP, DC_CODES, AC_LOOKUP, AC_CODES, STEPS, STRIDE, COMPONENT, TARGET = range(8)
-# Columns of a segment, int64: start and number of its bytes without stuffed ones, its offset in the planes by
-# component.
-START, SIZE, OFFSET_LUMA = range(3)
-NUM_COLUMNS, NUM_SEGMENT_COLUMNS = 8, 5
+# quantization steps, bytes from row to row of its plane, its component, the address of its first sample if the segment
+# were the first of its plane, and the side of its inverse transform.
+DC_LOOKUP, DC_CODES, AC_LOOKUP, AC_CODES, STEPS, STRIDE, COMPONENT, TARGET, SIDE = range(9)
+# Columns of a segment, int64: start and number of its bytes without stuffed ones; bits of its first byte that are not
+# its own; fewest and most bits that may be left at its end; its first block, the first whose samples are stored, and
+# one past the last; whether the DC values of its last blocks are compared; by component its offset in the planes, the
+# DC values before its first block, and those of its last blocks.
+START, SIZE, SKIPPED_BITS, MIN_REST, MAX_REST, FIRST, SHOWN, END, CHECKED = range(9)
+PLANE_OFFSET, DC_BEFORE, DC_AFTER = 9, 12, 15
+NUM_COLUMNS, NUM_SEGMENT_COLUMNS = 9, 18
 
+MAX_PADDING = 7  # bits between the last block and a marker
 _BLOCK_SIZE = 72  # of int16; values behind the end of a damaged block go to the 65th
 NUM_COEFFICIENTS = 2 * _BLOCK_SIZE
 SLACK = 512
@@ -52,8 +56,8 @@ def decode_segments(
 
     Args:
         data: uint8, the segments' bytes without stuffed ones, and `SLACK` bytes.
-        segments: int64 (n, 5), the columns above, n > 0.
-        blocks: int64 (m, 8), the columns above for each block of a segment.
+        segments: int64 (n, 18), the columns above, n > 0.
+        blocks: int64 (m, 9), the columns above for each block of a segment.
         lanes: int64 (2, 5), work space.
         coefficients: address of int16 (NUM_COEFFICIENTS,), zeros.
 
@@ -98,14 +102,20 @@ def decode_segments(
         row, taken = lanes[lane_a, _BLOCK], lanes[lane_a, _TAKEN]
         if row >= 0:
             segment = min(taken, segments.shape[0] - 1)
-            dc = _DC + blocks[row, COMPONENT]
-            target = blocks[row, TARGET] + segments[segment, OFFSET_LUMA + blocks[row, COMPONENT]]
-            idct_block(block_a, lanes[lane_a, dc], blocks[row, STEPS], target, blocks[row, STRIDE])
+            component = blocks[row, COMPONENT]
+            dc = lanes[lane_a, _DC + component]
+            target = blocks[row, TARGET] + segments[segment, PLANE_OFFSET + component]
+            if row < segments[segment, SHOWN]:
+                clear_block(block_a)
+            elif blocks[row, SIDE] == 8:
+                idct_block(block_a, dc, blocks[row, STEPS], target, blocks[row, STRIDE])
+            else:
+                _scaled_idct(blocks[row, SIDE], block_a, dc, blocks[row, STEPS], target, blocks[row, STRIDE])
             rest = 8 * (start + segments[segment, START] + segments[segment, SIZE] - at_a) + num_a  # bits
             if LAST < k_a < END_OF_BLOCK or rest < 0:
                 return False
-            if row + 1 == blocks.shape[0]:
-                if rest >= 8:
+            if row + 1 == segments[segment, END]:
+                if not _ends_well(rest, lanes, lane_a, segments, segment):
                     return False
                 if taken < segments.shape[0]:
                     num_left -= 1
@@ -116,8 +126,12 @@ def decode_segments(
         if row < 0:
             # beside the last segment, that one is decoded again
             segment = min(num_taken, segments.shape[0] - 1)
-            bits_a, num_a, at_a, row = np.uint64(0), 0, start + segments[segment, START], 0
-            lanes[lane_a, _TAKEN], lanes[lane_a, _DC:] = num_taken, 0
+            bits_a, num_a, at_a = refill(np.uint64(0), 0, start + segments[segment, START])
+            skipped, row = segments[segment, SKIPPED_BITS], segments[segment, FIRST]
+            bits_a, num_a = bits_a << np.uint64(skipped), num_a - skipped
+            lanes[lane_a, _TAKEN] = num_taken
+            for k in range(3):
+                lanes[lane_a, _DC + k] = segments[segment, DC_BEFORE + k]
             num_taken += 1
         lanes[lane_a, _BLOCK] = row
         bits_a, num_a, at_a = refill(bits_a, num_a, at_a)
@@ -127,6 +141,29 @@ def decode_segments(
         bits_a, num_a = bits_a << np.uint64(entry_a & 255), num_a - (entry_a & 255)
         lanes[lane_a, _DC + blocks[row, COMPONENT]] += entry_a >> 16
         table_a, codes_a, k_a = blocks[row, AC_LOOKUP], blocks[row, AC_CODES], 0
+
+
+@kernel
+def _scaled_idct(side: int, block: int, dc: int, steps: int, target: int, stride: int) -> None:
+    """Stores the samples of a block at a half, a quarter or an eighth of its sides; see `idct`."""
+    if side == 4:
+        idct_half(block, dc, steps, target, stride)
+    elif side == 2:
+        idct_quarter(block, dc, steps, target, stride)
+    else:
+        idct_eighth(block, dc, steps, target, stride)
+
+
+@kernel
+def _ends_well(rest: int, lanes: np.ndarray, lane: int, segments: np.ndarray, segment: int) -> bool:
+    """Whether a segment's last block ends where it should, in the expected state; `rest` counts the bits left."""
+    if rest < segments[segment, MIN_REST] or rest > segments[segment, MAX_REST]:
+        return False
+    if segments[segment, CHECKED] == 1:
+        for k in range(3):
+            if lanes[lane, _DC + k] != segments[segment, DC_AFTER + k]:
+                return False
+    return True
 
 
 @inlined

@@ -14,6 +14,7 @@ from fixres.pipelines.roc.decoder.unstuffing import unstuff
 from fixres.pipelines.runtime.numba_cache import kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
+_MAX_BLOCKS = 64  # of a segment: 8 MCUs of 6 blocks in a RoC record, 16 MCUs of 4 blocks between two checkpoints
 
 
 class Work(NamedTuple):
@@ -28,7 +29,7 @@ class Work(NamedTuple):
 def empty_work() -> Work:
     """Work space for `decode_window`."""
     return Work(
-        np.empty((6 * layout.MAX_INTERVAL, entropy.NUM_COLUMNS), np.int64),
+        np.empty((_MAX_BLOCKS, entropy.NUM_COLUMNS), np.int64),
         np.empty((2, entropy.NUM_LANE_COLUMNS), np.int64),
         np.empty(entropy.NUM_COEFFICIENTS, np.int16),
     )
@@ -100,11 +101,13 @@ def decode_window(
     if num_bytes > level[layout.SIZE]:
         return layout.BAD_INDEX
     data = np.empty(num_bytes + entropy.SLACK, np.uint8)
-    segments = np.empty(((window[1] - window[0]) * (window[3] - window[2]), entropy.NUM_SEGMENT_COLUMNS), np.int64)
+    segments = np.zeros(((window[1] - window[0]) * (window[3] - window[2]), entropy.NUM_SEGMENT_COLUMNS), np.int64)
     error = _read_segments(store, field, level, window, strides, data, segments)
     if error != layout.OK:
         return error
-    num_blocks = lay_out_blocks(tables, level[layout.INTERVAL], planes.ctypes.data, starts, strides, work.blocks)
+    sides, interval = (8, 8), level[layout.INTERVAL]
+    num_blocks = lay_out_blocks(tables, interval, sides, planes.ctypes.data, starts, strides, work.blocks)
+    segments[:, entropy.MAX_REST], segments[:, entropy.END] = entropy.MAX_PADDING, num_blocks
     work.coefficients[:] = 0
     valid = entropy.decode_segments(data, segments, work.blocks[:num_blocks], work.lanes, work.coefficients.ctypes.data)
     return layout.OK if valid else layout.NOT_DECODABLE
@@ -141,8 +144,8 @@ def _read_segments(
                 return layout.NOT_DECODABLE
             y, x, part = row - window[0], segment - first, segments[number]
             part[entropy.START], part[entropy.SIZE] = to, size
-            part[entropy.OFFSET_LUMA] = y * down + x * right
-            part[entropy.OFFSET_LUMA + 1] = part[entropy.OFFSET_LUMA + 2] = y * chroma_down + x * chroma_right
+            part[entropy.PLANE_OFFSET] = y * down + x * right
+            part[entropy.PLANE_OFFSET + 1] = part[entropy.PLANE_OFFSET + 2] = y * chroma_down + x * chroma_right
             at, to, number = at + length, to + size, number + 1
         done = last
     return layout.OK
@@ -150,9 +153,27 @@ def _read_segments(
 
 @kernel
 def lay_out_blocks(
-    tables: Tables, interval: int, planes: int, starts: np.ndarray, strides: np.ndarray, blocks: np.ndarray
+    tables: Tables,
+    interval: int,
+    sides: tuple[int, int],
+    planes: int,
+    starts: np.ndarray,
+    strides: np.ndarray,
+    blocks: np.ndarray,
 ) -> int:
-    """Fills the columns of each block of a segment, see `entropy`; returns the number of blocks."""
+    """Fills the columns of each block of a segment, see `entropy`.
+
+    Args:
+        tables: of the JPEG.
+        interval: MCUs of a segment.
+        sides: of the inverse transforms of luma and of chroma.
+        planes: address of the planes.
+        starts, strides: see `lay_out_planes`.
+        blocks: int64, filled.
+
+    Returns:
+        The number of blocks.
+    """
     count, rows, columns = tables.frame[2], tables.frame[3], tables.frame[4]
     num_luma = rows * columns
     num_blocks = num_luma + count - 1
@@ -161,9 +182,9 @@ def lay_out_blocks(
         mcu, which = k // num_blocks, k % num_blocks
         component = max(which - num_luma + 1, 0)
         quantization, dc, ac = tables.components[component]
-        offset = 8 * mcu
+        offset = mcu
         if component == 0:
-            offset = 8 * (which // columns * np.int64(strides[0]) + which % columns + mcu * columns)
+            offset = which // columns * np.int64(strides[0]) + which % columns + mcu * columns
         blocks[k, entropy.DC_LOOKUP], blocks[k, entropy.DC_CODES] = (
             lookup + 4 * LOOKUP_SIZE * dc,
             codes + 4 * CODES_SIZE * dc,
@@ -172,6 +193,8 @@ def lay_out_blocks(
             lookup + 4 * LOOKUP_SIZE * ac,
             codes + 4 * CODES_SIZE * ac,
         )
+        side = sides[min(component, 1)]
         blocks[k, entropy.STEPS], blocks[k, entropy.STRIDE] = steps + 4 * 64 * quantization, strides[component]
-        blocks[k, entropy.COMPONENT], blocks[k, entropy.TARGET] = component, planes + starts[component] + offset
+        blocks[k, entropy.COMPONENT], blocks[k, entropy.SIDE] = component, side
+        blocks[k, entropy.TARGET] = planes + starts[component] + side * offset
     return interval * num_blocks

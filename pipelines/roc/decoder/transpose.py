@@ -44,16 +44,17 @@ def _transpose_block(typingctx, source, y, x, target):  # noqa: ARG001 (numba's 
 
 
 def transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
-    """Transposes eight rows of eight elements.
+    """Transposes n rows of n elements, where n is a power of two.
 
-    Each of three rounds interleaves row k with row k + 4, which rotates the bits of an element's index by one.
+    Each round interleaves row k with row k + n / 2, which rotates the bits of an element's index by one.
     """
-    low, high = [0, 8, 1, 9, 2, 10, 3, 11], [4, 12, 5, 13, 6, 14, 7, 15]
-    for _ in range(3):
+    num = len(rows)
+    lanes = [lane for k in range(num) for lane in (k, num + k)]
+    for _ in range(num.bit_length() - 1):
         interleaved = []
-        for k in range(BLOCK // 2):
-            interleaved.append(shuffle(builder, rows[k], rows[k + 4], low))
-            interleaved.append(shuffle(builder, rows[k], rows[k + 4], high))
+        for k in range(num // 2):
+            interleaved.append(shuffle(builder, rows[k], rows[k + num // 2], lanes[:num]))
+            interleaved.append(shuffle(builder, rows[k], rows[k + num // 2], lanes[num:]))
         rows = interleaved
     return rows
 
