@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,9 +143,8 @@ def create_loader(
         input_size: side in pixels, or (channels, height, width).
         batch_size: images per batch of this process.
         is_training: random crops in random order, or center crops.
-        **options: of `timm.data.create_loader`. `crop_mode` must be "center" and `train_crop_mode` "rrc". Crops are
-            resized with the antialiased bilinear filter; a warning tells where `interpolation` asks for another. The
-            default device is the GPU if there is one.
+        **options: of `timm.data.create_loader`. `crop_mode` must be "center" and `train_crop_mode` "rrc",
+            `interpolation` bilinear, bicubic or, in training, random. The default device is the GPU if there is one.
 
     Returns:
         timm's loader, with `dataset`, `sampler` and `mixup_enabled`.
@@ -163,8 +161,6 @@ def create_loader(
         raise InputError(
             "crop_border_pixels and num_aug_splits are not supported; use timm.data.create_loader for them"
         )
-    if (filter := options.get("interpolation", "bilinear")) != "bilinear":
-        warnings.warn(f"interpolation={filter!r}: crops are resized with the bilinear filter", stacklevel=3)
     options.setdefault("device", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     dataset.use(_crop(is_training, options))
     loader = timm.data.create_loader(dataset, input_size, batch_size, is_training, **options)
@@ -174,8 +170,10 @@ def create_loader(
 
 
 def _crop(is_training: bool, options: dict[str, Any]) -> Crop:
+    interpolation = options.get("interpolation") or EvalCrop.interpolation
     if not is_training:
-        return EvalCrop(options.get("crop_pct") or EvalCrop.crop_pct)
+        return EvalCrop(options.get("crop_pct") or EvalCrop.crop_pct, interpolation=interpolation)
     if options.get("no_aug"):
-        return EvalCrop(1.0)
-    return TrainCrop(options.get("scale") or TrainCrop.scale, options.get("ratio") or TrainCrop.ratio, hflip=0.0)
+        return EvalCrop(1.0, interpolation=interpolation)
+    scale, ratio = options.get("scale") or TrainCrop.scale, options.get("ratio") or TrainCrop.ratio
+    return TrainCrop(scale, ratio, hflip=0.0, interpolation=interpolation)

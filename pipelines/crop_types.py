@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fixres.pipelines.errors import InputError
 from fixres.pipelines.value_types import check_fields
@@ -18,6 +18,12 @@ class Box(NamedTuple):
     w: int
 
 
+Interpolation = Literal["bilinear", "bicubic"]
+"""Filters of resizing, always antialiased, on the grid that Pillow, torchvision and timm share."""
+TrainInterpolation = Literal["bilinear", "bicubic", "random"]
+"""In training also one of the two at random for each image, as timm has it."""
+
+
 @dataclass(frozen=True)
 class TrainCrop:
     """RandomResizedCrop with torchvision's semantics, then a horizontal flip."""
@@ -28,6 +34,8 @@ class TrainCrop:
     """Range of the crop's aspect ratio, width over height; sampled log-uniformly."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
+    interpolation: TrainInterpolation = "bilinear"
+    """Filter of the resize, antialiased; "random" chooses one of the two for each image, as timm does in training."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -46,6 +54,8 @@ class EvalCrop:
     """Side of the center crop over the resized short side, in (0, 1]."""
     hflip: float = 0.0
     """Probability of a horizontal flip; above 0 in fine-tuning only (FixRes, section 4)."""
+    interpolation: Interpolation = "bilinear"
+    """Filter of the resize, antialiased."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,9 +75,11 @@ class ShiftCrop:
     """Side of the crop over the resized short side, in (0, 1]."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
+    interpolation: Interpolation = "bilinear"
+    """Filter of the resize, antialiased."""
 
     def __post_init__(self) -> None:
-        EvalCrop(self.crop_pct, self.hflip)  # makes the same checks
+        EvalCrop(self.crop_pct, self.hflip, self.interpolation)  # makes the same checks
 
 
 Crop = TrainCrop | EvalCrop | ShiftCrop

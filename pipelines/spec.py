@@ -12,8 +12,10 @@ import numpy as np
 from fixres.pipelines.crop_types import Box as Box
 from fixres.pipelines.crop_types import Crop, check_fraction
 from fixres.pipelines.crop_types import EvalCrop as EvalCrop
+from fixres.pipelines.crop_types import Interpolation as Interpolation
 from fixres.pipelines.crop_types import ShiftCrop as ShiftCrop
 from fixres.pipelines.crop_types import TrainCrop as TrainCrop
+from fixres.pipelines.crop_types import TrainInterpolation as TrainInterpolation
 from fixres.pipelines.errors import BadSampleError as BadSampleError
 from fixres.pipelines.errors import InputError as InputError
 from fixres.pipelines.errors import one_line as one_line

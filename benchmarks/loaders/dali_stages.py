@@ -39,7 +39,7 @@ from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.roc.layout import BYTES, PIXELS
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.runtime.exit_codes import run
-from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.crops import Boxes, crop_boxes
 from fixres.pipelines.sampling.order import batches
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
@@ -91,7 +91,7 @@ class DaliStages:
         """Microseconds for each image of every step in each round, and the mean size of a cut."""
         drawn = list(self._draw(resolution))
         jobs, bytes_cut, pixels, padding = self._cut_all(drawn, resolution)
-        num = sum(len(indices) for indices, _, _ in drawn)
+        num = sum(len(indices) for indices, _ in drawn)
         taken: dict[str, list[float]] = {step: [] for step in _STEPS}
         # The first round warms up.
         for number in trange(rounds + 1, desc=f"{resolution} px", leave=False, disable=None):
@@ -103,23 +103,23 @@ class DaliStages:
         size = {"bytes_per_image": bytes_cut / num, "pixels_per_image": pixels / num, "padding": padding}
         return {"res": resolution, "num_images": num, "microseconds": taken, **size}
 
-    def _draw(self, resolution: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _draw(self, resolution: int) -> Iterator[tuple[np.ndarray, Boxes]]:
         config = self._config
         for epoch in range(_EPOCHS):
             for indices in batches(config, len(self._reader), epoch):
                 chosen = crop_boxes(config.crop, config.seed, epoch, indices, self._reader.sizes[indices], resolution)
-                yield indices, chosen.yxhw.astype(np.float64), chosen.flip
+                yield indices, chosen._replace(yxhw=chosen.yxhw.astype(np.float64))
 
     def _cut(self, drawn: list, resolution: int) -> None:
-        for indices, yxhw, _ in drawn:
-            self._cutter.cut(self._table[indices], yxhw, resolution)
+        for indices, boxes in drawn:
+            self._cutter.cut(self._table[indices], boxes.yxhw, resolution)
 
     def _cut_all(self, drawn: list, resolution: int) -> tuple[list[Fed], int, int, float]:
         """Jobs; bytes and pixels of all cuts; size of the arrays relative to those bytes."""
-        all_cuts = [self._cutter.cut(self._table[indices], yxhw, resolution) for indices, yxhw, _ in drawn]
+        all_cuts = [self._cutter.cut(self._table[indices], boxes.yxhw, resolution) for indices, boxes in drawn]
         jobs = [
-            Fed(cuts.encoded, roc_dali.graph_numbers(cuts, flips, resolution, True))
-            for cuts, (_, _, flips) in zip(all_cuts, drawn, strict=True)
+            Fed(cuts.encoded, roc_dali.graph_numbers(cuts, boxes.flip, boxes.bicubic, resolution, True))
+            for cuts, (_, boxes) in zip(all_cuts, drawn, strict=True)
         ]
         num_bytes, num_pixels = (sum(int(cuts.counts[:, k].sum()) for cuts in all_cuts) for k in (BYTES, PIXELS))
         room = sum(row.size for cuts in all_cuts for row in cuts.encoded)

@@ -35,7 +35,7 @@ from fixres.pipelines.roc.gpu.launcher import Launcher, open_launcher
 
 PARTS = ("pixels", "speed", "train")
 _DTYPES = {UINT8: torch.uint8, HALF: torch.float16, BFLOAT16: torch.bfloat16}
-_ROWS, _COLUMNS, _PLANES, _TAPS = 6, 7, 30, 31  # columns of `crop_plan`, which would need numba
+_ROWS, _COLUMNS, _PLANES, _TAPS = 6, 7, 31, 32  # columns of `crop_plan`, which would need numba
 _BATCHES, _ROUNDS, _WARMUP = (256, 1024), 30, 5
 
 

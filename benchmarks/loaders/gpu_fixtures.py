@@ -42,7 +42,7 @@ def fixtures(path: Path, num: int, resolutions: list[int]) -> dict[str, np.ndarr
     """Training crops of a RoC file, packed for the kernels, with the pixels of engine roc.
 
     Returns:
-        `resolutions`, and for each R of them: `stored_R` uint8, `plans_R` int64 (n, 32), `boxes_R` float64 (n, 4),
+        `resolutions`, and for each R of them: `stored_R` uint8, `plans_R` int64 (n, 33), `boxes_R` float64 (n, 4),
         `scratch_R` int64 (), `images_R` uint8 (n, R, R, 3).
     """
     reader = open_beton(path)
@@ -52,15 +52,15 @@ def fixtures(path: Path, num: int, resolutions: list[int]) -> dict[str, np.ndarr
     table, made = locate_samples(reader, indices), {"resolutions": np.array(resolutions)}
     for side in resolutions:
         chosen = crop_boxes(TrainCrop(), 0, side, indices, reader.sizes[indices], side)
-        yxhw = chosen.yxhw.astype(np.float64)
         plans, boxes = np.empty((num, NUM_PLAN), np.int64), np.empty((num, 4))
         codes, counts = np.empty(num, np.int64), np.empty((num, NUM_COUNTS), np.int64)
-        plan_crops(reader.data, table, yxhw, chosen.flip, side, True, MIN_ZOOM, plans, boxes, codes, counts)
+        how = chosen._replace(yxhw=chosen.yxhw.astype(np.float64))
+        plan_crops(reader.data, table, *how, side, True, MIN_ZOOM, plans, boxes, codes, counts)
         starts = np.empty(num, np.int64)
         stored = np.zeros(packed_starts(plans, counts, starts), np.uint8)
         pack_crops(reader.data, plans, starts, stored)
         images = np.empty((num, side, side, 3), np.uint8)
-        decode_samples(reader.data, table, yxhw, chosen.flip, True, MIN_ZOOM, images, codes, counts)
+        decode_samples(reader.data, table, *how, True, MIN_ZOOM, images, codes, counts)
         if codes.any():
             raise InputError(f"{path} has samples that cannot be decoded; convert the photographs again")
         scratch = np.array(lay_out_scratch(plans, side))

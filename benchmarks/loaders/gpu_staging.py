@@ -62,12 +62,12 @@ class HostWork:
     def measure(self, resolution: int, rounds: int) -> dict[str, Any]:
         """Microseconds of CPU time for each crop in each round, and the mean bytes of a crop."""
         drawn = [
-            (indices, chosen.yxhw.astype(np.float64), chosen.flip)
+            (indices, chosen._replace(yxhw=chosen.yxhw.astype(np.float64)))
             for epoch in range(_EPOCHS)
             for indices in batches(self._config, len(self._reader), epoch)
             for chosen in [crop_boxes(TrainCrop(), 0, epoch, indices, self._reader.sizes[indices], resolution)]
         ]
-        num = sum(len(indices) for indices, _, _ in drawn)
+        num = sum(len(indices) for indices, _ in drawn)
         steps: dict[str, Callable[[], int]] = {
             "pack": lambda: self._stage(self._pack, drawn, resolution),
             "resident": lambda: self._stage(self._resident, drawn, resolution),
@@ -86,8 +86,8 @@ class HostWork:
     def _stage(self, stager: Stager, drawn: list, resolution: int) -> int:
         """Stages all batches; returns the bytes of their crops."""
         total, labels = 0, self._reader.labels
-        for indices, yxhw, flips in drawn:
-            arrays = (self._table[indices], yxhw, flips, np.asarray(labels[indices], np.int64), indices)
+        for indices, chosen in drawn:
+            arrays = (self._table[indices], chosen, np.asarray(labels[indices], np.int64), indices)
             total += int(stager.stage(*arrays, resolution).counts[:, BYTES].sum())
         return total
 
@@ -96,9 +96,9 @@ class HostWork:
         out = np.empty((self._config.batch_size, resolution, resolution, 3), np.uint8)
         codes = np.empty(len(out), np.int64)
         counts = np.empty((len(out), NUM_COUNTS), np.int64)
-        for indices, yxhw, flips in drawn:
+        for indices, chosen in drawn:
             table = self._table[indices]
-            decode_samples(self._reader.data, table, yxhw, flips, True, MIN_ZOOM, out, codes, counts)
+            decode_samples(self._reader.data, table, *chosen, True, MIN_ZOOM, out, codes, counts)
         return int(codes.sum())
 
 

@@ -16,12 +16,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fixres.api.calls import checked, options_as_keywords
-from fixres.api.splits import split_path
+from fixres.api.splits import chosen_crop, split_path
 from fixres.pipelines.loaders.base import retry_next
 from fixres.pipelines.loaders.crop_reader import CropReader, Draw
 from fixres.pipelines.sampling.crops import Boxes, crop_boxes
 from fixres.pipelines.sampling.philox import MAX_EPOCH, STREAM_VIEWS, random_words
-from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, EvalCrop, InputError, TrainCrop, check_resolution
+from fixres.pipelines.spec import (
+    MIN_ZOOM,
+    BadSampleError,
+    Crop,
+    EvalCrop,
+    InputError,
+    TrainCrop,
+    TrainInterpolation,
+    check_resolution,
+)
 
 Sample = tuple[Any, Any]
 
@@ -41,7 +50,9 @@ class CropDataset(Dataset[Sample]):
         ratio: range of the crop's width over height (training).
         hflip: probability of a horizontal flip. 0 by default: flips are left to your transforms.
         crop_pct: side of the center crop over the resized short side, in (0, 1] (testing).
-        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the five before.
+        interpolation: filter of the resize, always antialiased: "bilinear", "bicubic", or (training) "random", one of
+            the two for each image, as in timm's training.
+        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the six before.
         transform: called with each crop, for example of torchvision.transforms.v2.
         target_transform: called with each label.
         output_type: what `transform` gets: "tensor", uint8 (3, r, r); "pil", an RGB `PIL.Image.Image`; "numpy", uint8
@@ -73,6 +84,7 @@ class CropDataset(Dataset[Sample]):
         ratio: tuple[float, float] = TrainCrop.ratio,
         hflip: float = 0.0,
         crop_pct: float = EvalCrop.crop_pct,
+        interpolation: TrainInterpolation = "bilinear",
         crop: Crop | None = None,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
@@ -88,7 +100,7 @@ class CropDataset(Dataset[Sample]):
         if seed is not None and seed < 0:
             raise InputError(f"seed={seed} must not be negative")
         self.transform, self.target_transform = transform, target_transform
-        self._crop = crop or (TrainCrop(tuple(scale), tuple(ratio), hflip) if train else EvalCrop(crop_pct, hflip))
+        self._crop = crop or chosen_crop(train, tuple(scale), tuple(ratio), hflip, crop_pct, interpolation)
         self._path, self._min_zoom = split_path(Path(path), train), min_zoom
         self._output_type, self._views, self._seed, self._on_bad = output_type, views, seed, on_bad
         # Epoch and resolution are in shared memory, because workers that live on between epochs have copies of this.

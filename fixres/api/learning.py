@@ -36,6 +36,7 @@ from fixres.pipelines.spec import (
     IMAGENET_STD,
     EvalCrop,
     InputError,
+    Interpolation,
     Loader,
     TrainCrop,
     check_resolution,
@@ -70,6 +71,7 @@ def evaluate(
     classes: ClassNames | None = None,
     batch_size: int = 64,
     crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     engine: str = "auto",
@@ -90,9 +92,10 @@ def evaluate(
             classes are found among them by name. Without names there must be as many outputs as classes, or the data
             is ImageNet, or a part of it.
         batch_size: images per step over all processes.
-        crop_pct: side of the center crop over the resized short side, in (0, 1]. For this and the next two, None takes
-            those of a network from `fixres.load`; those that timm has on record for a network from timm; else 0.875
-            and ImageNet's.
+        crop_pct: side of the center crop over the resized short side, in (0, 1]. For this and the next three, None
+            takes those of a network from `fixres.load`; those that timm has on record for a network from timm; else
+            0.875, bilinear and ImageNet's.
+        interpolation: filter of the resize, "bilinear" or "bicubic", antialiased.
         mean: channel means in [0, 1], RGB.
         std: channel standard deviations in [0, 1], RGB.
         engine: "auto", or a name in `fixres.pipelines.loaders.ENGINES`.
@@ -110,11 +113,12 @@ def evaluate(
         >>> for result in fixres.evaluate(model, "val.beton", resolutions=[224, 288]):
         ...     print(result.test_res, result.top1)
     """
-    predictor, transform = _opened(model, precision, {"crop_pct": crop_pct, "mean": mean, "std": std})
+    given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
+    predictor, transform = _opened(model, precision, given)
     tested = _resolutions(transform, resolutions)
     paths = {"val": split_path(Path(data), train=False)}
     open_loader = open_splits(paths, engine, str(predictor.precision.device), num_workers)
-    settings = {"crop": EvalCrop(transform.crop_pct), "resolution": tested[0], "batch_size": batch_size}
+    settings = {"crop": transform.eval_crop, "resolution": tested[0], "batch_size": batch_size}
     with eval_mode(predictor.net), closing(open_loader("val", **settings)) as loader:
         for resolution in tested:
             check_takes(predictor.net, resolution)
@@ -132,6 +136,7 @@ def finetune(
     train_resolution: int | None = None,
     batch_size: int = 64,
     crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     engine: str = "auto",
@@ -158,7 +163,7 @@ def finetune(
         train_resolution: pixels, for `adapt="frechet"` only; that of the network if None, which modules from elsewhere
             do not name.
         batch_size: images per step over all processes.
-        crop_pct: as for `evaluate`, as are `mean`, `std`, `engine`, `num_workers` and `precision`.
+        crop_pct: as for `evaluate`, as are `interpolation`, `mean`, `std`, `engine`, `num_workers` and `precision`.
         seed: of order, crops, flips and color jitter.
         **settings: fields of `fixres.config.recipe.FinetuneConfig`: `epochs` (2), `lr` (0.01, for a batch of 256),
             `layers` ("classifier_bn", or "classifier", "last_blocks", "paper"), `augmentation` ("test_flip", or "test",
@@ -176,14 +181,15 @@ def finetune(
     """
     with options_as_keywords("finetune", "optim", "data"):
         config = validated(FinetuneConfig, {"batch_size": batch_size} | settings)
-        predictor, transform = _opened(model, precision, {"crop_pct": crop_pct, "mean": mean, "std": std})
+        given = {"crop_pct": crop_pct, "interpolation": interpolation, "mean": mean, "std": std}
+        predictor, transform = _opened(model, precision, given)
         paths = _splits(Path(data), None if val is None else Path(val))
         open_loader = open_splits(paths, engine, str(predictor.precision.device), num_workers)
         context = FinetuneContext(
             predictor=predictor,
             open_train=partial(open_loader, "train", seed=seed),
-            eval_crop=EvalCrop(transform.crop_pct),
-            train_crop=TrainCrop(),
+            eval_crop=transform.eval_crop,
+            train_crop=TrainCrop(interpolation=transform.interpolation),
             train_res=_train_res(transform, train_resolution, config),
             optim=OptimConfig(batch_size=batch_size),
             seed=seed,
@@ -194,7 +200,7 @@ def finetune(
         with eval_mode(predictor.net, gradients=True), test_loader as loader:
             outcome = _finetuned(model, context, config, test_resolution, loader, classes)
     if isinstance(model, Network):
-        known = {"crop_pct": transform.crop_pct, "mean": transform.mean, "std": transform.std}
+        known = {name: getattr(transform, name) for name in given}
         model.set_info(
             replace(model.info, **known, train_res=context.train_res, test_res=test_resolution, finetuned=True)
         )
@@ -235,10 +241,15 @@ class _Transform(NamedTuple):
     """The test transform of a network; resolutions in pixels, None if unknown."""
 
     crop_pct: float = EvalCrop.crop_pct
+    interpolation: Interpolation = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     train_res: int | None = None
     test_res: int | None = None
+
+    @property
+    def eval_crop(self) -> EvalCrop:
+        return EvalCrop(self.crop_pct, interpolation=self.interpolation)
 
 
 def _opened(model: nn.Module | Network, precision: str, given: Mapping[str, Any]) -> tuple[Predictor, _Transform]:
@@ -257,14 +268,13 @@ def _transform(model: nn.Module | Network, given: Mapping[str, Any]) -> _Transfo
     given = {name: value for name, value in given.items() if value is not None}
     if isinstance(model, Network):
         info = model.info
-        return _Transform(info.crop_pct, info.mean, info.std, info.train_res, info.test_res)._replace(**given)
+        known = {name: getattr(info, name) for name in _Transform._fields}
+        return _Transform(**known | given)
     record, origin = getattr(model, "pretrained_cfg", None), "ImageNet's defaults"
     transform = _Transform()
     if isinstance(record, Mapping) and {"input_size", "crop_pct", "mean", "std"} <= record.keys():
         transform, origin = _Transform(**recorded_transform(record)), "timm's pretrained_cfg"
-        if record.get("interpolation", "bilinear") != "bilinear":
-            origin += f", but resized bilinearly, not {record['interpolation']}"
-    if assumed := [name for name in ("crop_pct", "mean", "std") if name not in given]:
+    if assumed := [name for name in ("crop_pct", "interpolation", "mean", "std") if name not in given]:
         text = ", ".join(f"{name}={getattr(transform, name)}" for name in assumed)
         log(f"{type(model).__name__}: {text} from {origin}")
     return transform._replace(**given)

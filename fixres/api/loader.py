@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fixres.api.calls import checked, options_as_keywords
-from fixres.api.splits import engine_for, split_path, workers_for
+from fixres.api.splits import chosen_crop, engine_for, split_path, workers_for
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device
 from fixres.pipelines.loaders import open_loader
@@ -26,6 +26,7 @@ from fixres.pipelines.spec import (
     LoaderConfig,
     Resident,
     TrainCrop,
+    TrainInterpolation,
 )
 
 
@@ -48,11 +49,13 @@ class Loader:
             in `fixres.pipelines.loaders.ENGINES`.
         device: where batches arrive: "cpu", "cuda", "cuda:1"; the current GPU if there is one, else the CPU, by
             default.
-        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides `scale`, `ratio`, `hflip` and `crop_pct`.
+        crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the five that follow.
         scale: range of the crop's area as a share of the image's area (training).
         ratio: range of the crop's width over height (training).
         hflip: probability of a horizontal flip (training).
         crop_pct: side of the center crop over the resized short side, in (0, 1] (testing).
+        interpolation: filter of the resize, always antialiased: "bilinear", "bicubic", or (training) "random", one of
+            the two for each image, as in timm's training.
         normalize: True gives float batches, False uint8 batches.
         mean: channel means in [0, 1], RGB, for `normalize`.
         std: channel standard deviations in [0, 1], RGB, for `normalize`.
@@ -102,6 +105,7 @@ class Loader:
         ratio: tuple[float, float] = TrainCrop.ratio,
         hflip: float = TrainCrop.hflip,
         crop_pct: float = EvalCrop.crop_pct,
+        interpolation: TrainInterpolation = "bilinear",
         normalize: bool = True,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -122,11 +126,12 @@ class Loader:
             raise InputError(f"dtype={dtype} must be a float dtype; normalize=False gives uint8")
         normalization = Normalize(mean, std)
         stored = split_path(Path(path), train)
+        ranges = tuple(scale), tuple(ratio)
         where = str(choose_device("auto" if device is None else str(device)))
         rank, world_size = _process(rank, world_size)
         config = LoaderConfig(
             path=stored,
-            crop=crop or (TrainCrop(tuple(scale), tuple(ratio), hflip) if train else EvalCrop(crop_pct)),
+            crop=crop or chosen_crop(train, *ranges, hflip if train else 0.0, crop_pct, interpolation),
             resolution=resolution,
             batch_size=batch_size,
             shuffle=train if shuffle is None else shuffle,

@@ -25,7 +25,7 @@ from fixres.pipelines.images.codec import decode_sound
 from fixres.pipelines.images.input_formats import named_errors, to_rgb
 from fixres.pipelines.loaders.pillow import eval_crop
 from fixres.pipelines.sampling.crops import center_boxes
-from fixres.pipelines.spec import EvalCrop, InputError, check_resolution
+from fixres.pipelines.spec import EvalCrop, InputError, Interpolation, check_resolution
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """A file name, the bytes of an image file, a PIL image, or uint8 (H, W, 3) RGB."""
@@ -46,21 +46,22 @@ class Prediction(NamedTuple):
 
 
 class TestTransform:
-    """From an image to the network's input: center crop, bilinear antialiased resize, normalization.
+    """From an image to the network's input: center crop, antialiased resize, normalization.
 
     It gives the pixels that fixres evaluate tests with: the short side is resized to floor(resolution / crop_pct)
     and the center square is taken, as timm does.
 
     Args:
         resolution: side of the square in pixels.
-        crop_pct: side of the center crop over the resized short side, in (0, 1].
+        crop: the center crop and the filter of the resize.
         normalize: from uint8 NHWC to the network's input.
     """
 
     __test__ = False  # pytest collects classes of this name
 
-    def __init__(self, resolution: int, crop_pct: float, normalize: Normalize) -> None:
-        self.resolution, self.crop_pct, self._normalize = check_resolution(resolution), crop_pct, normalize
+    def __init__(self, resolution: int, crop: EvalCrop, normalize: Normalize) -> None:
+        self.resolution, self._crop, self._normalize = check_resolution(resolution), crop, normalize
+        self.crop_pct, self.interpolation = crop.crop_pct, crop.interpolation
 
     def __call__(self, image: ImageLike) -> Tensor:
         """Returns float32 (3, resolution, resolution), normalized.
@@ -75,8 +76,8 @@ class TestTransform:
         """The center crop before normalization: uint8 (resolution, resolution, 3), RGB."""
         pixels = _pixels(image)
         sizes = np.array([pixels.shape[:2]])
-        box = center_boxes(EvalCrop(self.crop_pct), sizes, self.resolution)[0]
-        return eval_crop(pixels, box, self.resolution)
+        box = center_boxes(self._crop, sizes, self.resolution)[0]
+        return eval_crop(pixels, box, self.resolution, self.interpolation == "bicubic")
 
 
 class Network:
@@ -104,7 +105,7 @@ class Network:
         self.info, self.classes = info, info.classes
         self._normalize = Normalize(info.mean, info.std).to(self.device)
         self._predictor = Predictor(self.model, self._normalize, choose_precision("fp32", self.device))
-        self.transform = TestTransform(info.test_res, info.crop_pct, self._normalize)
+        self.transform = TestTransform(info.test_res, info.eval_crop, self._normalize)
 
     @checked
     def predict(
@@ -136,7 +137,7 @@ class Network:
         wanted = [images] if single else list(images)
         transform = self.transform
         if resolution is not None:
-            transform = TestTransform(resolution, self.info.crop_pct, self._normalize)
+            transform = TestTransform(resolution, self.info.eval_crop, self._normalize)
             check_takes(self.model, resolution)
         found: list[list[Prediction]] = []
         for first in range(0, len(wanted), batch_size):
@@ -182,6 +183,7 @@ def load(
     model_kwargs: Mapping[str, Any] | None = None,
     classes: ClassNames | None = None,
     crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
     device: str = "auto",
 ) -> Network:
     """Opens a checkpoint of ours, weights of others, or timm's weights from the local cache.
@@ -194,6 +196,7 @@ def load(
         classes: names of the network's outputs, for weights that do not name them: a list in order; "imagenet"; or the
             path of a text file with one name a line, of data, or of a checkpoint.
         crop_pct: side of the center crop over the resized short side; that of the weights by default.
+        interpolation: filter of the resize, "bilinear" or "bicubic"; that of the weights by default.
         device: "cpu", "cuda[:n]", or "auto": the GPU if there is one.
 
     Returns:
@@ -202,9 +205,8 @@ def load(
     Raises:
         InputError: no such file or name, or weights that do not fit the network.
     """
-    opened = open_network(
-        os.fspath(path), names=names_from(classes), arch=arch, model_kwargs=model_kwargs, crop_pct=crop_pct
-    )
+    transform = {"crop_pct": crop_pct, "interpolation": interpolation}
+    opened = open_network(os.fspath(path), names=names_from(classes), arch=arch, model_kwargs=model_kwargs, **transform)
     return Network(opened.net, opened.info, device)
 
 

@@ -1,4 +1,4 @@
-"""Which file or folder of a data set is meant, and which engine reads it."""
+"""Which file or folder of a data set is meant, how it is cropped, and which engine reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.sources.layout import splits_with_val, val_folder_beside
 from fixres.pipelines.sources.tree import DiskFolder
-from fixres.pipelines.spec import InputError, Loader, LoaderConfig, OpenLoader
+from fixres.pipelines.spec import (
+    Crop,
+    EvalCrop,
+    InputError,
+    Loader,
+    LoaderConfig,
+    OpenLoader,
+    TrainCrop,
+    TrainInterpolation,
+)
 
 
 def split_path(path: Path, train: bool) -> Path:
@@ -36,6 +45,22 @@ def split_path(path: Path, train: bool) -> Path:
         there, ending = next(iter(splits.values())), ".beton" if betons else ""
         raise InputError(f"{path} has {there.name} but no {wanted}{ending}; add it, or give {there}")
     return splits.get(wanted, path)
+
+
+def chosen_crop(
+    train: bool,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    hflip: float,
+    crop_pct: float,
+    interpolation: TrainInterpolation,
+) -> Crop:
+    """RandomResizedCrop, or the center crop, of the values that are for it."""
+    if train:
+        return TrainCrop(scale, ratio, hflip, interpolation)
+    if interpolation == "random":
+        raise InputError("interpolation='random' is for training; choose bilinear or bicubic for testing")
+    return EvalCrop(crop_pct, hflip, interpolation)
 
 
 def val_beside(train: Path) -> Path | None:

@@ -22,5 +22,6 @@ def open_choice(choice: WeightsChoice, device: str = "auto") -> Network:
         arch=choice.arch,
         model_kwargs=choice.model_kwargs,
         crop_pct=choice.crop_pct,
+        interpolation=choice.interpolation,
     )
     return Network(opened.net, opened.info, device)

@@ -13,7 +13,7 @@ from fixres.config.checks import check_batch_size, check_device, check_resolutio
 from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.pipelines.runtime.atomic_files import check_free, check_json_target, check_target
-from fixres.pipelines.spec import DataConfig, InputError, TrainCrop, check_resolution
+from fixres.pipelines.spec import DataConfig, InputError, Interpolation, TrainCrop, check_resolution
 
 _OTHER_ENDINGS = (".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".tar", ".txt", ".json")  # of files
 
@@ -30,6 +30,8 @@ class WeightsChoice:
     """Further arguments of timm.create_model, for files without them."""
     crop_pct: float | None = None
     """Side of the center crop over the resized short side in testing; that of the weights if null."""
+    interpolation: Interpolation | None = None
+    """Filter of the resize in testing, antialiased; that of the weights if null."""
     classes: str | None = None
     """Names of the network's outputs: imagenet, a file with one name a line, data, or a checkpoint; for weights that do
     not name them. The data's classes are found among them by name."""

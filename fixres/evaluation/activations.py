@@ -19,7 +19,7 @@ from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, probe_network
-from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
+from fixres.pipelines.spec import InputError, Loader, OpenLoader
 
 _NUM_QUANTILES = 201
 
@@ -59,7 +59,7 @@ def network_activations(
         check_takes(predictor.net, resolution)
     # Shuffled, because the stored order is by class.
     settings = {"resolution": resolutions[0], "batch_size": job.batch_size, "shuffle": True}
-    with closing(open_loader("val", crop=EvalCrop(info.crop_pct), **settings)) as loader:
+    with closing(open_loader("val", crop=info.eval_crop, **settings)) as loader:
         return info, activation_statistics(predictor, loader, resolutions, info.train_res, job.num_images)
 
 

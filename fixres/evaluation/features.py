@@ -30,7 +30,7 @@ from fixres.models.state_dicts import weights_digest
 from fixres.observability.console import bar
 from fixres.pipelines.runtime.atomic_files import open_own, resumable, write_json
 from fixres.pipelines.runtime.json_text import decode_json
-from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
+from fixres.pipelines.spec import InputError, Loader, OpenLoader
 
 VERSION = 1
 _SECONDS_BETWEEN_NOTES = 2.0  # about the work that is lost when an extraction is killed
@@ -67,7 +67,7 @@ def extract(
     predictor, info = opened
     resolution = job.test_res or info.test_res
     check_takes(predictor.net, resolution)
-    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolution, "batch_size": job.batch_size}
+    settings = {"crop": info.eval_crop, "resolution": resolution, "batch_size": job.batch_size}
     start = time.perf_counter()
     with closing(open_loader(job.split, **settings)) as loader:
         record = _record(job, predictor, info, loader, stored or {})
@@ -94,6 +94,7 @@ def _record(
         "weights": weights_digest(predictor.net),
         "resolution": loader.resolution,
         "crop_pct": info.crop_pct,
+        "interpolation": info.interpolation,
         "mean": list(info.mean),
         "std": list(info.std),
         "data": str(job.images or job.data.path),

@@ -15,7 +15,7 @@ from fixres.evaluation.predictions import SoftmaxFile, open_softmax, score_softm
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import check_takes, forward_flops
-from fixres.pipelines.spec import EvalCrop, InputError, OpenLoader, one_line
+from fixres.pipelines.spec import InputError, OpenLoader, one_line
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def evaluate_network(
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
         check_takes(predictor.net, resolution)
-    settings = {"crop": EvalCrop(info.crop_pct), "resolution": resolutions[0], "batch_size": job.batch_size}
+    settings = {"crop": info.eval_crop, "resolution": resolutions[0], "batch_size": job.batch_size}
     evaluations = []
     with closing(open_loader("val", **settings)) as loader:
         for resolution in resolutions:

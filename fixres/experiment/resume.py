@@ -27,7 +27,7 @@ _DEFAULTS = {
     f"{group}.{field.name}": field.default
     for group, kind in (("augment", AugmentConfig), ("optim", OptimConfig), ("finetune", FinetuneConfig))
     for field in fields(kind)
-}
+} | dict.fromkeys(("train_crop.interpolation", "eval_crop.interpolation"), "bilinear")
 
 
 def header(recipe: Recipe, data: dict[str, Any]) -> dict[str, Any]:

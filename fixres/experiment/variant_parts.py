@@ -198,6 +198,7 @@ class VariantOutput:
             train_res=plan.resolutions[num_epochs - 1],
             test_res=plan.config.test_res,
             crop_pct=plan.recipe.eval_crop.crop_pct,
+            interpolation=plan.recipe.eval_crop.interpolation,
             finetuned=finetuned,
             seed=plan.recipe.seed,
             data=plan.recipe.data.stored,

@@ -22,7 +22,7 @@ from fixres.models.pretrained import OpenedForJob
 from fixres.models.probe import NetworkProbe, check_takes, stride_of
 from fixres.observability.console import log
 from fixres.observability.environment import capture
-from fixres.pipelines.spec import EvalCrop, InputError, Loader, OpenLoader
+from fixres.pipelines.spec import InputError, Loader, OpenLoader
 from fixres.resolution.advice import advise, explanation
 
 
@@ -47,7 +47,7 @@ def finetune_network(
     job.check_free(resolutions)
     probes = [probe_for_finetune(net, resolution) for resolution in resolutions]
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
-    open_loader, eval_crop = sharded(open_loader), EvalCrop(info.crop_pct)
+    open_loader, eval_crop = sharded(open_loader), info.eval_crop
     context = FinetuneContext(
         predictor=predictor,
         open_train=partial(open_loader, "train", seed=job.seed),
@@ -101,7 +101,7 @@ def _advised(
 ) -> list[int]:
     if image_sizes is None:
         raise InputError("test_res=auto needs the sizes of the training images; give resolutions instead")
-    advice = advise(info.train_res, job.train_crop, EvalCrop(info.crop_pct), image_sizes(), stride_of(net))
+    advice = advise(info.train_res, job.train_crop, info.eval_crop, image_sizes(), stride_of(net))
     log(f"finetune: {explanation(advice)}")
     return [one.test_res for one in advice.candidates]
 

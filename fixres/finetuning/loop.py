@@ -73,8 +73,8 @@ class FinetuneContext:
         if config.augmentation == "train":
             return self.train_crop
         if config.augmentation == "test_shift":
-            return ShiftCrop(self.eval_crop.crop_pct, config.hflip)
-        return EvalCrop(self.eval_crop.crop_pct, config.hflip if config.augmentation == "test_flip" else 0.0)
+            return ShiftCrop(self.eval_crop.crop_pct, config.hflip, self.eval_crop.interpolation)
+        return replace(self.eval_crop, hflip=config.hflip if config.augmentation == "test_flip" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def finetune(context: FinetuneContext, config: FinetuneConfig, probe: NetworkPro
 
 
 def _adapt(context: FinetuneContext, config: FinetuneConfig, probe: NetworkProbe) -> str:
-    crop = EvalCrop(context.eval_crop.crop_pct)
+    crop = replace(context.eval_crop, hflip=0.0)
     with closing(context.open(config, probe.resolution, crop)) as loader:
         line = adapt(context.predictor, loader, config, context.train_res, probe)
     share_state(context.predictor.net)  # each process has adapted to its own images

@@ -35,7 +35,7 @@ class CheckpointInfo:
         train_res: last training resolution in pixels.
         test_res: test resolution in pixels.
         crop_pct: side of the center crop over the resized short side.
-        interpolation: how images are resized; always antialiased.
+        interpolation: filter of the resize, "bilinear" or "bicubic", always antialiased.
         mean: channel means in [0, 1], RGB.
         std: channel deviations in [0, 1], RGB.
         finetuned: whether FixRes fine-tuning for `test_res` was done.
@@ -55,6 +55,11 @@ class CheckpointInfo:
     finetuned: bool = False
     seed: int = 0
     data: dict[str, Any] | None = None
+
+    @property
+    def eval_crop(self) -> EvalCrop:
+        """The test crop."""
+        return EvalCrop(self.crop_pct, interpolation=self.interpolation)
 
 
 def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
@@ -150,7 +155,7 @@ def _check(info: CheckpointInfo) -> None:
         raise TypeError("a value of the wrong kind")
     check_resolution(info.train_res)
     check_resolution(info.test_res)
-    EvalCrop(info.crop_pct)
+    assert info.eval_crop  # it checks its values
     if not (
         (info.classes and len(info.mean) == len(info.std) == 3 and 0 <= info.seed < 2**63)
         and all(0 <= mean <= 1 for mean in info.mean)

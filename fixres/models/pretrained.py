@@ -29,7 +29,7 @@ from fixres.models.state_dicts import classifier_name, load_weights, translated
 from fixres.models.timm_folder import described, recorded_transform, weights_in
 from fixres.models.weights import WeightFile, read_weights, with_its_checksum
 from fixres.models.zoo import ZOO
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.spec import InputError, Interpolation
 
 _SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".safetensors", ".ckpt")
 _log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def open_chosen(
         arch=choice.arch,
         model_kwargs=choice.model_kwargs,
         crop_pct=choice.crop_pct,
+        interpolation=choice.interpolation,
         new_classifier=new_classifier,
     )
     device = precision.device
@@ -87,9 +88,12 @@ def open_network(
     arch: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     crop_pct: float | None = None,
+    interpolation: Interpolation | None = None,
     new_classifier: bool = False,
 ) -> OpenedNetwork:
     """Opens a network with its weights; nothing is downloaded. `NetworkChoice` explains the other arguments.
+
+    There are many parameters, because files of other origins lack so much; all but one have defaults.
 
     Args:
         model: a file of weights, or timm's name of weights in the local cache, such as resnet50.tv_in1k.
@@ -119,7 +123,9 @@ def open_network(
                 f"{model}: the file does not name its network; add --arch with timm's name, such as resnet50"
             )
         opened = _open_pretrained(weights, arch, dict(model_kwargs or {}), classes, names, new_classifier)
-    return opened if crop_pct is None else opened._replace(info=replace(opened.info, crop_pct=crop_pct))
+    given = {"crop_pct": crop_pct, "interpolation": interpolation}
+    given = {name: value for name, value in given.items() if value is not None}
+    return opened._replace(info=replace(opened.info, **given)) if given else opened
 
 
 def names_file(model: str) -> bool:
@@ -242,11 +248,11 @@ def _describe(net: nn.Module, name: str, kwargs: dict[str, Any], classes: tuple[
     config = net.pretrained_cfg
     info = CheckpointInfo(model=name, model_kwargs=kwargs, classes=classes, **recorded_transform(config))
     tag = f"{config['architecture']}.{config['tag']}" if config.get("tag") else name
-    wanted = config["interpolation"]
-    resized = "" if wanted == "bilinear" else f", but resized bilinearly, not {wanted}"
+    instead = "" if info.interpolation == (wanted := config.get("interpolation")) else f" (instead of {wanted})"
     _log.warning(
-        "%s: transform of timm's %s: crop_pct %g, mean %s, std %s%s; another arch (NAME.TAG) or crop_pct changes it",
-        name, tag, info.crop_pct, list(info.mean), list(info.std), resized,
+        "%s: transform of timm's %s: crop_pct %g, %s%s, mean %s, std %s; another arch (NAME.TAG), crop_pct or "
+        "interpolation changes it",
+        name, tag, info.crop_pct, info.interpolation, instead, list(info.mean), list(info.std),
     )  # fmt: skip
     return info
 

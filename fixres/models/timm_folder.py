@@ -64,12 +64,16 @@ def _info(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def recorded_transform(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `CheckpointInfo` that timm has in a `pretrained_cfg`: resolutions, crop_pct, mean, std."""
+    """The fields of `CheckpointInfo` that timm has in a `pretrained_cfg`: resolutions, crop, filter, mean, std.
+
+    timm's own default is bicubic. Other filters than the two that we have become bicubic, which resembles them more.
+    """
     test_size = config.get("test_input_size")
     return {
         "train_res": config["input_size"][-1],
         "test_res": (test_size or config["input_size"])[-1],
         "crop_pct": (config.get("test_crop_pct") if test_size else None) or config["crop_pct"],
+        "interpolation": "bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
         "mean": tuple(config["mean"]),
         "std": tuple(config["std"]),
     }

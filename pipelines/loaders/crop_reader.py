@@ -74,7 +74,7 @@ class CropReader:
         codes, counts = np.zeros(len(indices), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64)
         for number, view in enumerate(images):
             boxes = draw(number, sizes)
-            self._decode(table, boxes.yxhw.astype(np.float64), boxes.flip, view, codes, counts)
+            self._decode(table, boxes.yxhw.astype(np.float64), boxes.flip, boxes.bicubic, view, codes, counts)
             for slot in np.flatnonzero(codes != OK)[:1]:
                 index = int(indices[slot])
                 raise BadSampleError(f"{self.name(index)}: {ERRORS[int(codes[slot])]}; convert the data again", index)
@@ -85,4 +85,5 @@ class CropReader:
         for number, view in enumerate(images):
             boxes = draw(number, sizes)
             for slot, pixels in enumerate(decoded):
-                view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], boxes.flip[slot], view.shape[1])
+                how = boxes.flip[slot], view.shape[1], bool(boxes.bicubic[slot])
+                view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)

@@ -157,7 +157,7 @@ class FFCVLoader(BaseLoader):
 
         crop, sizes = self.config.crop, np.array([pixels.shape[:2]])
         chosen = crop_boxes(crop, self.config.seed, epoch, np.array([index]), sizes, resolution)
-        return resized_crop(crop, pixels, chosen.yxhw[0], chosen.flip[0], resolution)
+        return resized_crop(crop, pixels, chosen.yxhw[0], chosen.flip[0], resolution, False)
 
     def _release(self) -> None:
         del self._engine, self._decoder

@@ -37,6 +37,7 @@ from fixres.pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source,
 _PREFETCH = 4  # batches that a worker prepares ahead; 128 images of 128 px take 6 MB
 # Boxes are drawn for this many decoded images at once: 20 us per image instead of 300, and only 10 MB of pixels.
 _CHUNK = 32
+_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
 class _Job(NamedTuple):
@@ -106,7 +107,8 @@ class _Batches(Dataset):
             chosen = crop_boxes(config.crop, config.seed, job.epoch, draws, sizes, job.resolution)
             for slot, one in enumerate(decoded):
                 box, flip = chosen.yxhw[slot], chosen.flip[slot]
-                images[first + slot] = resized_crop(config.crop, one.pixels, box, flip, job.resolution)
+                bicubic = bool(chosen.bicubic[slot])
+                images[first + slot] = resized_crop(config.crop, one.pixels, box, flip, job.resolution, bicubic)
             num_bytes += sum(one.num_bytes for one in decoded)
             num_pixels += int(sizes.prod(axis=1).sum())
         return num_bytes, num_pixels
@@ -126,21 +128,23 @@ def _labels_of(source: Source) -> tuple[tuple[str, ...], int]:
     return tuple(source.classes), zlib.crc32(np.ascontiguousarray(source.labels))
 
 
-def resized_crop(crop: Crop, pixels: np.ndarray, yxhw: np.ndarray, flip: bool, resolution: int) -> np.ndarray:
+def resized_crop(
+    crop: Crop, pixels: np.ndarray, yxhw: np.ndarray, flip: bool, resolution: int, bicubic: bool
+) -> np.ndarray:
     """uint8 (r, r, 3): the box of an image, uint8 HWC, by `train_crop` or `eval_crop`, then the flip."""
     cut = train_crop if isinstance(crop, TrainCrop) else eval_crop
-    image = cut(pixels, yxhw, resolution)
+    image = cut(pixels, yxhw, resolution, bicubic)
     return image[:, ::-1] if flip else image
 
 
-def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
+def train_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int, bicubic: bool = False) -> np.ndarray:
     """Cuts the integer box out, then resizes it to uint8 (r, r, 3). Pixels outside the box are not used."""
     y, x, h, w = (int(v) for v in yxhw)
     crop = Image.fromarray(pixels[y : y + h, x : x + w])
-    return np.asarray(crop.resize((resolution, resolution), Image.Resampling.BILINEAR))
+    return np.asarray(crop.resize((resolution, resolution), _FILTERS[bicubic]))
 
 
-def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarray:
+def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int, bicubic: bool = False) -> np.ndarray:
     """Resizes a fractional box to uint8 (r, r, 3).
 
     The filter uses pixels outside the box, as when the whole image is resized.
@@ -149,8 +153,7 @@ def eval_crop(pixels: np.ndarray, yxhw: np.ndarray, resolution: int) -> np.ndarr
     y, x, h, w = (float(v) for v in yxhw)
     # y + h can exceed the height by a rounding error of 1e-13, which Pillow refuses.
     corners = (max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height))
-    resized = Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BILINEAR, box=corners)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), _FILTERS[bicubic], box=corners))
 
 
 class TorchLoader(BaseLoader):

@@ -69,7 +69,7 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
 
 
 def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
-    """Engines that draw their own samples or crops would deliver others than the wanted ones."""
+    """Engines that draw their own samples or crops would deliver others than the wanted ones; FFCV has one filter."""
     is_plain = config.indices is None and config.weights is None and config.aug_repeats == 1
     if not (loader_class.shares_order or is_plain):
         raise InputError(
@@ -80,6 +80,11 @@ def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
         raise InputError(
             f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "
             "choose engine roc, torch, roc-dali or dali-slice, or augmentation test_flip"
+        )
+    if engine == "ffcv" and config.crop.interpolation != "bilinear":
+        raise InputError(
+            f"engine='ffcv' cannot resize with interpolation={config.crop.interpolation!r}; "
+            "choose --engine roc, or interpolation bilinear"
         )
 
 

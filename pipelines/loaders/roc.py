@@ -21,6 +21,7 @@ from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
+from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import Batch, LoaderConfig, TrainCrop
 
@@ -62,7 +63,7 @@ class RocLoader(RocBase):
         finally:
             background.close()
 
-    def _start(self, draws: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work:
+    def _start(self, draws: np.ndarray, boxes: Boxes, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
         num = len(draws)
         images = batch_buffer(self._buffers, num, resolution, self.config.device)
@@ -72,7 +73,8 @@ class RocLoader(RocBase):
         pixels = images.numpy()
         for first in range(0, num, _CHUNK):
             part = slice(first, first + _CHUNK)
-            arguments = (table[part], yxhw[part], flips[part], pixels[part], work.codes[part], work.counts[part])
+            chosen = (array[part] for array in boxes)
+            arguments = (table[part], *chosen, pixels[part], work.codes[part], work.counts[part])
             if self._pool is None:
                 self._decode(*arguments)
             else:
@@ -110,9 +112,8 @@ class RocLoader(RocBase):
 
         def make(draw: int) -> int:
             one = np.array([draw])
-            yxhw, flips = self._boxes(one, epoch, resolution)
             index = int(indices_of(one)[0])
-            self._decode(self._table[[index]], yxhw, flips, pixels, codes, counts)
+            self._decode(self._table[[index]], *self._boxes(one, epoch, resolution), pixels, codes, counts)
             if codes[0] != OK:
                 raise self._bad_sample(index, codes[0])
             return index
@@ -121,19 +122,23 @@ class RocLoader(RocBase):
 
 
 def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
-    """Returns the function that decodes samples. Threads call it with rows of the table, boxes, flips and outputs."""
+    """Returns the function that decodes samples. Threads call it with rows of the table, fields of boxes, outputs."""
     data = reader.data
     if "roc" in reader.field_names:
-        return lambda table, yxhw, flips, *filled: decode_samples(data, table, yxhw, flips, inside, min_zoom, *filled)
+        return lambda table, yxhw, flips, bicubic, *filled: decode_samples(
+            data, table, yxhw, flips, bicubic, inside, min_zoom, *filled
+        )
     from fixres.pipelines.roc.decoder import turbojpeg
     from fixres.pipelines.roc.decoder import whole_image as whole
 
     turbojpeg.load()
     own = threading.local()  # a decompressor for each thread
 
-    def decode_whole(table: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, *filled: np.ndarray) -> None:
+    def decode_whole(
+        table: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, bicubic: np.ndarray, *filled: np.ndarray
+    ) -> None:
         if not hasattr(own, "decompressor"):
             own.decompressor = turbojpeg.Decompressor()
-        whole.decode_whole_images(data, table, yxhw, flips, inside, own.decompressor.handle, *filled)
+        whole.decode_whole_images(data, table, yxhw, flips, bicubic, inside, own.decompressor.handle, *filled)
 
     return decode_whole

@@ -13,7 +13,7 @@ from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.loaders.base import BaseLoader
 from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
 from fixres.pipelines.roc.sample_table import ReadAhead, locate_samples
-from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.sampling.crops import Boxes, crop_boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import BadSampleError, Counters, LoaderConfig
 
@@ -46,23 +46,20 @@ class RocBase(BaseLoader):
         self._read_ahead = ReadAhead(self._reader.data)
         self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
 
-    def _draw(
-        self, wanted: Iterator[np.ndarray], epoch: int, resolution: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yields draws, boxes and flips of each batch; boxes are drawn for several batches at once."""
+    def _draw(self, wanted: Iterator[np.ndarray], epoch: int, resolution: int) -> Iterator[tuple[np.ndarray, Boxes]]:
+        """Yields draws and boxes of each batch; boxes are drawn for several batches at once."""
         at_once = max(1, _DRAWN_AT_ONCE // self.config.batch_size)
         while group := list(islice(wanted, at_once)):
-            yxhw, flips = self._boxes(np.concatenate(group), epoch, resolution)
+            boxes = self._boxes(np.concatenate(group), epoch, resolution)
             ends = np.cumsum([len(draws) for draws in group])
             for draws, end in zip(group, ends, strict=True):
-                part = slice(end - len(draws), end)
-                yield draws, yxhw[part], flips[part]
+                yield draws, Boxes(*(array[end - len(draws) : end] for array in boxes))
 
-    def _boxes(self, draws: np.ndarray, epoch: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """float64 (B, 4) boxes in pixels of the images, bool (B,) flips."""
+    def _boxes(self, draws: np.ndarray, epoch: int, resolution: int) -> Boxes:
+        """Boxes as the kernels take them, float64."""
         sizes = self._reader.sizes[indices_of(draws)]
         chosen = crop_boxes(self.config.crop, self.config.seed, epoch, draws, sizes, resolution)
-        return chosen.yxhw.astype(np.float64), chosen.flip
+        return chosen._replace(yxhw=chosen.yxhw.astype(np.float64))
 
     def _note(self, indices: np.ndarray, counts: np.ndarray) -> tuple[int, int]:
         """Updates the counters of a batch; returns its bytes and pixels from `counts`, int64 (B, 3)."""

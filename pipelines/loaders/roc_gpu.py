@@ -21,6 +21,7 @@ from fixres.pipelines.loaders.roc import RocLoader
 from fixres.pipelines.roc.gpu import launcher as gpu
 from fixres.pipelines.roc.gpu.staging import Stager, section
 from fixres.pipelines.roc.layout import OK
+from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import Batch, InputError, LoaderConfig, TrainCrop
 
@@ -80,7 +81,7 @@ class RocGPULoader(RocLoader):
         finally:
             background.close()
 
-    def _start_decoding(self, draws: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, resolution: int) -> _Work | None:
+    def _start_decoding(self, draws: np.ndarray, boxes: Boxes, resolution: int) -> _Work | None:
         """Stages a batch and starts its kernels; None for the empty batch of a rank."""
         num, indices = len(draws), indices_of(draws)
         if not num:
@@ -88,7 +89,7 @@ class RocGPULoader(RocLoader):
         table = self._table[indices]
         self._read_ahead.announce(table)
         labels = np.asarray(self._reader.labels[indices], np.int64)
-        staged = self._stager.stage(table, yxhw, flips, labels, indices, resolution)
+        staged = self._stager.stage(table, boxes, labels, indices, resolution)
         with self._launcher.working():
             there = self._launcher.send(staged.buffer)
             scratch = torch.empty(staged.scratch_size, dtype=torch.uint8, device=there.device)

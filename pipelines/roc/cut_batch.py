@@ -27,6 +27,7 @@ def plan_cuts(
     boxes: np.ndarray,
     resolution: int,
     inside: bool,
+    bicubic: bool,
     min_zoom: float,
     plans: np.ndarray,
     used: np.ndarray,
@@ -39,6 +40,7 @@ def plan_cuts(
     Args:
         data, table, boxes, inside, min_zoom: as in `crops.decode_samples`.
         resolution: output side in pixels. Together with `min_zoom` it chooses the level.
+        bicubic: the filter of the resize, which decides how many pixels outside the box it needs if not `inside`.
         plans: int64 (n, 20), filled for `write_cuts`.
         used: int64 (n, 4), filled: the pixels of the cut that may be used, y, x, h, w.
         cut_boxes: float64 (n, 4), filled: the box in pixels of the cut, y, x, h, w.
@@ -50,7 +52,7 @@ def plan_cuts(
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
             filled = used[i], cut_boxes[i], counts[i]
-            codes[i] = _plan(data, table[i], boxes[i], resolution, inside, min_zoom, plans[i], filled)
+            codes[i] = _plan(data, table[i], boxes[i], resolution, inside, bicubic, min_zoom, plans[i], filled)
 
 
 @kernel
@@ -60,6 +62,7 @@ def _plan(
     box: np.ndarray,
     resolution: int,
     inside: bool,
+    bicubic: bool,
     min_zoom: float,
     plan: np.ndarray,
     filled: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -77,7 +80,7 @@ def _plan(
     error = check_headers(image if level[layout.IN_IMAGE] == 1 else field, level)
     if error != layout.OK:
         return error
-    bounds, level_box = on_level(box, level[layout.SHIFT], height, width, resolution, inside)
+    bounds, level_box = on_level(box, level[layout.SHIFT], height, width, resolution, inside, bicubic)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
     if window[6] * window[7] > layout.MAX_PIXELS:
         return layout.TOO_LARGE

@@ -34,7 +34,7 @@ def check_sample(reader: BetonData, index: int) -> None:
     for level in _levels(reader, index):
         # With this value, `choose_level` takes exactly this level.
         min_zoom = min(reader.sizes[index]) / (_RESOLUTION * 2 ** level["shift"])
-        decode_samples(reader.data, table, box, flips, True, min_zoom, out, codes, counts)
+        decode_samples(reader.data, table, box, flips, flips, True, min_zoom, out, codes, counts)
         if codes[0] != OK:
             raise BadSampleError(f"{reader.name(index)}: {ERRORS[int(codes[0])]}; convert again", index)
         assert counts[0, LEVEL_SHIFT] == level["shift"]

@@ -1,4 +1,4 @@
-"""Crop boxes and flips: pure functions of (seed, epoch, index), see `fixres.pipelines.sampling`."""
+"""Crop boxes, flips and filters: pure functions of (seed, epoch, index), see `fixres.pipelines.sampling`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixres.pipelines.sampling.philox import STREAM_CROP, STREAM_FLIP, STREAM_SHIFT, uniforms
+from fixres.pipelines.sampling.philox import STREAM_CROP, STREAM_FLIP, STREAM_INTERPOLATION, STREAM_SHIFT, uniforms
 from fixres.pipelines.spec import Crop, EvalCrop, ShiftCrop, TrainCrop
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
@@ -18,10 +18,11 @@ class Boxes(NamedTuple):
 
     yxhw: np.ndarray  # (N, 4): y, x, height, width; int64 for training crops, else float64
     flip: np.ndarray  # bool (N,), mirror the crop horizontally
+    bicubic: np.ndarray  # bool (N,), resize with the bicubic filter, else with the bilinear one
 
 
 def crop_boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray, resolution: int) -> Boxes:
-    """Boxes and flips of the samples `index`.
+    """Boxes, flips and filters of the samples `index`.
 
     Args:
         crop: training, evaluation or shifted crop.
@@ -38,7 +39,10 @@ def crop_boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.n
     else:
         yxhw = center_boxes(crop, sizes, resolution)
     flip = uniforms(seed, STREAM_FLIP, epoch, index, 1)[:, 0] < crop.hflip
-    return Boxes(yxhw, flip)
+    bicubic = np.full(len(flip), crop.interpolation == "bicubic")
+    if crop.interpolation == "random":
+        bicubic = uniforms(seed, STREAM_INTERPOLATION, epoch, index, 1)[:, 0] < 0.5
+    return Boxes(yxhw, flip, bicubic)
 
 
 def training_boxes(crop: TrainCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ STREAM_DALI_READER = 4
 STREAM_DALI_PIPELINE = 5
 STREAM_SHIFT = 6
 STREAM_VIEWS = 7  # seeds of the second and further crops of an image
+STREAM_INTERPOLATION = 8
 STREAM_WEIGHTS = 9  # which samples are drawn with replacement
 MAX_EPOCH = 2**32 - 1  # one counter word carries the epoch
 

@@ -88,6 +88,16 @@ def gpu_arguments(config: LoaderConfig) -> dict[str, Any]:
     }
 
 
+def filter_numbers(bicubic: np.ndarray) -> np.ndarray:
+    """int32 (B,): input of a `filter_node` from bool (B,)."""
+    return np.where(bicubic, int(types.INTERP_CUBIC), int(types.INTERP_LINEAR)).astype(np.int32)
+
+
+def filter_node(numbers: Any) -> Any:
+    """The argument `interp_type` of `fn.resize`, which is also antialiased, for each crop."""
+    return fn.reinterpret(numbers, dtype=types.INTERP_TYPE)
+
+
 def run_to_end(pipeline: Pipeline) -> Iterator[tuple]:
     """Yields the outputs until the external source raises StopIteration; then the pipeline can be run again."""
     pipeline.reset()

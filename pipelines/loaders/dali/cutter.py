@@ -34,12 +34,14 @@ class Cutter:
     """Cuts crops of one file. A buffer is reused once its `Cuts` are freed.
 
     Args:
-        data, inside, min_zoom: as in `cut_batch.plan_cuts`.
+        data, inside, min_zoom, bicubic: as in `cut_batch.plan_cuts`.
         pool: threads that share the work, or None for the calling thread.
     """
 
-    def __init__(self, data: np.ndarray, inside: bool, min_zoom: float, pool: Executor | None) -> None:
-        self._data, self._inside, self._min_zoom, self._pool = data, inside, min_zoom, pool
+    def __init__(
+        self, data: np.ndarray, inside: bool, min_zoom: float, pool: Executor | None, bicubic: bool = False
+    ) -> None:
+        self._data, self._how, self._pool = data, (inside, bicubic, min_zoom), pool
         self._buffers = HostBuffers()
 
     def cut(self, table: np.ndarray, boxes: np.ndarray, resolution: int) -> Cuts:
@@ -50,7 +52,7 @@ class Cutter:
 
         def plan(part: slice) -> None:
             filled = (plans[part], used[part], there[part], codes[part], counts[part])
-            plan_cuts(self._data, table[part], boxes[part], resolution, self._inside, self._min_zoom, *filled)
+            plan_cuts(self._data, table[part], boxes[part], resolution, *self._how, *filled)
 
         self._share(plan, num, _CHUNK)
         encoded = self._allocate(counts[:, BYTES])

@@ -20,6 +20,7 @@ from fixres.pipelines.loaders.dali.feed import FedLoader, Feed, Job, external_so
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
+from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
@@ -44,7 +45,8 @@ class RocDALILoader(FedLoader, RocBase):
                 "convert the data with --format roc, or choose --engine roc"
             )
         self._inside = isinstance(config.crop, TrainCrop)
-        self._cutter = Cutter(self._reader.data, self._inside, config.min_zoom, self._pool)
+        reaches_far = config.crop.interpolation == "bicubic"
+        self._cutter = Cutter(self._reader.data, self._inside, config.min_zoom, self._pool, reaches_far)
         self._start_pipeline(config.dali.prefetch, config.dali.batches_ahead if self._pool else 0)
 
     def _graph(self) -> tuple:
@@ -61,19 +63,19 @@ class RocDALILoader(FedLoader, RocBase):
                 self._read_ahead.announce(self._table[indices_of(upcoming[0])])
             yield self._job(*current, epoch, resolution)
 
-    def _job(self, wanted: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, epoch: int, resolution: int) -> _Job:
+    def _job(self, wanted: np.ndarray, boxes: Boxes, epoch: int, resolution: int) -> _Job:
         draws, bad_samples = np.array(wanted, np.int64), []
-        cuts = self._cutter.cut(self._table[indices_of(draws)], yxhw, resolution)
+        cuts = self._cutter.cut(self._table[indices_of(draws)], boxes.yxhw, resolution)
         bad = cuts.codes != OK
         if self._known_bad:
             bad |= [self._bad_key(draw, epoch, resolution) in self._known_bad for draw in draws.tolist()]
         if bad.any():
             for slot in np.flatnonzero(bad):
                 draws[slot] = self._replacement(int(draws[slot]), epoch, resolution, bad_samples)
-            yxhw, flips = self._boxes(draws, epoch, resolution)
-            cuts = self._cutter.cut(self._table[indices_of(draws)], yxhw, resolution)
+            boxes = self._boxes(draws, epoch, resolution)
+            cuts = self._cutter.cut(self._table[indices_of(draws)], boxes.yxhw, resolution)
             assert (cuts.codes == OK).all(), "a sample that was cut once can be cut again"
-        numbers = graph_numbers(cuts, flips, resolution, self._inside)
+        numbers = graph_numbers(cuts, boxes.flip, boxes.bicubic, resolution, self._inside)
         return _Job(cuts.encoded, numbers, draws, wanted, epoch, resolution, bad_samples, cuts.counts)
 
     def _replacement(self, wanted: int, epoch: int, resolution: int, bad_samples: list[str]) -> int:
@@ -82,7 +84,7 @@ class RocDALILoader(FedLoader, RocBase):
         def make(draw: int) -> int:
             self._check_known_bad(draw, epoch, resolution)
             one = np.array([draw])
-            cuts = self._cutter.cut(self._table[indices_of(one)], self._boxes(one, epoch, resolution)[0], resolution)
+            cuts = self._cutter.cut(self._table[indices_of(one)], self._boxes(one, epoch, resolution).yxhw, resolution)
             if cuts.codes[0] != OK:
                 raise self._bad_sample(int(indices_of(draw)), cuts.codes[0])
             return draw
@@ -104,10 +106,10 @@ class RocDALILoader(FedLoader, RocBase):
     def _not_decoded_by_us(self, job: _Job) -> dict[int, str]:
         num, r, indices = len(job.draws), job.resolution, indices_of(job.draws)
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
-        yxhw, flips = self._boxes(job.draws, job.epoch, r)
+        boxes = self._boxes(job.draws, job.epoch, r)
         out = np.empty((num, r, r, 3), np.uint8)
         table, zoom = self._table[indices], self.config.min_zoom
-        decode_samples(self._reader.data, table, yxhw, flips, self._inside, zoom, out, codes, counts)
+        decode_samples(self._reader.data, table, *boxes, self._inside, zoom, out, codes, counts)
         return {int(job.draws[k]): str(self._bad_sample(indices[k], codes[k])) for k in np.flatnonzero(codes)}
 
     def _not_decoded_by_dali(self, job: _Job) -> dict[int, str]:
@@ -124,12 +126,14 @@ class RocDALILoader(FedLoader, RocBase):
         return self._reader.labels
 
 
-def graph_numbers(cuts: Cuts, flips: np.ndarray, resolution: int, inside: bool) -> tuple[np.ndarray, ...]:
-    """The graph's inputs apart from the encoded images: arrays of shape (B, 2).
+def graph_numbers(
+    cuts: Cuts, flips: np.ndarray, bicubic: np.ndarray, resolution: int, inside: bool
+) -> tuple[np.ndarray, ...]:
+    """The graph's inputs apart from the encoded images: arrays of shape (B, 2), at last one of shape (B,).
 
     For training crops these are start and shape of the slice in pixels of the cut, then for all crops the output's
-    height and width, and the box to resize as two corners. A flip swaps the corners' columns: DALI flips a box that
-    ends before it begins.
+    height and width, the box to resize as two corners, and the filter. A flip swaps the corners' columns: DALI flips a
+    box that ends before it begins.
     """
     yxhw, before = cuts.boxes, ()
     if inside:
@@ -137,12 +141,13 @@ def graph_numbers(cuts: Cuts, flips: np.ndarray, resolution: int, inside: bool) 
         yxhw = yxhw - np.pad(cuts.used[:, :2], ((0, 0), (0, 2)))
     first, last = yxhw[:, :2].astype(np.float32), (yxhw[:, :2] + yxhw[:, 2:]).astype(np.float32)
     first[flips, 1], last[flips, 1] = last[flips, 1], first[flips, 1]
-    return (*before, np.full((len(flips), 2), resolution, np.float32), first, last)
+    return (*before, np.full((len(flips), 2), resolution, np.float32), first, last, dali.filter_numbers(bicubic))
 
 
 def input_nodes(feed: Feed, inside: bool) -> list[Any]:
     """Nodes of the encoded images and of the arrays of `graph_numbers`."""
-    return external_sources(feed, [types.INT32] * (2 if inside else 0) + [types.FLOAT] * 3)
+    dtypes = [types.INT32] * (2 if inside else 0) + [types.FLOAT] * 3 + [types.INT32]
+    return external_sources(feed, dtypes, [1] * (len(dtypes) - 1) + [0])
 
 
 def decoded_node(encoded: Any, config: LoaderConfig) -> Any:
@@ -159,6 +164,6 @@ def resized_node(pixels: Any, numbers: list[Any], inside: bool) -> Any:
     if inside:
         start, shape, *numbers = numbers
         pixels = fn.slice(pixels, start=start, shape=shape, axis_names="HW")
-    size, first, last = numbers
-    linear = types.INTERP_LINEAR
-    return fn.resize(pixels, size=size, roi_start=first, roi_end=last, interp_type=linear, antialias=True)
+    size, first, last, filter = numbers
+    filter = dali.filter_node(filter)
+    return fn.resize(pixels, size=size, roi_start=first, roi_end=last, interp_type=filter, antialias=True)

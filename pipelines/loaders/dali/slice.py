@@ -35,17 +35,16 @@ class DALISliceLoader(FedLoader):
     def _graph(self) -> tuple:
         inside = isinstance(self.config.crop, TrainCrop)
         corner_type = types.INT32 if inside else types.FLOAT
-        dtypes, ndims = [corner_type, corner_type, types.FLOAT, types.INT32], [1, 1, 1, 0]
-        encoded, corner, extent, size, flip = external_sources(self._feed, dtypes, ndims)
+        dtypes, ndims = [corner_type, corner_type, types.FLOAT, types.INT32, types.INT32], [1, 1, 1, 0, 0]
+        encoded, corner, extent, size, flip, filter = external_sources(self._feed, dtypes, ndims)
+        resize = {"size": size, "interp_type": dali.filter_node(filter), "antialias": True}
         arguments = dali.decoder_arguments(self.config, part=inside)
         if inside:
             pixels = fn.decoders.image_slice(encoded, start=corner, shape=extent, axis_names="HW", **arguments)
-            images = fn.resize(pixels, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+            images = fn.resize(pixels, **resize)
         else:
             pixels = fn.decoders.image(encoded, **arguments)
-            images = fn.resize(
-                pixels, size=size, roi_start=corner, roi_end=extent, interp_type=types.INTERP_LINEAR, antialias=True
-            )
+            images = fn.resize(pixels, roi_start=corner, roi_end=extent, **resize)
         return fn.flip(images, horizontal=flip), pixels.shape()
 
     def _jobs(self, wanted: list[np.ndarray], epoch: int, resolution: int) -> Iterator[Job]:
@@ -65,7 +64,7 @@ class DALISliceLoader(FedLoader):
             corners = first.astype(np.float32), (first + second).astype(np.float32)
         outputs = np.full((len(read), 2), resolution, np.float32)
         encoded = [np.frombuffer(data, np.uint8) for _, data, _ in read]
-        numbers = (*corners, outputs, chosen.flip.astype(np.int32))
+        numbers = (*corners, outputs, chosen.flip.astype(np.int32), dali.filter_numbers(chosen.bicubic))
         return Job(encoded, numbers, draws, wanted, epoch, resolution, bad_samples)
 
     def _read(self, draw: int) -> tuple[int, bytes, tuple[int, int]]:

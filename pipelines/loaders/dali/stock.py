@@ -68,7 +68,7 @@ class DALILoader(BaseLoader):
             **dali.decoder_arguments(self.config, part=True),
         )
         side = fn.cast(side, dtype=types.FLOAT)
-        return pixels, fn.resize(pixels, resize_x=side, resize_y=side, interp_type=types.INTERP_TRIANGULAR)
+        return pixels, fn.resize(pixels, resize_x=side, resize_y=side, interp_type=self._filter(), antialias=True)
 
     def _test(self, encoded: Any) -> tuple[Any, Any]:
         """Nodes of the decoded image and of its center.
@@ -83,11 +83,19 @@ class DALILoader(BaseLoader):
         height, width = stored[0], stored[1]
         sides = [short * full // dali_math.min(height, width) for full in (height, width)]
         size = fn.cast(fn.stack(*sides), dtype=types.FLOAT)
-        resized = fn.resize(pixels, size=size, interp_type=types.INTERP_TRIANGULAR)
+        resized = fn.resize(pixels, size=size, interp_type=self._filter(), antialias=True)
         left = [full - side for full in sides]
         start = fn.cast(fn.stack(*[(over + (over // 2) % 2) // 2 for over in left]), dtype=types.INT32)
         shape = fn.cast(fn.stack(side, side), dtype=types.INT32)
         return pixels, fn.slice(resized, start=start, shape=shape, axis_names="HW")
+
+    def _filter(self) -> Any:
+        """Argument `interp_type` of `fn.resize`; `dali.random_seed` seeds the draw of one for each image."""
+        linear, cubic = types.INTERP_LINEAR, types.INTERP_CUBIC
+        if self.config.crop.interpolation == "random":
+            number = int(linear) + (int(cubic) - int(linear)) * fn.random.coin_flip()
+            return dali.filter_node(fn.cast(number, dtype=types.INT32))
+        return cubic if self.config.crop.interpolation == "bicubic" else linear
 
     def _next_sides(self) -> tuple[np.ndarray, ...]:
         """Inputs of one run: int64 (B,) output side and, for test crops, int64 (B,) short side before cropping."""

@@ -23,6 +23,7 @@ def decode_samples(
     table: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
+    bicubic: np.ndarray,
     inside: bool,
     min_zoom: float,
     out: np.ndarray,
@@ -36,6 +37,7 @@ def decode_samples(
         table: int64 (n, 6), rows of `sample_table.locate_samples`; untrusted.
         boxes: float64 (n, 4): y, x, h, w in pixels of the image; untrusted.
         flips: bool (n,).
+        bicubic: bool (n,): resize with the cubic filter, else with the triangle.
         inside: use no pixel outside the box (training), or let the filter reach beyond it (evaluation).
         min_zoom: see `layout.choose_level`.
         out: uint8 (n, r, r, 3), contiguous, filled. Undefined for samples whose code is not OK.
@@ -48,7 +50,7 @@ def decode_samples(
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
             codes[i] = _decode_crop(
-                data, table[i], boxes[i], flips[i], inside, min_zoom, tables, work, out[i], counts[i]
+                data, table[i], boxes[i], flips[i], bicubic[i], inside, min_zoom, tables, work, out[i], counts[i]
             )
 
 
@@ -58,6 +60,7 @@ def _decode_crop(
     sample: np.ndarray,
     box: np.ndarray,
     flip: bool,
+    bicubic: bool,
     inside: bool,
     min_zoom: float,
     tables: Tables,
@@ -79,7 +82,7 @@ def _decode_crop(
     error = read_header(store, level, tables)
     if error != layout.OK:
         return error
-    bounds, level_box = on_level(box, shift, height, width, resolution, inside)
+    bounds, level_box = on_level(box, shift, height, width, resolution, inside, bicubic)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
     if window[6] * window[7] > layout.MAX_PIXELS:
         return layout.TOO_LARGE
@@ -91,5 +94,6 @@ def _decode_crop(
     counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]
     counts[layout.LEVEL_SHIFT] = shift
     factors = (level[layout.MCU_HEIGHT] // 8, level[layout.MCU_WIDTH] // 8)
-    planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, level_box, bounds, flip, out)
+    how = level_box, bounds, flip, bicubic
+    planes_to_crop(planes, starts, strides, window[4:], factors, tables.frame[2] == 1, *how, out)
     return layout.OK

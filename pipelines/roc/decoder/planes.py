@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fixres.pipelines.images.resampling import WEIGHT_ONE, fill_taps, num_taps
+from fixres.pipelines.images.resampling import SIGNED_ONE, WEIGHT_ONE, fill_taps, num_taps, reach_of
 from fixres.pipelines.roc.decoder.color import ycc_to_rgb
 from fixres.pipelines.roc.decoder.transpose import transpose
 from fixres.pipelines.roc.decoder.weighted_rows import GROUP, sum_rows_of_bytes, sum_rows_of_words, whole_groups
@@ -19,7 +19,9 @@ from fixres.pipelines.runtime.numba_cache import kernel
 
 
 @kernel
-def used_range(start: float, length: float, extent: int, resolution: int, inside: bool) -> tuple[int, int]:
+def used_range(
+    start: float, length: float, extent: int, resolution: int, inside: bool, bicubic: bool
+) -> tuple[int, int]:
     """The pixels [low, high) of an axis that a box's output depends on.
 
     Args:
@@ -28,12 +30,13 @@ def used_range(start: float, length: float, extent: int, resolution: int, inside
         resolution: output pixels.
         inside: use no pixel outside the box, as in torchvision's crop followed by resize. Otherwise the filter reaches
             beyond it, up to the border of the image, as in Pillow's `resize(box=)`.
+        bicubic: the filter, which decides how far it reaches.
     """
     if inside:
         low, high = math.floor(start), math.ceil(start + length)
     else:
         step = length / resolution
-        reach = max(step, 1.0) - 0.5 * step
+        reach = reach_of(step, bicubic) - 0.5 * step
         low, high = math.floor(start - reach + 0.5), math.floor(start + length + reach + 0.5)
     low = min(max(low, 0), extent - 1)
     return low, max(min(high, extent), low + 1)
@@ -41,7 +44,7 @@ def used_range(start: float, length: float, extent: int, resolution: int, inside
 
 @kernel
 def on_level(
-    box: np.ndarray, shift: int, height: int, width: int, resolution: int, inside: bool
+    box: np.ndarray, shift: int, height: int, width: int, resolution: int, inside: bool, bicubic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """A box of an image on one of its levels.
 
@@ -49,7 +52,7 @@ def on_level(
         box: float64 (4,): y, x, h, w in pixels of the image.
         shift: log2 of the level's reduction.
         height, width: of the image.
-        resolution, inside: see `used_range`.
+        resolution, inside, bicubic: see `used_range`.
 
     Returns:
         The pixels of the level that may be used, int64 (4,): y low, y high, x low, x high. The box in pixels of the
@@ -60,25 +63,25 @@ def on_level(
         scaled[k] = max(box[k] / (1 << shift), 0.0)
     extents = ((height + round_up) >> shift, (width + round_up) >> shift)
     for axis in range(2):
-        low, high = used_range(scaled[axis], scaled[axis + 2], extents[axis], resolution, inside)
+        low, high = used_range(scaled[axis], scaled[axis + 2], extents[axis], resolution, inside, bicubic)
         bounds[2 * axis], bounds[2 * axis + 1] = low, high
     return bounds, scaled
 
 
 @kernel
 def luma_taps(
-    start: float, length: float, low: int, high: int, resolution: int, flip: bool
+    start: float, length: float, low: int, high: int, resolution: int, flip: bool, bicubic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """First pixel, int32 (r,), and weights, uint16 (r, taps), of each output pixel along one axis."""
     first = np.empty(resolution, np.int32)
-    weights = np.empty((resolution, num_taps(length, resolution, low, high)), np.uint16)
-    fill_taps(start, length, low, high, flip, first, weights)
+    weights = np.empty((resolution, num_taps(length, resolution, low, high, bicubic)), np.uint16)
+    fill_taps(start, length, low, high, flip, bicubic, first, weights)
     return first, weights
 
 
 @kernel
 def chroma_taps(
-    first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int, fancy: bool
+    first: np.ndarray, weights: np.ndarray, factor: int, low: int, high: int, fancy: bool, bicubic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The weights of chroma samples that give the same output pixels as `weights` of upsampled pixels.
 
@@ -90,6 +93,7 @@ def chroma_taps(
         factor: pixels that share one chroma sample along this axis: 1, 2 or 4.
         low, high: the chroma samples [low, high) that exist; samples beyond repeat the outermost.
         fancy: False: two pixels that share a sample take the sample itself.
+        bicubic: the weights are int16 that sum to SIGNED_ONE.
 
     Returns:
         First sample, int32 (r,), and weights, uint16 (r, taps).
@@ -106,13 +110,15 @@ def chroma_taps(
         quarters[:] = 0
         for k in range(taps):
             pixel, weight = first[i] + k, np.int64(weights[i, k])
+            if bicubic:
+                weight = np.int64(np.int16(weight))
             if weight == 0:  # it may need a sample outside the decoded window
                 continue
             near = pixel // factor
             far = near - 1 + 2 * (pixel & 1) if factor == 2 and fancy else near
             quarters[min(max(near, low), high - 1) - position] += 3 * weight
             quarters[min(max(far, low), high - 1) - position] += weight
-        rest, largest = WEIGHT_ONE, 0
+        rest, largest = SIGNED_ONE if bicubic else WEIGHT_ONE, 0
         for k in range(count):
             weight = (quarters[k] + 2) >> 2
             sample_weights[i, k] = weight
@@ -133,6 +139,7 @@ def resample_strip(
     weights_y: np.ndarray,
     first_x: np.ndarray,
     weights_x: np.ndarray,
+    signed: bool,
     scratch: np.ndarray,
     out: np.ndarray,
 ) -> None:
@@ -147,6 +154,7 @@ def resample_strip(
         stride: bytes from row to row.
         first_y, weights_y: taps over rows, at most 32.
         first_x, weights_x: taps over columns.
+        signed: the weights are int16 (bicubic).
         scratch: uint16, contiguous, at least `scratch_size`.
         out: uint16 (32, M), 8.8 fixed point, contiguous, M a multiple of 32 and at least the output columns.
     """
@@ -154,9 +162,9 @@ def resample_strip(
     size = GROUP * used
     summed, turned = scratch[:size].reshape(GROUP, used), scratch[size : 2 * size].reshape(used, GROUP)
     resized = scratch[2 * size : 2 * size + out.size].reshape(out.shape[1], GROUP)
-    sum_rows_of_bytes(planes, start + low, stride, first_y, weights_y, summed)
+    sum_rows_of_bytes(planes, start + low, stride, first_y, weights_y, signed, summed)
     transpose(summed, turned)
-    sum_rows_of_words(turned, low, first_x, weights_x, resized)
+    sum_rows_of_words(turned, low, first_x, weights_x, signed, resized)
     transpose(resized, out)
 
 
@@ -185,6 +193,7 @@ def planes_to_crop(
     box: np.ndarray,
     bounds: np.ndarray,
     flip: bool,
+    bicubic: bool,
     out: np.ndarray,
 ) -> None:
     """Resamples decoded planes to the output and converts colors.
@@ -201,17 +210,18 @@ def planes_to_crop(
         box: float64 (4,): y, x, h, w on the level.
         bounds: int64 (4,): the pixels [y low, y high) and [x low, x high) that may be used, inside `window`.
         flip: mirror left and right.
+        bicubic: resize with the cubic filter, else with the triangle.
         out: uint8 (r, r, 3), contiguous.
     """
     resolution, (factor_y, factor_x) = out.shape[0], factors
-    first_y, weights_y = luma_taps(box[0], box[2], bounds[0], bounds[1], resolution, np.bool_(False))
-    first_x, weights_x = luma_taps(box[1], box[3], bounds[2], bounds[3], resolution, flip)
+    first_y, weights_y = luma_taps(box[0], box[2], bounds[0], bounds[1], resolution, np.bool_(False), bicubic)
+    first_x, weights_x = luma_taps(box[1], box[3], bounds[2], bounds[3], resolution, flip, bicubic)
     y_low, x_low = window[0] // factor_y, window[1] // factor_x
     y_high = (window[0] + window[2] + factor_y - 1) // factor_y
     x_high = (window[1] + window[3] + factor_x - 1) // factor_x
     fancy = factor_x != 2 or window[1] + window[3] > MAX_PLAIN_WIDTH
-    chroma_first_y, chroma_weights_y = chroma_taps(first_y, weights_y, factor_y, y_low, y_high, fancy)
-    chroma_first_x, chroma_weights_x = chroma_taps(first_x, weights_x, factor_x, x_low, x_high, fancy)
+    chroma_first_y, chroma_weights_y = chroma_taps(first_y, weights_y, factor_y, y_low, y_high, fancy, bicubic)
+    chroma_first_x, chroma_weights_x = chroma_taps(first_x, weights_x, factor_x, x_low, x_high, fancy, bicubic)
     luma_start = starts[0] - window[0] * strides[0] - window[1]
     chroma_start = -y_low * strides[1] - x_low
     strips = np.empty((3, GROUP, whole_groups(resolution)), np.uint16)
@@ -220,11 +230,10 @@ def planes_to_crop(
     for row in range(0, resolution, GROUP):
         end = min(row + GROUP, resolution)
         rows, weights = first_y[row:end], weights_y[row:end]
-        resample_strip(planes, luma_start, strides[0], rows, weights, first_x, weights_x, scratch, strips[0])
+        resample_strip(planes, luma_start, strides[0], rows, weights, first_x, weights_x, bicubic, scratch, strips[0])
         rows, weights = chroma_first_y[row:end], chroma_weights_y[row:end]
         for k in range(1, 1 if gray else 3):
             start = starts[k] + chroma_start
-            resample_strip(
-                planes, start, strides[k], rows, weights, chroma_first_x, chroma_weights_x, scratch, strips[k]
-            )
+            taps_x = chroma_first_x, chroma_weights_x
+            resample_strip(planes, start, strides[k], rows, weights, *taps_x, bicubic, scratch, strips[k])
         ycc_to_rgb(strips[0], strips[1], strips[2], out[row:end])

@@ -22,6 +22,7 @@ def decode_whole_images(
     table: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
+    bicubic: np.ndarray,
     inside: bool,
     handle: int,
     out: np.ndarray,
@@ -38,7 +39,8 @@ def decode_whole_images(
         counts[i, :] = 0
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
-            codes[i] = _decode_image(data, table[i], boxes[i], flips[i], inside, handle, out[i], counts[i])
+            how = flips[i], bicubic[i], inside
+            codes[i] = _decode_image(data, table[i], boxes[i], *how, handle, out[i], counts[i])
 
 
 @kernel
@@ -47,6 +49,7 @@ def _decode_image(
     sample: np.ndarray,
     box: np.ndarray,
     flip: bool,
+    bicubic: bool,
     inside: bool,
     handle: int,
     out: np.ndarray,
@@ -74,9 +77,9 @@ def _decode_image(
         reset(handle)
         return layout.NOT_DECODABLE
     counts[layout.BYTES], counts[layout.PIXELS] = jpeg.size, height * width
-    bounds, level_box = on_level(box, 0, height, width, out.shape[0], inside)
+    bounds, level_box = on_level(box, 0, height, width, out.shape[0], inside, bicubic)
     window = np.array([0, 0, height, width])
-    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GRAY, level_box, bounds, flip, out)
+    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GRAY, level_box, bounds, flip, bicubic, out)
     return layout.OK
 
 

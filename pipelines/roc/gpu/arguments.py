@@ -46,18 +46,21 @@ class Launch(NamedTuple):
     num_threads: int
 
 
-def launches(num_crops: int, resolution: int, most_segments: int) -> tuple[Launch, ...]:
+def launches(num_crops: int, resolution: int, most_segments: int, num_bicubic: int = 0) -> tuple[Launch, ...]:
     """The kernels of a batch, in order.
 
     Args:
         num_crops: above 0.
         resolution: output side in pixels.
         most_segments: of any crop.
+        num_bicubic: crops that are resized with the bicubic filter.
     """
     full = -(-most_segments // _SEGMENTS_AT_ONCE)
     shared = max(1, min(full, -(-_ENOUGH_BLOCKS // num_crops)))
+    filters = {"resample": num_bicubic < num_crops, "resample_bicubic": num_bicubic > 0}
+    strips = -(-resolution // _STRIP_ROWS)
     return (
         Launch("fill_taps", (num_crops, 1), 128),
         Launch("decode_segments", (num_crops, shared), _SEGMENTS_AT_ONCE),
-        Launch("resample", (num_crops, -(-resolution // _STRIP_ROWS)), 256),
+        *(Launch(kernel, (num_crops, strips), 256) for kernel, is_used in filters.items() if is_used),
     )

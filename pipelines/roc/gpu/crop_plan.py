@@ -18,8 +18,9 @@ from fixres.pipelines.runtime.numba_cache import kernel
 # Columns of a plan, int64: `Crop` in kernels/batch.cuh, in its order.
 HEADER, HEADER_SIZE, DATA, DATA_END, INDEX, INDEX_COLUMNS, ROWS, COLUMNS = range(8)
 FIRST_SEGMENT, LEVEL_COLUMNS, LAST_SEGMENT, INTERVAL, MCU_HEIGHT, MCU_WIDTH = range(8, 14)
-LEVEL_HEIGHT, LEVEL_WIDTH, WINDOW, BOUNDS, NUM_TAPS, FLIP, GRAY, PLANES, TAPS = 14, 15, 16, 20, 24, 28, 29, 30, 31
-NUM_PLAN = 32
+LEVEL_HEIGHT, LEVEL_WIDTH, WINDOW, BOUNDS, NUM_TAPS = 14, 15, 16, 20, 24
+FLIP, BICUBIC, GRAY, PLANES, TAPS = range(28, 33)
+NUM_PLAN = 33
 PADDING = 8  # bytes that must be readable behind the last crop's
 
 _ALIGNMENT = 16  # of planes in scratch
@@ -31,6 +32,7 @@ def plan_crops(
     table: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
+    bicubic: np.ndarray,
     resolution: int,
     inside: bool,
     min_zoom: float,
@@ -42,10 +44,10 @@ def plan_crops(
     """Plans the crops of n samples. Kernels take arrays instead of objects: many parameters.
 
     Args:
-        data, table, boxes, flips, inside, min_zoom, codes, counts: as in `crops.decode_samples`. A code that is not OK
-            is final; the decoder may find other errors.
+        data, table, boxes, flips, bicubic, inside, min_zoom, codes, counts: as in `crops.decode_samples`. A code that
+            is not OK is final; the decoder may find other errors.
         resolution: output side in pixels.
-        plans: int64 (n, 32), filled; positions are those in `data`. Zeros if the code is not OK.
+        plans: int64 (n, 33), filled; positions are those in `data`. Zeros if the code is not OK.
         level_boxes: float64 (n, 4), filled: the boxes in pixels of their levels.
     """
     for i in range(table.shape[0]):
@@ -53,9 +55,9 @@ def plan_crops(
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
             filled = plans[i], level_boxes[i], counts[i]
-            codes[i] = _plan_crop(data, table[i], boxes[i], resolution, inside, min_zoom, filled)
+            codes[i] = _plan_crop(data, table[i], boxes[i], resolution, inside, bicubic[i], min_zoom, filled)
         if codes[i] == layout.OK:
-            plans[i, FLIP] = flips[i]
+            plans[i, FLIP], plans[i, BICUBIC] = flips[i], bicubic[i]
         else:
             plans[i, :], counts[i, :] = 0, 0
 
@@ -67,10 +69,14 @@ def _plan_crop(
     box: np.ndarray,
     resolution: int,
     inside: bool,
+    bicubic: bool,
     min_zoom: float,
     filled: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> int:
-    """Plans one crop; fills its rows of plans, level boxes and counts. Returns OK or an error code."""
+    """Plans one crop; fills its rows of plans, level boxes and counts. Returns OK or an error code.
+
+    Kernels take arrays instead of objects: many parameters.
+    """
     plan, level_box, counts = filled
     image, field = layout.sample_fields(data, sample)
     level, window = np.empty(layout.LEVEL_WORDS, np.int64), np.empty(8, np.int64)
@@ -78,7 +84,7 @@ def _plan_crop(
     error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
     if error != layout.OK:
         return error
-    bounds, scaled = on_level(box, level[layout.SHIFT], height, width, resolution, inside)
+    bounds, scaled = on_level(box, level[layout.SHIFT], height, width, resolution, inside, bicubic)
     cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
     if window[6] * window[7] > layout.MAX_PIXELS:
         return layout.TOO_LARGE
@@ -93,7 +99,7 @@ def _plan_crop(
     plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
     for k in range(4):
         plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
-    _count_taps(plan, scaled, resolution)
+    _count_taps(plan, scaled, resolution, bicubic)
     counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]
     counts[layout.LEVEL_SHIFT] = level[layout.SHIFT]
     return layout.OK
@@ -125,11 +131,11 @@ def _span(field: np.ndarray, level: np.ndarray, plan: np.ndarray, first: int) ->
 
 
 @kernel
-def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int) -> None:
+def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: bool) -> None:
     """Source samples for each output pixel, as `planes.luma_taps` and `planes.chroma_taps` have them."""
     for axis in range(2):
         factor = plan[MCU_HEIGHT + axis] // 8
-        taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1])
+        taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1], bicubic)
         low, high = plan[WINDOW + axis], plan[WINDOW + axis] + plan[WINDOW + 2 + axis]
         samples = (high + factor - 1) // factor - low // factor
         plan[NUM_TAPS + axis] = taps

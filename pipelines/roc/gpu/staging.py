@@ -24,6 +24,7 @@ from fixres.pipelines.roc.gpu.crop_plan import (
     plan_crops,
 )
 from fixres.pipelines.roc.layout import NUM_COUNTS
+from fixres.pipelines.sampling.crops import Boxes
 
 _CHUNK = 64  # samples that a thread takes at a time: 0.1 ms of work at 128 px
 _WIDTHS = {"crops": NUM_PLAN, "boxes": 4, "codes": 1, "labels": 1, "indices": 1}  # words of 8 bytes for each crop
@@ -85,15 +86,12 @@ class Stager:
         self._data, self._inside, self._min_zoom = data, inside, min_zoom
         self._allocate, self._pool, self._is_resident = allocate, pool, is_resident
 
-    def stage(
-        self, table: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, labels: np.ndarray, indices: np.ndarray, side: int
-    ) -> Staged:
+    def stage(self, table: np.ndarray, chosen: Boxes, labels: np.ndarray, indices: np.ndarray, side: int) -> Staged:
         """Plans and packs a batch of B > 0 crops.
 
         Args:
             table: int64 (B, 6), rows of the sample table.
-            yxhw: float64 (B, 4), boxes in pixels of the images.
-            flips: bool (B,).
+            chosen: the crops, with boxes in float64.
             labels, indices: int64 (B,).
             side: resolution of the output in pixels.
         """
@@ -102,8 +100,8 @@ class Stager:
         codes, counts = np.empty(num, np.int64), np.empty((num, NUM_COUNTS), np.int64)
 
         def plan(part: slice) -> None:
-            wanted = (self._data, table[part], yxhw[part], flips[part], side, self._inside, self._min_zoom)
-            plan_crops(*wanted, plans[part], boxes[part], codes[part], counts[part])
+            wanted = (self._data, table[part], *(array[part] for array in chosen), side, self._inside)
+            plan_crops(*wanted, self._min_zoom, plans[part], boxes[part], codes[part], counts[part])
 
         self._share(plan, num)
         starts, head = np.empty(num, np.int64), _bytes_start(num)
@@ -126,7 +124,8 @@ class Stager:
         ):
             section(buffer, num, name).numpy()[:] = values.view(np.int64).reshape(-1)
         most = int((plans[:, ROWS] * plans[:, COLUMNS]).max())
-        return Staged(buffer, codes, counts, side, scratch_size, launches(num, side, max(most, 1)))
+        kernels = launches(num, side, max(most, 1), int(chosen.bicubic.sum()))
+        return Staged(buffer, codes, counts, side, scratch_size, kernels)
 
     def _share(self, work: Callable[[slice], None], num: int) -> None:
         parts = [slice(first, min(first + _CHUNK, num)) for first in range(0, num, _CHUNK)]

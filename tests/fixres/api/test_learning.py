@@ -92,10 +92,14 @@ def test_the_transform_of_timms_record_is_used_and_shown(photos: Path, capsys: p
     net.pretrained_cfg |= {"mean": NORMAL["mean"], "std": NORMAL["std"], "test_input_size": (3, 56, 56)}
     (result,) = evaluate(net, photos)
     assert result.test_res == 56  # and its test_crop_pct instead of crop_pct
-    assert result.loss == pytest.approx(by_hand(net, photos, 56, crop_pct=0.95, **NORMAL)[1], rel=1e-5)
+    assert result.loss == pytest.approx(
+        by_hand(net, photos, 56, crop_pct=0.95, interpolation="bicubic", **NORMAL)[1], rel=1e-5
+    )
     shown = capsys.readouterr().err
-    assert "ResNet: crop_pct=0.95, mean=(0.4, 0.5, 0.6)" in shown
-    assert "from timm's pretrained_cfg, but resized bilinearly, not bicubic" in shown
+    assert "ResNet: crop_pct=0.95, interpolation=bicubic, mean=(0.4, 0.5, 0.6)" in shown
+    (other,) = evaluate(net, photos, interpolation="bilinear")
+    assert other.loss == pytest.approx(by_hand(net, photos, 56, crop_pct=0.95, **NORMAL)[1], rel=1e-5)
+    assert other.loss != result.loss
 
 
 def test_a_loaded_network_is_tested_with_its_own_transform(checkpoint: Path, coded_folder: Path) -> None:

@@ -19,14 +19,15 @@ from tests.fixres.conftest import TINY
 
 @pytest.fixture
 def network(tiny_net: nn.Module, tmp_path: Path) -> Network:
-    info = CheckpointInfo(TINY.name, TINY.kwargs, ("class_00", "class_01"), 32, 48, 0.875)
+    info = CheckpointInfo(TINY.name, TINY.kwargs, ("class_00", "class_01"), 32, 48, 0.875, "bicubic")
     save_checkpoint(tmp_path / "net.pt", tiny_net, info)
     return load(tmp_path / "net.pt", device="cpu")
 
 
 def test_predictions_are_those_of_evaluation(network: Network, coded_folder: Path) -> None:
     files = sorted(coded_folder.rglob("*.jpg"))
-    with Loader(coded_folder, 48, 5, train=False, num_workers=0, device="cpu") as loader:
+    options = {"train": False, "interpolation": "bicubic", "num_workers": 0, "device": "cpu"}
+    with Loader(coded_folder, 48, 5, **options) as loader:
         with torch.inference_mode():
             wanted = torch.cat([network.model(images).softmax(1) for images, _ in loader])
     found = network.predict(files, batch_size=7)
@@ -57,7 +58,8 @@ def test_top_k_and_resolution(network: Network, coded_folder: Path) -> None:
 
 def test_the_transform_gives_the_loaders_input(network: Network, coded_folder: Path) -> None:
     files = sorted(coded_folder.rglob("*.jpg"))
-    with Loader(coded_folder, 48, len(files), train=False, num_workers=0, device="cpu") as loader:
+    options = {"train": False, "interpolation": "bicubic", "num_workers": 0, "device": "cpu"}
+    with Loader(coded_folder, 48, len(files), **options) as loader:
         images, _ = next(iter(loader))
     for file, image in zip(files, images, strict=True):
         assert torch.equal(network.transform(file), image)

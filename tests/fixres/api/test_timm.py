@@ -117,8 +117,8 @@ def test_what_is_not_supported_is_said(beton: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             create_loader(dataset, **{"input_size": 32, "batch_size": 4, "is_training": True} | options | CPU)
-    with pytest.warns(UserWarning, match="interpolation='bicubic': crops are resized with the bilinear filter"):
-        create_loader(dataset, 32, 4, interpolation="bicubic", **CPU)
+    with pytest.raises(InputError, match="interpolation"):
+        create_loader(dataset, 32, 4, interpolation="lanczos", **CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         create_loader(dataset, 32, 4, interpolation="bilinear", **CPU)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,18 @@ import torch
 from torch import nn
 
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fixres.pipelines.spec import IMAGENET_MEAN, InputError
+from fixres.pipelines.spec import IMAGENET_MEAN, EvalCrop, InputError
 from tests.fixres.conftest import TINY
 
 INFO = CheckpointInfo(TINY.name, TINY.kwargs, ("cat", "dog"), train_res=64, test_res=96, crop_pct=0.9, finetuned=True)
+BICUBIC = replace(INFO, interpolation="bicubic")
 
 
 def test_what_is_saved_comes_back(tiny_net: nn.Module, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    save_checkpoint(tmp_path / "net.pt", tiny_net, BICUBIC)
     net, info = load_checkpoint(tmp_path / "net.pt")
-    assert info == INFO
-    assert (info.mean, info.interpolation) == (IMAGENET_MEAN, "bilinear")
+    assert info == BICUBIC and info.eval_crop == EvalCrop(0.9, interpolation="bicubic")
+    assert (info.mean, INFO.interpolation) == (IMAGENET_MEAN, "bilinear")
     image = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(net.eval()(image), tiny_net.eval()(image))
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
@@ -106,6 +108,8 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
         loaded = torch.load(path)
         loaded["info"]["model"] = "resnet_of_tomorrow"
         torch.save(loaded, path)
+    elif kind == "unknown filter":
+        save_checkpoint(path, net, replace(INFO, interpolation="mitchell"))
     elif kind == "missing":
         path.unlink()
 
@@ -121,6 +125,7 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
         ("version", "version 99"),
         ("other model", "do not fit the model resnet18"),
         ("unknown model", "not a timm model"),
+        ("unknown filter", "interpolation='mitchell' must be 'bilinear' or 'bicubic'"),
         ("missing", "no such file"),
     ],
 )

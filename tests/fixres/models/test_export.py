@@ -57,7 +57,7 @@ def network(case: Case) -> fixres.Network:
     net = create_model(ModelConfig(case.name, case.kwargs), case.num_classes)
     net.train()(torch.randn(4, 3, case.test_res, case.test_res))
     classes = tuple(f"class {number}" for number in range(case.num_classes))
-    info = CheckpointInfo(case.name, case.kwargs, classes, case.train_res, case.test_res, 0.9,
+    info = CheckpointInfo(case.name, case.kwargs, classes, case.train_res, case.test_res, 0.9, "bicubic",
                           mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25), finetuned=True,
                           data={"path": "private", "work_dir": "data", "seed": 0})  # fmt: skip
     return fixres.Network(net, info, "cpu")
@@ -113,7 +113,7 @@ def test_timms_folder_gives_the_logits_and_the_transform(case: Case, tmp_path: P
         assert (again.classes, again.info.crop_pct, again.info.test_res) == (net.classes, 0.9, case.test_res)
         assert (again.info.mean, again.info.std) == (net.info.mean, net.info.std)
     config = timm.data.resolve_model_data_config(loaded)
-    wanted = {"input_size": (3, case.test_res, case.test_res), "crop_pct": 0.9, "interpolation": "bilinear"}
+    wanted = {"input_size": (3, case.test_res, case.test_res), "crop_pct": 0.9, "interpolation": "bicubic"}
     assert config == wanted | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "crop_mode": "center"}
     assert config == timm.data.resolve_model_data_config(loaded, use_test_size=True)
     transform = timm.data.create_transform(**config)

@@ -20,6 +20,7 @@ from fixres.evaluation.accuracy import evaluate
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import OpenedNetwork, cached_weights, open_network
+from fixres.models.timm_folder import recorded_transform
 from fixres.models.weights import read_weights
 from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import CPU, TINY
@@ -132,7 +133,10 @@ def test_the_assumed_transform_is_logged(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         info = open_network(str(tmp_path / "x.pth"), CLASSES, arch="resnet18").info
     (line,) = [record.getMessage() for record in caplog.records if "transform of" in record.getMessage()]
-    assert f"crop_pct {info.crop_pct:g}" in line and "bilinearly, not bicubic" in line and "\n" not in line
+    assert f"crop_pct {info.crop_pct:g}" in line and ", bicubic, mean" in line and "\n" not in line
+    assert info.interpolation == "bicubic"
+    lanczos = recorded_transform(timm.get_pretrained_cfg("resnet18").to_dict() | {"interpolation": "lanczos"})
+    assert lanczos["interpolation"] == "bicubic"
 
 
 def test_a_vision_transformer_is_resized_and_logs_it(

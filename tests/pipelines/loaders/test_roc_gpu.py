@@ -16,6 +16,7 @@ from fixres.pipelines.formats.beton_writer import write_beton
 from fixres.pipelines.formats.samples import EncodedSample
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.loaders.roc_base import RocBase
+from fixres.pipelines.roc.gpu.crop_plan import NUM_PLAN
 from fixres.pipelines.roc.layout import ERRORS, NOT_A_RECORD, NOT_DECODABLE
 from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, ShiftCrop, TrainCrop
 from tests.pipelines.loaders.loading import write_coded_beton
@@ -84,8 +85,8 @@ def check_same(ours: list[tuple], theirs: list[tuple]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_workers": 0},
-        {"crop": EvalCrop(), "shuffle": False, "batch_size": 100},
+        {"num_workers": 0, "crop": TrainCrop(interpolation="random")},
+        {"crop": EvalCrop(interpolation="bicubic"), "shuffle": False, "batch_size": 100},
         {"crop": ShiftCrop(), "drop_last": True, "min_zoom": float("inf")},
     ],
 )
@@ -198,7 +199,7 @@ def test_a_resident_file_gives_the_same_batches_and_sends_no_bytes_of_images(
         launcher.num_bytes_free, launcher.num_bytes_sent = free, 0
         with open_loader("roc-gpu", config(stored, resident=resident)) as ours:
             check_same([parts_of(batch) for batch in ours], expected)
-            assert (launcher.num_bytes_sent == 72 * 8 * (32 + 4 + 1 + 1 + 1)) is is_kept
+            assert (launcher.num_bytes_sent == 72 * 8 * (NUM_PLAN + 4 + 1 + 1 + 1)) is is_kept
     launcher.num_bytes_free = size
     with pytest.raises(InputError, match=r"resident='always', but .* GB of free memory; use --resident never"):
         open_loader("roc-gpu", config(stored, resident="always"))

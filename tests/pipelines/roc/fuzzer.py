@@ -154,12 +154,12 @@ class Fuzzer:
         guarded = np.full(num_bytes + 2 * _GUARD, 0x5A, np.uint8)
         out = guarded[_GUARD:-_GUARD].reshape(1, resolution, resolution, 3)
         codes, counts = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64)
-        flips, inside = np.array([True]), bool(num_bytes & 1)
+        how = np.array([True]), np.array([resolution % 3 == 0]), bool(num_bytes & 1)
         handle = self._decompressor.handle
         if table[0, ROC_SIZE] == 0:  # an ordinary file
-            decode_whole_images(data, table, box, flips, inside, handle, out, codes, counts)
+            decode_whole_images(data, table, box, *how, handle, out, codes, counts)
         else:
-            decode_samples(data, table, box, flips, inside, 0.8, out, codes, counts)
+            decode_samples(data, table, box, *how, 0.8, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
         assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
         return int(codes[0]), out.tobytes()
@@ -167,7 +167,7 @@ class Fuzzer:
     def _cut(self, data: np.ndarray, table: np.ndarray, box: np.ndarray, resolution: int) -> tuple[int, bytes]:
         plans, codes, counts = np.empty((1, NUM_PLAN), np.int64), np.empty(1, np.int64), np.empty((1, NUM_COUNTS), int)
         used, cut_boxes, inside = np.empty((1, 4), np.int64), np.empty((1, 4)), bool(resolution & 1)
-        plan_cuts(data, table, box, resolution, inside, 0.8, plans, used, cut_boxes, codes, counts)
+        plan_cuts(data, table, box, resolution, inside, resolution % 3 == 0, 0.8, plans, used, cut_boxes, codes, counts)
         size = int(counts[0, BYTES])
         assert size <= data.size, "a cut is larger than its file"
         guarded = np.full(size + 1 + 2 * _GUARD, 0x5A, np.uint8)

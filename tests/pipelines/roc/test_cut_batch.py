@@ -41,7 +41,7 @@ def store(fields: list[tuple[bytes, bytes]], sizes: list[tuple[int, int]]) -> tu
 def cut_one(image: bytes, field: bytes, size: tuple[int, int], box: tuple, **options: object) -> Cuts:
     data, table = store([(image, field)], [size])
     options = {"inside": True, "min_zoom": float("inf"), "resolution": 32} | options
-    cutter = Cutter(data, options["inside"], options["min_zoom"], None)
+    cutter = Cutter(data, options["inside"], options["min_zoom"], None, options.get("bicubic", False))
     return cutter.cut(table, np.array([box], float), options["resolution"])
 
 
@@ -72,10 +72,12 @@ def test_rows_equal_single_cuts(data):
 
 
 def test_evaluation_may_use_pixels_beyond_the_box():
-    """A box of 40 pixels at 10 output pixels: the triangle reaches 4 - 2 pixels beyond it, up to the image border."""
+    """A box of 40 pixels at 10 output pixels: the triangle reaches 4 - 2 pixels beyond it, the cubic 8 - 2."""
     size, fields = (97, 130), record(97, 130)
     wide = cut_one(*fields, size, (30, 31, 40, 40), inside=False, resolution=10)
     assert wide.used[0, 2:].tolist() == [44, 44]
+    wider = cut_one(*fields, size, (30, 31, 40, 40), inside=False, resolution=10, bicubic=True)
+    assert wider.used[0, 2:].tolist() == [52, 52]
     corner = cut_one(*fields, size, (0, 0, 40, 40), inside=False, resolution=10)
     assert corner.used[0].tolist() == [0, 0, 42, 42]
 

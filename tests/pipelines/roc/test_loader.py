@@ -53,7 +53,9 @@ def same(a, b) -> bool:
     )
 
 
-@pytest.mark.parametrize("crop", [TrainCrop(), EvalCrop(), EvalCrop(1.0, 0.5)])
+@pytest.mark.parametrize(
+    "crop", [TrainCrop(interpolation="random"), EvalCrop(interpolation="bicubic"), EvalCrop(1.0, 0.5)]
+)
 def test_crops_match_the_reference_engine(roc_file, crop):
     ours = RocLoader(config(roc_file, crop=crop, min_zoom=float("inf")))
     with ours, open_loader("torch", config(roc_file, crop=crop, num_workers=0)) as torch_loader:

@@ -212,3 +212,19 @@ def test_shifts_are_pinned() -> None:
     """These literals may change only with a note in the change log: they change every seeded run."""
     drawn = crop_boxes(ShiftCrop(), 0, 0, np.arange(4), np.tile([128, 256], (4, 1)), 112)
     assert drawn.yxhw[:, 1].tolist() == [43, 32, 110, 117]
+
+
+def test_random_filters_are_a_pure_function_of_seed_epoch_and_index() -> None:
+    crop, index, sizes = TrainCrop(interpolation="random"), np.arange(4000), np.full((4000, 2), 100)
+    drawn = crop_boxes(crop, 1, 2, index, sizes, 64)
+    part = crop_boxes(crop, 1, 2, index[100:110], sizes[:10], 64)
+    assert np.array_equal(part.bicubic, drawn.bicubic[100:110]) and part.bicubic.dtype == bool
+    assert abs(drawn.bicubic.mean() - 0.5) < 0.03  # 4 standard deviations
+    assert abs(np.corrcoef(drawn.bicubic, drawn.flip)[0, 1]) < 0.06
+    for seed, epoch in ((2, 2), (1, 3)):
+        assert 0.45 < (crop_boxes(crop, seed, epoch, index, sizes, 64).bicubic != drawn.bicubic).mean() < 0.55
+    for interpolation in ("bilinear", "bicubic"):
+        chosen = crop_boxes(EvalCrop(interpolation=interpolation), 1, 2, index, sizes, 64).bicubic
+        assert (chosen == (interpolation == "bicubic")).all()
+    boxes = crop_boxes(TrainCrop(), 1, 2, index, sizes, 64)
+    assert np.array_equal(boxes.yxhw, drawn.yxhw) and np.array_equal(boxes.flip, drawn.flip)

@@ -20,7 +20,7 @@ struct Crop {
     i64 y, x, height, width;            // pixels of the level that the window holds
     i64 y_low, y_high, x_low, x_high;   // pixels that may be used
     i64 num_taps[4];                    // source samples for each output pixel: rows, columns, chroma rows, chroma columns
-    i64 flip;
+    i64 flip, bicubic;
     i64 gray;                           // filled by decode_segments
     i64 planes, taps;
 };

@@ -13,13 +13,27 @@
 #define MAX_FAST_TAPS 64   // with more, products are not rounded one by one
 
 // A weighted sum in 8.8 fixed point, of bytes (bits = 8) or of 8.8 numbers (bits = 16).
-template <i32 bits>
+template <i32 bits, bool is_signed>
 struct Sum {
     u32 total;
     DEVICE_MEMBER void start(i32 num) { total = num <= MAX_FAST_TAPS ? (u32)num >> 1 : 1u << (bits - 1); }
     DEVICE_MEMBER void add_fast(u32 value, u32 weight) { total += value * weight >> bits; }
     DEVICE_MEMBER void add_exact(u32 value, u32 weight) { total += value * weight; }
     DEVICE_MEMBER u32 result(i32 num) const { return (num <= MAX_FAST_TAPS ? total : total >> bits) & 0xFFFF; }
+};
+
+// With signed weights: 128 is subtracted from gray levels. Sums of bytes stay without it, as sums of words expect.
+template <i32 bits>
+struct Sum<bits, true> {
+    i32 total;
+    DEVICE_MEMBER i32 centered(u32 value) const { return bits == 8 ? ((i32)value - 128) * 256 : (i16)value; }
+    DEVICE_MEMBER void start(i32 num) { total = num <= MAX_FAST_TAPS ? num >> 1 : 1 << 15; }
+    DEVICE_MEMBER void add_fast(u32 value, u32 weight) { total += centered(value) * (i16)weight >> 16; }
+    DEVICE_MEMBER void add_exact(u32 value, u32 weight) { total += centered(value) * (i16)weight; }
+    DEVICE_MEMBER u32 result(i32 num) const {
+        i32 sum = at_most(at_least((i32)(i16)(num <= MAX_FAST_TAPS ? total : total >> 16), -8192), 8191) * 4;
+        return (u32)(bits == 8 ? sum : sum + 32768) & 0xFFFF;
+    }
 };
 
 // A plane and its taps.
@@ -42,11 +56,12 @@ DEVICE Plane plane_of(const Batch& batch, const Crop& crop, i32 k) {
 }
 
 // Sums over rows for output row o: four columns from `column` of the plane on.
+template <bool is_signed>
 DEVICE void sum_rows(const Plane& plane, i32 o, i32 column, u16* to) {
     const u8* source = plane.samples + (i64)(plane.rows.first[o] - plane.y) * plane.stride + column;
     const u16* weights = plane.rows.weights + (i64)o * plane.rows.num;
     i32 num = plane.rows.num;
-    Sum<8> sums[4];
+    Sum<8, is_signed> sums[4];
     for (i32 j = 0; j < 4; j++) sums[j].start(num);
     if (num <= MAX_FAST_TAPS) {
         for (i32 k = 0; k < num; k++, source += plane.stride) {
@@ -63,10 +78,11 @@ DEVICE void sum_rows(const Plane& plane, i32 o, i32 column, u16* to) {
 }
 
 // Sums over columns for output column o, of several rows whose sums over rows begin at `rows`.
+template <bool is_signed>
 DEVICE void sum_columns(const Plane& plane, i32 o, const u16* const* rows, i32 offset, u32* to) {
     const u16* weights = plane.columns.weights + (i64)o * plane.columns.num;
     i32 at = offset + plane.columns.first[o] - plane.x - plane.low, num = plane.columns.num;
-    Sum<16> sums[ROWS_AT_ONCE];
+    Sum<16, is_signed> sums[ROWS_AT_ONCE];
     for (i32 j = 0; j < ROWS_AT_ONCE; j++) sums[j].start(num);
     if (num <= MAX_FAST_TAPS) {
         for (i32 k = 0; k < num; k++) {
@@ -81,14 +97,15 @@ DEVICE void sum_columns(const Plane& plane, i32 o, const u16* const* rows, i32 o
 }
 
 // One output sample of a plane without shared memory, for planes of which not even one row of sums fits there.
+template <bool is_signed>
 DEVICE u32 sum_directly(const Plane& plane, i32 o_row, i32 o_column) {
     const u16* weights = plane.columns.weights + (i64)o_column * plane.columns.num;
     i32 num = plane.columns.num, first = plane.columns.first[o_column] - plane.x;
-    Sum<16> sum;
+    Sum<16, is_signed> sum;
     sum.start(num);
     for (i32 k = 0; k < num; k++) {
         u16 four[4];
-        sum_rows(plane, o_row, (first + k) & ~3, four);
+        sum_rows<is_signed>(plane, o_row, (first + k) & ~3, four);
         u32 value = four[(first + k) & 3];
         if (num <= MAX_FAST_TAPS) sum.add_fast(value, weights[k]);
         else sum.add_exact(value, weights[k]);
@@ -132,16 +149,18 @@ DEVICE void write_pixel(const Batch& batch, i32 y, i32 x, u32 luma, u32 cb, u32 
 }
 
 // Output rows [top, top + num): sums over rows into `strip`, which has `per_row` elements for each.
+template <bool is_signed>
 DEVICE void fill_strip(const Plane* planes, i32 num_planes, i32 top, i32 num, i32 per_row, u16* strip) {
     i32 words = per_row / 4;
     FOR_THREADS(item, num * words) {
         i32 y = item / words, column = 4 * (item - y * words), k = 0;
         u16* to = strip + y * per_row + column;
         for (; k < num_planes - 1 && column >= planes[k].width; k++) column -= planes[k].width;
-        sum_rows(planes[k], top + y, planes[k].low + column, to);
+        sum_rows<is_signed>(planes[k], top + y, planes[k].low + column, to);
     }
 }
 
+template <bool is_signed>
 DEVICE void write_strip(const Batch& batch, const Plane* planes, bool gray, i32 top, i32 num, i32 per_row,
                         const u16* strip) {
     i32 resolution = batch.resolution;
@@ -154,30 +173,32 @@ DEVICE void write_strip(const Batch& batch, const Plane* planes, bool gray, i32 
             rows[j] = strip + at_most(y + j, num - 1) * per_row;
             cb[j] = cr[j] = 128 << 8;
         }
-        sum_columns(planes[0], x, rows, 0, luma);
+        sum_columns<is_signed>(planes[0], x, rows, 0, luma);
         if (!gray) {
-            sum_columns(planes[1], x, rows, planes[0].width, cb);
-            sum_columns(planes[2], x, rows, planes[0].width + planes[1].width, cr);
+            sum_columns<is_signed>(planes[1], x, rows, planes[0].width, cb);
+            sum_columns<is_signed>(planes[2], x, rows, planes[0].width + planes[1].width, cr);
         }
         for (i32 j = 0; j < ROWS_AT_ONCE && y + j < num; j++) write_pixel(batch, top + y + j, x, luma[j], cb[j], cr[j]);
     }
 }
 
 // All output rows of this block, pixel by pixel.
+template <bool is_signed>
 DEVICE void resample_directly(const Batch& batch, const Plane* planes, bool gray) {
     i32 resolution = batch.resolution;
     for (i32 y = BLOCK_Y; y < resolution; y += NUM_BLOCKS_Y) {
         FOR_THREADS(x, resolution) {
-            u32 cb = gray ? 128 << 8 : sum_directly(planes[1], y, x), cr = gray ? 128 << 8 : sum_directly(planes[2], y, x);
-            write_pixel(batch, y, x, sum_directly(planes[0], y, x), cb, cr);
+            u32 cb = gray ? 128 << 8 : sum_directly<is_signed>(planes[1], y, x);
+            u32 cr = gray ? 128 << 8 : sum_directly<is_signed>(planes[2], y, x);
+            write_pixel(batch, y, x, sum_directly<is_signed>(planes[0], y, x), cb, cr);
         }
     }
 }
 
-KERNEL(256, 3) resample(Batch batch) {
-    SHARED u16 strip[STRIP_ROOM];
+template <bool is_signed>
+DEVICE void resample_crop(const Batch& batch, u16* strip) {
     const Crop& crop = batch.crops[BLOCK_X];
-    if (batch.codes[BLOCK_X] != OK) return;
+    if (batch.codes[BLOCK_X] != OK || (crop.bicubic != 0) != is_signed) return;
     bool gray = crop.gray != 0;
     i32 num_planes = gray ? 1 : 3, resolution = batch.resolution;
     Plane planes[3];
@@ -185,14 +206,25 @@ KERNEL(256, 3) resample(Batch batch) {
     i32 per_row = planes[0].width + (gray ? 0 : 2 * planes[1].width);
     i32 rows = at_most(STRIP_ROOM / per_row, STRIP_ROWS);
     if (rows == 0) {
-        resample_directly(batch, planes, gray);
+        resample_directly<is_signed>(batch, planes, gray);
         return;
     }
     for (i32 top = BLOCK_Y * rows; top < resolution; top += NUM_BLOCKS_Y * rows) {
         i32 num = at_most(resolution - top, rows);
         BARRIER;
-        fill_strip(planes, num_planes, top, num, per_row, strip);
+        fill_strip<is_signed>(planes, num_planes, top, num, per_row, strip);
         BARRIER;
-        write_strip(batch, planes, gray, top, num, per_row, strip);
+        write_strip<is_signed>(batch, planes, gray, top, num, per_row, strip);
     }
+}
+
+// Two kernels, because signed sums need more registers.
+KERNEL(256, 3) resample(Batch batch) {
+    SHARED u16 strip[STRIP_ROOM];
+    resample_crop<false>(batch, strip);
+}
+
+KERNEL(256, 2) resample_bicubic(Batch batch) {
+    SHARED u16 strip[STRIP_ROOM];
+    resample_crop<true>(batch, strip);
 }

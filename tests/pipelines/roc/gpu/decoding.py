@@ -29,6 +29,7 @@ class Crops:
     table: np.ndarray
     boxes: np.ndarray
     flips: np.ndarray
+    bicubic: np.ndarray
     resolution: int
     inside: bool
     min_zoom: float
@@ -42,9 +43,8 @@ def by_cpu(crops: Crops) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num, r = len(crops), crops.resolution
     images, codes = np.zeros((num, r, r, 3), np.uint8), np.zeros(num, np.int64)
     counts = np.zeros((num, layout.NUM_COUNTS), np.int64)
-    decode_samples(
-        crops.data, crops.table, crops.boxes, crops.flips, crops.inside, crops.min_zoom, images, codes, counts
-    )
+    chosen = crops.boxes, crops.flips, crops.bicubic
+    decode_samples(crops.data, crops.table, *chosen, crops.inside, crops.min_zoom, images, codes, counts)
     return images, codes, counts
 
 
@@ -62,7 +62,8 @@ class Prepared:
 
     def launches(self) -> tuple[Launch, ...]:
         num_segments = self.plans[:, crop_plan.ROWS] * self.plans[:, crop_plan.COLUMNS]
-        return launches(len(self.plans), self.resolution, int(num_segments.max()))
+        num_bicubic = int(self.plans[:, crop_plan.BICUBIC].sum())
+        return launches(len(self.plans), self.resolution, int(num_segments.max()), num_bicubic)
 
 
 def prepare(crops: Crops, packed: bool = True) -> Prepared:
@@ -70,8 +71,9 @@ def prepare(crops: Crops, packed: bool = True) -> Prepared:
     num, r = len(crops), crops.resolution
     plans, level_boxes = np.empty((num, crop_plan.NUM_PLAN), np.int64), np.empty((num, 4))
     codes, counts = np.empty(num, np.int64), np.empty((num, layout.NUM_COUNTS), np.int64)
-    crop_plan.plan_crops(crops.data, crops.table, crops.boxes, crops.flips, r, crops.inside, crops.min_zoom,
-                         plans, level_boxes, codes, counts)  # fmt: skip
+    chosen = crops.boxes, crops.flips, crops.bicubic
+    crop_plan.plan_crops(crops.data, crops.table, *chosen, r, crops.inside, crops.min_zoom, plans, level_boxes, codes,
+                         counts)  # fmt: skip
     starts = np.empty(num, np.int64)
     if packed:
         stored = np.full(crop_plan.packed_starts(plans, counts, starts), 0x5A, np.uint8)
@@ -143,9 +145,10 @@ def random_boxes(table: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def random_crops(num: int, resolution: int, seed: int) -> Crops:
-    """Crops of `record_file` with boxes, flips and quality settings at random; half of them training crops."""
+    """Crops of `record_file` with boxes, flips, filters and quality settings at random; half of them training crops."""
     random = np.random.default_rng(seed)
     data, table = record_file()
     table = table[random.integers(0, len(table), num)]
     zoom = (0.8, 0.3, float("inf"))[seed % 3]
-    return Crops(data, table, random_boxes(table, random), random.random(num) < 0.5, resolution, seed % 2 == 0, zoom)
+    flips, bicubic = random.random((2, num)) < 0.5
+    return Crops(data, table, random_boxes(table, random), flips, bicubic, resolution, seed % 2 == 0, zoom)

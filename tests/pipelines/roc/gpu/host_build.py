@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 _COMMON = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off", "-pthread")
 _LOCK = threading.Lock()
-_KERNELS = ("fill_taps", "decode_segments", "resample")
+_KERNELS = ("fill_taps", "decode_segments", "resample", "resample_bicubic")
 
 
 def build(source: str, *options: str, kernels: Path = KERNELS) -> Path:

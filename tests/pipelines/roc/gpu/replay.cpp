@@ -58,6 +58,7 @@ int main(int, char** arguments) {
     launch(fill_taps, batch, (int)num, 1);
     launch(decode_segments, batch, (int)num, (int)sizes[4]);
     launch(resample, batch, (int)num, (int)sizes[5]);
+    launch(resample_bicubic, batch, (int)num, (int)sizes[5]);
     size_t wrong = 0;
     for (size_t i = 0; i < num; i++) {
         bool same = (expected_codes[i] == OK) == (codes[i] == OK);

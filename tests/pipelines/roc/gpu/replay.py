@@ -14,7 +14,7 @@ def write_batch(path: Path, crops: Crops, packed: bool = True) -> Path:
     """Writes a batch, and engine `roc`'s codes and images of it."""
     images, codes, _ = by_cpu(crops)
     batch = prepare(crops, packed)
-    _, decode, resample = batch.launches()
+    _, decode, resample, *_ = batch.launches()
     blocks = (decode.num_blocks[1], resample.num_blocks[1])
     sizes = np.array([len(crops), crops.resolution, batch.stored.size, batch.scratch_size, *blocks], np.int64)
     with open(path, "wb") as file:

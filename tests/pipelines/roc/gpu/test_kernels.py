@@ -59,7 +59,7 @@ def file_of(samples: list[tuple[bytes, bytes, int, int]]) -> tuple[np.ndarray, n
 def crops_of(samples: list[tuple[bytes, bytes, int, int]], resolution: int, seed: int = 0) -> Crops:
     random, (data, table) = np.random.default_rng(seed), file_of(samples)
     boxes = random_boxes(table, random)
-    return Crops(data, table, boxes, random.random(len(table)) < 0.5, resolution, bool(seed % 2), 0.8)
+    return Crops(data, table, boxes, *(random.random((2, len(table))) < 0.5), resolution, bool(seed % 2), 0.8)
 
 
 def test_mutants_are_accepted_by_both_or_by_none() -> None:
