@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,9 @@ from fixres.cli.output import STDOUT, check_json, put_json
 from fixres.config.parsing import RECIPES, parse
 from fixres.config.transfer import DetectRecipe, SegmentRecipe, TransferRecipe
 from fixres.experiment.report import read_report
+from fixres.fault_tolerance.manager import Preempted
 from fixres.pipelines.runtime.atomic_files import write_json
+from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED, leave
 from fixres.pipelines.spec import InputError
 
 RANDOM = "random weights"
@@ -122,6 +125,7 @@ class Comparison:
                 trainings.append(self._training(name, seed, report))
         kept = ("task", "recipe", "seeds", "json", "random", "epochs")
         settings = {name: getattr(options, name) for name in kept} | {"backbones": list(options.backbones)}
+        settings["recipe"] = Path(options.recipe).name
         environment = self._environment | {"command": self._command}
         partial = len(trainings) < len(self.planned)
         return record("transfer", settings, environment, options.note, partial, trainings=trainings)
@@ -156,10 +160,25 @@ def classifier_top1(file: Path) -> float | None:
     return variant["top1" if file.stem == "finetuned" else "top1_before_finetune"]
 
 
+def _without_files(options: TransferOptions, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command, without the names of files on this machine."""
+    kept = list(arguments)
+    for k, word in enumerate(kept[:-1]):
+        if word == "--recipe":
+            kept[k + 1] = Path(options.recipe).name
+        elif word == "--backbones":
+            kept[k + 1] = "'{" + ", ".join(f"{name}: FILE" for name in options.backbones) + "}'"
+    return kept
+
+
 def main() -> None:
     """Trains what is missing, writes the record, prints the table."""
     options = parse(TransferOptions, sys.argv[1:], __doc__)
-    found = Comparison(options, command_line("benchmarks.transfer", sys.argv[1:])).run()
+    comparison = Comparison(options, command_line("benchmarks.transfer", _without_files(options, sys.argv[1:])))
+    try:
+        found = comparison.run()
+    except Preempted as stop:
+        leave(f"ended by {stop}; the same command resumes", EXIT_PREEMPTED)
     if options.json != STDOUT:
         print(transfer_table(found))
     put_json(options.json, found)

@@ -168,6 +168,8 @@ class DetectRecipe(TransferRecipe):
     """Channels of the feature pyramid."""
     head_features: int = 1024
     """Width of the layers that classify boxes."""
+    box_batch_size_per_image: int = 512
+    """Boxes of each image on which the classifier of boxes is trained."""
     anchor_sizes: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
     """Sides of the anchors in pixels, one for each level of the pyramid, its coarsest with pooling included."""
 
@@ -182,7 +184,7 @@ class DetectRecipe(TransferRecipe):
             for value in values:
                 positive(name, value)
                 at_most(name, value, _MAX_SIDE, "pixels")
-        for name in ("max_size", "fpn_channels", "head_features"):
+        for name in ("max_size", "fpn_channels", "head_features", "box_batch_size_per_image"):
             positive(name, getattr(self, name))
             at_most(name, getattr(self, name), _MAX_SIDE, "")
         if max(self.min_sizes) > self.max_size:

@@ -73,6 +73,7 @@ def create_detector(recipe: DetectRecipe, backbone: Backbone, num_classes: int, 
         box_roi_pool=MultiScaleRoIAlign([str(k) for k in range(num_levels)], _ROI_CELLS, sampling_ratio=2),
         box_head=TwoMLPHead(channels * _ROI_CELLS**2, features),
         box_predictor=FastRCNNPredictor(features, num_classes + 1),
+        box_batch_size_per_image=recipe.box_batch_size_per_image,
     )
 
 
