@@ -38,7 +38,7 @@ Sample = tuple[Any, Any]
 class CropDataset(Dataset[Sample]):
     """Resized crops of stored images, with random access: `ImageFolder` whose RandomResizedCrop comes first.
 
-    Of .beton files only the bytes of the crop are decoded. Your transforms get the finished crop. Works with any
+    Only the crop is decoded, of untouched images from the second epoch on. Your transforms get the finished crop. Works with any
     sampler, `Subset`, several worker processes and `persistent_workers`; `DataLoader` fetches a batch with one call.
 
     Args:

@@ -40,13 +40,13 @@ class Loader:
 
     Args:
         path: a .beton file, a folder of .beton parts, an image folder (a folder of images for each class), a folder of
-            webdataset shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/` and
+            webdataset or parquet shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/` and
             `val/`), of which `train` chooses one.
         resolution: side of the square crops in pixels, 8 to 2048; `set_resolution` changes it.
         batch_size: images per batch of this process.
         train: training crops or test crops.
-        engine: "auto" (`roc` for .beton files on CPUs, `roc-dali` on GPUs, `torch` for folders and shards), or a name
-            in `fixres.pipelines.loaders.ENGINES`.
+        engine: "auto" (`roc`, which writes an index beside images that were not converted; `roc-dali` for RoC files on
+            GPUs), or a name in `fixres.pipelines.loaders.ENGINES`.
         device: where batches arrive: "cpu", "cuda", "cuda:1"; the current GPU if there is one, else the CPU, by
             default.
         crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the five that follow.

@@ -9,8 +9,7 @@ from typing import Any
 
 from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
-from fixres.pipelines.formats.beton_reader import BetonReader
-from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.loaders import has_records, open_loader
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.sources.layout import splits_with_val, val_folder_beside
 from fixres.pipelines.sources.tree import DiskFolder
@@ -86,10 +85,7 @@ def engine_for(path: Path, engine: str, device: str) -> str:
     """The engine `engine`, or for "auto" the fastest one that reads `path` on `device` ("cpu" or "cuda[:n]")."""
     if engine != "auto":
         return engine
-    betons = [path] if path.is_file() else sorted(path.glob("*.beton"))
-    if not betons:
-        return "torch"
-    return choose_engine("auto", device, "roc" in BetonReader(betons[0]).field_names).engine
+    return choose_engine("auto", device, has_records(path)).engine
 
 
 def workers_for(num_workers: int | None) -> int:

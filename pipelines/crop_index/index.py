@@ -41,6 +41,7 @@ class CropIndex:
 
     Attributes:
         places: where it is read and written.
+        remedy: the command that makes it again.
     """
 
     def __init__(self, source: Source, places: Places | None = None) -> None:
@@ -57,6 +58,7 @@ class CropIndex:
         self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
         self._home = home_of(data) if data.is_dir() else data.parent
         self.places = places_of(data) if places is None else places
+        self.remedy = f"fixres index {home_of(data)} --overwrite"
         self._lock = threading.Lock()
         self._journal: JournalWriter | None = None
         self.may_write, self._process = True, os.getpid()
@@ -75,9 +77,22 @@ class CropIndex:
         """`ENTRY` (num_known,) of the known images, in their order."""
         return self._entries[self._memory_of != _NOWHERE]
 
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """int64 (n, 2): height and width of images with checkpoints, as far as they are known; else zeros."""
+        entries = self._entries[indices]
+        return np.column_stack([entries["height"], entries["width"]]).astype(np.int64)
+
     def kind(self, index: int) -> int:
         """The kind of an image (`checkpoints`); -1 if it is not known."""
         return -1 if self._memory_of[index] == _NOWHERE else int(self._entries["kind"][index])
+
+    def decoded_whole(self) -> str:
+        """Which share of the known images have no checkpoints, and why, in a line; "" if there are none."""
+        kinds = np.bincount(self.entries["kind"], minlength=checkpoints.INDEXED + 1)
+        num = int(kinds.sum() - kinds[checkpoints.INDEXED])
+        reasons = [f"{kinds[kind]} {why}" for kind, why in checkpoints.REASONS.items() if kinds[kind : kind + 1].any()]
+        share = f"{num} of {kinds.sum()} images ({100 * num / max(1, kinds.sum()):.1f} %)"
+        return f"{share} are decoded whole: {', '.join(reasons)}" if num else ""
 
     def unknown(self) -> np.ndarray:
         """int64: images that the index does not know, or whose file has changed. Looks at all files."""
@@ -109,11 +124,12 @@ class CropIndex:
         self._check_process()
         with self._lock:
             entries, memory_of, before = self._entries[indices], self._memory_of[indices], self._stamps[indices]
+            memories = self._memories
         fits = (memory_of != _NOWHERE) & (entries["size"] == [image.size for image in images])
         bodies: list[bytes | memoryview] = [b""] * len(indices)
         for slot in np.flatnonzero(fits).tolist():
             entry = entries[slot]
-            bodies[slot] = self._body(memory_of[slot], entry)
+            bodies[slot] = self._body(memories, memory_of[slot], entry)
             if digest(np.frombuffer(bodies[slot], np.uint8)) != entry["body_digest"]:
                 self._fail(self._images.paths[self._images.file_of[indices[slot]]])
         for slot in np.flatnonzero(fits & (before != stamps)).tolist():  # touched or copied, or replaced
@@ -127,12 +143,12 @@ class CropIndex:
             self._add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
         return _joined(entries, bodies)
 
-    def _body(self, memory: int, entry: np.void) -> bytes | memoryview:
+    def _body(self, memories: list[memoryview], memory: int, entry: np.void) -> bytes | memoryview:
         start, size = int(entry["body_start"]), int(entry["body_size"])
         if memory == _JOURNAL:
             assert self._journal is not None
             return self._journal.read(start, size)
-        return self._memories[memory][start : start + size]
+        return memories[memory][start : start + size]
 
     def _add(self, indices: np.ndarray, stamps: np.ndarray, entries: np.ndarray, bodies: list[bytes]) -> None:
         """Appends records of images to the journal. If that is not possible, training continues without an index."""
@@ -175,10 +191,7 @@ class CropIndex:
         self._stamps[known] = loaded.tables.stamps[loaded.tables.entries["file"][rows]]
 
     def _fail(self, path: str) -> NoReturn:
-        raise InputError(
-            f"{path}: its checkpoints in the index are damaged; make the index again: fixres index"
-            f" {self.places.read[0].parent} --overwrite"
-        )
+        raise InputError(f"{path}: its checkpoints in the index are damaged; make it again: {self.remedy}")
 
     def _merge(self) -> None:
         try:

@@ -13,6 +13,7 @@ from fixres.pipelines.datasets.fingerprints import short_digest
 from fixres.pipelines.datasets.prepared import PreparedData, Split, StoredSplits, choose_engine
 from fixres.pipelines.datasets.resolve import sizes_line
 from fixres.pipelines.formats.beton_reader import BetonReader
+from fixres.pipelines.loaders import has_records
 from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.sources import open_folder
 from fixres.pipelines.sources.folder import FilesSource
@@ -47,8 +48,7 @@ class SingleSplit(StoredSplits):
             raise InputError(f"{path} {problem}; give class folders, ImageNet-V2, or a .beton file")
         self._images = path
         is_file = path.is_file() and recognize(path) == "beton"
-        has_records = not is_file or "roc" in BetonReader(path).field_names
-        engine, _ = choose_engine(config.engine, device, has_records)
+        engine, _ = choose_engine(config.engine, device, is_file and has_records(path))
         self._opened: BetonReader | FilesSource = BetonReader(path) if is_file else _open_single_split(path)
         super().__init__(config, device, engine, self._opened.classes)
         notice(f"test images: {sizes_line(self._opened)}")

@@ -11,10 +11,10 @@ import torch
 
 from fixres.pipelines.datasets.conversion_cache import convert_for_engine
 from fixres.pipelines.datasets.fingerprints import Unchanged, fingerprint
-from fixres.pipelines.datasets.resolve import DataFolders, resolve_data
+from fixres.pipelines.datasets.resolve import resolve_data
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.inspection.image_headers import image_sizes
-from fixres.pipelines.loaders import is_installed, open_loader
+from fixres.pipelines.loaders import has_records, is_installed, open_loader
 from fixres.pipelines.sources import open_folder, open_stored
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, InputError, Loader, LoaderConfig
@@ -38,14 +38,14 @@ def choose_engine(name: str, device: str, has_records: bool = True) -> EngineCho
     Args:
         name: one of fixres.pipelines.loaders.ENGINES, or "auto".
         device: where batches arrive, "cpu" or "cuda[:n]".
-        has_records: whether the data is stored, or will be, as RoC files.
+        has_records: whether the data is stored as RoC files.
     """
     if name != "auto":
         return EngineChoice(name, f"engine {name}: as configured")
     if torch.device(device).type != "cuda":
         return EngineChoice("roc", "engine roc: batches stay on the CPU, where it is the fastest")
     if not has_records:
-        return EngineChoice("roc", "engine roc: the .beton files have no RoC records, which roc-dali needs")
+        return EngineChoice("roc", "engine roc: the images are no RoC records, which roc-dali needs")
     if is_installed("roc-dali"):
         return EngineChoice("roc-dali", f"engine roc-dali: {device} decodes, so that the host only cuts bytes")
     return EngineChoice(
@@ -128,7 +128,7 @@ class PreparedData(StoredSplits):
     def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
         self._folders = resolve_data(config.path, config.work_dir, config.seed)
-        engine, self.engine_why = choose_engine(config.engine, device, _has_records(self._folders))
+        engine, self.engine_why = choose_engine(config.engine, device, all(map(has_records, self._folders[:2])))
         super().__init__(config, device, engine, self._folders.classes)
         self.prepare_seconds = time.perf_counter() - start
 
@@ -179,8 +179,3 @@ class PreparedData(StoredSplits):
     def _source(self, split: Split) -> FilesSource | BetonReader:
         path = self.place(split)
         return open_folder(path) if path.is_dir() else BetonReader(path)
-
-
-def _has_records(data: DataFolders) -> bool:
-    """Whether both splits are RoC files, or folders, which are converted to what the engine reads."""
-    return all(split.is_dir() or "roc" in BetonReader(split).field_names for split in (data.train, data.val))

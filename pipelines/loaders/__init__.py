@@ -7,5 +7,5 @@ engines in `dali` do.
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
-    __name__, submod_attrs={"registry": ["ENGINES", "is_installed", "open_loader"]}
+    __name__, submod_attrs={"registry": ["ENGINES", "has_records", "is_installed", "open_loader"]}
 )

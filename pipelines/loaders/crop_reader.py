@@ -1,8 +1,7 @@
-"""Reads crops of chosen images, for data sets with random access: only the crop from .beton files, else with Pillow."""
+"""Reads crops of chosen images, for data sets with random access: only the crop, of RoC records or by an index."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,20 @@ import numpy as np
 from fixres.pipelines.formats.beton_layout import MODE_RAW
 from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.loaders.indexed_crops import Draw, IndexedCrops
 from fixres.pipelines.loaders.pillow import resized_crop
 from fixres.pipelines.loaders.roc import sample_decoder
 from fixres.pipelines.roc.layout import ERRORS, NUM_COUNTS, OK
 from fixres.pipelines.roc.sample_table import locate_samples
-from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, Source, TrainCrop
-
-Draw = Callable[[int, np.ndarray], Boxes]
-"""The boxes of a view, by its number, for images of these sizes: int64 (N, 2), height and width."""
 
 
 class CropReader:
     """Decodes crops of images by their positions in the data set.
 
     Args:
-        path: a .beton file, a folder of .beton parts, class folders, or webdataset shards.
+        path: a .beton file, a folder of .beton parts, class folders, or webdataset or parquet shards.
         crop: whether pixels outside the box may be used, as in `fixres.pipelines.loaders.pillow.resized_crop`.
         min_zoom: see `LoaderConfig`.
 
@@ -36,16 +32,19 @@ class CropReader:
 
     def __init__(self, path: Path, crop: Crop, min_zoom: float = MIN_ZOOM) -> None:
         self._crop = crop
-        is_beton = path.is_file() or any(path.glob("*.beton"))
+        is_beton = (path.is_file() and path.suffix != ".parquet") or any(path.glob("*.beton"))
         source = open_beton(path) if is_beton else open_stored(path)
         self.classes, self.labels, self.name = tuple(source.classes), np.asarray(source.labels), source.name
-        if is_beton and not (source.modes == MODE_RAW).any():
+        if is_beton and (source.modes == MODE_RAW).any():
+            self._source: Source = source
+            self._fill = self._fill_with_pillow
+        elif is_beton and "roc" in source.field_names:
             self._table = locate_samples(source)
             self._sizes, self._decode = source.sizes, sample_decoder(source, isinstance(crop, TrainCrop), min_zoom)
-            self._fill = self._fill_from_bytes
+            self._fill = self._fill_from_records
         else:
-            self._source: Source = open_stored(path) if is_beton else source
-            self._fill = self._fill_with_pillow
+            self._crops = IndexedCrops(source, crop, min_zoom)
+            self._fill = self._fill_by_index
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +68,7 @@ class CropReader:
         self._fill(indices, draw, images)
         return images
 
-    def _fill_from_bytes(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
+    def _fill_from_records(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
         table, sizes = self._table[indices], self._sizes[indices]
         codes, counts = np.zeros(len(indices), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64)
         for number, view in enumerate(images):
@@ -78,6 +77,10 @@ class CropReader:
             for slot in np.flatnonzero(codes != OK)[:1]:
                 index = int(indices[slot])
                 raise BadSampleError(f"{self.name(index)}: {ERRORS[int(codes[slot])]}; convert the data again", index)
+
+    def _fill_by_index(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
+        for slot, line in sorted(self._crops.fill(indices, draw, images).problems.items())[:1]:
+            raise BadSampleError(line, int(indices[slot]))
 
     def _fill_with_pillow(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
         decoded = [decode_rgb(self._source.read(i), self._source.name(i), i) for i in map(int, indices)]

@@ -7,6 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
+from fixres.pipelines.formats.beton_layout import MODE_RAW
+from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
@@ -21,13 +23,15 @@ class _Engine(NamedTuple):
 
 
 _ANY = ("folder", "beton", "shards")
+_ALL = ("parquet", "parts", *_ANY)
+_INDEXED = _Engine("fixres.pipelines.loaders.roc_indexed", "IndexedLoader", None, None, _ALL)
 _ENGINES = {
-    "roc": _Engine("fixres.pipelines.loaders.roc", "RocLoader", None, None, ("parts", "beton")),
+    "roc": _Engine("fixres.pipelines.loaders.roc", "RocLoader", None, None, _ALL),
     "roc-gpu": _Engine("fixres.pipelines.loaders.roc_gpu", "RocGPULoader", None, None, ("parts", "beton")),
     "roc-dali": _Engine(
         "fixres.pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")
     ),
-    "torch": _Engine("fixres.pipelines.loaders.pillow", "TorchLoader", None, None, ("parts", *_ANY)),
+    "torch": _Engine("fixres.pipelines.loaders.pillow", "TorchLoader", None, None, _ALL),
     "ffcv": _Engine("fixres.pipelines.loaders.ffcv", "FFCVLoader", "ffcv", "ffcv", ("beton",)),
     "dali": _Engine("fixres.pipelines.loaders.dali.stock", "DALILoader", "nvidia.dali", "dali", ("folder", "shards")),
     "dali-slice": _Engine("fixres.pipelines.loaders.dali.slice", "DALISliceLoader", "nvidia.dali", "dali", _ANY),
@@ -41,6 +45,7 @@ _KINDS = {
     "beton": "a .beton file",
     "parts": "a folder of .beton parts",
     "shards": "a folder of .tar shards",
+    "parquet": "parquet",
 }
 
 
@@ -62,6 +67,8 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     _check_package(engine, entry)
     _check_path(engine, entry, config)
     check_device(config)
+    if engine == "roc" and not has_records(config.path):
+        entry = _INDEXED
     loader_class = getattr(importlib.import_module(entry.module), entry.loader)
     _check_draws(engine, loader_class, config)
     loader: Loader = loader_class(config)
@@ -86,6 +93,17 @@ def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
             f"engine='ffcv' cannot resize with interpolation={config.crop.interpolation!r}; "
             "choose --engine roc, or interpolation bilinear"
         )
+
+
+def has_records(path: Path) -> bool:
+    """Whether engine `roc` reads the data at `path` as RoC records, or else by the index of untouched images.
+
+    Raw pixels have neither; the reader of records refuses them.
+    """
+    if _kind_of(path) not in ("beton", "parts"):
+        return False
+    data = open_beton(path)
+    return "roc" in data.field_names or bool((data.modes == MODE_RAW).any())
 
 
 def is_installed(engine: str) -> bool:
@@ -125,5 +143,8 @@ def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
 
 def _kind_of(path: Path) -> str:
     if path.is_file():
-        return "beton"
-    return "parts" if any(path.glob("*.beton")) else "shards" if any(path.glob("*.tar")) else "folder"
+        return "parquet" if path.suffix == ".parquet" else "beton"
+    for ending, kind in (("beton", "parts"), ("tar", "shards"), ("parquet", "parquet")):
+        if any(path.glob(f"*.{ending}")):
+            return kind
+    return "parquet" if any(path.glob("data/*.parquet")) else "folder"

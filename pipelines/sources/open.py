@@ -72,7 +72,7 @@ def open_source(
 
 
 def open_stored(path: str | Path) -> Source:
-    """Opens what engines read: a .beton file or its parts, shards, or class folders."""
+    """Opens what engines read: a .beton file or its parts, shards, parquet, or class folders."""
     path = _existing(path)
     match kind := recognize(path):
         case "beton":
@@ -81,6 +81,8 @@ def open_stored(path: str | Path) -> Source:
             return TarSource(path)
         case "folder" | "imagenet_v2":
             return open_folder(path)
+        case "parquet":
+            return _open_parquet(path, None, None, None)
     raise InputError(f"{path} is {KINDS[kind]}, which engines cannot read; convert it: fixres convert {path} new.beton")
 
 

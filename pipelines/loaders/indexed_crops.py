@@ -1,0 +1,143 @@
+"""Crops of images in files that stay as they are: from the checkpoints of an index, or else of the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+import fixres.pipelines.crop_index.checkpoints as checkpoints
+from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLACE_COLUMNS, decode_indexed
+from fixres.pipelines.crop_index.index import Checkpoints, CropIndex
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.loaders.pillow import resized_crop
+from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, OK, PIXELS
+from fixres.pipelines.sampling.crops import Boxes
+from fixres.pipelines.spec import BadSampleError, Crop, Source, TrainCrop
+
+Draw = Callable[[int, np.ndarray], Boxes]
+"""The boxes of a view, by its number, for images of these sizes: int64 (N, 2), height and width."""
+
+
+class Filled(NamedTuple):
+    """What was read and decoded for a batch.
+
+    Attributes:
+        sizes: int64 (N, 2), height and width of the images.
+        counts: int64 (N, 3), the columns of `roc.layout`, of the last view.
+        problems: for each image without a crop, by its place in the batch, what is wrong with it.
+    """
+
+    sizes: np.ndarray
+    counts: np.ndarray
+    problems: dict[int, str]
+
+
+class IndexedCrops:
+    """Makes crops of the images of a source. Threads may share it.
+
+    Attributes:
+        index: the index; images that it does not know are scanned and added.
+    """
+
+    def __init__(self, source: Source, crop: Crop, min_zoom: float) -> None:
+        self._source, self._crop, self._min_zoom = source, crop, min_zoom
+        self.index = CropIndex(source)
+
+    def fill(self, indices: np.ndarray, draw: Draw, views: Sequence[np.ndarray]) -> Filled:
+        """Makes one or more crops of each of some images.
+
+        Args:
+            indices: int64 (N,), positions in the source.
+            draw: gives the boxes.
+            views: uint8 (N, r, r, 3) each, filled except for images with problems.
+
+        Raises:
+            InputError: the index is damaged.
+        """
+        filled = Filled(
+            np.ones((len(indices), 2), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64), problems={}
+        )
+        images, stamps = self._read(indices, filled.problems)
+        slots = np.array(sorted(images), np.int64)
+        found = self.index.find(indices[slots], stamps[slots], [images[slot] for slot in slots.tolist()])
+        is_indexed = found.samples[:, checkpoints.KIND] == checkpoints.INDEXED
+        whole = self._decode_whole(indices, slots[~is_indexed], images, filled)
+        chosen = slots[is_indexed]
+        samples = found.samples[is_indexed]
+        filled.sizes[chosen] = samples[:, [checkpoints.HEIGHT, checkpoints.WIDTH]]
+        data, places = _joined([images[slot] for slot in chosen.tolist()], samples)
+        for number, view in enumerate(views):
+            boxes = draw(number, filled.sizes)
+            self._decode(indices, chosen, data, places, Checkpoints(samples, found.words), boxes, view, filled)
+            for slot, pixels in whole.items():
+                box, flip = boxes.yxhw[slot], bool(boxes.flip[slot])
+                view[slot] = resized_crop(self._crop, pixels, box, flip, view.shape[1])
+        return filled
+
+    def _read(self, indices: np.ndarray, problems: dict[int, str]) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """The images' bytes, uint8, by their places in the batch, and what their files looked like before."""
+        stamps, images = self.index.stamps(indices), {}
+        for slot, one in enumerate(indices.tolist()):
+            try:
+                images[slot] = np.frombuffer(self._source.read(one), np.uint8)
+            except BadSampleError as error:
+                problems[slot] = str(error)
+        return images, stamps
+
+    def _decode_whole(
+        self, indices: np.ndarray, slots: np.ndarray, images: dict[int, np.ndarray], filled: Filled
+    ) -> dict[int, np.ndarray]:
+        """The pixels of images without checkpoints."""
+        whole = {}
+        for slot in slots.tolist():
+            index = int(indices[slot])
+            try:
+                whole[slot] = decode_rgb(images[slot].data, self._source.name(index), index)
+            except BadSampleError as error:
+                filled.problems[slot] = str(error)
+                continue
+            filled.sizes[slot] = whole[slot].shape[:2]
+            filled.counts[slot, BYTES], filled.counts[slot, PIXELS] = images[slot].size, filled.sizes[slot].prod()
+        return whole
+
+    def _decode(
+        self,
+        indices: np.ndarray,
+        slots: np.ndarray,
+        data: np.ndarray,
+        places: np.ndarray,
+        found: Checkpoints,
+        boxes: Boxes,
+        view: np.ndarray,
+        filled: Filled,
+    ) -> None:
+        """Decodes from checkpoints. The arguments are those of the kernel: many parameters."""
+        is_all = len(slots) == len(view)
+        out = view if is_all else np.empty((len(slots), *view.shape[1:]), np.uint8)
+        codes, counts = np.zeros(len(slots), np.int64), np.zeros((len(slots), NUM_COUNTS), np.int64)
+        decode_indexed(
+            data, places, found.samples, found.words, boxes.yxhw[slots].astype(np.float64), boxes.flip[slots],
+            isinstance(self._crop, TrainCrop), self._min_zoom, out, codes, counts,
+        )  # fmt: skip
+        if not is_all:
+            view[slots] = out
+        filled.counts[slots] = counts
+        for slot, code in zip(slots[codes != OK].tolist(), codes[codes != OK].tolist(), strict=True):
+            name = self._source.name(int(indices[slot]))
+            filled.problems[slot] = f"{name}: {ERRORS[code]}; make its index again: {self.index.remedy}"
+
+    def close(self) -> None:
+        """Merges what was added into the index."""
+        self.index.close()
+
+
+def _joined(images: list[np.ndarray], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images one behind the other, uint8, and where the kernel finds their parts, int64 (n, 4)."""
+    sizes = np.array([image.size for image in images], np.int64)
+    places = np.zeros((len(images), NUM_PLACE_COLUMNS), np.int64)
+    places[:, HEADERS] = np.cumsum(sizes) - sizes
+    header_sizes = samples[:, checkpoints.HEADER_SIZE]
+    places[:, BODY], places[:, BODY_SIZE] = places[:, HEADERS] + header_sizes, sizes - header_sizes
+    return np.concatenate([np.empty(0, np.uint8), *images]), places

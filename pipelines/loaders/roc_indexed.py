@@ -1,0 +1,158 @@
+"""Engine `roc` over images that were not converted: folders, shards, parquet, .beton files without RoC records.
+
+The first epoch scans each image for the checkpoints of its index (`crop_index`) before its crop is decoded, and writes
+the index as it goes. Later epochs, and later runs, decode only what the crops need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fixres.pipelines.loaders.base import BaseLoader, empty_batch, retry_next
+from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
+from fixres.pipelines.loaders.indexed_crops import Filled, IndexedCrops
+from fixres.pipelines.loaders.prefetch import Prefetcher
+from fixres.pipelines.loaders.roc_base import RocCounters
+from fixres.pipelines.roc.layout import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
+from fixres.pipelines.runtime.notices import counted, notice
+from fixres.pipelines.sampling.crops import Boxes, crop_boxes
+from fixres.pipelines.sampling.draws import indices_of
+from fixres.pipelines.sources import open_stored
+from fixres.pipelines.spec import BadSampleError, Batch, LoaderConfig
+
+_BATCHES_AHEAD = 3
+_CHUNK = 16  # samples that a thread takes at a time
+
+
+class _Work(NamedTuple):
+    """A batch that is being decoded."""
+
+    images: torch.Tensor  # uint8 (B, r, r, 3), host memory
+    draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
+    parts: list[Future[Filled]]
+
+
+class _Drawn(NamedTuple):
+    """Boxes that were drawn for a whole batch, which takes 3 us an image instead of 36, for images of these sizes."""
+
+    sizes: np.ndarray  # int64 (n, 2), expected
+    yxhw: np.ndarray
+    flip: np.ndarray
+
+
+class IndexedLoader(BaseLoader):
+    """Threads read, scan and decode chunks of each batch, and prepare batches ahead."""
+
+    shares_boxes = True
+    decodes_on_host = True
+
+    def __init__(self, config: LoaderConfig) -> None:
+        self._source = open_stored(config.path)
+        super().__init__(config, self._source.classes, len(self._source))
+        self.counters: RocCounters = RocCounters()
+        self.last_shifts = np.empty(0, np.int64)
+        """int64 (B,): how far the sides of each sample of the last batch were halved by the inverse transform, log2."""
+        self._crops = IndexedCrops(self._source, config.crop, config.min_zoom)
+        self._buffers = HostBuffers()
+        self._pool = ThreadPoolExecutor(max(1, config.num_workers), "roc")
+        self._announce()
+
+    def _announce(self) -> None:
+        index = self._crops.index
+        if index.num_known < len(index):
+            notice(
+                f"{self.config.path}: {counted(len(index) - index.num_known, 'image')} of {len(index)} not indexed yet;"
+                f" the first epoch does it, into {index.places.written}"
+            )
+        elif line := index.decoded_whole():
+            notice(f"{self.config.path}: {line}")
+
+    def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
+        self._crops.index.refresh()  # what other processes have added
+        works = (self._start(draws, epoch, resolution) for draws in self._draws(epoch, start))
+        background = Prefetcher(works, _BATCHES_AHEAD)
+        try:
+            for work in background:
+                yield self._finish(work, epoch)
+        finally:
+            background.close()
+
+    def _start(self, draws: np.ndarray, epoch: int, resolution: int) -> _Work:
+        """Hands a batch to the threads in chunks."""
+        images = batch_buffer(self._buffers, len(draws), resolution, self.config.device)
+        pixels, expected = images.numpy(), self._crops.index.sizes(indices_of(draws))
+        boxes = self._boxes(draws, epoch, expected, resolution)
+        parts = []
+        for first in range(0, len(draws), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            drawn = _Drawn(expected[part], boxes.yxhw[part], boxes.flip[part])
+            parts.append(self._pool.submit(self._fill, draws[part], epoch, pixels[part], drawn))
+        return _Work(images, draws, parts)
+
+    def _boxes(self, draws: np.ndarray, epoch: int, sizes: np.ndarray, resolution: int) -> Boxes:
+        return crop_boxes(self.config.crop, self.config.seed, epoch, draws, np.maximum(sizes, 1), resolution)
+
+    def _fill(self, draws: np.ndarray, epoch: int, pixels: np.ndarray, drawn: _Drawn | None = None) -> Filled:
+        def boxes(_view: int, sizes: np.ndarray) -> Boxes:
+            if drawn is not None and np.array_equal(sizes, drawn.sizes):
+                return Boxes(drawn.yxhw, drawn.flip)
+            return self._boxes(draws, epoch, sizes, pixels.shape[1])
+
+        return self._crops.fill(indices_of(draws), boxes, [pixels])
+
+    def _finish(self, work: _Work, epoch: int) -> Delivery:
+        """Waits for a batch and replaces its bad samples."""
+        filled = [part.result() for part in work.parts]
+        if not filled:
+            return Delivery(empty_batch(work.images.shape[1], self.config.device), 0, 0, [])
+        counts = np.concatenate([one.counts for one in filled])
+        sizes = np.concatenate([one.sizes for one in filled])
+        problems = {_CHUNK * k + slot: line for k, one in enumerate(filled) for slot, line in one.problems.items()}
+        indices, bad_samples, pixels = indices_of(work.draws), [], work.images.numpy()
+        for slot, line in sorted(problems.items()):
+            place = slice(slot, slot + 1)
+            indices[slot], one = self._replacement(int(work.draws[slot]), line, epoch, pixels[place], bad_samples)
+            counts[place], sizes[place] = one.counts, one.sizes
+        self._note(sizes, counts)
+        batch = Batch(work.images, torch.from_numpy(self._source.labels[indices]), torch.from_numpy(indices))
+        return Delivery(batch, int(counts[:, BYTES].sum()), int(counts[:, PIXELS].sum()), bad_samples)
+
+    def _replacement(
+        self, wanted: int, line: str, epoch: int, pixels: np.ndarray, bad_samples: list[str]
+    ) -> tuple[int, Filled]:
+        """Stops at a bad sample, or makes the crop of the next good one, depending on `on_bad`; returns its index.
+
+        Args:
+            wanted: draw of the bad sample.
+            line: what is wrong with it.
+            epoch: of its crop.
+            pixels: uint8 (1, r, r, 3), filled.
+            bad_samples: gets a line for each bad sample.
+        """
+
+        def make(draw: int) -> tuple[int, Filled]:
+            index = int(indices_of(np.array([draw]))[0])
+            problem, one = line, Filled(np.ones((1, 2), np.int64), np.zeros((1, NUM_COUNTS), np.int64), {})
+            if draw != wanted:
+                one = self._fill(np.array([draw]), epoch, pixels)
+                problem = one.problems.get(0, "")
+            if problem:
+                raise BadSampleError(problem, index)
+            return index, one
+
+        return retry_next(make, self._candidates(wanted), self.config.on_bad, bad_samples)
+
+    def _note(self, sizes: np.ndarray, counts: np.ndarray) -> None:
+        self.last_shifts = counts[:, LEVEL_SHIFT]
+        self.counters.pixels_stored += int(sizes.prod(axis=1).sum())
+        for shift, num in enumerate(np.bincount(self.last_shifts)):
+            self.counters.num_by_shift[shift] += int(num)
+
+    def _release(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._crops.close()
