@@ -154,7 +154,7 @@ def test_it_is_the_finetuning_of_the_command(
                       finetune=FinetuneConfig(**settings), optim=OptimConfig(batch_size=8), seed=5)  # fmt: skip
     report = finetune_network(job, open_chosen(job, ("class_00", "class_01")), open_coded)
     net = fixres.load(checkpoint, device="cpu")
-    outcome = finetune(net, coded_folder, val=coded_folder, seed=5, **settings)
+    outcome = finetune(net, coded_folder, val=coded_folder, engine="torch", seed=5, **settings)
     wanted, info = load_checkpoint(tmp_path / "job.pt")
     for (name, value), expected in zip(net.model.state_dict().items(), wanted.state_dict().values(), strict=True):
         assert torch.equal(value, expected), name
@@ -209,7 +209,7 @@ def test_adaptation_alone(photos: Path) -> None:
         (32, {"crop_pct": 1.5}, r"crop_pct=1.5 must be in \(0, 1\]"),
         (32, {"mean": (124, 116, 104)}, r"mean=\(124, 116, 104\), .* use three shares of 1"),
         (32, {"std": "0.5"}, "std='0.5' must be a list of numbers or None"),
-        (32, {"engine": "roc"}, "val is an image folder, and engine='roc' reads"),
+        (32, {"engine": "roc-gpu"}, "val is an image folder, and engine='roc-gpu' reads"),
         (32, {"engine": "fast"}, "engine='fast' does not exist"),
         (32, {"precision": "fp8"}, "precision='fp8' is unknown"),
     ],

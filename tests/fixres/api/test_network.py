@@ -26,7 +26,7 @@ def network(tiny_net: nn.Module, tmp_path: Path) -> Network:
 
 def test_predictions_are_those_of_evaluation(network: Network, coded_folder: Path) -> None:
     files = sorted(coded_folder.rglob("*.jpg"))
-    options = {"train": False, "interpolation": "bicubic", "num_workers": 0, "device": "cpu"}
+    options = {"train": False, "interpolation": "bicubic", "engine": "torch", "num_workers": 0, "device": "cpu"}
     with Loader(coded_folder, 48, 5, **options) as loader:
         with torch.inference_mode():
             wanted = torch.cat([network.model(images).softmax(1) for images, _ in loader])
@@ -58,7 +58,7 @@ def test_top_k_and_resolution(network: Network, coded_folder: Path) -> None:
 
 def test_the_transform_gives_the_loaders_input(network: Network, coded_folder: Path) -> None:
     files = sorted(coded_folder.rglob("*.jpg"))
-    options = {"train": False, "interpolation": "bicubic", "num_workers": 0, "device": "cpu"}
+    options = {"train": False, "interpolation": "bicubic", "engine": "torch", "num_workers": 0, "device": "cpu"}
     with Loader(coded_folder, 48, len(files), **options) as loader:
         images, _ = next(iter(loader))
     for file, image in zip(files, images, strict=True):

@@ -59,7 +59,7 @@ def test_help_lists_the_commands_and_an_unknown_one_gets_the_nearest(fixres: Fix
     assert fixres("--version")[1].startswith("roc-fixres 0.")
     code, out, error = fixres("evalute", "x.pt")
     assert (code, out) == (EXIT_INPUT, "")
-    assert error.startswith("fixres: unknown command evalute; did you mean evaluate? There are train, convert, ")
+    assert error.startswith("fixres: unknown command evalute; did you mean evaluate? There are train, index, convert, ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
