@@ -38,8 +38,9 @@ Sample = tuple[Any, Any]
 class CropDataset(Dataset[Sample]):
     """Resized crops of stored images, with random access: `ImageFolder` whose RandomResizedCrop comes first.
 
-    Only the crop is decoded, of untouched images from the second epoch on. Your transforms get the finished crop. Works with any
-    sampler, `Subset`, several worker processes and `persistent_workers`; `DataLoader` fetches a batch with one call.
+    Only the crop is decoded, of untouched images from the second epoch on. Your transforms get the finished crop. Works
+    with any sampler, `Subset`, several worker processes and `persistent_workers`; `DataLoader` fetches a batch with one
+    call.
 
     Args:
         path: a .beton file, a folder of .beton parts, a folder of images for each class, a folder of webdataset

@@ -40,8 +40,8 @@ class Loader:
 
     Args:
         path: a .beton file, a folder of .beton parts, an image folder (a folder of images for each class), a folder of
-            webdataset or parquet shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/` and
-            `val/`), of which `train` chooses one.
+            webdataset or parquet shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/`
+            and `val/`), of which `train` chooses one.
         resolution: side of the square crops in pixels, 8 to 2048; `set_resolution` changes it.
         batch_size: images per batch of this process.
         train: training crops or test crops.

@@ -33,6 +33,7 @@ def decode_indexed(
     words: np.ndarray,
     boxes: np.ndarray,
     flips: np.ndarray,
+    bicubic: np.ndarray,
     inside: bool,
     min_zoom: float,
     out: np.ndarray,
@@ -46,7 +47,7 @@ def decode_indexed(
         places: int64 (n, NUM_PLACE_COLUMNS), where they are; untrusted.
         samples: int64 (n, NUM_SAMPLE_COLUMNS), see `checkpoints`, all INDEXED; untrusted.
         words: uint16, those of the index; untrusted.
-        boxes, flips, inside, out, codes, counts: see `roc.decoder.crops.decode_samples`.
+        boxes, flips, bicubic, inside, out, codes, counts: see `roc.decoder.crops.decode_samples`.
         min_zoom: see `window.choose_shift`.
     """
     tables, work = empty_tables(), empty_work()
@@ -63,6 +64,7 @@ def decode_indexed(
                 words,
                 boxes[i],
                 flips[i],
+                bicubic[i],
                 inside,
                 min_zoom,
                 tables,
@@ -103,6 +105,7 @@ def _decode_crop(
     words: np.ndarray,
     box: np.ndarray,
     flip: bool,
+    bicubic: bool,
     inside: bool,
     min_zoom: float,
     tables: Tables,
@@ -123,7 +126,7 @@ def _decode_crop(
     if frame[3] != sample[checkpoints.BLOCK_ROWS] or frame[4] != sample[checkpoints.BLOCK_COLUMNS]:
         return layout.NOT_AS_INDEXED
     shift = choose_shift(box, resolution, min_zoom)
-    bounds, level_box = on_level(box, shift, height, width, resolution, inside)
+    bounds, level_box = on_level(box, shift, height, width, resolution, inside, bicubic)
     window = cover(sample, shift, bounds)
     if window.pixels[2] * window.pixels[3] > layout.MAX_PIXELS:
         return layout.TOO_LARGE
@@ -136,9 +139,8 @@ def _decode_crop(
     counts[layout.BYTES], counts[layout.LEVEL_SHIFT] = header_size + num_bytes, shift
     counts[layout.PIXELS] = window.pixels[2] * window.pixels[3]
     gray = frame[2] == 1
-    planes_to_crop(
-        planes, window.starts, window.strides, window.pixels, window.factors, gray, level_box, bounds, flip, out
-    )
+    how = level_box, bounds, flip, bicubic
+    planes_to_crop(planes, window.starts, window.strides, window.pixels, window.factors, gray, *how, out)
     return layout.OK
 
 

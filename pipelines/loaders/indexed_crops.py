@@ -72,8 +72,8 @@ class IndexedCrops:
             boxes = draw(number, filled.sizes)
             self._decode(indices, chosen, data, places, Checkpoints(samples, found.words), boxes, view, filled)
             for slot, pixels in whole.items():
-                box, flip = boxes.yxhw[slot], bool(boxes.flip[slot])
-                view[slot] = resized_crop(self._crop, pixels, box, flip, view.shape[1])
+                how = bool(boxes.flip[slot]), view.shape[1], bool(boxes.bicubic[slot])
+                view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
         return filled
 
     def _read(self, indices: np.ndarray, problems: dict[int, str]) -> tuple[dict[int, np.ndarray], np.ndarray]:
@@ -117,8 +117,9 @@ class IndexedCrops:
         is_all = len(slots) == len(view)
         out = view if is_all else np.empty((len(slots), *view.shape[1:]), np.uint8)
         codes, counts = np.zeros(len(slots), np.int64), np.zeros((len(slots), NUM_COUNTS), np.int64)
+        chosen = boxes.yxhw[slots].astype(np.float64), boxes.flip[slots], boxes.bicubic[slots]
         decode_indexed(
-            data, places, found.samples, found.words, boxes.yxhw[slots].astype(np.float64), boxes.flip[slots],
+            data, places, found.samples, found.words, *chosen,
             isinstance(self._crop, TrainCrop), self._min_zoom, out, codes, counts,
         )  # fmt: skip
         if not is_all:

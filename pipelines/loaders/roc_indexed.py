@@ -41,8 +41,7 @@ class _Drawn(NamedTuple):
     """Boxes that were drawn for a whole batch, which takes 3 us an image instead of 36, for images of these sizes."""
 
     sizes: np.ndarray  # int64 (n, 2), expected
-    yxhw: np.ndarray
-    flip: np.ndarray
+    boxes: Boxes
 
 
 class IndexedLoader(BaseLoader):
@@ -90,7 +89,7 @@ class IndexedLoader(BaseLoader):
         parts = []
         for first in range(0, len(draws), _CHUNK):
             part = slice(first, first + _CHUNK)
-            drawn = _Drawn(expected[part], boxes.yxhw[part], boxes.flip[part])
+            drawn = _Drawn(expected[part], Boxes(*(array[part] for array in boxes)))
             parts.append(self._pool.submit(self._fill, draws[part], epoch, pixels[part], drawn))
         return _Work(images, draws, parts)
 
@@ -100,7 +99,7 @@ class IndexedLoader(BaseLoader):
     def _fill(self, draws: np.ndarray, epoch: int, pixels: np.ndarray, drawn: _Drawn | None = None) -> Filled:
         def boxes(_view: int, sizes: np.ndarray) -> Boxes:
             if drawn is not None and np.array_equal(sizes, drawn.sizes):
-                return Boxes(drawn.yxhw, drawn.flip)
+                return drawn.boxes
             return self._boxes(draws, epoch, sizes, pixels.shape[1])
 
         return self._crops.fill(indices_of(draws), boxes, [pixels])

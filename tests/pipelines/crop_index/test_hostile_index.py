@@ -1,10 +1,10 @@
-"""Mutated index files and journals; `tests.pipelines.crop_index.fuzzer` tries more of them by hand."""
+"""Mutated index files and journals; `tests.pipelines.crop_index.index_fuzzer` tries more of them by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.pipelines.crop_index.fuzzer import fuzz
+from tests.pipelines.crop_index.index_fuzzer import fuzz
 
 
 def test_mutated_indexes_are_refused_or_harmless(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def crop(
     counts, boxes = np.zeros((1, NUM_COUNTS), np.int64), np.array([box], np.float64)
     data, places = np.frombuffer(jpeg, np.uint8), place_of(jpeg, found.sample)
     samples, flips = found.sample[None], np.zeros(1, bool)
-    decode_indexed(data, places, samples, found.words, boxes, flips, inside, min_zoom, out, codes, counts)
+    decode_indexed(
+        data, places, samples, found.words, boxes, flips, np.zeros(1, bool), inside, min_zoom, out, codes, counts
+    )
     return int(codes[0]), out[0], counts[0]
 
 
@@ -70,6 +72,8 @@ def libjpegs_crop(
     counts, boxes = np.zeros((1, NUM_COUNTS), np.int64), np.array([box], np.float64)
     table, data = np.zeros((1, NUM_SAMPLE_COLUMNS), np.int64), np.frombuffer(jpeg, np.uint8)
     table[0] = 0, len(jpeg), 0, 0, *size
-    decode_whole_images(data, table, boxes, np.zeros(1, bool), inside, _decompressor().handle, out, codes, counts)
+    decode_whole_images(
+        data, table, boxes, np.zeros(1, bool), np.zeros(1, bool), inside, _decompressor().handle, out, codes, counts
+    )
     assert codes[0] == 0
     return out[0]

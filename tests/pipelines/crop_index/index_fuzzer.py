@@ -1,6 +1,6 @@
 """Feeds mutated index files and journals to the engine. It must refuse each one, or decode crops and nothing else.
 
-python -m tests.pipelines.crop_index.fuzzer --num 100000
+python -m tests.pipelines.crop_index.index_fuzzer --num 100000
 
 Half of the mutated files get new checksums, as somebody would who wants to harm. A crash ends the process with a
 signal. An AssertionError ends it if bytes outside the output were written, or if an image that is used as if there were
