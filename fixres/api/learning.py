@@ -23,11 +23,12 @@ from fixres.evaluation.accuracy import EvalResult, sweep
 from fixres.finetuning.loop import FinetuneContext, FinetuneResult
 from fixres.finetuning.loop import finetune as finetune_layers
 from fixres.finetuning.preflight import check_finetune, probe_for_finetune
+from fixres.models.checkpoint import with_input_size
 from fixres.models.classes import match_classes
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_precision
 from fixres.models.predictor import Predictor
-from fixres.models.probe import check_takes, device_of, eval_mode, num_logits
+from fixres.models.probe import device_of, eval_mode, num_logits, set_input_size, sized
 from fixres.models.state_dicts import shortened
 from fixres.models.timm_folder import recorded_transform
 from fixres.observability.console import log
@@ -88,6 +89,7 @@ def evaluate(
             returns.
         data: test images, as for `fixres.Loader`; the test split, if it holds both.
         resolutions: test resolutions in pixels; that of the network if None, which modules from elsewhere do not name.
+            A network of timm's with a fixed size is tested as a copy that is set to each of them (docs/fixres.md).
         classes: names of the network's outputs, for a network that does not name them, as for `fixres.load`. The data's
             classes are found among them by name. Without names there must be as many outputs as classes, or the data
             is ImageNet, or a part of it.
@@ -121,7 +123,7 @@ def evaluate(
     settings = {"crop": transform.eval_crop, "resolution": tested[0], "batch_size": batch_size}
     with eval_mode(predictor.net), closing(open_loader("val", **settings)) as loader:
         for resolution in tested:
-            check_takes(predictor.net, resolution)
+            predictor.at(resolution)  # finds a size that it cannot take before the first test
         return sweep(_matched(model, predictor, tested[0], loader.classes, classes), loader, tested, "test")
 
 
@@ -153,7 +155,8 @@ def finetune(
 
     Args:
         model: as for `evaluate`; its logits must come from a linear layer. A network from `fixres.load` gets a new
-            `info` and transform.
+            `info` and transform. One of timm's with a fixed size is set to `test_resolution`, which replaces its
+            position embeddings by resized ones; with `layers="all"` also one that takes any size.
         data: training images, as for `fixres.Loader`; the training split, if it holds both.
         test_resolution: pixels.
         val: test images, for tests before and after; by default val.beton beside train.beton, or val/ beside train/,
@@ -166,8 +169,8 @@ def finetune(
         crop_pct: as for `evaluate`, as are `interpolation`, `mean`, `std`, `engine`, `num_workers` and `precision`.
         seed: of order, crops, flips and color jitter.
         **settings: fields of `fixres.config.recipe.FinetuneConfig`: `epochs` (2), `lr` (0.01, for a batch of 256),
-            `layers` ("classifier_bn", or "classifier", "last_blocks", "paper"), `augmentation` ("test_flip", or "test",
-            "test_shift", "train"), `adapt` ("none", or "batchnorm", "frechet"), and more.
+            `layers` ("classifier_bn", or "classifier", "last_blocks", "paper", "all"), `augmentation` ("test_flip", or
+            "test", "test_shift", "train"), `adapt` ("none", or "batchnorm", "frechet"), and more.
 
     Returns:
         The same network, what was trained, and the tests before and after.
@@ -201,9 +204,8 @@ def finetune(
             outcome = _finetuned(model, context, config, test_resolution, loader, classes)
     if isinstance(model, Network):
         known = {name: getattr(transform, name) for name in given}
-        model.set_info(
-            replace(model.info, **known, train_res=context.train_res, test_res=test_resolution, finetuned=True)
-        )
+        known |= {"train_res": context.train_res, "test_res": test_resolution, "finetuned": True}
+        model.set_info(with_input_size(replace(model.info, **known), model.model))
     return outcome
 
 
@@ -217,6 +219,8 @@ def _finetuned(
 ) -> FinetuneOutcome:
     """Checks, tests, fine-tunes, tests again; without `loader` it does not test."""
     net = context.predictor.net
+    if set_input_size(net, resolution, always=config.layers == "all"):
+        log(f"finetune: {type(net).__name__} is set to {resolution} px; position embeddings and windows are resized")
     with closing(context.open(config, resolution)) as train_loader:
         if loader is not None and loader.classes != train_loader.classes:
             raise InputError(
@@ -312,6 +316,6 @@ def _matched(
 ) -> Predictor:
     """The predictor with the outputs of the data's classes."""
     own = model.classes if isinstance(model, Network) else None
-    net = predictor.net
+    net = sized(predictor.net, resolution)
     outputs = match_classes(type(net).__name__, own, names_from(names), num_logits(net, resolution), classes).outputs
     return predictor._replace(outputs=None if outputs is None else outputs.to(predictor.precision.device))

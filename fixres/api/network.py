@@ -20,7 +20,6 @@ from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.predictor import Predictor
 from fixres.models.pretrained import open_network
-from fixres.models.probe import check_takes
 from fixres.pipelines.images.codec import decode_sound
 from fixres.pipelines.images.input_formats import named_errors, to_rgb
 from fixres.pipelines.loaders.pillow import eval_crop
@@ -138,11 +137,11 @@ class Network:
         transform = self.transform
         if resolution is not None:
             transform = TestTransform(resolution, self.info.eval_crop, self._normalize)
-            check_takes(self.model, resolution)
+        predictor = self._predictor if resolution is None else self._predictor.at(resolution)
         found: list[list[Prediction]] = []
         for first in range(0, len(wanted), batch_size):
             crops = np.stack([transform.crop(image) for image in wanted[first : first + batch_size]])
-            found += self._top(torch.from_numpy(crops), top_k)
+            found += self._top(predictor, torch.from_numpy(crops), top_k)
         return found[0] if single else found
 
     @checked
@@ -165,9 +164,9 @@ class Network:
         """
         export(self.model, self.info, Path(path), format, overwrite)
 
-    def _top(self, crops: Tensor, top_k: int) -> list[list[Prediction]]:
+    def _top(self, predictor: Predictor, crops: Tensor, top_k: int) -> list[list[Prediction]]:
         with torch.inference_mode():
-            logits = self._predictor(crops).float()
+            logits = predictor(crops).float()
         probabilities, labels = logits.softmax(1).topk(min(top_k, logits.shape[1]))
         return [
             [Prediction(self.classes[label], probability, label) for probability, label in zip(*row, strict=True)]

@@ -51,9 +51,9 @@ _BY_KIND = {
     "strict_img_size use_grn zero_init_last",
     _COUNT: "base_width block_config block_reduce_first cardinality channels depth depths dims down_kernel_size "
     "embed_dim embed_dims growth_rate head_hidden_size kernel_size kernel_sizes layers num_features num_heads "
-    "output_stride patch_size reg_tokens stem_chs stem_size stem_width widths",
+    "output_stride patch_size reg_tokens stem_chs stem_size stem_width transformer_partition_ratio widths",
     _SIDE: "img_size",
-    _WINDOW: "window_size",
+    _WINDOW: "transformer_grid_size transformer_window_size window_size",
     _SHARE: "attn_drop_rate bn_momentum drop_block_rate drop_path_rate drop_rate patch_drop_rate pos_drop_rate "
     "proj_drop_rate",
     _FACTOR: "head_init_scale init_values layer_scale_init_value ls_init_value mlp_ratio mlp_ratios norm_eps",

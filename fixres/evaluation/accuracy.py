@@ -90,11 +90,11 @@ def _of_all_outputs(scores: Scores | None) -> dict[str, Any]:
 
 
 def sweep(predictor: Predictor, loader: Loader, resolutions: Iterable[int], title: str) -> list[EvalResult]:
-    """`evaluate` at each resolution, in the given order."""
+    """`evaluate` at each resolution, in the given order; a network of fixed size is tested as a copy of that size."""
     results = []
     for resolution in resolutions:
         loader.set_resolution(resolution)
-        results.append(evaluate(predictor, loader, f"{title} at {resolution} px"))
+        results.append(evaluate(predictor.at(resolution), loader, f"{title} at {resolution} px"))
     return results
 
 

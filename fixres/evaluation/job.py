@@ -14,7 +14,7 @@ from fixres.evaluation.metrics import Scores, wilson_interval
 from fixres.evaluation.predictions import SoftmaxFile, open_softmax, score_softmax
 from fixres.evaluation.real_labels import RealResult, read_real, score_real, val_numbers
 from fixres.models.pretrained import OpenedForJob
-from fixres.models.probe import check_takes, forward_flops
+from fixres.models.probe import forward_flops
 from fixres.pipelines.spec import InputError, OpenLoader, one_line
 
 
@@ -59,14 +59,15 @@ def evaluate_network(
         raise InputError("ReaL labels are ImageNet's class numbers, but the network's outputs have another order")
     resolutions = job.test_res or [info.test_res]
     for resolution in resolutions:
-        check_takes(predictor.net, resolution)
+        predictor.at(resolution)  # finds a size that it cannot take before the first test
     settings = {"crop": info.eval_crop, "resolution": resolutions[0], "batch_size": job.batch_size}
     evaluations = []
     with closing(open_loader("val", **settings)) as loader:
         for resolution in resolutions:
             loader.set_resolution(resolution)
-            result, scores = measure(predictor, loader, f"test at {resolution} px")
-            gflops = forward_flops(predictor.net, predictor.normalize, resolution) / 1e9
+            at = predictor.at(resolution)
+            result, scores = measure(at, loader, f"test at {resolution} px")
+            gflops = forward_flops(at.net, at.normalize, resolution) / 1e9
             evaluations.append(_evaluation(result, scores, loader.classes, real, gflops))
     return evaluations
 

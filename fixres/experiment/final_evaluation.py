@@ -9,7 +9,7 @@ from fixres.evaluation.accuracy import EvalResult, at
 from fixres.experiment.results import CurvePoint, TrainingState, VariantResult
 from fixres.experiment.variant_parts import Evaluator, TrainingData, VariantNetwork, VariantOutput, VariantPlan
 from fixres.finetuning.loop import FinetuneContext, finetune
-from fixres.models.probe import probe_network
+from fixres.models.probe import probe_network, set_input_size
 from fixres.training.progress import EpochResult
 
 
@@ -75,6 +75,7 @@ def _finetune(
         optim=plan.recipe.optim,
         seed=plan.recipe.seed,
     )
+    set_input_size(network.evaluated, plan.config.test_res, always=config.layers == "all")
     return finetune(context, config, probe_network(network.evaluated, plan.config.test_res)).epochs
 
 

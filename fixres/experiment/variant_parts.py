@@ -20,7 +20,7 @@ from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import Precision
 from fixres.models.predictor import Predictor
-from fixres.models.probe import check_takes
+from fixres.models.probe import check_takes, set_input_size, size_arguments
 from fixres.observability.clock import Clock
 from fixres.pipelines.spec import Crop, Loader, OpenLoader
 from fixres.training.optimizer import WeightEMA
@@ -89,11 +89,14 @@ class VariantNetwork:
         return all(all_gather(bool(torch.stack([value.isfinite().all() for value in values]).all())))
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, statistics and their moving average."""
-        return {"net": self.net.state_dict(), "average": None if self.ema is None else self.ema.state_dict()}
+        """Weights, statistics and their moving average, and the size to which fine-tuning has set the network."""
+        average = None if self.ema is None else self.ema.state_dict()
+        return {"net": self.net.state_dict(), "average": average, "input_size": size_arguments(self.evaluated)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
+        if (size := state.get("input_size", {}).get("img_size")) is not None:
+            set_input_size(self.evaluated, size, always=True)
         self.net.load_state_dict(state["net"])
         if self.ema is not None:
             self.ema.load_state_dict(state["average"])

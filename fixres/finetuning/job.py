@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +18,7 @@ from fixres.finetuning.preflight import check_finetune, probe_for_finetune
 from fixres.finetuning.report import Finetuned, FinetuneReport, write_finetune_report
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.pretrained import OpenedForJob
-from fixres.models.probe import NetworkProbe, check_takes, stride_of
+from fixres.models.probe import NetworkProbe, SavedWeights, set_input_size, stride_of, takes
 from fixres.observability.console import log
 from fixres.observability.environment import capture
 from fixres.pipelines.spec import InputError, Loader, OpenLoader
@@ -45,7 +44,9 @@ def finetune_network(
     info = info if job.train_res is None else replace(info, train_res=job.train_res)
     resolutions = job.resolutions or _advised(job, info, net, image_sizes)
     job.check_free(resolutions)
-    probes = [probe_for_finetune(net, resolution) for resolution in resolutions]
+    original = SavedWeights(net)
+    probes = [_probed(net, resolution) for resolution in resolutions]
+    original.restore()
     job.report(resolutions).parent.mkdir(parents=True, exist_ok=True)
     open_loader, eval_crop = sharded(open_loader), info.eval_crop
     context = FinetuneContext(
@@ -60,18 +61,27 @@ def finetune_network(
     settings = {"crop": eval_crop, "resolution": resolutions[0], "batch_size": job.optim.batch_size}
     with closing(open_loader("val", **settings)) as test_loader:
         _check(context, job, probes)
-        report = _run(job, info, context, probes, test_loader)
+        report = _run(job, info, context, probes, test_loader, original)
     if is_main():
         write_finetune_report(report, job.report(resolutions))
     return report
 
 
+def _probed(net: nn.Module, resolution: int) -> NetworkProbe:
+    set_input_size(net, resolution)
+    return probe_for_finetune(net, resolution)
+
+
 def _run(
-    job: FinetuneJob, info: CheckpointInfo, context: FinetuneContext, probes: list[NetworkProbe], test_loader: Loader
+    job: FinetuneJob,
+    info: CheckpointInfo,
+    context: FinetuneContext,
+    probes: list[NetworkProbe],
+    test_loader: Loader,
+    original: SavedWeights,
 ) -> FinetuneReport:
     """Tests, fine-tunes for each resolution from the same weights, tests again, saves."""
     net, finetunings = context.predictor.net, []
-    original = copy.deepcopy(net.state_dict())
     swept = _swept(job, info, [probe.resolution for probe in probes], net)
 
     def test(when: str) -> list[EvalResult]:
@@ -79,7 +89,9 @@ def _run(
 
     before = test("before fine-tuning")
     for probe in probes:
-        net.load_state_dict(original)
+        original.restore()
+        if set_input_size(net, probe.resolution, always=job.finetune.layers == "all"):
+            log(f"finetune: {info.model} is set to {probe.resolution} px; position embeddings and windows are resized")
         result = finetune(context, job.finetune, probe)
         after = test(f"after fine-tuning for {probe.resolution} px")
         output = job.target(probe.resolution)
@@ -109,8 +121,4 @@ def _advised(
 def _swept(job: FinetuneJob, info: CheckpointInfo, resolutions: list[int], net: nn.Module) -> list[int]:
     """The resolutions to test at; train_res only if the network takes it, because the user did not name it."""
     named = {*job.sweep, *resolutions}
-    try:
-        check_takes(net, info.train_res)
-    except InputError:
-        return sorted(named)
-    return sorted({info.train_res, *named})
+    return sorted({info.train_res, *named} if takes(net, info.train_res) else named)

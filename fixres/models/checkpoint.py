@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import reprlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from fixres.config.recipe import ModelConfig
 from fixres.models.factory import create_model
+from fixres.models.probe import size_arguments
 from fixres.models.state_dicts import check_values
 from fixres.models.weights import WeightFile, one_line, read_weights
 from fixres.pipelines.runtime.atomic_files import atomic_file, open_own
@@ -70,9 +71,14 @@ def save_checkpoint(path: Path, net: nn.Module, info: CheckpointInfo) -> None:
     Raises:
         OSError: the disk is full or fails.
     """
-    content = checkpoint_content(info) | {"state_dict": net.state_dict()}
+    content = checkpoint_content(with_input_size(info, net)) | {"state_dict": net.state_dict()}
     with atomic_file(path, overwrite=True) as temporary:
         save_hashed(content, temporary)
+
+
+def with_input_size(info: CheckpointInfo, net: nn.Module) -> CheckpointInfo:
+    """The description with the size for which a network's position embeddings and windows were made."""
+    return replace(info, model_kwargs={**info.model_kwargs, **size_arguments(net)})
 
 
 def checkpoint_content(info: CheckpointInfo) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fixres.models.checkpoint import CheckpointInfo, checkpoint_content
+from fixres.models.checkpoint import CheckpointInfo, checkpoint_content, with_input_size
+from fixres.models.probe import set_input_size
 from fixres.models.weights import METADATA_KEY, one_line
 from fixres.pipelines.runtime.atomic_files import atomic_file, atomic_folder
 from fixres.pipelines.spec import InputError
@@ -51,7 +52,10 @@ def export(net: nn.Module, info: CheckpointInfo, path: Path, format: Format, ove
     _check_path(path, format, overwrite)
     writers: dict[str, Callable] = {"safetensors": _write_safetensors, "onnx": _write_onnx, "timm": _write_timm}
     plain = copy.deepcopy(net).cpu().eval().to(memory_format=torch.contiguous_format)
-    info = replace(info, data=None)
+    if format != "safetensors":
+        # A graph and timm's folder are for one size, whose position embeddings need no resampling.
+        set_input_size(plain, info.test_res, always=True)
+    info = replace(with_input_size(info, plain), data=None)
     written = atomic_folder if format == "timm" else atomic_file
     with written(path, overwrite) as partial, torch.no_grad():
         writers[format](plain, info, partial)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fixres.models.classes import Outputs
 from fixres.models.factory import Normalize
 from fixres.models.precision import Precision
+from fixres.models.probe import sized
 from fixres.pipelines.spec import InputError
 
 PIXELS_OF_THREAD = 1 << 19
@@ -33,6 +34,10 @@ class Predictor(NamedTuple):
     normalize: Normalize
     precision: Precision
     outputs: Outputs | None = None
+
+    def at(self, resolution: int) -> Predictor:
+        """The predictor for images of side `resolution`; its network is a copy if the size must be set."""
+        return self._replace(net=sized(self.net, resolution))
 
     def __call__(self, images: Tensor) -> Tensor:
         """The network's output, such as logits, for uint8 NHWC images on any device. InputError if it refuses them.

@@ -180,7 +180,7 @@ def test_mistakes_end_in_one_line(finetune: object, tmp_path: Path) -> None:
     (tmp_path / "resnet10t_finetuned80_report.md").write_text("here")
     for arguments, word in [
         ((net, "64"), "resnet10t_finetuned64.pt exists; choose another --output"),
-        ((vit, "40"), "does not take 40 px"),
+        ((vit, "40"), "has patches of 16 px, so 40 px do not fit; use 32 or 48 px"),
         ((other, "48"), r"knows 3 classes \(a, b, c\), but not 2 of the data's 2"),
         ((net, "4"), "resolution=4 is not supported"),
         ((net, "many"), "test_res"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
 from fixres.config.parsing import RECIPES, parse_recipe
 from fixres.config.recipe import Recipe
@@ -118,6 +119,29 @@ def test_efficientnetv2(
         assert abs(int(words.split("-")[1][1:]) - magnitude) < 0.6 and words.endswith(f"-n2-mmax{magnitudes[1]}")
         assert augment.mixup == pytest.approx(mixup[0] + (mixup[1] - mixup[0]) * stage / 3, abs=0.01)
         assert dropout == pytest.approx(drop_rate[0] + (drop_rate[1] - drop_rate[0]) * stage / 3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("rsb_a1", "resnet50.a1_in1k"),
+        ("rsb_a3", "resnet50.a3_in1k"),
+        ("torchvision_v2", "resnet50.tv2_in1k"),
+        ("efficientnetv2_s", "tf_efficientnetv2_s.in1k"),
+        ("efficientnetv2_m", "tf_efficientnetv2_m.in1k"),
+    ],
+)
+def test_resolutions_and_crops_are_those_of_timms_record(name: str, weights: str) -> None:
+    record, recipe = timm.get_pretrained_cfg(weights), recipe_of(name)
+    (variant,) = recipe.variants.values()
+    assert record is not None and record.interpolation == recipe.eval_crop.interpolation
+    if name == "rsb_a1":  # timm tests these weights larger than the paper
+        assert (record.crop_pct, record.input_size[-1]) == (recipe.eval_crop.crop_pct, variant.test_res)
+        return
+    largest = variant.resolution.points[-1][1]
+    assert record.input_size[-1] == (largest if name != "efficientnetv2_m" else 384)  # the paper has 380
+    assert (record.test_input_size or ())[-1] == variant.test_res
+    assert (record.test_crop_pct or record.crop_pct) == pytest.approx(recipe.eval_crop.crop_pct, abs=1e-3)
 
 
 @pytest.mark.parametrize("path", _IMAGENET, ids=lambda path: path.stem)

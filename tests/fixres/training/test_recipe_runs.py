@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm.optim
@@ -18,7 +20,9 @@ from fixres.config.recipe import OptimConfig
 from fixres.experiment.run_folder import RunLog
 from fixres.experiment.variant import VariantRun
 from fixres.experiment.variant_parts import VariantPlan
+from fixres.models.checkpoint import load_checkpoint
 from fixres.models.factory import create_model
+from fixres.models.probe import set_input_size
 from fixres.pipelines.spec import InputError, Loader
 from fixres.training.losses import label_loss
 from fixres.training.optimizer import create_optimizer, set_lr
@@ -98,14 +102,25 @@ def small(name: str, folder: Path, *words: str) -> VariantPlan:
     return VariantPlan(next(iter(recipe.variants)), recipe)
 
 
-def trained(plan: VariantPlan, open_coded: OpenCoded, watch: Callable[[VariantRun], None]) -> VariantRun:
-    """The variant after all its epochs, fine-tuning and test; `watch` is called after each epoch."""
+def trained(
+    plan: VariantPlan,
+    open_coded: OpenCoded,
+    watch: Callable[[VariantRun], None] = lambda _: None,
+    save: Callable[[VariantRun], None] = lambda _: None,
+    state: dict[str, Any] | None = None,
+) -> VariantRun:
+    """The variant after all its epochs, fine-tuning and test, perhaps resumed from a state.
+
+    `watch` is called after each epoch, `save` when the final evaluation saves a training checkpoint.
+    """
     with closing(RunLog(plan.recipe.folder, plan.recipe, {})) as log:
         run = VariantRun(plan, open_coded, open_coded("val"), CPU, log)
+        if state is not None:
+            run.load_state_dict(state)
         while not run.is_trained:
             run.train_epoch()
             watch(run)
-        run.finish()
+        run.finish(lambda: save(run))
     return run
 
 
@@ -138,3 +153,29 @@ def test_resnet_strikes_back(tmp_path: Path, open_coded: OpenCoded) -> None:
     run = trained(plan, open_coded, lambda run: optimizers.append(run.trainer and run.trainer.stepper.optimizer))
     assert [type(one) for one in optimizers] == [timm.optim.Lamb]
     assert run.state.epochs[0].loss == pytest.approx(0.693, abs=0.1)
+
+
+_VIT = {"img_size": 32, "dynamic_img_size": True, "embed_dim": 24, "depth": 2, "num_heads": 3, "init_values": 1e-4}
+
+
+def test_deit3_trains_small_and_fine_tunes_the_whole_network(tmp_path: Path, open_coded: OpenCoded) -> None:
+    """Trained at 32 and 48 px with one embedding for 32 px; fine-tuned at 64 px with one for 64 px, also if resumed."""
+    words = ["--model.kwargs", str(_VIT), "--variants.small.epochs", "2", "--variants.small.test-res", "64"]
+    words += ["--variants.small.resolution", "{points: [[0, 32], [1, 48]], multiple: 16}"]
+    words += ["--variants.small.finetune.epochs", "1", "--variants.small.finetune.warmup-epochs", "0"]
+    words += ["--variants.small.finetune.batch-size", "8", "--variants.small.finetune.lr", "0.01"]
+    plan, states = small("deit3_small", tmp_path / "run", *words), []
+    run = trained(plan, open_coded, save=lambda run: states.append(copy.deepcopy(run.state_dict())))
+    assert run.result is not None and run.result.train_res_by_epoch == [32, 48]
+    before, _ = load_checkpoint(tmp_path / "run" / "small" / "trained.pt")
+    after, info = load_checkpoint(tmp_path / "run" / "small" / "finetuned.pt")
+    assert before.pos_embed.shape == (1, 4, 24) and after.pos_embed.shape == (1, 16, 24)
+    assert info.model_kwargs["img_size"] == 64 and info.finetuned
+    set_input_size(before, 64, always=True)
+    weights = after.state_dict()
+    same = {name for name, value in before.state_dict().items() if torch.equal(value, weights[name])}
+    assert not same  # every weight was trained
+    again = trained(small("deit3_small", tmp_path / "again", *words), open_coded, state=states[-1])
+    resumed, _ = load_checkpoint(tmp_path / "again" / "small" / "finetuned.pt")
+    assert again.result is not None and again.result.top1 == run.result.top1
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.state_dict().items())
