@@ -12,7 +12,8 @@ import numpy as np
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 import fixres.pipelines.roc.decoder.entropy as entropy
 from fixres.pipelines.crop_index.headers import read_headers
-from fixres.pipelines.roc.decoder.jpeg_tables import END_OF_BLOCK, Tables, empty_tables
+from fixres.pipelines.crop_index.lookups import NUM_LOOKUPS, fill_lookups, fits
+from fixres.pipelines.roc.decoder.jpeg_tables import END_OF_BLOCK, LOOKUP_SIZE, Tables, empty_tables
 from fixres.pipelines.roc.decoder.segments import lay_out_blocks
 from fixres.pipelines.roc.decoder.unstuffing import unstuff
 from fixres.pipelines.runtime.numba_cache import kernel
@@ -59,7 +60,7 @@ def scan_samples(data: np.ndarray, spans: np.ndarray, samples: np.ndarray, words
         samples: from `read_samples`; DATA_SIZE is filled. Files that turn out to be damaged get another KIND.
         words: uint16, filled.
     """
-    tables, largest = empty_tables(), 0
+    tables, several, largest = empty_tables(), np.zeros(NUM_LOOKUPS * LOOKUP_SIZE, np.int32), 0
     for i in range(spans.shape[0]):
         largest = max(largest, spans[i, 1])
     work = np.empty(largest + entropy.SLACK, np.uint8)
@@ -69,15 +70,19 @@ def scan_samples(data: np.ndarray, spans: np.ndarray, samples: np.ndarray, words
             jpeg, first = data[spans[i, 0] : spans[i, 0] + spans[i, 1]], sample[checkpoints.FIRST]
             read_headers(jpeg, sample, tables)
             part = words[first : first + checkpoints.num_words(sample)]
-            if not _scan(jpeg, sample, tables, work, part):
+            if not _scan(jpeg, sample, tables, several, work, part):
                 sample[checkpoints.KIND] = checkpoints.DAMAGED
 
 
 @kernel
-def _scan(jpeg: np.ndarray, sample: np.ndarray, tables: Tables, work: np.ndarray, words: np.ndarray) -> bool:
+def _scan(
+    jpeg: np.ndarray, sample: np.ndarray, tables: Tables, several: np.ndarray, work: np.ndarray, words: np.ndarray
+) -> bool:
     """Scans one file; False if it is damaged."""
     blocks, state = np.empty((_MAX_BLOCKS, entropy.NUM_COLUMNS), np.int64), np.zeros(_NUM_STATE, np.int64)
     num_blocks = lay_out_blocks(tables, 1, (8, 8), 0, np.zeros(3, np.int64), np.zeros(3, np.int32), blocks)
+    fill_lookups(tables.lookup, several)
+    lookups = tables.lookup.ctypes.data, several.ctypes.data
     num = checkpoints.num_mcus(sample[checkpoints.HEIGHT], sample[checkpoints.BLOCK_ROWS])
     num *= checkpoints.num_mcus(sample[checkpoints.WIDTH], sample[checkpoints.BLOCK_COLUMNS])
     interval = sample[checkpoints.RESTART_INTERVAL] if sample[checkpoints.RESTART_INTERVAL] > 0 else num
@@ -87,7 +92,7 @@ def _scan(jpeg: np.ndarray, sample: np.ndarray, tables: Tables, work: np.ndarray
         state[: _DC + 3] = 0
         state[_PART], state[_COUNTED], state[_STUFFED] = at - header, 0, 0
         end = min(state[_MCU] + interval, num)
-        if not _scan_part(work, size, sample, blocks[:num_blocks], end, state, words):
+        if not _scan_part(work, size, sample, blocks[:num_blocks], end, lookups, state, words):
             return False
         expected = _EOI if end == num else _RST + (markers & 7)
         if stop + 2 > jpeg.size or jpeg[stop + 1] != expected:
@@ -104,6 +109,7 @@ def _scan_part(
     sample: np.ndarray,
     blocks: np.ndarray,
     end: int,
+    lookups: tuple[int, int],
     state: np.ndarray,
     words: np.ndarray,
 ) -> bool:
@@ -115,6 +121,7 @@ def _scan_part(
         sample, state, words: see `_scan`.
         blocks: int64 (m, 8), those of an MCU.
         end: the number of the MCU after the part.
+        lookups: addresses of `Tables.lookup` and of the lookups of several symbols.
 
     Returns:
         True if the data was valid.
@@ -122,6 +129,7 @@ def _scan_part(
     columns = checkpoints.num_mcus(sample[checkpoints.WIDTH], sample[checkpoints.BLOCK_COLUMNS])
     step, start = checkpoints.spacing(sample), np.int64(work.ctypes.data)
     bits, num_bits, at, stop = np.uint64(0), 0, start, start + size
+    singles, several = np.int64(lookups[0]), np.int64(lookups[1])
     for mcu in range(state[_MCU], end):
         if mcu % columns % step == 0:
             _write(work, 8 * (at - start) - num_bits, sample[checkpoints.NUM_COMPONENTS], state, words)
@@ -134,12 +142,19 @@ def _scan_part(
             dc = state[_DC + blocks[row, entropy.COMPONENT]] + (entry >> 16)
             state[_DC + blocks[row, entropy.COMPONENT]] = dc
             single, codes = blocks[row, entropy.AC_LOOKUP], blocks[row, entropy.AC_CODES]
-            k = 0
+            table, k = several + single - singles, 0
             while k < _LAST:
                 bits, num_bits, at = entropy.refill(bits, num_bits, at)
-                entry = entropy.any_entry(bits, single, codes)
-                bits, num_bits = bits << np.uint64(entry & 255), num_bits - (entry & 255)
-                k += (entry >> 8) & 255
+                entry = entropy.entry_of(bits, table)
+                if not fits(entry, k + (entry >> 8)):
+                    entry = entropy.any_entry(bits, single, codes)
+                    bits, num_bits = bits << np.uint64(entry & 255), num_bits - (entry & 255)
+                    k += (entry >> 8) & 255
+                    continue
+                bits, num_bits, k = bits << np.uint64(entry & 255), num_bits - (entry & 255), k + (entry >> 8)
+                entry = entropy.entry_of(bits, table)  # a refill gives 56 bits, an entry takes 25
+                if k < _LAST and fits(entry, k + (entry >> 8)):
+                    bits, num_bits, k = bits << np.uint64(entry & 255), num_bits - (entry & 255), k + (entry >> 8)
             if _LAST < k < END_OF_BLOCK or 8 * (stop - at) + num_bits < 0 or dc != np.int16(dc):
                 return False
     state[_MCU] = end

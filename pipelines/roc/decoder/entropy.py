@@ -73,14 +73,14 @@ def decode_segments(
         while k_a < LAST and k_b < LAST:  # a refill gives 56 bits, a symbol of the lookup takes 10, others 31
             bits_a, num_a, at_a = refill(bits_a, num_a, at_a)
             bits_b, num_b, at_b = refill(bits_b, num_b, at_b)
-            entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
+            entry_a, entry_b = entry_of(bits_a, table_a), entry_of(bits_b, table_b)
             if entry_a & 255 == 0 or entry_b & 255 == 0:
                 break
             bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
             bits_b, num_b, k_b = _consume(bits_b, num_b, k_b, block_b, entry_b)
             if k_a >= LAST or k_b >= LAST:
                 break
-            entry_a, entry_b = _entry(bits_a, table_a), _entry(bits_b, table_b)
+            entry_a, entry_b = entry_of(bits_a, table_a), entry_of(bits_b, table_b)
             if entry_a & 255 == 0 or entry_b & 255 == 0:
                 break
             bits_a, num_a, k_a = _consume(bits_a, num_a, k_a, block_a, entry_a)
@@ -179,7 +179,7 @@ def refill(bits: np.uint64, num_bits: int, at: int) -> tuple[np.uint64, int, int
 
 
 @inlined
-def _entry(bits: np.uint64, table: int) -> int:
+def entry_of(bits: np.uint64, table: int) -> int:
     return load_int32(table + np.int64((bits >> _LOOKUP_SHIFT) << np.uint64(2)))
 
 
@@ -195,7 +195,7 @@ def _consume(bits: np.uint64, num_bits: int, k: int, block: int, entry: int) -> 
 @kernel
 def any_entry(bits: np.uint64, table: int, codes: int) -> int:
     """What the lookup would hold for the next bits if it had room for it. An invalid code takes no bits."""
-    entry = _entry(bits, table)
+    entry = entry_of(bits, table)
     if entry & 255 != 0:
         return entry
     symbol, length = (entry >> 8) & 255, entry >> 16
