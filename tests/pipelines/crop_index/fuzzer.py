@@ -112,7 +112,7 @@ class Fuzzer:
         counts, table = np.zeros((1, NUM_COUNTS), np.int64), np.zeros((1, NUM_TABLE_COLUMNS), np.int64)
         table[0] = 0, len(jpeg), 0, 0, *size
         data, handle = np.frombuffer(jpeg, np.uint8), self._decompressor.handle
-        decode_whole_images(data, table, box, np.ones(1, bool), True, handle, out, codes, counts)
+        decode_whole_images(data, table, box, np.ones(1, bool), np.zeros(1, bool), True, handle, out, codes, counts)
         if codes[0] == OK:
             self.num_compared += 1
             self.num_equal += out.tobytes() == pixels
@@ -138,10 +138,11 @@ class Fuzzer:
         data, places = _guarded(jpeg, fill)
         header_size = max(0, min(int(found.sample[ck.HEADER_SIZE]), len(jpeg)))
         places[0, BODY], places[0, BODY_SIZE] = _GUARD + header_size, len(jpeg) - header_size
+        bicubic = np.array([min_zoom == 1.0])
         guarded = np.full(3 * _SIDE * _SIDE + 2 * _GUARD, 0x5A, np.uint8)
         out = guarded[_GUARD:-_GUARD].reshape(1, _SIDE, _SIDE, 3)
         codes, counts = np.empty(1, np.int64), np.empty((1, NUM_COUNTS), np.int64)
-        arguments = data, places, found.sample[None], found.words, box, np.ones(1, bool), True, min_zoom
+        arguments = data, places, found.sample[None], found.words, box, np.ones(1, bool), bicubic, True, min_zoom
         decode_indexed(*arguments, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"
         assert codes[0] == OK or codes[0] in ERRORS, f"unknown code {codes[0]}"
