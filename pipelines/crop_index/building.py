@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fixres.pipelines.crop_index.checkpoints import INDEXED, REASONS
-from fixres.pipelines.crop_index.index import CropIndex
+from fixres.pipelines.crop_index.index import CropIndex, join
 from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import places_of
 from fixres.pipelines.formats.parts import Part
@@ -112,11 +112,11 @@ def _scan(index: CropIndex, source: Source, indices: np.ndarray) -> list[str]:
     stamps = index.stamps(indices)
     for slot, one in enumerate(indices.tolist()):
         try:
-            images.append(np.frombuffer(source.read(one), np.uint8))
+            images.append(source.read(one))
             read.append(slot)
         except BadSampleError as error:
             bad.append(str(error))
-    index.find(indices[read], stamps[read], images)
+    index.find(indices[read], stamps[read], *join(images))
     if not index.may_write:
         raise InputError(f"{index.places.written} cannot be written; see the line before")
     return bad

@@ -16,7 +16,7 @@ from fixres.pipelines.crop_index.index_file import STAMP
 from fixres.pipelines.crop_index.journal import JournalWriter
 from fixres.pipelines.crop_index.location import Places, home_of, places_of
 from fixres.pipelines.crop_index.merging import Loaded, load, merge
-from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digest, make_entry, samples_of
+from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digest, digests, make_entries, samples_of
 from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.spec import InputError, Source
@@ -110,13 +110,14 @@ class CropIndex:
         if self.num_known < len(self):
             self._read()
 
-    def find(self, indices: np.ndarray, stamps: np.ndarray, images: Sequence[np.ndarray]) -> Checkpoints:
+    def find(self, indices: np.ndarray, stamps: np.ndarray, data: np.ndarray, spans: np.ndarray) -> Checkpoints:
         """The checkpoints of some images. Those that are not known, or whose file has changed, are scanned and added.
 
         Args:
             indices: int64 (n,).
             stamps: `STAMP` (n,), what their files looked like before they were read.
-            images: uint8, the bytes of each.
+            data: uint8, the images' bytes.
+            spans: int64 (n, 2), where each image begins in `data`, and its bytes.
 
         Raises:
             InputError: the stored checkpoints of an image are damaged.
@@ -125,23 +126,34 @@ class CropIndex:
         with self._lock:
             entries, memory_of, before = self._entries[indices], self._memory_of[indices], self._stamps[indices]
             memories = self._memories
-        fits = (memory_of != _NOWHERE) & (entries["size"] == [image.size for image in images])
+        fits = (memory_of != _NOWHERE) & (entries["size"] == spans[:, 1])
         bodies: list[bytes | memoryview] = [b""] * len(indices)
         for slot in np.flatnonzero(fits).tolist():
-            entry = entries[slot]
-            bodies[slot] = self._body(memories, memory_of[slot], entry)
-            if digest(np.frombuffer(bodies[slot], np.uint8)) != entry["body_digest"]:
+            bodies[slot] = self._body(memories, memory_of[slot], entries[slot])
+            if digest(np.frombuffer(bodies[slot], np.uint8)) != entries[slot]["body_digest"]:
                 self._fail(self._images.paths[self._images.file_of[indices[slot]]])
-        for slot in np.flatnonzero(fits & (before != stamps)).tolist():  # touched or copied, or replaced
-            fits[slot] = digest(images[slot]) == entries[slot]["digest"]
-        for slot in np.flatnonzero(~fits).tolist():
-            sample, words = checkpoints.scan(images[slot])
-            bodies[slot] = words.tobytes()
-            entries[slot] = make_entry(int(self._images.item[indices[slot]]), images[slot], sample, bodies[slot])
+        changed = np.flatnonzero(fits & (before != stamps))  # touched or copied, or replaced
+        fits[changed] = digests(data, spans[changed]) == entries["digest"][changed]
+        unknown = np.flatnonzero(~fits)
+        if len(unknown):
+            entries[unknown], scanned = self._scan(indices[unknown], data, spans[unknown])
+            for slot, body in zip(unknown.tolist(), scanned, strict=True):
+                bodies[slot] = body
         new = np.flatnonzero(~fits | (before != stamps))
         if len(new):
             self._add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
         return _joined(entries, bodies)
+
+    def _scan(self, indices: np.ndarray, data: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
+        """Entries and bodies of images that are scanned."""
+        samples, words = checkpoints.scan_batch(data, spans)
+        # Of a damaged file, the room for its words is left without meaning.
+        sizes = [int(checkpoints.num_words(sample)) for sample in samples]
+        firsts = samples[:, checkpoints.FIRST].tolist()
+        bodies = [words[first : first + size].tobytes() for first, size in zip(firsts, sizes, strict=True)]
+        samples[:, checkpoints.FIRST] = np.cumsum([0, *sizes[:-1]])
+        joined = np.frombuffer(b"".join(bodies), np.uint8)
+        return make_entries(self._images.item[indices], data, spans, samples, joined), bodies
 
     def _body(self, memories: list[memoryview], memory: int, entry: np.void) -> bytes | memoryview:
         start, size = int(entry["body_start"]), int(entry["body_size"])
@@ -223,6 +235,12 @@ class CropIndex:
                 self._journal.close()
                 self._journal, self.may_write = None, False
                 self._merge()
+
+
+def join(images: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Images one behind the other, uint8, and int64 (n, 2): where each begins, and its bytes."""
+    sizes = np.array([len(image) for image in images], np.int64)
+    return np.frombuffer(b"".join(images), np.uint8), np.column_stack([np.cumsum(sizes) - sizes, sizes])
 
 
 def _joined(entries: np.ndarray, bodies: Sequence[bytes | memoryview]) -> Checkpoints:

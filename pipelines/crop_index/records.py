@@ -83,13 +83,32 @@ class Record(NamedTuple):
 
 def make_entry(item: int, image: np.ndarray, sample: np.ndarray, words: bytes, coarse: bytes = b"") -> np.void:
     """The entry of an image, uint8 bytes, with what `checkpoints.scan` found in it."""
-    entry = np.zeros(1, ENTRY)
-    for name, column in _COLUMNS.items():
-        entry[name] = sample[column]
     body = np.frombuffer(words + coarse, np.uint8)
-    entry["item"], entry["size"], entry["digest"] = item, image.size, digest(image)
-    entry["words_size"], entry["body_size"], entry["body_digest"] = len(words), body.size, digest(body)
-    return entry[0]
+    entries = make_entries(np.array([item]), image, np.array([[0, image.size]]), sample[None], body)
+    entries["words_size"] = len(words)
+    return entries[0]
+
+
+def make_entries(
+    items: np.ndarray, data: np.ndarray, spans: np.ndarray, samples: np.ndarray, bodies: np.ndarray
+) -> np.ndarray:
+    """The entries of images, `ENTRY` (n,), with what `checkpoints.scan_batch` found in them.
+
+    Args:
+        items: int64 (n,), which images of their files they are.
+        data, spans: the images' bytes, as for `checkpoints.scan_batch`.
+        samples: int64 (n, 10).
+        bodies: uint8, the bodies of all, one behind the other; of equal size as the words, unless there is one image.
+    """
+    entries = np.zeros(len(items), ENTRY)
+    for name, column in _COLUMNS.items():
+        entries[name] = samples[:, column]
+    ends = np.append(2 * samples[1:, checkpoints.FIRST], bodies.size)
+    starts = np.append(0, ends[:-1])
+    entries["item"], entries["size"], entries["digest"] = items, spans[:, 1], digests(data, spans)
+    entries["words_size"] = entries["body_size"] = ends - starts
+    entries["body_digest"] = digests(bodies, np.column_stack([starts, ends - starts]))
+    return entries
 
 
 def samples_of(entries: np.ndarray) -> np.ndarray:
@@ -142,6 +161,15 @@ def digest(data: np.ndarray) -> np.uint64:
     for k in range(8 * num_words, data.size):
         value = (value ^ np.uint64(data[k])) * _PRIME
     return value ^ (value >> np.uint64(32))
+
+
+@kernel
+def digests(data: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """uint64 (n,): the digests of the parts of uint8 data at int64 (n, 2) starts and sizes."""
+    found = np.empty(spans.shape[0], np.uint64)
+    for k in range(spans.shape[0]):
+        found[k] = digest(data[spans[k, 0] : spans[k, 0] + spans[k, 1]])
+    return found
 
 
 @kernel

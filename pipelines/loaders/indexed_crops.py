@@ -9,7 +9,7 @@ import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLACE_COLUMNS, decode_indexed
-from fixres.pipelines.crop_index.index import Checkpoints, CropIndex
+from fixres.pipelines.crop_index.index import Checkpoints, CropIndex, join
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.pillow import resized_crop
 from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, OK, PIXELS
@@ -60,14 +60,15 @@ class IndexedCrops:
             np.ones((len(indices), 2), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64), problems={}
         )
         images, stamps = self._read(indices, filled.problems)
-        slots = np.array(sorted(images), np.int64)
-        found = self.index.find(indices[slots], stamps[slots], [images[slot] for slot in slots.tolist()])
+        slots = np.array(list(images), np.int64)
+        data, spans = join(list(images.values()))
+        found = self.index.find(indices[slots], stamps[slots], data, spans)
         is_indexed = found.samples[:, checkpoints.KIND] == checkpoints.INDEXED
         whole = self._decode_whole(indices, slots[~is_indexed], images, filled)
         chosen = slots[is_indexed]
         samples = found.samples[is_indexed]
         filled.sizes[chosen] = samples[:, [checkpoints.HEIGHT, checkpoints.WIDTH]]
-        data, places = _joined([images[slot] for slot in chosen.tolist()], samples)
+        places = _places(spans[is_indexed], samples)
         for number, view in enumerate(views):
             boxes = draw(number, filled.sizes)
             self._decode(indices, chosen, data, places, Checkpoints(samples, found.words), boxes, view, filled)
@@ -76,30 +77,30 @@ class IndexedCrops:
                 view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
         return filled
 
-    def _read(self, indices: np.ndarray, problems: dict[int, str]) -> tuple[dict[int, np.ndarray], np.ndarray]:
-        """The images' bytes, uint8, by their places in the batch, and what their files looked like before."""
+    def _read(self, indices: np.ndarray, problems: dict[int, str]) -> tuple[dict[int, bytes], np.ndarray]:
+        """The images' bytes by their places in the batch, and what their files looked like before."""
         stamps, images = self.index.stamps(indices), {}
         for slot, one in enumerate(indices.tolist()):
             try:
-                images[slot] = np.frombuffer(self._source.read(one), np.uint8)
+                images[slot] = self._source.read(one)
             except BadSampleError as error:
                 problems[slot] = str(error)
         return images, stamps
 
     def _decode_whole(
-        self, indices: np.ndarray, slots: np.ndarray, images: dict[int, np.ndarray], filled: Filled
+        self, indices: np.ndarray, slots: np.ndarray, images: dict[int, bytes], filled: Filled
     ) -> dict[int, np.ndarray]:
         """The pixels of images without checkpoints."""
         whole = {}
         for slot in slots.tolist():
             index = int(indices[slot])
             try:
-                whole[slot] = decode_rgb(images[slot].data, self._source.name(index), index)
+                whole[slot] = decode_rgb(images[slot], self._source.name(index), index)
             except BadSampleError as error:
                 filled.problems[slot] = str(error)
                 continue
             filled.sizes[slot] = whole[slot].shape[:2]
-            filled.counts[slot, BYTES], filled.counts[slot, PIXELS] = images[slot].size, filled.sizes[slot].prod()
+            filled.counts[slot, BYTES], filled.counts[slot, PIXELS] = len(images[slot]), filled.sizes[slot].prod()
         return whole
 
     def _decode(
@@ -134,11 +135,10 @@ class IndexedCrops:
         self.index.close()
 
 
-def _joined(images: list[np.ndarray], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images one behind the other, uint8, and where the kernel finds their parts, int64 (n, 4)."""
-    sizes = np.array([image.size for image in images], np.int64)
-    places = np.zeros((len(images), NUM_PLACE_COLUMNS), np.int64)
-    places[:, HEADERS] = np.cumsum(sizes) - sizes
+def _places(spans: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Where the kernel finds the parts of images, int64 (n, 4)."""
+    places = np.zeros((len(spans), NUM_PLACE_COLUMNS), np.int64)
     header_sizes = samples[:, checkpoints.HEADER_SIZE]
-    places[:, BODY], places[:, BODY_SIZE] = places[:, HEADERS] + header_sizes, sizes - header_sizes
-    return np.concatenate([np.empty(0, np.uint8), *images]), places
+    places[:, HEADERS] = spans[:, 0]
+    places[:, BODY], places[:, BODY_SIZE] = spans[:, 0] + header_sizes, spans[:, 1] - header_sizes
+    return places

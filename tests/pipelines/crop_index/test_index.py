@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
-from fixres.pipelines.crop_index.index import CropIndex
+from fixres.pipelines.crop_index.index import CropIndex, join
 from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import NAME, in_cache
 from fixres.pipelines.formats.webdataset_reader import TarSource
@@ -38,7 +38,7 @@ def visit(index: CropIndex, source: Source, indices: list[int]) -> checkpoints.C
     """As an engine does: the files' stamps, then their bytes, then the checkpoints."""
     wanted = np.array(indices)
     stamps = index.stamps(wanted)
-    return index.find(wanted, stamps, [np.frombuffer(source.read(one), np.uint8) for one in indices])
+    return index.find(wanted, stamps, *join([source.read(one) for one in indices]))
 
 
 def finished(folder: Path) -> bytes:
