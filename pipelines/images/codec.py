@@ -46,6 +46,8 @@ def decode_rgb(data: bytes | memoryview, name: str, index: int = -1, *, exif: Ex
     Raises:
         BadSampleError: the image is damaged, truncated or too large, or the data is not an image.
     """
+    if exif == "ignore" and is_jpeg(data) and (pixels := decode_plain(bytes(data))) is not None:
+        return pixels  # the same, sooner
     with open_image(data, name, index) as image, named_errors(name, index):
         rgb = to_rgb(image)
         return np.asarray(rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb)
@@ -109,7 +111,7 @@ def fit_rgb(
     """The image as RGB pixels, downscaled so that its long side is at most `max_side`; see `fit_jpeg`."""
     with open_image(data, name, index) as image:
         fits = max(image.size) <= max_side
-        if image.format == "JPEG" and fits and (pixels := decode_plain(data)) is not None:
+        if image.format == "JPEG" and fits and (pixels := decode_plain(data, True)) is not None:
             rgb = Image.fromarray(pixels)
             return rotate_upright(rgb, orientation(image)) if exif == "apply" else rgb
         if is_jpeg(data):

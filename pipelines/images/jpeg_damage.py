@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import simplejpeg
 
-from fixres.pipelines.images.input_formats import named_errors, open_image, to_rgb
-from fixres.pipelines.images.jpeg_file import JpegHeaders, bare, read_headers
+from fixres.pipelines.images.input_formats import MAX_PIXELS, named_errors, open_image, to_rgb
+from fixres.pipelines.images.jpeg_file import BASELINE, JpegHeaders, bare, read_headers
 from fixres.pipelines.spec import BadSampleError
 
 DamagedOption = Literal["refuse", "accept"]
@@ -57,14 +57,21 @@ def examine_jpeg(data: bytes) -> JpegVerdict:
     return JpegVerdict(data, False, _damage(bare(data), headers))
 
 
-def decode_plain(data: bytes) -> np.ndarray | None:
-    """Pillow's pixels of a plain file without damage in half of Pillow's time; None if it is another one.
+def decode_plain(data: bytes, is_checked: bool = False) -> np.ndarray | None:
+    """Pillow's pixels of a plain file without damage, in 0.6 to 0.9 of Pillow's time; None for another file.
+
+    Args:
+        data: a JPEG file.
+        is_checked: `open_image` has accepted its size and number of scans; else only baseline files are decoded.
 
     Returns:
         uint8 HWC RGB in [0, 255].
     """
     headers = read_headers(data)
     if not headers.plain or headers.lacks_scans or headers.end is None:
+        return None
+    height, width = headers.size
+    if not is_checked and (headers.frame != BASELINE or not 0 < height * width <= MAX_PIXELS):
         return None
     try:
         return simplejpeg.decode_jpeg(data[: headers.end], "RGB")
