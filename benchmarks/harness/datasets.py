@@ -20,9 +20,14 @@ from fixres.pipelines.runtime.atomic_files import atomic_folder
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError, Source
 
-_NAMES = {"folder": "folder", "ffcv": "jpeg.beton", "raw": "raw.beton", "roc": "roc.beton", "shards": "shards"} | {
-    "tar": "images.tar"
-}
+_NAMES = {
+    "folder": "folder",
+    "published": "published",
+    "ffcv": "jpeg.beton",
+    "raw": "raw.beton",
+    "roc": "roc.beton",
+    "shards": "shards",
+} | {"tar": "images.tar"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 RAW_SIDE = 256  # the usual size of FFCV's raw files
 
@@ -87,7 +92,7 @@ class BenchmarkFiles:
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """The data as "folder", "ffcv", "raw", "roc", "shards" or "tar"."""
+        """The data as "folder", "published", "ffcv", "raw", "roc", "shards" or "tar"."""
         target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
@@ -96,7 +101,7 @@ class BenchmarkFiles:
     def num_bytes(self, kind: str) -> int:
         """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
-        if kind in ("folder", "shards", "tar"):
+        if kind in ("folder", "published", "shards", "tar"):
             return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
         from fixres.pipelines.formats.beton_reader import BetonReader
 
@@ -116,6 +121,15 @@ class BenchmarkFiles:
                     file.write_bytes(encode_jpeg(shrink(image, self._max_side), self._quality))
                 else:
                     os.link(files[index % source.num_different], file)
+
+    def _make_published(self, target: Path) -> None:
+        """The files as they are, in class folders."""
+        source = self._source
+        with atomic_folder(target) as folder:
+            for name in source.classes:
+                (folder / name).mkdir()
+            for index, label in enumerate(source.labels):
+                (folder / source.classes[label] / f"{index:06d}.jpg").write_bytes(source.read(index))
 
     def _make_shards(self, target: Path) -> None:
         """With our own writer, in random order, in enough shards for all workers."""

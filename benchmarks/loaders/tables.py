@@ -74,11 +74,13 @@ def _microseconds_table(record: dict[str, Any], size: str, digits: int = 0) -> s
 
 def datasets_table(record: dict[str, Any]) -> str:
     """Markdown: images/s of each data set in a DataLoader, and the ratio to ImageFolder."""
-    rows = [["px", "data set", "images/s", "times ImageFolder"]]
+    rows = [["px", "JPEG files", "data set", "images/s", "times ImageFolder", "cost of the views, times one view"]]
     for one in record["results"]:
         low, high = one["relative_speed_interval"]
         speed = f"{one['relative_speed']:.1f} ({low:.1f} to {high:.1f})"
-        rows.append([str(one["res"]), one["name"], number(one["images_per_second"]), speed])
+        cost = number(one["cost_of_views"], 2) if "cost_of_views" in one else "-"
+        cells = [str(one["res"]), one.get("jpeg_files", "encoded"), one["name"], number(one["images_per_second"])]
+        rows.append([*cells, speed, cost])
     return markdown(rows)
 
 
