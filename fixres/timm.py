@@ -26,6 +26,7 @@ from torchvision.transforms import CenterCrop, Compose
 
 from fixres.api.calls import checked
 from fixres.api.crop_dataset import CropDataset, Sample
+from fixres.pipelines.loaders.views import Views
 from fixres.pipelines.spec import Crop, EvalCrop, InputError, TrainCrop
 
 _RESOLUTION = 224  # until `create_loader` says another
@@ -50,7 +51,7 @@ class Crops(CropDataset):
 
     def use(self, crop: Crop) -> None:
         """Chooses the crop; before workers are started."""
-        self._crop, self._reader = crop, None
+        self._crop, self._views, self._reader = crop, Views(crop, (), 0), None
 
     def __getitem__(self, index: int) -> Sample:
         """The transformed crop and the label; without a transform an image that is decoded when its size is known."""
@@ -75,7 +76,7 @@ class _Image(NamedTuple):
 
     def crop(self, resolution: int) -> Image.Image:
         images, _ = self.dataset._read(np.array([self.index]), resolution)
-        return Image.fromarray(images[0, 0])
+        return Image.fromarray(images[0][0])
 
 
 class _CropThen:

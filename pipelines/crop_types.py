@@ -85,6 +85,25 @@ class ShiftCrop:
 Crop = TrainCrop | EvalCrop | ShiftCrop
 
 
+@dataclass(frozen=True)
+class ViewGroup:
+    """Crops of each image that have one size, as in multi-crop (SwAV, arXiv 2006.09882, section 3.2)."""
+
+    num: int
+    """Crops of each image."""
+    resolution: int | None = None
+    """Side in pixels; None for the loader's resolution, which may change between epochs."""
+    scale: tuple[float, float] | None = None
+    """`TrainCrop.scale` of these crops; None for the loader's."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.num < 1:
+            raise InputError(f"views={self.num} must be at least 1")
+        if self.scale is not None:
+            TrainCrop(self.scale)  # makes the same checks
+
+
 def check_fraction(name: str, value: float) -> None:
     """Raises InputError unless `value` is in [0, 1]."""
     if not 0 <= value <= 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 import numpy as np
 
 from fixres.pipelines.crop_types import Box as Box
-from fixres.pipelines.crop_types import Crop, check_fraction
+from fixres.pipelines.crop_types import Crop, ViewGroup, check_fraction
 from fixres.pipelines.crop_types import EvalCrop as EvalCrop
 from fixres.pipelines.crop_types import Interpolation as Interpolation
 from fixres.pipelines.crop_types import ShiftCrop as ShiftCrop
@@ -148,6 +148,11 @@ class LoaderConfig:
     with probabilities proportional to the weights."""
     aug_repeats: int = 1
     """Repeated augmentation: a batch over all ranks has each of its images so many times, in other crops."""
+    views: Sequence[ViewGroup] = ()
+    """Several crops of each image, by size (engines roc and torch only); empty: one crop."""
+    per_image: Callable[[np.ndarray], np.ndarray] | None = None
+    """Called with each crop, uint8 (r, r, 3), by the worker that made it; returns an array of the same type and shape
+    (engines roc and torch only). Threads of engine roc call it under Python's lock, one at a time."""
     seed: int = 0
     """Seeds order, crops and flips, together with epoch and index."""
     num_workers: int = 2
@@ -168,11 +173,14 @@ class LoaderConfig:
     bytes of each batch, "auto" uploads a file that takes less than half of the free memory."""
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
+    source: Any = field(default=None, compare=False)
+    """A `Source` in place of the images at `path`, which then only names them in messages (engine torch only)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_resolution(self.resolution)
         _check_reading(self)
+        _check_views(self)
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size} must be at least 1")
         if self.aug_repeats < 1:
@@ -181,6 +189,14 @@ class LoaderConfig:
             raise InputError("weights draw samples at random, which shuffle=False forbids; leave one of them out")
         if not 0 <= self.rank < self.world_size:
             raise InputError(f"rank={self.rank} must be in [0, world_size={self.world_size})")
+
+
+def _check_views(config: LoaderConfig) -> None:
+    for group in config.views:
+        if group.resolution is not None:
+            check_resolution(group.resolution)
+        if group.scale is not None and not isinstance(config.crop, TrainCrop):
+            raise InputError(f"views with scale={group.scale} need random crops; leave scale out, or set train=True")
 
 
 def _check_reading(config: DataConfig | LoaderConfig) -> None:
@@ -194,12 +210,13 @@ class Batch(NamedTuple):
     """One step's data.
 
     Attributes:
-        images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalized.
+        images: uint8 NHWC (B, r, r, 3), RGB in [0, 255], contiguous, on the loader's device, not normalized. With
+            `LoaderConfig.views`, a tuple of one uint8 (num, B, r, r, 3) for each group.
         labels: int64 (B,), class numbers.
         indices: int64 (B,), positions in the data set; -1 if the engine does not provide them.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | tuple[torch.Tensor, ...]
     labels: torch.Tensor
     indices: torch.Tensor
 
@@ -262,8 +279,8 @@ class Loader(Protocol):
         """The batches of the current epoch, from its start or the position of `load_state_dict`."""
         ...
 
-    def index_batches(self) -> Iterator[np.ndarray]:
-        """int64 (B,) each: the indices of the current epoch's batches, without reading any image."""
+    def index_batches(self, epoch: int | None = None) -> Iterator[np.ndarray]:
+        """int64 (B,) each: the indices of an epoch's batches (the current one by default), without reading an image."""
         ...
 
     def set_epoch(self, epoch: int) -> None:

@@ -6,7 +6,6 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fixres.api.calls import checked, options_as_keywords
-from fixres.api.splits import chosen_crop, split_path
+from fixres.api.splits import chosen_crop, stored_images
+from fixres.api.views import ViewSettings, view_groups
 from fixres.pipelines.loaders.base import retry_next
 from fixres.pipelines.loaders.crop_reader import CropReader, Draw
-from fixres.pipelines.sampling.crops import Boxes, crop_boxes
-from fixres.pipelines.sampling.philox import MAX_EPOCH, STREAM_VIEWS, random_words
+from fixres.pipelines.loaders.views import Views
+from fixres.pipelines.sampling.draws import candidates
+from fixres.pipelines.sampling.philox import MAX_EPOCH
 from fixres.pipelines.spec import (
     MIN_ZOOM,
     BadSampleError,
@@ -44,7 +45,8 @@ class CropDataset(Dataset[Sample]):
 
     Args:
         path: a .beton file, a folder of .beton parts, a folder of images for each class, a folder of webdataset
-            shards; or a folder that holds both splits, of which `train` chooses one.
+            shards; or a folder that holds both splits, of which `train` chooses one; or a `datasets.Dataset` (Hugging
+            Face) with columns of images and class numbers.
         resolution: side of the crops in pixels, 8 to 2048; `set_resolution` changes it.
         train: RandomResizedCrop, or the center crop.
         scale: range of the crop's area as a share of the image's area (training).
@@ -58,7 +60,8 @@ class CropDataset(Dataset[Sample]):
         target_transform: called with each label.
         output_type: what `transform` gets: "tensor", uint8 (3, r, r); "pil", an RGB `PIL.Image.Image`; "numpy", uint8
             (r, r, 3), as albumentations expects. All are RGB in [0, 255].
-        views: crops of each image; above 1, a sample's first value is a list of them.
+        views: crops of each image, or (number, side) or (number, side, scale) for each group of them; see `Loader`.
+            Unless it is 1, a sample's first value is a list of them.
         seed: None draws crops from torch's global generator, as torchvision does. A number makes them a function of
             (seed, epoch, index), so that `set_epoch` must be called before each epoch.
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" warns and gives the next one.
@@ -77,7 +80,7 @@ class CropDataset(Dataset[Sample]):
     @checked
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Any,
         resolution: int,
         *,
         train: bool = True,
@@ -90,20 +93,20 @@ class CropDataset(Dataset[Sample]):
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
         output_type: Literal["tensor", "pil", "numpy"] = "tensor",
-        views: int = 1,
+        views: ViewSettings = 1,
         seed: int | None = None,
         on_bad: Literal["stop", "replace"] = "stop",
         min_zoom: float = MIN_ZOOM,
     ) -> None:
         """Opens the data. The class explains the many parameters; all but two have defaults."""
-        if views < 1:
-            raise InputError(f"views={views} must be at least 1")
         if seed is not None and seed < 0:
             raise InputError(f"seed={seed} must not be negative")
         self.transform, self.target_transform = transform, target_transform
         self._crop = crop or chosen_crop(train, tuple(scale), tuple(ratio), hflip, crop_pct, interpolation)
-        self._path, self._min_zoom = split_path(Path(path), train), min_zoom
-        self._output_type, self._views, self._seed, self._on_bad = output_type, views, seed, on_bad
+        self._stored, self._min_zoom = stored_images(path, train), min_zoom
+        groups = view_groups(views)
+        self._views = Views(self._crop, groups, 0 if seed is None else seed)
+        self._output_type, self._is_list, self._seed, self._on_bad = output_type, bool(groups), seed, on_bad
         # Epoch and resolution are in shared memory, because workers that live on between epochs have copies of this.
         self._shared = torch.tensor([0, check_resolution(resolution)]).share_memory_()
         self._reader = self._open()
@@ -115,7 +118,7 @@ class CropDataset(Dataset[Sample]):
         """The label of each image."""
 
     def _open(self) -> CropReader:
-        return CropReader(self._path, self._crop, self._min_zoom)
+        return CropReader(self._stored, self._crop, self._min_zoom)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open file, so that a copy for a worker process is small."""
@@ -141,6 +144,8 @@ class CropDataset(Dataset[Sample]):
         reader = self._opened()
         return [(reader.name(index), label) for index, label in enumerate(self.targets)]
 
+    samples = imgs
+
     @checked
     def set_resolution(self, resolution: int) -> None:
         """Sets the side of the crops in pixels, also in running workers. Call it between epochs."""
@@ -162,42 +167,45 @@ class CropDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """The samples of a batch with one call into the decoder; `DataLoader` uses it."""
         images, used = self._read(np.asarray(indices, np.int64) % len(self), self.resolution)
-        return [(self._views_of(images[:, slot]), self._target(self.targets[index])) for slot, index in enumerate(used)]
+        return [
+            (self._sample(crops), self._target(self.targets[index])) for crops, index in zip(images, used, strict=True)
+        ]
 
-    def _read(self, indices: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crops uint8 (views, N, r, r, 3), and the positions of the images that they are of."""
+    def _read(self, indices: np.ndarray, resolution: int) -> tuple[list[list[np.ndarray]], Sequence[int]]:
+        """The crops of each image, uint8 (r, r, 3), and the positions of the images."""
         reader, epoch = self._opened(), int(self._shared[0])
+
+        def crops_of(indices: np.ndarray) -> list[list[np.ndarray]]:
+            places = self._views.places(resolution, len(indices))
+            buffer = reader.read(indices, self._draw(indices, epoch, resolution), places)
+            return [places.crops(buffer, slot) for slot in range(len(indices))]
+
         with options_as_keywords():
             try:
-                return reader.read(indices, self._draw(indices, epoch, resolution), self._views, resolution), indices
+                return crops_of(indices), indices
             except BadSampleError:
                 if self._on_bad == "stop":
                     raise
 
-            def one(index: int) -> tuple[np.ndarray, int]:
-                alone = np.array([index])
-                return reader.read(alone, self._draw(alone, epoch, resolution), self._views, resolution), index
+            def one(index: int) -> tuple[list[np.ndarray], int]:
+                return crops_of(np.array([index]))[0], index
 
             bad: list[str] = []
-            found = [retry_next(one, int(index), len(self), "replace", bad) for index in indices]
+            found = [retry_next(one, candidates(int(i), len(self), None), "replace", bad) for i in indices]
             for line in bad:
                 warnings.warn(f"{line}; the next image takes its place", stacklevel=2)
-        return np.concatenate([images for images, _ in found], axis=1), np.array([index for _, index in found])
+        return [crops for crops, _ in found], [index for _, index in found]
 
     def _draw(self, indices: np.ndarray, epoch: int, resolution: int) -> Draw:
-        seed, keys = self._seed, indices
-        if seed is None:
+        views, keys = self._views, indices
+        if self._seed is None:
             # Draws are keyed by the place in the batch, because a sampler may repeat an index.
-            seed, epoch, keys = int(torch.randint(2**63 - 1, ())), 0, np.arange(len(indices))
+            views, epoch, keys = views.reseeded(int(torch.randint(2**63 - 1, ()))), 0, np.arange(len(indices))
+        return lambda sizes: views.boxes(epoch, keys, sizes, resolution)
 
-        def boxes(view: int, sizes: np.ndarray) -> Boxes:
-            return crop_boxes(self._crop, _seed_of_view(seed, view), epoch, keys, sizes, resolution)
-
-        return boxes
-
-    def _views_of(self, images: np.ndarray) -> Any:
-        made = [self._transformed(image) for image in images]
-        return made if self._views > 1 else made[0]
+    def _sample(self, crops: list[np.ndarray]) -> Any:
+        made = [self._transformed(crop) for crop in crops]
+        return made if self._is_list else made[0]
 
     def _transformed(self, image: np.ndarray) -> Any:
         crop: Tensor | Image.Image | np.ndarray = image
@@ -214,14 +222,6 @@ class CropDataset(Dataset[Sample]):
         if self._reader is None:  # in a worker that was not forked
             reader = self._open()
             if list(reader.classes) != self.classes or reader.labels.tolist() != self.targets:
-                raise InputError(f"{self._path} was replaced since the data set was opened; open it again")
+                raise InputError(f"{self._stored} was replaced since the data set was opened; open it again")
             self._reader = reader
         return self._reader
-
-
-def _seed_of_view(seed: int, view: int) -> int:
-    """The first view has the crops that `fixres.Loader` draws with this seed."""
-    if view == 0:
-        return seed
-    low, high = random_words(seed, STREAM_VIEWS, 0, np.array([view]), 2)[0].tolist()
-    return low | high << 32

@@ -16,6 +16,7 @@ from fixres.pipelines.inspection.facts import Inspection, inspect_source
 from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.runtime.atomic_files import keep_outside
 from fixres.pipelines.sources import open_source
+from fixres.pipelines.sources.hugging_face import HuggingFaceSource, is_dataset
 from fixres.pipelines.spec import EvalCrop, InputError, TrainCrop
 from fixres.resolution.advice import Advice
 from fixres.resolution.advice import advise as advise_for_sizes
@@ -23,7 +24,7 @@ from fixres.resolution.advice import advise as advise_for_sizes
 
 @checked
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Any,
     dest: str | os.PathLike[str],
     format: Literal["roc", "ffcv", "webdataset"] = "roc",
     *,
@@ -39,14 +40,14 @@ def convert(
 
     Args:
         source: a folder of images for each class, the archives of ILSVRC2012, Kaggle's layout, parquet or webdataset
-            shards, a .tar of class folders, ImageNet-V2, or a .beton file.
+            shards, a .tar of class folders, ImageNet-V2, a .beton file, or a `datasets.Dataset` (Hugging Face).
         dest: file to write ("roc", "ffcv") or folder ("webdataset").
         format: "roc" (for engines `roc` and `roc-dali`; stock FFCV reads it, too), "ffcv" or "webdataset".
         split: which split of a source that holds several: "train" or "val".
         classes_from: source, .beton file or text file whose class list is used, so that train and val number their
             classes alike.
-        image_column: column of parquet shards with the images, "image" by default.
-        label_column: column of parquet shards with the class numbers, "label" by default.
+        image_column: column of parquet shards or of a `Dataset` with the images, "image" by default.
+        label_column: column of parquet shards or of a `Dataset` with the class numbers, "label" by default.
         **options: fields of `ConversionConfig`: `max_side` (longest stored side in pixels, 500), `quality` (JPEG
             quality of encoded images, 90), `exif` ("ignore" or "apply"), `num_workers` (all cores), `on_bad` ("stop" or
             "skip"), `damaged` ("refuse" or "accept"), `overwrite`, `restart`, `progress`.
@@ -65,6 +66,10 @@ def convert(
         if name not in known:
             raise InputError(f"{name} is not an option of a conversion; choose from {', '.join(known[1:])}")
     config = ConversionConfig(format, **options)  # before the source is scanned
+    if is_dataset(source):
+        if split or classes_from:
+            raise InputError("a datasets.Dataset has one split and its own classes; leave out split and classes_from")
+        return convert_source(HuggingFaceSource(source, image_column, label_column), Path(dest), config)
     keep_outside(Path(source), Path(dest))
     classes = None if classes_from is None else Path(classes_from)
     opened = open_source(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from fixres.api.calls import checked, options_as_keywords
-from fixres.api.splits import chosen_crop, engine_for, split_path, workers_for
+from fixres.api.crop_dataset import CropDataset
+from fixres.api.sampler import EpochBatchSampler, EpochSampler
+from fixres.api.splits import chosen_crop, engine_for, stored_images, workers_for
+from fixres.api.views import ViewSettings, view_groups
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device
 from fixres.pipelines.loaders import open_loader
@@ -29,6 +34,9 @@ from fixres.pipelines.spec import (
     TrainInterpolation,
 )
 
+Numbers = Sequence | np.ndarray | Tensor
+"""A list, an array or a tensor of numbers."""
+
 
 class Loader:
     """Iterates over batches of crops; each iteration is a new epoch.
@@ -41,7 +49,7 @@ class Loader:
     Args:
         path: a .beton file, a folder of .beton parts, an image folder (a folder of images for each class), a folder of
             webdataset or parquet shards; or a folder that holds both splits (`train.beton` and `val.beton`, or `train/`
-            and `val/`), of which `train` chooses one.
+            and `val/`), of which `train` chooses one; or a `datasets.Dataset` (Hugging Face), or a `DatasetDict`.
         resolution: side of the square crops in pixels, 8 to 2048; `set_resolution` changes it.
         batch_size: images per batch of this process.
         train: training crops or test crops.
@@ -49,6 +57,18 @@ class Loader:
             GPUs), or a name in `fixres.pipelines.loaders.ENGINES`.
         device: where batches arrive: "cpu", "cuda", "cuda:1"; the current GPU if there is one, else the CPU, by
             default.
+        indices: positions in the data set of the samples of an epoch, as `Subset` takes them; all by default.
+        weights: a number for each of `indices` (or for each image): as many images are drawn in an epoch, with
+            replacement and probabilities proportional to them, as by `WeightedRandomSampler`. The draws are a function
+            of (seed, epoch); an image that is drawn again gets another crop.
+        views: crops of each image. 2 gives two; `[(2, 224), (8, 96)]` gives two of 224 and eight of 96 pixels, and a
+            third value is the `scale` of a group: `[(2, 224, (0.4, 1)), (8, 96, (0.05, 0.4))]`. None in place of a side
+            is `resolution`. Engines `roc` and `torch`, with batches that they copy to the GPU. Crops of one image that
+            come from the same level are decoded together.
+        per_image: a function of your own, called with each crop as a uint8 array (r, r, 3) before normalization; it
+            returns an array of the same type and shape, or the one that it was given. Engine `roc` calls it in its
+            threads, and as Python runs one of them at a time, its time is not divided by `num_workers`: 1 ms limits
+            the loader to 1000 crops/s. Engine `torch` calls it in its worker processes, to which it must be picklable.
         crop: `TrainCrop`, `EvalCrop` or `ShiftCrop`; overrides the five that follow.
         scale: range of the crop's area as a share of the image's area (training).
         ratio: range of the crop's width over height (training).
@@ -77,7 +97,8 @@ class Loader:
     Yields:
         `(images, labels)`, or `(images, labels, indices)` with `with_indices=True`. `images` is `dtype` (N, 3, r, r)
         in channels_last memory format, normalized; uint8 (N, 3, r, r) in channels_last, RGB in [0, 255], with
-        `normalize=False`. `labels` and `indices` are int64 (N,). All are on `device`.
+        `normalize=False`. `labels` and `indices` are int64 (N,). All are on `device`. With `views` other than 1,
+        `images` is a list of such tensors, one for each view.
 
     Raises:
         InputError: a path, engine, device or value that cannot be used; the message names it and the remedy.
@@ -93,13 +114,17 @@ class Loader:
     @checked
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Any,
         resolution: int,
         batch_size: int,
         *,
         train: bool = True,
         engine: str = "auto",
         device: str | torch.device | None = None,
+        indices: Numbers | None = None,
+        weights: Numbers | None = None,
+        views: ViewSettings = 1,
+        per_image: Callable[[np.ndarray], np.ndarray] | None = None,
         crop: Crop | None = None,
         scale: tuple[float, float] = TrainCrop.scale,
         ratio: tuple[float, float] = TrainCrop.ratio,
@@ -125,17 +150,22 @@ class Loader:
         if not dtype.is_floating_point:
             raise InputError(f"dtype={dtype} must be a float dtype; normalize=False gives uint8")
         normalization = Normalize(mean, std)
-        stored = split_path(Path(path), train)
+        stored = stored_images(path, train)
         ranges = tuple(scale), tuple(ratio)
         where = str(choose_device("auto" if device is None else str(device)))
         rank, world_size = _process(rank, world_size)
         config = LoaderConfig(
-            path=stored,
+            path=stored if isinstance(stored, Path) else Path(type(path).__name__),
+            source=None if isinstance(stored, Path) else stored,
             crop=crop or chosen_crop(train, *ranges, hflip if train else 0.0, crop_pct, interpolation),
             resolution=resolution,
             batch_size=batch_size,
-            shuffle=train if shuffle is None else shuffle,
+            shuffle=(train or weights is not None) if shuffle is None else shuffle,
             drop_last=train if drop_last is None else drop_last,
+            indices=_positions(indices),
+            weights=None if weights is None else np.array(weights, np.float64),
+            views=view_groups(views),
+            per_image=per_image,
             seed=seed,
             num_workers=workers_for(num_workers),
             rank=rank,
@@ -145,7 +175,9 @@ class Loader:
             min_zoom=min_zoom,
             resident=resident,
         )
-        self._loader = open_loader(engine_for(stored, engine, where), config)
+        on_host = bool(config.views) or per_image is not None
+        self._config, self._dataset = config, None
+        self._loader = open_loader(engine_for(stored, engine, "cpu" if on_host else where), config)
         self._normalize = normalization.to(where) if normalize else None
         self._dtype, self._with_indices = dtype, with_indices
         self._next_epoch, self._epoch_done = 0, True
@@ -155,22 +187,25 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        """Begins the next epoch, or continues the one that `load_state_dict` named.
+        """The next epoch, or the rest of the one that `load_state_dict` named; it begins with the first batch.
 
         A second iteration ends the first one: its next batch raises RuntimeError.
         """
+        # As DataLoader's samplers do: Lightning calls set_epoch between iter() and the first batch.
         self._loader.set_epoch(self._next_epoch)
         self._next_epoch, self._epoch_done = self._next_epoch + 1, False
-        return self._batches(iter(self._loader))
-
-    def _batches(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, ...]]:
         with options_as_keywords():
-            for batch in batches:
-                images = batch.images.permute(0, 3, 1, 2)
-                if self._normalize is not None:
-                    images = self._normalize(batch.images).to(self._dtype)
+            for batch in self._loader:
+                images = self._finished(batch.images)
                 yield (images, batch.labels, batch.indices) if self._with_indices else (images, batch.labels)
         self._epoch_done = True
+
+    def _finished(self, images: Tensor | tuple[Tensor, ...]) -> Tensor | list[Tensor]:
+        """Batches NHWC as the user gets them; groups (k, N, r, r, 3) become k views."""
+        if isinstance(images, tuple):
+            flat = [(self._finished(group.flatten(0, 1)), group.shape[:2]) for group in images]
+            return [view for group, shape in flat for view in group.unflatten(0, shape).unbind(0)]
+        return images.permute(0, 3, 1, 2) if self._normalize is None else self._normalize(images).to(self._dtype)
 
     @checked
     def set_epoch(self, epoch: int) -> None:
@@ -180,7 +215,13 @@ class Loader:
 
     @checked
     def set_resolution(self, resolution: int) -> None:
-        """Sets the side of the crops in pixels, from the next iteration on; workers keep running."""
+        """Sets the side of the crops in pixels, from the next iteration on; workers keep running.
+
+        Raises:
+            InputError: `views` name the sides of all crops.
+        """
+        if self._config.views and all(group.resolution is not None for group in self._config.views):
+            raise InputError("views name the sides of all crops, so set_resolution changes none; give None as a side")
         self._loader.set_resolution(resolution)
 
     @property
@@ -200,13 +241,55 @@ class Loader:
 
     @property
     def num_samples(self) -> int:
-        """Images of the whole data set, over all processes."""
+        """Images of an epoch, over all processes: those of the data set, or as many as `indices`."""
         return self._loader.num_samples
 
     @property
     def counters(self) -> Counters:
         """Images, bytes, decoded pixels, seconds of waiting and bad samples since the loader was opened."""
         return self._loader.counters
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images that `indices` name, as a `CropDataset` (or its `Subset`): what scripts ask a `DataLoader` for.
+
+        `loader.dataset[i]` is a crop of the epoch that comes next. It is opened when it is asked for.
+        """
+        if self._dataset is None:
+            config, views = self._config, [(group.num, group.resolution, group.scale) for group in self._config.views]
+            options = {"crop": config.crop, "seed": config.seed, "min_zoom": config.min_zoom, "views": views or 1}
+            stored = config.path if config.source is None else config.source
+            self._dataset = CropDataset(stored, self.resolution, on_bad=config.on_bad, **options)
+        self._dataset.set_epoch(self._next_epoch)
+        return self._dataset if self._config.indices is None else Subset(self._dataset, self._config.indices.tolist())
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """The order of the images in this process; `loader.sampler.set_epoch(3)` is `loader.set_epoch(3)`."""
+        return EpochSampler(self)
+
+    @property
+    def batch_sampler(self) -> EpochBatchSampler:
+        """The same, batch by batch."""
+        return EpochBatchSampler(self)
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last short batch is left out."""
+        return self._config.drop_last
+
+    @property
+    def num_workers(self) -> int:
+        """Worker threads or processes."""
+        return self._config.num_workers
+
+    def index_batches(self, epoch: int | None = None) -> Iterator[np.ndarray]:
+        """int64 (N,) for each batch of an epoch in this process: positions in the data set. No image is read.
+
+        Args:
+            epoch: the next one by default.
+        """
+        return self._loader.index_batches(self._next_epoch if epoch is None else epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position in it, so that an interrupted epoch can be continued; the next epoch after a whole one."""
@@ -232,6 +315,15 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _positions(indices: Numbers | None) -> np.ndarray | None:
+    if indices is None:
+        return None
+    given = np.asarray(indices)
+    if given.size and given.dtype.kind not in "iu":
+        raise InputError(f"indices={given!r:.60} must be whole numbers; np.flatnonzero(mask) gives those of a mask")
+    return given.astype(np.int64)
 
 
 def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:

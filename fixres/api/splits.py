@@ -11,6 +11,7 @@ from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
 from fixres.pipelines.loaders import has_records, open_loader
 from fixres.pipelines.sources import open_stored
+from fixres.pipelines.sources.hugging_face import HuggingFaceSource, is_dataset, split_of
 from fixres.pipelines.sources.layout import splits_with_val, val_folder_beside
 from fixres.pipelines.sources.tree import DiskFolder
 from fixres.pipelines.spec import (
@@ -20,6 +21,7 @@ from fixres.pipelines.spec import (
     Loader,
     LoaderConfig,
     OpenLoader,
+    Source,
     TrainCrop,
     TrainInterpolation,
 )
@@ -62,6 +64,27 @@ def chosen_crop(
     return EvalCrop(crop_pct, hflip, interpolation)
 
 
+def stored_images(given: Any, train: bool) -> Path | Source:
+    """What `path` stands for in the calls that take one: a path as `split_path` finds it, or a source.
+
+    Args:
+        given: a path, a `datasets.Dataset`, a `DatasetDict`, or any `Source`.
+        train: which split.
+
+    Raises:
+        InputError: it is none of these, or lacks the split.
+    """
+    if isinstance(given, str | os.PathLike):
+        return split_path(Path(given), train)
+    if is_dataset(given):
+        return HuggingFaceSource(split_of(given, train))
+    if isinstance(given, Source):
+        return given
+    raise InputError(
+        f"path={given!r:.80} must be a path, a datasets.Dataset, or an object with the methods of a Source"
+    )
+
+
 def val_beside(train: Path) -> Path | None:
     """val.beton beside train.beton, or the test images beside the folder of training images, if there are any."""
     if train.is_dir():
@@ -81,10 +104,12 @@ def open_splits(paths: Mapping[str, Path], engine: str, device: str, num_workers
     return sharded(opened)
 
 
-def engine_for(path: Path, engine: str, device: str) -> str:
+def engine_for(path: Path | Source, engine: str, device: str) -> str:
     """The engine `engine`, or for "auto" the fastest one that reads `path` on `device` ("cpu" or "cuda[:n]")."""
     if engine != "auto":
         return engine
+    if not isinstance(path, Path):
+        return "torch"
     return choose_engine("auto", device, has_records(path)).engine
 
 

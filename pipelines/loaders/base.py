@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from fixres.pipelines.loaders.delivery import Delivery, SideStream, hold_until_used, send_ahead
+from fixres.pipelines.loaders.delivery import Delivery, Part, SideStream, hold_until_used, send_ahead
+from fixres.pipelines.loaders.views import Views
 from fixres.pipelines.sampling.draws import candidates, drawable, epoch_size, indices_of, subset_checksum
 from fixres.pipelines.sampling.order import batches, num_batches
 from fixres.pipelines.sampling.philox import MAX_EPOCH
@@ -26,6 +27,8 @@ class BaseLoader(ABC):
     """Implements `fixres.pipelines.spec.Loader` except for making batches; an engine implements `_deliveries`."""
 
     shares_boxes = False
+    makes_views = False
+    """Whether it makes the crops of `LoaderConfig.views` and calls `per_image`."""
     shares_order = True
     """Whether an epoch has the samples of `sampling.draws`, and so those of `LoaderConfig.indices` and `weights`."""
     decodes_on_host = False
@@ -87,8 +90,8 @@ class BaseLoader(ABC):
             return hold_until_used(deliveries, lambda: torch.cuda.current_stream(self.config.device).record_event())
         return deliveries
 
-    def index_batches(self) -> Iterator[np.ndarray]:
-        return map(indices_of, self._draws(self.epoch, 0))
+    def index_batches(self, epoch: int | None = None) -> Iterator[np.ndarray]:
+        return map(indices_of, self._draws(self.epoch if epoch is None else epoch, 0))
 
     def _draws(self, epoch: int, start: int) -> Iterator[np.ndarray]:
         """This rank's batches of draws (`sampling.draws.indices_of`) from global position `start` on."""
@@ -211,9 +214,11 @@ def _sum(total: int | None, more: int | None) -> int | None:
     return None if total is None or more is None else total + more
 
 
-def empty_batch(resolution: int, device: str) -> Batch:
+def empty_batch(resolution: int, device: str, views: Views | None = None) -> Batch:
     """The batch of a rank that gets no sample of a short last step."""
-    images = torch.empty((0, resolution, resolution, 3), dtype=torch.uint8, device=device)
+    images: Part = torch.empty((0, resolution, resolution, 3), dtype=torch.uint8, device=device)
+    if views is not None:
+        images = views.images(images.view(-1), resolution, 0)
     numbers = torch.empty(0, dtype=torch.int64, device=device)
     return Batch(images, numbers, numbers.clone())
 

@@ -12,6 +12,7 @@ from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.indexed_crops import Draw, IndexedCrops
 from fixres.pipelines.loaders.pillow import resized_crop
 from fixres.pipelines.loaders.roc import sample_decoder
+from fixres.pipelines.loaders.views import Places, stacked
 from fixres.pipelines.roc.layout import ERRORS, NUM_COUNTS, OK
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.sources import open_stored
@@ -22,20 +23,21 @@ class CropReader:
     """Decodes crops of images by their positions in the data set.
 
     Args:
-        path: a .beton file, a folder of .beton parts, class folders, or webdataset or parquet shards.
+        stored: a .beton file, a folder of .beton parts, class folders, or webdataset or parquet shards; or a source.
         crop: whether pixels outside the box may be used, as in `fixres.pipelines.loaders.pillow.resized_crop`.
         min_zoom: see `LoaderConfig`.
 
     Raises:
-        InputError: no images of these kinds are at `path`.
+        InputError: no images of these kinds are at the path.
     """
 
-    def __init__(self, path: Path, crop: Crop, min_zoom: float = MIN_ZOOM) -> None:
+    def __init__(self, stored: Path | Source, crop: Crop, min_zoom: float = MIN_ZOOM) -> None:
         self._crop = crop
-        is_beton = (path.is_file() and path.suffix != ".parquet") or any(path.glob("*.beton"))
-        source = open_beton(path) if is_beton else open_stored(path)
+        is_path = isinstance(stored, Path)
+        is_beton = is_path and ((stored.is_file() and stored.suffix != ".parquet") or any(stored.glob("*.beton")))
+        source = open_beton(stored) if is_beton else open_stored(stored) if is_path else stored
         self.classes, self.labels, self.name = tuple(source.classes), np.asarray(source.labels), source.name
-        if is_beton and (source.modes == MODE_RAW).any():
+        if not is_path or (is_beton and (source.modes == MODE_RAW).any()):
             self._source: Source = source
             self._fill = self._fill_with_pillow
         elif is_beton and "roc" in source.field_names:
@@ -49,44 +51,42 @@ class CropReader:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, indices: np.ndarray, draw: Draw, num_views: int, resolution: int) -> np.ndarray:
+    def read(self, indices: np.ndarray, draw: Draw, places: Places) -> np.ndarray:
         """Crops of some images.
 
         Args:
             indices: integers (N,), positions in the data set.
             draw: gives the boxes.
-            num_views: crops of each image.
-            resolution: side of the crops in pixels.
+            places: sides of the crops, and where they are written.
 
         Returns:
-            uint8 (num_views, N, r, r, 3), RGB.
+            uint8 buffer of RGB crops, see `Places`.
 
         Raises:
             BadSampleError: an image that cannot be decoded; the message names it.
         """
-        images = np.empty((num_views, len(indices), resolution, resolution, 3), np.uint8)
-        self._fill(indices, draw, images)
-        return images
+        buffer = np.empty(places.size, np.uint8)
+        self._fill(indices, draw, buffer, places)
+        return buffer
 
-    def _fill_from_records(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
-        table, sizes = self._table[indices], self._sizes[indices]
-        codes, counts = np.zeros(len(indices), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64)
-        for number, view in enumerate(images):
-            boxes = draw(number, sizes)
-            self._decode(table, boxes.yxhw.astype(np.float64), boxes.flip, boxes.bicubic, view, codes, counts)
-            for slot in np.flatnonzero(codes != OK)[:1]:
-                index = int(indices[slot])
-                raise BadSampleError(f"{self.name(index)}: {ERRORS[int(codes[slot])]}; convert the data again", index)
+    def _fill_from_records(self, indices: np.ndarray, draw: Draw, buffer: np.ndarray, places: Places) -> None:
+        table, num = self._table[indices], len(indices)
+        codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
+        self._decode(table, stacked(draw(self._sizes[indices])), buffer, places, codes, counts)
+        for slot in np.flatnonzero(codes != OK)[:1]:
+            index = int(indices[slot])
+            raise BadSampleError(f"{self.name(index)}: {ERRORS[int(codes[slot])]}; convert the data again", index)
 
-    def _fill_by_index(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
-        for slot, line in sorted(self._crops.fill(indices, draw, images).problems.items())[:1]:
+    def _fill_by_index(self, indices: np.ndarray, draw: Draw, buffer: np.ndarray, places: Places) -> None:
+        filled = self._crops.fill(indices, draw, places.views(buffer, len(indices)))
+        for slot, line in sorted(filled.problems.items())[:1]:
             raise BadSampleError(line, int(indices[slot]))
 
-    def _fill_with_pillow(self, indices: np.ndarray, draw: Draw, images: np.ndarray) -> None:
+    def _fill_with_pillow(self, indices: np.ndarray, draw: Draw, buffer: np.ndarray, places: Places) -> None:
         decoded = [decode_rgb(self._source.read(i), self._source.name(i), i) for i in map(int, indices)]
         sizes = np.array([pixels.shape[:2] for pixels in decoded], np.int64).reshape(-1, 2)
-        for number, view in enumerate(images):
-            boxes = draw(number, sizes)
-            for slot, pixels in enumerate(decoded):
-                how = boxes.flip[slot], view.shape[1], bool(boxes.bicubic[slot])
-                view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
+        views = draw(sizes)
+        for slot, pixels in enumerate(decoded):
+            for crop, boxes in zip(places.crops(buffer, slot), views, strict=True):
+                box, flip, bicubic = (values[slot] for values in boxes)
+                crop[...] = resized_crop(self._crop, pixels, box, flip, len(crop), bool(bicubic))

@@ -55,19 +55,24 @@ class HostBuffers:
         return np.empty(num_bytes + num_bytes // 4, np.uint8)  # the sizes of cut JPEG files vary
 
 
-def batch_buffer(buffers: HostBuffers, num_images: int, resolution: int, device: str) -> torch.Tensor:
-    """uint8 (num_images, r, r, 3) in host memory, contents undefined.
+def batch_buffer(buffers: HostBuffers, device: str, *shape: int) -> torch.Tensor:
+    """uint8 of this shape in host memory, contents undefined.
 
     For a GPU it is pinned; torch's own cache of pinned memory reuses it after the copy to the device.
     """
-    shape = (num_images, resolution, resolution, 3)
     if torch.device(device).type == "cpu":
         return torch.from_numpy(buffers.take(*shape))
     return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
 
 
-def to_device(tensor: torch.Tensor, device: str) -> torch.Tensor:
+Part = torch.Tensor | tuple[torch.Tensor, ...]
+"""One of the three parts of a batch; images of several sizes are a tuple."""
+
+
+def to_device(tensor: Part, device: str) -> Part:
     """Copies a tensor to a device without waiting. From unpinned memory torch would wait for all earlier work."""
+    if isinstance(tensor, tuple):
+        return tuple(to_device(one, device) for one in tensor)
     if torch.device(device).type == "cpu" or tensor.is_cuda:
         return tensor.to(device)
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
@@ -91,7 +96,8 @@ class SideStream:
         current = torch.cuda.current_stream(self._device)
         current.wait_event(sent)
         for part in batch:  # else the next copy could reuse its memory while the training step still reads it
-            part.record_stream(current)
+            for tensor in part if isinstance(part, tuple) else (part,):
+                tensor.record_stream(current)
 
 
 def send_ahead(deliveries: Generator[Delivery, None, None], sender: SideStream) -> Generator[Delivery, None, None]:

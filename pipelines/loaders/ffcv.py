@@ -115,7 +115,7 @@ class FFCVLoader(BaseLoader):
 
     def _delivery(self, indices: np.ndarray, buffer: np.ndarray, epoch: int) -> Delivery:
         # A copy, because FFCV reuses its buffers while the consumer may still hold the batch.
-        images = batch_buffer(self._buffers, len(buffer), buffer.shape[1], self.config.device).numpy()
+        images = batch_buffer(self._buffers, self.config.device, *buffer.shape).numpy()
         images[:] = buffer
         used, bad_samples = self._replace_bad(indices, images, epoch)
         labels = torch.from_numpy(self._reader.labels[used].astype(np.int64))

@@ -12,12 +12,12 @@ from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLAC
 from fixres.pipelines.crop_index.index import Checkpoints, CropIndex, join
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.pillow import resized_crop
-from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, OK, PIXELS
+from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, PIXELS
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.spec import BadSampleError, Crop, Source, TrainCrop
 
-Draw = Callable[[int, np.ndarray], Boxes]
-"""The boxes of a view, by its number, for images of these sizes: int64 (N, 2), height and width."""
+Draw = Callable[[np.ndarray], Sequence[Boxes]]
+"""The boxes of each view for images of these sizes: int64 (N, 2), height and width."""
 
 
 class Filled(NamedTuple):
@@ -25,7 +25,7 @@ class Filled(NamedTuple):
 
     Attributes:
         sizes: int64 (N, 2), height and width of the images.
-        counts: int64 (N, 3), the columns of `roc.layout`, of the last view.
+        counts: int64 (N, 3), the columns of `roc.layout`: bytes and pixels of all views, shift of the last one.
         problems: for each image without a crop, by its place in the batch, what is wrong with it.
     """
 
@@ -69,8 +69,7 @@ class IndexedCrops:
         samples = found.samples[is_indexed]
         filled.sizes[chosen] = samples[:, [checkpoints.HEIGHT, checkpoints.WIDTH]]
         places = _places(spans[is_indexed], samples)
-        for number, view in enumerate(views):
-            boxes = draw(number, filled.sizes)
+        for view, boxes in zip(views, draw(filled.sizes), strict=True):
             self._decode(indices, chosen, data, places, Checkpoints(samples, found.words), boxes, view, filled)
             for slot, pixels in whole.items():
                 how = bool(boxes.flip[slot]), view.shape[1], bool(boxes.bicubic[slot])
@@ -125,7 +124,9 @@ class IndexedCrops:
         )  # fmt: skip
         if not is_all:
             view[slots] = out
-        filled.counts[slots] = counts
+        filled.counts[slots, BYTES] += counts[:, BYTES]
+        filled.counts[slots, PIXELS] += counts[:, PIXELS]
+        filled.counts[slots, LEVEL_SHIFT] = counts[:, LEVEL_SHIFT]
         for slot, code in zip(slots[codes != OK].tolist(), codes[codes != OK].tolist(), strict=True):
             name = self._source.name(int(indices[slot]))
             filled.problems[slot] = f"{name}: {ERRORS[code]}; make its index again: {self.index.remedy}"

@@ -7,6 +7,7 @@ the sampling grid and the weights of `Resize` followed by `CenterCrop`.
 
 from __future__ import annotations
 
+import pickle
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -20,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.base import BaseLoader, retry_next
-from fixres.pipelines.loaders.delivery import Delivery
+from fixres.pipelines.loaders.delivery import Delivery, Part
+from fixres.pipelines.loaders.views import Places, Views, apply
 from fixres.pipelines.runtime.process_pool import (
     SHARED_MEMORY,
     check_shared_memory,
@@ -29,7 +31,6 @@ from fixres.pipelines.runtime.process_pool import (
     shared_memory_error,
     start_worker,
 )
-from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sampling.draws import candidates, drawable, indices_of
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import Batch, Crop, InputError, LoaderConfig, Source, TrainCrop
@@ -51,7 +52,7 @@ class _Job(NamedTuple):
 class _Result(NamedTuple):
     """A worker's result. Errors are values, because a raised error would arrive as text with its traceback."""
 
-    images: torch.Tensor
+    images: Part
     labels: torch.Tensor
     indices: torch.Tensor
     bytes_read: int
@@ -71,7 +72,8 @@ class _Batches(Dataset):
 
     def __init__(self, source: Source, config: LoaderConfig) -> None:
         self._source, self._drawable = source, drawable(config)
-        self._config = replace(config, indices=None, weights=None)  # workers get a copy
+        self._views = Views(config.crop, config.views, config.seed)
+        self._config = replace(config, indices=None, weights=None, source=None)  # workers get a copy
         self._labels, self._replaced = _labels_of(source), False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -80,21 +82,24 @@ class _Batches(Dataset):
         self._replaced = _labels_of(self._source) != self._labels
 
     def __getitem__(self, job: _Job) -> _Result:
-        num, r = len(job.draws), job.resolution
-        images = torch.empty((num, r, r, 3), dtype=torch.uint8)
+        num, places = len(job.draws), self._views.places(job.resolution, len(job.draws))
+        buffer = torch.empty(places.size, dtype=torch.uint8)
+        images = self._views.images(buffer, job.resolution, num)
         used = np.empty(num, np.int64)
         result = _Result(images, torch.empty(num, dtype=torch.int64), torch.from_numpy(used), 0, 0, [], None)
         if self._replaced:
             path = self._config.path
             return result._replace(error=InputError(f"{path} was replaced since it was opened; open it again"))
         try:
-            num_bytes, num_pixels = self._fill(job, images.numpy(), used, result.bad_samples)
+            num_bytes, num_pixels = self._fill(job, buffer.numpy(), places, used, result.bad_samples)
         except (InputError, OSError) as error:
             return result._replace(error=error)
         labels = torch.from_numpy(np.asarray(self._source.labels)[used].astype(np.int64))
         return result._replace(labels=labels, bytes_read=num_bytes, pixels_decoded=num_pixels)
 
-    def _fill(self, job: _Job, images: np.ndarray, used: np.ndarray, bad_samples: list[str]) -> tuple[int, int]:
+    def _fill(
+        self, job: _Job, buffer: np.ndarray, places: Places, used: np.ndarray, bad_samples: list[str]
+    ) -> tuple[int, int]:
         """Fills in crops and their samples' indices; returns encoded bytes and decoded pixels."""
         num_bytes = num_pixels = 0
         for first in range(0, len(job.draws), _CHUNK):
@@ -103,12 +108,14 @@ class _Batches(Dataset):
             draws = np.array([one.draw for one in decoded])
             used[first : first + _CHUNK] = indices_of(draws)
             sizes = np.array([one.pixels.shape[:2] for one in decoded])
-            config = self._config
-            chosen = crop_boxes(config.crop, config.seed, job.epoch, draws, sizes, job.resolution)
+            views = self._views.boxes(job.epoch, draws, sizes, job.resolution)
             for slot, one in enumerate(decoded):
-                box, flip = chosen.yxhw[slot], chosen.flip[slot]
-                bicubic = bool(chosen.bicubic[slot])
-                images[first + slot] = resized_crop(config.crop, one.pixels, box, flip, job.resolution, bicubic)
+                crops = places.crops(buffer, first + slot)
+                for crop, chosen in zip(crops, views, strict=True):
+                    box, flip, bicubic = (values[slot] for values in chosen)
+                    crop[...] = resized_crop(self._config.crop, one.pixels, box, flip, len(crop), bool(bicubic))
+                if self._config.per_image is not None:
+                    apply(self._config.per_image, crops)
             num_bytes += sum(one.num_bytes for one in decoded)
             num_pixels += int(sizes.prod(axis=1).sum())
         return num_bytes, num_pixels
@@ -166,14 +173,16 @@ class TorchLoader(BaseLoader):
     """
 
     shares_boxes = True
-    decodes_on_host = True
+    decodes_on_host = makes_views = True
 
     def __init__(self, config: LoaderConfig) -> None:
-        source = open_stored(config.path)
+        source = open_stored(config.path) if config.source is None else config.source
         super().__init__(config, source.classes, len(source))
+        self._views = Views(config.crop, config.views, config.seed)
         self._jobs: list[_Job] = []  # of the next iteration
         options = {}
         if config.num_workers:
+            _check_pickles(config.per_image)
             context = fork_server()
             options = {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": _PREFETCH}
             options["worker_init_fn"] = _start_worker
@@ -191,7 +200,7 @@ class TorchLoader(BaseLoader):
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         self._jobs[:] = [_Job(epoch, resolution, draws) for draws in self._draws(epoch, start)]
         if self.config.num_workers:
-            check_shared_memory(self.config.batch_size * resolution**2 * 3)
+            check_shared_memory(self._views.places(resolution, self.config.batch_size).size)
         for result in self._received():
             if result.error is not None:
                 raise result.error
@@ -216,6 +225,16 @@ class TorchLoader(BaseLoader):
         iterator, self._engine._iterator = self._engine._iterator, None
         if iterator is not None:
             iterator._shutdown_workers()
+
+
+def _check_pickles(function: object) -> None:
+    try:
+        pickle.dumps(function)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"per_image={function!r} cannot be sent to worker processes ({error}); "
+            "define it with def at the top of a module, or set --num-workers 0"
+        ) from error
 
 
 def _start_worker(_number: int) -> None:

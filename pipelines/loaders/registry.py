@@ -83,6 +83,11 @@ def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
             f"engine={engine!r} draws its own order, so indices, weights and aug_repeats have no effect; choose engine "
             "torch or dali-slice, or engine roc with a .beton file"
         )
+    if (config.views or config.per_image is not None) and not loader_class.makes_views:
+        raise InputError(
+            f"engine={engine!r} makes one crop of each image, without calls of your own (views, per_image); choose "
+            "engine roc, or torch for folders and shards"
+        )
     if isinstance(config.crop, ShiftCrop) and not loader_class.shares_boxes:
         raise InputError(
             f"engine={engine!r} draws its own crops and cannot shift them (augmentation test_shift); "
@@ -125,6 +130,10 @@ def _check_package(engine: str, entry: _Engine) -> None:
 
 def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
     path = config.path
+    if config.source is not None:
+        if engine != "torch":
+            raise InputError(f"engine={engine!r} reads files only, no data set in memory; choose engine torch")
+        return
     if not path.exists():
         raise InputError(f"{path} does not exist; give {' or '.join(_KINDS[kind] for kind in entry.kinds)}")
     kind = _kind_of(path)

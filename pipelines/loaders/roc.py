@@ -19,7 +19,9 @@ from fixres.pipelines.loaders.base import empty_batch, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocBase
+from fixres.pipelines.loaders.views import Places, Views, apply, stacked
 from fixres.pipelines.roc.decoder.crops import decode_samples
+from fixres.pipelines.roc.decoder.views import decode_views
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
@@ -33,7 +35,9 @@ _CHUNK = 16
 class _Work(NamedTuple):
     """A batch that is being decoded."""
 
-    images: torch.Tensor  # uint8 (B, r, r, 3), host memory
+    buffer: torch.Tensor  # uint8 in host memory, see `views.Places`
+    places: Places
+    resolution: int
     draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
     codes: np.ndarray  # int64 (B,), error codes
     counts: np.ndarray  # int64 (B, 3)
@@ -43,11 +47,12 @@ class _Work(NamedTuple):
 class RocLoader(RocBase):
     """Cuts, decodes and resamples in one kernel; threads share the samples and prepare batches ahead."""
 
-    decodes_on_host = True
+    decodes_on_host = makes_views = True
 
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
         self._buffers = HostBuffers()
+        self._views = Views(config.crop, config.views, config.seed)
         self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
@@ -65,55 +70,84 @@ class RocLoader(RocBase):
 
     def _start(self, draws: np.ndarray, boxes: Boxes, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
-        num = len(draws)
-        images = batch_buffer(self._buffers, num, resolution, self.config.device)
-        work = _Work(images, draws, np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64), [])
+        num, places = len(draws), self._views.places(resolution, len(draws))
+        buffer = batch_buffer(self._buffers, self.config.device, places.size)
+        codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
+        work = _Work(buffer, places, resolution, draws, codes, counts, [])
         table = self._table[indices_of(draws)]
         self._read_ahead.announce(table)
-        pixels = images.numpy()
+        pixels = buffer.numpy()
         for first in range(0, num, _CHUNK):
             part = slice(first, first + _CHUNK)
-            chosen = (array[part] for array in boxes)
-            arguments = (table[part], *chosen, pixels[part], work.codes[part], work.counts[part])
+            chosen = Boxes(*(values[part] for values in boxes))
+            arguments = table[part], chosen, pixels, places.of(first), codes[part], counts[part]
             if self._pool is None:
-                self._decode(*arguments)
+                self._make(*arguments)
             else:
-                work.parts.append(self._pool.submit(self._decode, *arguments))
+                work.parts.append(self._pool.submit(self._make, *arguments))
         return work
+
+    def _make(
+        self,
+        table: np.ndarray,
+        boxes: Boxes,
+        buffer: np.ndarray,
+        places: Places,
+        codes: np.ndarray,
+        counts: np.ndarray,
+    ) -> None:
+        """Fills in the crops of some images and calls the user's function."""
+        self._decode(table, boxes, buffer, places, codes, counts)
+        if self.config.per_image is not None:
+            for image in np.flatnonzero(codes == OK):
+                apply(self.config.per_image, places.crops(buffer, int(image)))
+
+    def _boxes(self, draws: np.ndarray, epoch: int, resolution: int) -> Boxes:
+        """With several views, the fields have a second axis."""
+        return stacked(self._views.boxes(epoch, draws, self._reader.sizes[indices_of(draws)], resolution))
 
     def _finish(self, work: _Work, epoch: int) -> Delivery:
         """Waits for a batch and replaces its bad samples."""
         for part in work.parts:
             part.result()
         if not len(work.draws):
-            return Delivery(empty_batch(work.images.shape[1], self.config.device), 0, 0, [])
-        indices, bad_samples, pixels = indices_of(work.draws), [], work.images.numpy()
-        for slot in np.flatnonzero(work.codes != OK):
-            filled = pixels[slot : slot + 1], work.counts[slot : slot + 1]
-            indices[slot] = self._replacement(int(work.draws[slot]), epoch, *filled, bad_samples)
+            return Delivery(empty_batch(work.resolution, self.config.device, self._views), 0, 0, [])
+        indices, bad_samples, pixels = indices_of(work.draws), [], work.buffer.numpy()
+        for slot in np.flatnonzero(work.codes != OK).tolist():
+            filled = pixels, work.places.of(slot), work.counts[slot : slot + 1]
+            indices[slot] = self._replacement(int(work.draws[slot]), epoch, work.resolution, *filled, bad_samples)
         num_bytes, num_pixels = self._note(indices, work.counts)
         labels = torch.from_numpy(self._reader.labels[indices])
-        batch = Batch(work.images, labels, torch.from_numpy(indices))
+        images = self._views.images(work.buffer, work.resolution, len(indices))
+        batch = Batch(images, labels, torch.from_numpy(indices))
         return Delivery(batch, num_bytes, num_pixels, bad_samples)
 
     def _replacement(
-        self, wanted: int, epoch: int, pixels: np.ndarray, counts: np.ndarray, bad_samples: list[str]
+        self,
+        wanted: int,
+        epoch: int,
+        resolution: int,
+        buffer: np.ndarray,
+        places: Places,
+        counts: np.ndarray,
+        bad_samples: list[str],
     ) -> int:
         """Stops at a bad sample, or decodes the next good one and returns its index, depending on `on_bad`.
 
         Args:
             wanted: draw of the bad sample.
-            epoch: of its crop.
-            pixels: uint8 (1, r, r, 3), filled.
+            epoch: of its crops.
+            resolution: of its crops.
+            buffer, places: where they are written.
             counts: int64 (1, 3), filled.
             bad_samples: gets a line for each bad sample.
         """
-        codes, resolution = np.zeros(1, np.int64), pixels.shape[1]
+        codes = np.zeros(1, np.int64)
 
         def make(draw: int) -> int:
             one = np.array([draw])
-            index = int(indices_of(one)[0])
-            self._decode(self._table[[index]], *self._boxes(one, epoch, resolution), pixels, codes, counts)
+            index, boxes = int(indices_of(one)[0]), self._boxes(one, epoch, resolution)
+            self._make(self._table[[index]], boxes, buffer, places, codes, counts)
             if codes[0] != OK:
                 raise self._bad_sample(index, codes[0])
             return index
@@ -122,23 +156,35 @@ class RocLoader(RocBase):
 
 
 def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
-    """Returns the function that decodes samples. Threads call it with rows of the table, fields of boxes, outputs."""
+    """Returns the function that decodes samples.
+
+    Threads call it with n rows of the table, boxes from `stacked`, a buffer for the crops and their `Places`, codes and
+    counts; the buffer, codes and counts are filled, see `decode_views`.
+    """
     data = reader.data
+
+    def decode_roc(table: np.ndarray, boxes: Boxes, buffer: np.ndarray, places: Places, *filled: np.ndarray) -> None:
+        if boxes.yxhw.ndim == 2:
+            at, side = int(places.starts[0]), int(places.sides[0])
+            pixels = buffer[at : at + len(table) * 3 * side**2].reshape(-1, side, side, 3)
+            decode_samples(data, table, *boxes, inside, min_zoom, pixels, *filled)
+        else:
+            decode_views(data, table, *boxes, inside, min_zoom, buffer, places.starts, places.sides, *filled)
+
     if "roc" in reader.field_names:
-        return lambda table, yxhw, flips, bicubic, *filled: decode_samples(
-            data, table, yxhw, flips, bicubic, inside, min_zoom, *filled
-        )
+        return decode_roc
     from fixres.pipelines.roc.decoder import turbojpeg
     from fixres.pipelines.roc.decoder import whole_image as whole
 
     turbojpeg.load()
     own = threading.local()  # a decompressor for each thread
 
-    def decode_whole(
-        table: np.ndarray, yxhw: np.ndarray, flips: np.ndarray, bicubic: np.ndarray, *filled: np.ndarray
-    ) -> None:
+    def decode_whole(table: np.ndarray, boxes: Boxes, buffer: np.ndarray, places: Places, *filled: np.ndarray) -> None:
         if not hasattr(own, "decompressor"):
             own.decompressor = turbojpeg.Decompressor()
-        whole.decode_whole_images(data, table, yxhw, flips, bicubic, inside, own.decompressor.handle, *filled)
+        shape = len(table), len(places.sides)
+        boxes = Boxes(boxes.yxhw.reshape(*shape, 4), boxes.flip.reshape(shape), boxes.bicubic.reshape(shape))
+        filled = buffer, places.starts, places.sides, *filled
+        whole.decode_whole_images(data, table, *boxes, inside, own.decompressor.handle, *filled)
 
     return decode_whole

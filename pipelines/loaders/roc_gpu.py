@@ -42,7 +42,7 @@ class _Work(NamedTuple):
 class RocGPULoader(RocLoader):
     """The host copies bytes, the GPU decodes. Samples that cannot be decoded are replaced by engine `roc`'s kernels."""
 
-    decodes_on_host = False
+    decodes_on_host = makes_views = False
 
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
@@ -135,9 +135,12 @@ class RocGPULoader(RocLoader):
             return work.batch, indices_of(work.draws), bad_samples
         indices, device = indices_of(work.draws), work.batch.images.device
         for slot in np.flatnonzero(codes != OK):
-            pixels, counts = work.batch.images[slot : slot + 1].cpu().numpy(), work.counts[slot : slot + 1]
-            indices[slot] = self._replacement(int(work.draws[slot]), epoch, pixels, counts, bad_samples)
-            work.batch.images[slot : slot + 1] = torch.from_numpy(pixels).to(device)
+            resolution, counts = work.batch.images.shape[1], work.counts[slot : slot + 1]
+            places = self._views.places(resolution, 1)
+            pixels = np.empty(places.size, np.uint8)
+            draw = int(work.draws[slot])
+            indices[slot] = self._replacement(draw, epoch, resolution, pixels, places, counts, bad_samples)
+            work.batch.images[slot].copy_(torch.from_numpy(pixels).view_as(work.batch.images[slot]))
         labels = torch.from_numpy(np.asarray(self._reader.labels[indices], np.int64))
         batch = Batch(work.batch.images, labels.to(device), torch.from_numpy(indices).to(device))
         return batch, indices, bad_samples

@@ -18,9 +18,10 @@ from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffe
 from fixres.pipelines.loaders.indexed_crops import Filled, IndexedCrops
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocCounters
+from fixres.pipelines.loaders.views import Views, apply
 from fixres.pipelines.roc.layout import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
 from fixres.pipelines.runtime.notices import counted, notice
-from fixres.pipelines.sampling.crops import Boxes, crop_boxes
+from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import BadSampleError, Batch, LoaderConfig
@@ -32,7 +33,9 @@ _CHUNK = 16  # samples that a thread takes at a time
 class _Work(NamedTuple):
     """A batch that is being decoded."""
 
-    images: torch.Tensor  # uint8 (B, r, r, 3), host memory
+    buffer: torch.Tensor  # uint8 in host memory, see `views.Places`
+    views: list[np.ndarray]  # uint8 (B, r, r, 3) for each view, in the buffer
+    resolution: int
     draws: np.ndarray  # int64 (B,), see `sampling.draws.indices_of`
     parts: list[Future[Filled]]
 
@@ -41,14 +44,14 @@ class _Drawn(NamedTuple):
     """Boxes that were drawn for a whole batch, which takes 3 us an image instead of 36, for images of these sizes."""
 
     sizes: np.ndarray  # int64 (n, 2), expected
-    boxes: Boxes
+    boxes: list[Boxes]  # of each view
 
 
 class IndexedLoader(BaseLoader):
     """Threads read, scan and decode chunks of each batch, and prepare batches ahead."""
 
     shares_boxes = True
-    decodes_on_host = True
+    decodes_on_host = makes_views = True
 
     def __init__(self, config: LoaderConfig) -> None:
         self._source = open_stored(config.path)
@@ -58,6 +61,7 @@ class IndexedLoader(BaseLoader):
         """int64 (B,): how far the sides of each sample of the last batch were halved by the inverse transform, log2."""
         self._crops = IndexedCrops(self._source, config.crop, config.min_zoom)
         self._buffers = HostBuffers()
+        self._views = Views(config.crop, config.views, config.seed)
         self._pool = ThreadPoolExecutor(max(1, config.num_workers), "roc")
         self._announce()
 
@@ -83,54 +87,63 @@ class IndexedLoader(BaseLoader):
 
     def _start(self, draws: np.ndarray, epoch: int, resolution: int) -> _Work:
         """Hands a batch to the threads in chunks."""
-        images = batch_buffer(self._buffers, len(draws), resolution, self.config.device)
-        pixels, expected = images.numpy(), self._crops.index.sizes(indices_of(draws))
+        places = self._views.places(resolution, len(draws))
+        buffer = batch_buffer(self._buffers, self.config.device, places.size)
+        views, expected = places.views(buffer.numpy(), len(draws)), self._crops.index.sizes(indices_of(draws))
         boxes = self._boxes(draws, epoch, expected, resolution)
         parts = []
         for first in range(0, len(draws), _CHUNK):
             part = slice(first, first + _CHUNK)
-            drawn = _Drawn(expected[part], Boxes(*(array[part] for array in boxes)))
-            parts.append(self._pool.submit(self._fill, draws[part], epoch, pixels[part], drawn))
-        return _Work(images, draws, parts)
+            drawn = _Drawn(expected[part], [Boxes(*(array[part] for array in one)) for one in boxes])
+            pixels = [view[part] for view in views]
+            parts.append(self._pool.submit(self._fill, draws[part], epoch, resolution, pixels, drawn))
+        return _Work(buffer, views, resolution, draws, parts)
 
-    def _boxes(self, draws: np.ndarray, epoch: int, sizes: np.ndarray, resolution: int) -> Boxes:
-        return crop_boxes(self.config.crop, self.config.seed, epoch, draws, np.maximum(sizes, 1), resolution)
+    def _boxes(self, draws: np.ndarray, epoch: int, sizes: np.ndarray, resolution: int) -> list[Boxes]:
+        return self._views.boxes(epoch, draws, np.maximum(sizes, 1), resolution)
 
-    def _fill(self, draws: np.ndarray, epoch: int, pixels: np.ndarray, drawn: _Drawn | None = None) -> Filled:
-        def boxes(_view: int, sizes: np.ndarray) -> Boxes:
+    def _fill(
+        self, draws: np.ndarray, epoch: int, resolution: int, views: list[np.ndarray], drawn: _Drawn | None = None
+    ) -> Filled:
+        def boxes(sizes: np.ndarray) -> list[Boxes]:
             if drawn is not None and np.array_equal(sizes, drawn.sizes):
                 return drawn.boxes
-            return self._boxes(draws, epoch, sizes, pixels.shape[1])
+            return self._boxes(draws, epoch, sizes, resolution)
 
-        return self._crops.fill(indices_of(draws), boxes, [pixels])
+        filled = self._crops.fill(indices_of(draws), boxes, views)
+        if self.config.per_image is not None:
+            for slot in set(range(len(draws))) - set(filled.problems):
+                apply(self.config.per_image, [view[slot] for view in views])
+        return filled
 
     def _finish(self, work: _Work, epoch: int) -> Delivery:
         """Waits for a batch and replaces its bad samples."""
         filled = [part.result() for part in work.parts]
         if not filled:
-            return Delivery(empty_batch(work.images.shape[1], self.config.device), 0, 0, [])
+            return Delivery(empty_batch(work.resolution, self.config.device, self._views), 0, 0, [])
         counts = np.concatenate([one.counts for one in filled])
         sizes = np.concatenate([one.sizes for one in filled])
         problems = {_CHUNK * k + slot: line for k, one in enumerate(filled) for slot, line in one.problems.items()}
-        indices, bad_samples, pixels = indices_of(work.draws), [], work.images.numpy()
+        indices, bad_samples = indices_of(work.draws), []
         for slot, line in sorted(problems.items()):
             place = slice(slot, slot + 1)
-            indices[slot], one = self._replacement(int(work.draws[slot]), line, epoch, pixels[place], bad_samples)
+            made = epoch, work.resolution, [view[place] for view in work.views]
+            indices[slot], one = self._replacement(int(work.draws[slot]), line, made, bad_samples)
             counts[place], sizes[place] = one.counts, one.sizes
         self._note(sizes, counts)
-        batch = Batch(work.images, torch.from_numpy(self._source.labels[indices]), torch.from_numpy(indices))
+        images = self._views.images(work.buffer, work.resolution, len(indices))
+        batch = Batch(images, torch.from_numpy(self._source.labels[indices]), torch.from_numpy(indices))
         return Delivery(batch, int(counts[:, BYTES].sum()), int(counts[:, PIXELS].sum()), bad_samples)
 
     def _replacement(
-        self, wanted: int, line: str, epoch: int, pixels: np.ndarray, bad_samples: list[str]
+        self, wanted: int, line: str, made: tuple[int, int, list[np.ndarray]], bad_samples: list[str]
     ) -> tuple[int, Filled]:
         """Stops at a bad sample, or makes the crop of the next good one, depending on `on_bad`; returns its index.
 
         Args:
             wanted: draw of the bad sample.
             line: what is wrong with it.
-            epoch: of its crop.
-            pixels: uint8 (1, r, r, 3), filled.
+            made: epoch and resolution of its crops, and for each view uint8 (1, r, r, 3), filled.
             bad_samples: gets a line for each bad sample.
         """
 
@@ -138,7 +151,7 @@ class IndexedLoader(BaseLoader):
             index = int(indices_of(np.array([draw]))[0])
             problem, one = line, Filled(np.ones((1, 2), np.int64), np.zeros((1, NUM_COUNTS), np.int64), {})
             if draw != wanted:
-                one = self._fill(np.array([draw]), epoch, pixels)
+                one = self._fill(np.array([draw]), *made)
                 problem = one.problems.get(0, "")
             if problem:
                 raise BadSampleError(problem, index)

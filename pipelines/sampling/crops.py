@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixres.pipelines.sampling.philox import STREAM_CROP, STREAM_FLIP, STREAM_INTERPOLATION, STREAM_SHIFT, uniforms
+from fixres.pipelines.sampling.philox import (
+    STREAM_CROP,
+    STREAM_FLIP,
+    STREAM_INTERPOLATION,
+    STREAM_SHIFT,
+    STREAM_VIEWS,
+    random_words,
+    uniforms,
+)
 from fixres.pipelines.spec import Crop, EvalCrop, ShiftCrop, TrainCrop
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop.get_params
@@ -43,6 +51,14 @@ def crop_boxes(crop: Crop, seed: int, epoch: int, index: np.ndarray, sizes: np.n
     if crop.interpolation == "random":
         bicubic = uniforms(seed, STREAM_INTERPOLATION, epoch, index, 1)[:, 0] < 0.5
     return Boxes(yxhw, flip, bicubic)
+
+
+def seed_of_view(seed: int, view: int) -> int:
+    """The seed of the boxes of one of several crops of an image; that of the first is `seed` itself."""
+    if view == 0:
+        return seed
+    low, high = random_words(seed, STREAM_VIEWS, 0, np.array([view]), 2)[0].tolist()
+    return low | high << 32
 
 
 def training_boxes(crop: TrainCrop, seed: int, epoch: int, index: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -26,10 +26,12 @@ def decode_whole_images(
     inside: bool,
     handle: int,
     out: np.ndarray,
+    starts: np.ndarray,
+    sides: np.ndarray,
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Makes the crops of n samples. Arguments are those of `crops.decode_samples`.
+    """Makes v crops of each of n samples. Arguments are those of `views.decode_views`.
 
     Kernels take arrays instead of objects: many parameters.
 
@@ -37,25 +39,31 @@ def decode_whole_images(
     """
     for i in range(table.shape[0]):
         counts[i, :] = 0
-        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
+        codes[i] = layout.OK
+        for k in range(boxes.shape[1]):
+            if codes[i] == layout.OK:
+                codes[i] = layout.check_bounds(table[i], data.size, boxes[i, k])
         if codes[i] == layout.OK:
-            how = flips[i], bicubic[i], inside
-            codes[i] = _decode_image(data, table[i], boxes[i], *how, handle, out[i], counts[i])
+            places = starts + i * 3 * sides * sides, sides
+            codes[i] = _decode_image(
+                data, table[i], boxes[i], flips[i], bicubic[i], inside, handle, out, places, counts[i]
+            )
 
 
 @kernel
 def _decode_image(
     data: np.ndarray,
     sample: np.ndarray,
-    box: np.ndarray,
-    flip: bool,
-    bicubic: bool,
+    boxes: np.ndarray,
+    flips: np.ndarray,
+    bicubic: np.ndarray,
     inside: bool,
     handle: int,
     out: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray],
     counts: np.ndarray,
 ) -> int:
-    """Decodes one image and makes its crop; returns OK or an error code.
+    """Decodes one image and makes its crops; returns OK or an error code.
 
     Kernels take arrays instead of objects: many parameters.
     """
@@ -77,9 +85,13 @@ def _decode_image(
         reset(handle)
         return layout.NOT_DECODABLE
     counts[layout.BYTES], counts[layout.PIXELS] = jpeg.size, height * width
-    bounds, level_box = on_level(box, 0, height, width, out.shape[0], inside, bicubic)
-    window = np.array([0, 0, height, width])
-    planes_to_crop(planes, starts, strides, window, factors, numbers[2] == GRAY, level_box, bounds, flip, bicubic, out)
+    window, gray = np.array([0, 0, height, width]), numbers[2] == GRAY
+    for k in range(len(boxes)):
+        begin, side = places[0][k], places[1][k]
+        crop = out[begin : begin + 3 * side * side].reshape(side, side, 3)
+        bounds, level_box = on_level(boxes[k], 0, height, width, side, inside, bicubic[k])
+        how = flips[k], bicubic[k]
+        planes_to_crop(planes, starts, strides, window, factors, gray, level_box, bounds, *how, crop)
     return layout.OK
 
 

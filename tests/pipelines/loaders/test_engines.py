@@ -163,7 +163,7 @@ def test_weighted_draws_of_a_subset(way, opened, stored, coded_sizes: list) -> N
 
 
 def test_dali_refuses_subsets(opened, stored: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match="engine='dali' draws its own order, so indices and weights have no effect"):
+    with pytest.raises(InputError, match="engine='dali' draws its own order, so indices, weights and aug_repeats"):
         opened("dali", stored["folder"], indices=np.arange(4))
 
 

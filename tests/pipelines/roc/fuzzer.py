@@ -157,7 +157,9 @@ class Fuzzer:
         how = np.array([True]), np.array([resolution % 3 == 0]), bool(num_bytes & 1)
         handle = self._decompressor.handle
         if table[0, ROC_SIZE] == 0:  # an ordinary file
-            decode_whole_images(data, table, box, *how, handle, out, codes, counts)
+            place = out.reshape(-1), np.zeros(1, np.int64), np.array([resolution])
+            one = box[:, None], how[0][:, None], how[1][:, None], how[2]
+            decode_whole_images(data, table, *one, handle, *place, codes, counts)
         else:
             decode_samples(data, table, box, *how, 0.8, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"

@@ -194,7 +194,7 @@ def test_buffers_are_reused_after_the_batch_is_deleted():
     buffers = HostBuffers()
 
     def take():
-        return batch_buffer(buffers, 4, 32, "cpu")
+        return batch_buffer(buffers, "cpu", 4, 32, 32, 3)
 
     first = take()
     address = first.data_ptr()
@@ -206,7 +206,7 @@ def test_buffers_are_reused_after_the_batch_is_deleted():
     gc.collect()
     taken = [take() for _ in range(2)]
     assert address in [tensor.data_ptr() for tensor in taken]
-    assert batch_buffer(buffers, 64, 64, "cpu").shape == (64, 64, 64, 3)
+    assert batch_buffer(buffers, "cpu", 64, 64, 64, 3).shape == (64, 64, 64, 3)
 
 
 def test_epochs_can_be_left_early(roc_file):
