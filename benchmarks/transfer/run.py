@@ -42,11 +42,11 @@ _METRICS = {"detect": ("map_voc07", "map_voc", "ap"), "segment": ("pixel_accurac
 class TransferOptions:
     """Options of the benchmark."""
 
-    task: Literal["detect", "segment"]
+    task: Literal["detect", "segment"] = "detect"
     """Boxes or masks."""
-    data: str
+    data: str = "scenes"
     """Folder of the data, see `fixres detect` and `fixres segment`; or scenes."""
-    backbones: dict[str, str]
+    backbones: dict[str, str] = field(default_factory=dict)
     """Name in the table and checkpoint of each backbone; the first is the reference."""
     random: bool = False
     """Also random weights of the first backbone's network, with trainable BatchNorm."""
@@ -69,8 +69,6 @@ class TransferOptions:
 
     def __post_init__(self) -> None:
         check_json(self.json)
-        if not self.backbones:
-            raise InputError('backbones is empty; give --backbones "{NAME: FILE}"')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds={self.seeds} must be different numbers, such as 1,2,3")
 
@@ -174,6 +172,8 @@ def _without_files(options: TransferOptions, arguments: Sequence[str]) -> list[s
 def main() -> None:
     """Trains what is missing, writes the record, prints the table."""
     options = parse(TransferOptions, sys.argv[1:], __doc__)
+    if not options.backbones:
+        raise InputError('backbones is empty; give --backbones "{NAME: FILE, ...}"')
     comparison = Comparison(options, command_line("benchmarks.transfer", _without_files(options, sys.argv[1:])))
     try:
         found = comparison.run()

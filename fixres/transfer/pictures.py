@@ -36,11 +36,15 @@ def _with_boxes(image: Tensor, one: Boxes, labels: list[str], colors: list[str])
     return draw_bounding_boxes(image, torch.tensor(one.boxes), labels, colors, width=2)
 
 
-def masks_side_by_side(image: Tensor, mask: Tensor, found: Tensor, num_classes: int) -> bytes:
-    """A PNG of a uint8 (3, H, W) image below its mask and below the found one, both (H, W); ignored pixels are bare."""
+def masks_side_by_side(image: Tensor, mask: Tensor, found: Tensor, classes: Sequence[str]) -> bytes:
+    """A PNG of a uint8 (3, H, W) image below its mask and below the found one, both (H, W).
+
+    Ignored pixels and a class called background are bare.
+    """
+    bare = {IGNORED, *(label for label, name in enumerate(classes) if name == "background")}
     image, drawn = image.as_subclass(Tensor), []
     for labels in (mask.as_subclass(Tensor), found):
-        present = [label for label in labels.unique().tolist() if label != IGNORED and label < num_classes]
+        present = [label for label in labels.unique().tolist() if label not in bare]
         masks = torch.stack([labels == label for label in present]) if present else None
         colors = [COLORS[label % len(COLORS)] for label in present]
         drawn.append(image if masks is None else draw_segmentation_masks(image, masks, _OPACITY, colors))

@@ -124,5 +124,5 @@ class SegmentationTask:
         pictures = []
         for one in self._data.test[:num]:
             image, mask = self._read(one)
-            pictures.append(masks_side_by_side(image, mask, self.find(image), len(self.classes)))
+            pictures.append(masks_side_by_side(image, mask, self.find(image), self.classes))
         return pictures
