@@ -101,7 +101,7 @@ def _cpu_cell(passes: list[dict[str, Any]], num_images: int) -> str:
 def timm_loop_table(record: dict[str, Any]) -> str:
     """Markdown: timm's loop with each loader, mean and standard deviation over seeds, and the pairs of seeds."""
     by_loader: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for one in record["trainings"]:
+    for one in record["results"]:
         by_loader[one["loader"]][one["seed"]] = one
     rows = [["loader", "n", "top-1, %", "delta top-1 (percentage points)", "95 % interval", "without EMA, %",
              "relative training time"]]  # fmt: skip

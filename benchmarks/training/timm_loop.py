@@ -97,19 +97,19 @@ class TimmLoopOptions(ComputeOptions):
 def measure(options: TimmLoopOptions) -> dict[str, Any]:
     """Trains once for each seed and loader; returns the record."""
     precision = choose_precision(options.precision, choose_device(options.device))
-    environment, trainings = conditions(options.data, "warm", precision), []
+    environment, results = conditions(options.data, "warm", precision), []
     loaders = _train_loaders(options, precision.device)
     with Interruption() as interruption:
         for seed in options.seeds:
             for name, open_loader in loaders.items():
                 random_seed(seed, 0)
-                trainings.append({"loader": name, "seed": seed} | _train(options, open_loader(), precision))
-                log(f"{name}, seed {seed}: top1 {trainings[-1]['top1']:.1%}")
+                results.append({"loader": name, "seed": seed} | _train(options, open_loader(), precision))
+                log(f"{name}, seed {seed}: top1 {results[-1]['top1']:.1%}")
     note = (
         f"{options.model}, {options.epochs} epochs at {options.train_res} px, tested at {options.test_res} px; "
         f"{_AUGMENTATION['auto_augment']}, mixup, CutMix, random erasing, EMA; n = {len(options.seeds)} seeds."
     )
-    return record("timm_loop", options.settings(), environment, note, interruption.happened, trainings=trainings)
+    return record("timm_loop", options.settings(), environment, note, interruption.happened, results=results)
 
 
 def _train_loaders(options: TimmLoopOptions, device: torch.device) -> dict[str, Callable[[], Any]]:
