@@ -12,6 +12,7 @@ from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.records import RESULTS
 from benchmarks.loaders.tables import (
     conversion_table,
+    crop_index_table,
     dali_stages_table,
     datasets_table,
     fidelity_table,
@@ -47,6 +48,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "allocator": allocator_table,
     "augmentation": augmentation_table,
     "conversion": conversion_table,
+    "crop_index": crop_index_table,
     "dali_stages": dali_stages_table,
     "datasets": datasets_table,
     "end_to_end_step": end_to_end_step_table,

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "agreement": ["Agreement"],
         "tables": [
             "conversion_table",
+            "crop_index_table",
             "dali_stages_table",
             "fidelity_table",
             "gpu_staging_table",

@@ -72,6 +72,20 @@ def _microseconds_table(record: dict[str, Any], size: str, digits: int = 0) -> s
     return markdown(rows)
 
 
+def crop_index_table(record: dict[str, Any]) -> str:
+    """Markdown: scan, full decoding and crops in microseconds, bytes of the index, fidelity of scaled crops."""
+    names = ["index", "scaled", "roc", "whole"]
+    rows = [["files", "KB", "index, %", "scan", "full decoding", "px", *names, "scaled, %", "dB", "dB, 5th percentile"]]
+    for one in record["results"]:
+        medians = [number(statistics.median(one["microseconds"][name])) for name in ("scan", "decode")]
+        cells = [one["files"], number(one["bytes_per_image"], 0, 1e-3), number(one["index_share"], 2, 100), *medians]
+        for crop in one["crops"]:
+            times = [number(statistics.median(crop["microseconds"][name])) for name in names]
+            psnr = [number(crop[name], 1) if name in crop else "-" for name in ("psnr_mean", "psnr_5th_percentile")]
+            rows.append([*cells, str(crop["res"]), *times, number(crop["share_scaled"], 0, 100), *psnr])
+    return markdown(rows)
+
+
 def datasets_table(record: dict[str, Any]) -> str:
     """Markdown: images/s of each data set in a DataLoader, and the ratio to ImageFolder."""
     rows = [["px", "JPEG files", "data set", "images/s", "times ImageFolder", "cost of the views, times one view"]]
