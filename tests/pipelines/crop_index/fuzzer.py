@@ -20,12 +20,11 @@ from fixres.config.parsing import parse
 from fixres.pipelines.crop_index import checkpoints as ck
 from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLACE_COLUMNS, decode_indexed
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
-from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.layout import ERRORS, NUM_COUNTS, OK
 from fixres.pipelines.roc.layout import NUM_SAMPLE_COLUMNS as NUM_TABLE_COLUMNS
 from fixres.pipelines.runtime.exit_codes import run
 from tests.pipelines.crop_index.whole_files import save, simple
-from tests.pipelines.roc.conftest import photo
+from tests.pipelines.roc.conftest import decode_whole, photo
 from tests.pipelines.roc.fuzzer import FuzzerOptions, mutate
 
 _GUARD = 4096  # bytes around output and file
@@ -112,7 +111,7 @@ class Fuzzer:
         counts, table = np.zeros((1, NUM_COUNTS), np.int64), np.zeros((1, NUM_TABLE_COLUMNS), np.int64)
         table[0] = 0, len(jpeg), 0, 0, *size
         data, handle = np.frombuffer(jpeg, np.uint8), self._decompressor.handle
-        decode_whole_images(data, table, box, np.ones(1, bool), np.zeros(1, bool), True, handle, out, codes, counts)
+        decode_whole(data, table, box, np.ones(1, bool), np.zeros(1, bool), True, handle, out, codes, counts)
         if codes[0] == OK:
             self.num_compared += 1
             self.num_equal += out.tobytes() == pixels

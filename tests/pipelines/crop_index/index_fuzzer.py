@@ -87,8 +87,8 @@ def crops_of(folder: Path) -> tuple[np.ndarray, dict[int, str]]:
     buffer = np.full(2 * _GUARD + 9 * _SIDE * _SIDE, 77, np.uint8)
     out = buffer[_GUARD:-_GUARD].reshape(3, _SIDE, _SIDE, 3)
 
-    def boxes(_view: int, sizes: np.ndarray) -> Boxes:
-        return crop_boxes(TrainCrop(), 0, 0, indices, sizes, _SIDE)
+    def boxes(sizes: np.ndarray) -> list[Boxes]:
+        return [crop_boxes(TrainCrop(), 0, 0, indices, sizes, _SIDE)]
 
     problems = crops.fill(indices, boxes, [out]).problems
     assert (buffer[:_GUARD] == 77).all() and (buffer[-_GUARD:] == 77).all()

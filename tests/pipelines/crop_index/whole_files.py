@@ -12,8 +12,8 @@ from PIL import Image
 from fixres.pipelines.crop_index import checkpoints as ck
 from fixres.pipelines.crop_index.crops import decode_indexed
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor
-from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.layout import NUM_COUNTS, NUM_SAMPLE_COLUMNS
+from tests.pipelines.roc.conftest import decode_whole
 
 
 def save(image: np.ndarray, **options: object) -> bytes:
@@ -72,7 +72,7 @@ def libjpegs_crop(
     counts, boxes = np.zeros((1, NUM_COUNTS), np.int64), np.array([box], np.float64)
     table, data = np.zeros((1, NUM_SAMPLE_COLUMNS), np.int64), np.frombuffer(jpeg, np.uint8)
     table[0] = 0, len(jpeg), 0, 0, *size
-    decode_whole_images(
+    decode_whole(
         data, table, boxes, np.zeros(1, bool), np.zeros(1, bool), inside, _decompressor().handle, out, codes, counts
     )
     assert codes[0] == 0

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fixres.pipelines.roc.decoder import turbojpeg
+from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.encoder import RocQuality, encode
 from fixres.pipelines.spec import InputError
 
@@ -41,6 +42,13 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 def record(height: int, width: int, **options: object) -> tuple[bytes, bytes]:
     """Image field and `roc` field of a photo."""
     return encode(photo(height, width), RocQuality(**options))
+
+
+def decode_whole(data, table, boxes, flips, bicubic, inside, handle, out, codes, counts) -> None:
+    """`decode_whole_images` with one view; arguments are those of `decode_samples`, with a handle for `min_zoom`."""
+    places = out.reshape(-1), np.zeros(1, np.int64), np.array(out.shape[1:2])
+    one = boxes[:, None], flips[:, None], bicubic[:, None]
+    decode_whole_images(data, table, *one, inside, handle, *places, codes, counts)
 
 
 def pillow(jpeg: bytes) -> np.ndarray:

@@ -23,7 +23,6 @@ from fixres.config.parsing import parse
 from fixres.pipelines.roc.cut_batch import NUM_PLAN, plan_cuts, write_cuts
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
-from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.encoder import RocQuality, encode
 from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
 from fixres.pipelines.runtime.exit_codes import run
@@ -157,9 +156,7 @@ class Fuzzer:
         how = np.array([True]), np.array([resolution % 3 == 0]), bool(num_bytes & 1)
         handle = self._decompressor.handle
         if table[0, ROC_SIZE] == 0:  # an ordinary file
-            place = out.reshape(-1), np.zeros(1, np.int64), np.array([resolution])
-            one = box[:, None], how[0][:, None], how[1][:, None], how[2]
-            decode_whole_images(data, table, *one, handle, *place, codes, counts)
+            decode_whole(data, table, box, *how, handle, out, codes, counts)
         else:
             decode_samples(data, table, box, *how, 0.8, out, codes, counts)
         assert (guarded[:_GUARD] == 0x5A).all() and (guarded[-_GUARD:] == 0x5A).all(), "wrote outside the output"

@@ -12,7 +12,6 @@ from fixres.pipelines.images.resampling import SIGNED_ONE, WEIGHT_ONE, fill_taps
 from fixres.pipelines.roc.decoder.crops import decode_samples
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
 from fixres.pipelines.roc.decoder.weighted_rows import MAX_FAST_TAPS, sum_rows_of_bytes
-from fixres.pipelines.roc.decoder.whole_image import decode_whole_images
 from fixres.pipelines.roc.encoder import RocQuality, encode
 from fixres.pipelines.roc.layout import (
     BAD_BOX,
@@ -27,7 +26,7 @@ from fixres.pipelines.roc.layout import (
 )
 from tests.coded import coded_image, jpeg, read_box
 from tests.pipelines.images.plain_resampler import resize_box
-from tests.pipelines.roc.conftest import needs_turbojpeg, photo, pillow, record
+from tests.pipelines.roc.conftest import decode_whole, needs_turbojpeg, photo, pillow, record
 
 INF = float("inf")
 FILTERS = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
@@ -45,15 +44,8 @@ def decode(image, field, size, box, resolution, flip=False, inside=True, min_zoo
     else:
         load()
         decompressor = Decompressor()
-        decode_whole(data, table, boxes, *how, decompressor, out, codes, counts)
+        decode_whole(data, table, boxes, *how, decompressor.handle, out, codes, counts)
     return out[0], int(codes[0]), counts[0]
-
-
-def decode_whole(data, table, boxes, flips, bicubic, inside, decompressor, out, codes, counts):
-    """`decode_whole_images` with one view."""
-    places = out.reshape(-1), np.zeros(1, np.int64), np.array(out.shape[1:2])
-    one = boxes[:, None], flips[:, None], bicubic[:, None]
-    decode_whole_images(data, table, *one, inside, decompressor.handle, *places, codes, counts)
 
 
 def difference(a, b):
@@ -210,7 +202,7 @@ def test_damage_gets_a_code_and_does_not_affect_the_next_image():
     out, codes, counts = np.empty((4, 32, 32, 3), np.uint8), np.empty(4, np.int64), np.empty((4, 3), np.int64)
     boxes, flips = np.tile([0.0, 0, 50, 50], (4, 1)), np.zeros(4, bool)
     decompressor = Decompressor()
-    decode_whole(data, table, boxes, flips, flips, True, decompressor, out, codes, counts)
+    decode_whole(data, table, boxes, flips, flips, True, decompressor.handle, out, codes, counts)
     assert codes.tolist() == [OK, NOT_DECODABLE, NOT_DECODABLE, OK]
     assert difference(out[0], good).max() <= 1 and np.array_equal(out[0], out[3])
 
@@ -230,7 +222,7 @@ def test_positions_and_boxes_out_of_range_get_a_code():
     decompressor, data = Decompressor(), np.frombuffer(image, np.uint8)
     for start, length in ((0, len(image) + 1), (-1, 5), (2**62, 2**62), (len(image), 1), (0, -1)):
         table = np.array([[start, length, 0, 0, *size]])
-        decode_whole(data, table, boxes, flips, flips, True, decompressor, out, codes, counts)
+        decode_whole(data, table, boxes, flips, flips, True, decompressor.handle, out, codes, counts)
         assert codes[0] == OUTSIDE_FILE
         decode_samples(data, table, boxes, flips, flips, True, INF, out, codes, counts)
         assert codes[0] == OUTSIDE_FILE
