@@ -26,6 +26,7 @@ from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
 from fixres.pipelines.roc.encoder import RocQuality, encode
 from fixres.pipelines.roc.layout import BYTES, ERRORS, NUM_COUNTS, NUM_SAMPLE_COLUMNS, OK, PIXELS, ROC_SIZE
 from fixres.pipelines.runtime.exit_codes import run
+from tests.pipelines.roc.conftest import decode_whole
 
 _GUARD = 4096  # bytes around output and record
 _INTERESTING = (0, 1, 2, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)

@@ -30,23 +30,26 @@ def together(data, table, boxes, flips, bicubic, inside, min_zoom):
     num = len(table)
     sizes = 3 * SIDES**2 * num
     starts = np.cumsum(sizes) - sizes
-    out, codes, counts = np.zeros(sizes.sum(), np.uint8), np.full(num, -1), np.zeros((num, NUM_COUNTS), np.int64)
+    guarded = np.full(sizes.sum() + 128, 77, np.uint8)
+    out, codes, counts = guarded[64:-64], np.full(num, -1), np.zeros((num, NUM_COUNTS), np.int64)
     decode_views(data, table, boxes, flips, bicubic, inside, min_zoom, out, starts, SIDES, codes, counts)
+    assert (guarded[:64] == 77).all() and (guarded[-64:] == 77).all()
     parts = zip(np.split(out, starts[1:]), SIDES, strict=True)
     return [part.reshape(num, side, side, 3) for part, side in parts], codes, counts
 
 
-def alone(data, table, boxes, flips, bicubic, inside, min_zoom):
-    views, all_counts = [], []
+def alone(data, table, boxes, flips, bicubic, inside, min_zoom, check=True):
+    """Views and counts of each; with `check` False codes in place of counts."""
+    views, found = [], []
     for k, side in enumerate(SIDES):
         out = np.zeros((len(table), side, side, 3), np.uint8)
         codes, counts = np.full(len(table), -1), np.zeros((len(table), NUM_COUNTS), np.int64)
         chosen = (np.ascontiguousarray(values[:, k]) for values in (boxes, flips, bicubic))
         decode_samples(data, table, *chosen, inside, min_zoom, out, codes, counts)
-        assert (codes == OK).all()
+        assert not check or (codes == OK).all()
         views.append(out)
-        all_counts.append(counts)
-    return views, np.array(all_counts)
+        found.append(counts if check else codes)
+    return views, np.array(found)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,6 +90,28 @@ def test_a_bad_view_or_record_gives_the_whole_image_a_code() -> None:
     expected, _ = alone(data, table, np.tile(boxes[:1], (4, 1, 1)), *how)
     for view, other in zip(views, expected, strict=True):
         assert np.array_equal(view[[0, 3]], other[[0, 3]])
+
+
+def test_mutated_samples_are_refused_together_as_alone() -> None:
+    """Whatever the record says, nothing is written outside the crops, and what is accepted has the same pixels."""
+    random, (data, table) = np.random.default_rng(0), stored(4)
+    boxes = np.tile(np.array([[0.0, 0, 33, 48], [5, 3, 20, 40], [1, 20, 30, 28]]), (4, 1, 1))
+    how = random.random((4, 3)) < 0.5, np.zeros((4, 3), bool), True, 0.8
+    num_refused = 0
+    for _ in range(150):
+        content = np.frombuffer(data.tobytes(), np.uint8).copy()
+        for start, size in table[:, [ROC_START, ROC_SIZE]].tolist() + table[:, :2].tolist():
+            if random.random() < 0.4:
+                places = start + random.integers(0, min(size, random.choice([64, 700, size])), random.integers(1, 4))
+                content[places] = random.integers(0, 256, len(places))
+        mutated = np.frombuffer(content.tobytes(), np.uint8)
+        views, codes, _ = together(mutated, table, boxes, *how)
+        expected, single = alone(mutated, table, boxes, *how, check=False)
+        good = (single == OK).all(0)
+        assert ((codes == OK) == good).all()
+        assert all(np.array_equal(view[good], other[good]) for view, other in zip(views, expected, strict=True))
+        num_refused += int((~good).sum())
+    assert 100 < num_refused < 500
 
 
 @settings(deadline=None)
