@@ -17,6 +17,7 @@ from benchmarks.loaders.tables import (
     datasets_table,
     fidelity_table,
     gpu_staging_table,
+    indexing_table,
     nvjpeg_backends_table,
 )
 from benchmarks.published.tables import published_table
@@ -49,6 +50,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "augmentation": augmentation_table,
     "conversion": conversion_table,
     "crop_index": crop_index_table,
+    "indexing": indexing_table,
     "dali_stages": dali_stages_table,
     "datasets": datasets_table,
     "end_to_end_step": end_to_end_step_table,

@@ -18,6 +18,16 @@ def conversion_table(record: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+def indexing_table(record: dict[str, Any]) -> str:
+    """Markdown: CPU time of the ways to read untouched images, relative to whole decoding; below, the index's share."""
+    rows = [["work", "CPU time an image, us", "times libjpeg-turbo's decoding", "times an epoch of whole images"]]
+    for one in record["results"]:
+        ratios = [with_interval(one[key], one[f"{key}_interval"], 2) for key in ("against_decode", "against_whole")]
+        rows.append([one["name"], number(one["cpu_us_per_image"]), *ratios])
+    share = 100 * record["index_bytes"] / record["image_bytes"]
+    return f"{markdown(rows)}\n\nThe index takes {share:.2f} % of the images' bytes."
+
+
 def fidelity_table(record: dict[str, Any]) -> str:
     """Markdown of `fidelity_rows`."""
     return markdown(fidelity_rows(record))
