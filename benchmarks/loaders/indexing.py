@@ -70,7 +70,7 @@ class _Work:
         self._chunks = [np.arange(k, min(k + _CHUNK, len(source))) for k in range(0, len(source), _CHUNK)]
 
     def _draw(self, indices: np.ndarray) -> Draw:
-        return lambda _view, sizes: crop_boxes(TrainCrop(), 0, 0, indices, sizes, self._out.shape[1])
+        return lambda sizes: [crop_boxes(TrainCrop(), 0, 0, indices, sizes, self._out.shape[1])]
 
     def decode(self) -> None:
         for index in range(len(self.source)):
@@ -87,12 +87,19 @@ class _Work:
             data, spans = join([self.source.read(one) for one in chunk.tolist()])
             table, boxes = (
                 np.zeros((len(chunk), NUM_SAMPLE_COLUMNS), np.int64),
-                self._draw(chunk)(0, self._sizes[chunk]),
+                self._draw(chunk)(self._sizes[chunk])[0],
             )
             table[:, IMAGE_START : IMAGE_START + 2], table[:, IMAGE_HEIGHT:] = spans, self._sizes[chunk]
             codes, counts = np.zeros(len(chunk), np.int64), np.zeros((len(chunk), NUM_COUNTS), np.int64)
-            how = boxes.yxhw.astype(np.float64), boxes.flip, boxes.bicubic, True, self._decompressor.handle
-            decode_whole_images(data, table, *how, self._out[: len(chunk)], codes, counts)
+            how = (
+                boxes.yxhw.astype(np.float64)[:, None],
+                boxes.flip[:, None],
+                boxes.bicubic[:, None],
+                True,
+                self._decompressor.handle,
+            )
+            places = self._out.reshape(-1), np.zeros(1, np.int64), np.array(self._out.shape[1:2])
+            decode_whole_images(data, table, *how, *places, codes, counts)
             assert (codes == OK).all()
 
     def epoch(self) -> None:
