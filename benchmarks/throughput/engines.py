@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fixres.pipelines.crop_index.building import build_index
 from fixres.pipelines.loaders import ENGINES, is_installed, open_loader
+from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 
 _SEED = 0
 DECODE_BOUND = "decode-only bound"
 KINDS = {
     "roc": "roc",
+    "roc-index": "folder",
     "roc-gpu": "roc",
     "roc-dali": "roc",
     "ffcv": "ffcv",
@@ -58,8 +61,10 @@ class Engine:
             return DecodeOnly(self.path, self.num_threads)
         options = {"shuffle": True, "drop_last": True, "seed": _SEED, "num_workers": self.num_threads}
         config = LoaderConfig(self.path, TrainCrop(), 128, self.batch_size, device=self.device, **options)
-        if self.name in ENGINES or self.name == "ffcv-raw":
-            return open_loader(self.name.removesuffix("-raw"), config)
+        if self.name == "roc-index":
+            build_index(open_stored(self.path))  # as the first epoch would
+        if _engine_of(self.name) in ENGINES:
+            return open_loader(_engine_of(self.name), config)
         from benchmarks.throughput.third_party import LOADERS
 
         return LOADERS[self.name](config)
@@ -161,5 +166,10 @@ def can_run(engine: str) -> bool:
             return importlib.util.find_spec(_PACKAGES[engine]) is not None
         except ModuleNotFoundError:  # of a package above it
             return False
-    name = engine.removesuffix("-raw")
+    name = _engine_of(engine)
     return name not in ENGINES or is_installed(name)
+
+
+def _engine_of(name: str) -> str:
+    """The engine of a name that tells which files it reads, too."""
+    return name.removesuffix("-raw").removesuffix("-index")
