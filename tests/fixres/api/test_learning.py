@@ -227,7 +227,7 @@ def test_wrong_arguments_of_a_test_are_named(photos: Path, resolutions: object, 
         (48, {"epohcs": 2}, "unknown key epohcs, did you mean epochs"),
         (48, {"epochs": 0}, "^epochs=0 must be above 0"),
         (48, {"epochs": "two"}, "^epochs=two must be a whole number$"),
-        (48, {"layers": "all"}, "^layers=all must be 'classifier', 'classifier_bn'"),
+        (48, {"layers": "head"}, "^layers=head must be 'classifier', 'classifier_bn'"),
         (
             48,
             {"layers": "last_blocks", "num_blocks": 3},
