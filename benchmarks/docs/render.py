@@ -24,6 +24,7 @@ from benchmarks.published.tables import published_table
 from benchmarks.savings.budgets_report import budgets_table
 from benchmarks.savings.report import savings_summary, savings_table
 from benchmarks.scaling.tables import fault_tolerance_table, scaling_table
+from benchmarks.speedrun.tables import speedrun_table
 from benchmarks.throughput.tables import first_batch_table, throughput_summary, throughput_table
 from benchmarks.training.tables import (
     allocator_table,
@@ -44,6 +45,7 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "throughput": throughput_figure,
 }
 """By name of the record; the figure is docs/figures/NAME.svg."""
+_FIGURES_OF_PAGES = ("published", "savings_budgets")
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "allocator": allocator_table,
@@ -64,6 +66,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "savings": savings_table,
     "savings_budgets": budgets_table,
     "scaling": scaling_table,
+    "speedrun": speedrun_table,
     "throughput": throughput_table,
     "timm_loop": timm_loop_table,
     "train_step": train_step_table,
@@ -83,7 +86,13 @@ _SUMMARIES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def section(record: dict[str, Any], root: str = "") -> str:
     """A record's table and conditions; `root` is the path from the document to the repository, for the link."""
-    return f"{_TABLES[record['kind']](record)}\n\n{_conditions(record, root)}"
+    return f"{_shown(record, root)}{_TABLES[record['kind']](record)}\n\n{_conditions(record, root)}"
+
+
+def _shown(record: dict[str, Any], root: str) -> str:
+    """The record's figure above its table, in pages of docs; README places its figure itself."""
+    name = record["name"]
+    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n\n" if root and name in _FIGURES_OF_PAGES else ""
 
 
 def summary(record: dict[str, Any], root: str = "") -> str:

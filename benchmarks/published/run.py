@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -45,6 +45,8 @@ class PublishedOptions(ComputeOptions, BenchmarkOptions):
     """Folder of further labelled pictures for fine-tuning, label-free adaptation and statistics."""
     sweep: list[int] = field(default_factory=lambda: [128, 160, 192, 224, 256, 288, 320, 384, 448])
     """Test resolutions in pixels, besides those of the fine-tunings."""
+    interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
+    """Filter of the resize; that of the weights by timm's table, bilinear where it is unknown."""
     epochs: int = 4
     """Epochs of each fine-tuning."""
     lr: float = 0.01
@@ -85,7 +87,7 @@ def measure(options: PublishedOptions) -> dict[str, Any]:
                 "source": network.source,
                 "train_res": network.train_res,
                 "crop_pct": network.crop_pct,
-                "interpolation": network.interpolation,
+                "interpolation": _filter(options, network),
                 "resolutions": [],
             }
             networks.append(found)
@@ -96,19 +98,27 @@ def measure(options: PublishedOptions) -> dict[str, Any]:
                   num_folds=NUM_FOLDS, **counts, networks=networks)  # fmt: skip
 
 
+def _filter(options: PublishedOptions, network: PublishedNetwork) -> str:
+    """The filter of the resize for a network."""
+    if options.interpolation != "weights":
+        return options.interpolation
+    return "bilinear" if network.interpolation == "unknown" else network.interpolation
+
+
 def _resolutions(options: PublishedOptions, network: PublishedNetwork, pictures: Any) -> Iterator[dict[str, Any]]:
     """Figures at each resolution, rising; those in the work folder are not measured again."""
     from benchmarks.published.measurement import Measurement
 
+    used = _filter(options, network)
     config, measurement = FinetuneConfig(epochs=options.epochs, lr=options.lr, augmentation="test"), None
     finetuned = finetuned_resolutions(network.train_res, options.sweep)
     sides = sorted({*options.sweep, *finetuned})
     for test_res in tqdm(sides, desc=network.name, unit=" resolutions", disable=None):
         key = [network.name, network.source, str(options.data), str(options.more), options.epochs, options.lr,
-               options.precision, test_res, test_res in finetuned]  # fmt: skip
+               options.precision, test_res, test_res in finetuned, *([] if used == "bilinear" else [used])]  # fmt: skip
         kept = options.work_dir / f"{network.name}-{test_res}-{short_digest(json.dumps(key))}.json"
         if not kept.is_file():
-            measurement = measurement or Measurement(network, pictures, config, {})
+            measurement = measurement or Measurement(network, pictures, config, {"interpolation": used})
             middle = network.train_res < test_res < max(finetuned)
             write_json(kept, measurement.at(test_res, test_res in finetuned, last_block=middle))
         yield json.loads(kept.read_text())

@@ -17,6 +17,7 @@ def published_table(record: dict[str, Any]) -> str:
         if not network["resolutions"]:
             continue
         title = f"**{network['network']}**, trained at {network['train_res']} px, weights from `{network['source']}`"
+        title += f", {network['interpolation']}"
         parts += [f"{title}:", markdown(_sweep(network))]
         if finetuned(network) and _of(network, network["train_res"]):
             parts.append(markdown(_finetunings(network)))

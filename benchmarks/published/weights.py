@@ -65,7 +65,6 @@ def open_published(chosen: str, folder: Path, precision: Precision) -> Published
     else:
         opened = open_network(str(file), names="imagenet", arch=name)
         net, transform = opened.net, recorded_transform(opened.net.pretrained_cfg)
-        transform["interpolation"] = opened.net.pretrained_cfg["interpolation"]
     normalize = Normalize(transform["mean"], transform["std"]).to(precision.device)
     predictor = Predictor(net.eval().to(precision.device), normalize, precision)
     source = file.name if given else PACKAGES[name]
@@ -99,7 +98,6 @@ def _in_order(name: str, file: Path) -> tuple[nn.Module, dict]:
     else:
         net = create_model(ModelConfig(name), _NUM_CLASSES)
         transform = recorded_transform(net.pretrained_cfg)
-        transform["interpolation"] = net.pretrained_cfg["interpolation"]
     load_in_order(net, read_weights(file).state_dict, file)
     return net.to(memory_format=torch.channels_last), transform
 

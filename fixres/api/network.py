@@ -59,7 +59,7 @@ class TestTransform:
     __test__ = False  # pytest collects classes of this name
 
     def __init__(self, resolution: int, crop: EvalCrop, normalize: Normalize) -> None:
-        self.resolution, self._crop, self._normalize = check_resolution(resolution), crop, normalize
+        self.resolution, self._crop, self.normalize = check_resolution(resolution), crop, normalize
         self.crop_pct, self.interpolation = crop.crop_pct, crop.interpolation
 
     def __call__(self, image: ImageLike) -> Tensor:
@@ -68,8 +68,8 @@ class TestTransform:
         Raises:
             InputError: a file that does not exist, or an image that cannot be decoded.
         """
-        device = next(self._normalize.buffers()).device
-        return self._normalize(torch.from_numpy(self.crop(image)[None].copy()).to(device))[0]
+        device = next(self.normalize.buffers()).device
+        return self.normalize(torch.from_numpy(self.crop(image)[None].copy()).to(device))[0]
 
     def crop(self, image: ImageLike) -> np.ndarray:
         """The center crop before normalization: uint8 (resolution, resolution, 3), RGB."""

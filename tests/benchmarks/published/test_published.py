@@ -109,7 +109,7 @@ def resolution(side: int, top1: list[float], tuned: list[float] | None = None) -
 def test_a_gain_is_claimed_only_where_the_interval_excludes_zero() -> None:
     steady = [0.80, 0.81, 0.79, 0.80, 0.80]
     made = {
-        "network": "net", "source": "package", "train_res": 224,
+        "network": "net", "source": "package", "train_res": 224, "interpolation": "bicubic",
         "resolutions": [
             resolution(224, steady, steady),
             resolution(320, [0.76, 0.77, 0.75, 0.76, 0.76], [0.79, 0.80, 0.78, 0.79, 0.79]),
