@@ -84,7 +84,7 @@ class DaliStages:
         if "roc" not in self._reader.field_names:
             raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
         self._table = locate_samples(self._reader)
-        self._cutter = Cutter(self._reader.data, True, config.min_zoom, None)
+        self._cutter = Cutter(self._reader.data, True, config.zoom, None)
         self._stages = [Stage(config, num_operators) for num_operators in range(3)]
 
     def measure(self, resolution: int, rounds: int) -> dict[str, Any]:

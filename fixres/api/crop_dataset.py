@@ -23,7 +23,6 @@ from fixres.pipelines.loaders.views import Views
 from fixres.pipelines.sampling.draws import candidates
 from fixres.pipelines.sampling.philox import MAX_EPOCH
 from fixres.pipelines.spec import (
-    MIN_ZOOM,
     BadSampleError,
     Crop,
     EvalCrop,
@@ -65,8 +64,8 @@ class CropDataset(Dataset[Sample]):
         seed: None draws crops from torch's global generator, as torchvision does. A number makes them a function of
             (seed, epoch, index), so that `set_epoch` must be called before each epoch.
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" warns and gives the next one.
-        min_zoom: RoC files only: the half-size level serves a crop if at least this many of its pixels per output
-            pixel remain along each side.
+        min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
+            along each side. None: 0.7 for training crops and 0.8 for others from RoC files, 1 from indexed files.
 
     Raises:
         InputError: a path or value that cannot be used; the message names it and the remedy.
@@ -96,7 +95,7 @@ class CropDataset(Dataset[Sample]):
         views: ViewSettings = 1,
         seed: int | None = None,
         on_bad: Literal["stop", "replace"] = "stop",
-        min_zoom: float = MIN_ZOOM,
+        min_zoom: float | None = None,
     ) -> None:
         """Opens the data. The class explains the many parameters; all but two have defaults."""
         if seed is not None and seed < 0:

@@ -23,7 +23,6 @@ from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.spec import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    MIN_ZOOM,
     Counters,
     Crop,
     EvalCrop,
@@ -89,8 +88,8 @@ class Loader:
         world_size: number of processes that share the data; likewise.
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" counts it in
             `counters.bad_samples` and delivers the next image.
-        min_zoom: RoC files only: the half-size level serves a crop if at least this many of its pixels per output
-            pixel remain along each side.
+        min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
+            along each side. None: 0.7 for training crops and 0.8 for others from RoC files, 1 from indexed files.
         resident: engine `roc-gpu` only: "always" keeps the file in the GPU's memory, "never" copies the bytes of each
             batch, "auto" decides by the free memory.
 
@@ -143,7 +142,7 @@ class Loader:
         rank: int | None = None,
         world_size: int | None = None,
         on_bad: Literal["stop", "replace"] = "stop",
-        min_zoom: float = MIN_ZOOM,
+        min_zoom: float | None = None,
         resident: Resident = "auto",
     ) -> None:
         """Opens the data. The class explains the many parameters; all but three have defaults."""

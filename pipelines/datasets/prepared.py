@@ -17,7 +17,7 @@ from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.loaders import has_records, is_installed, open_loader
 from fixres.pipelines.sources import open_folder, open_stored
 from fixres.pipelines.sources.folder import FilesSource
-from fixres.pipelines.spec import DataConfig, InputError, Loader, LoaderConfig
+from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, LoaderConfig, zoom_of
 
 Split = Literal["train", "val"]
 
@@ -84,7 +84,7 @@ class StoredSplits:
     def pixel_settings(self, split: Split) -> dict[str, Any]:
         """Everything that determines the pixels of `split` apart from the crop."""
         stored = fingerprint([self._path(split)])
-        return {"engine": self.engine, "min_zoom": self.config.min_zoom, "fingerprint": stored}
+        return {"engine": self.engine, "min_zoom": zoom_of(EvalCrop(), self.config.min_zoom), "fingerprint": stored}
 
     def image_names(self, split: Split) -> list[str] | None:
         """The images' paths in order; None for .beton files, which do not keep names."""

@@ -16,7 +16,7 @@ from fixres.pipelines.loaders.views import Places, stacked
 from fixres.pipelines.roc.layout import ERRORS, NUM_COUNTS, OK
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.sources import open_stored
-from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, Source, TrainCrop
+from fixres.pipelines.spec import BadSampleError, Crop, Source, TrainCrop, zoom_of
 
 
 class CropReader:
@@ -31,7 +31,7 @@ class CropReader:
         InputError: no images of these kinds are at the path.
     """
 
-    def __init__(self, stored: Path | Source, crop: Crop, min_zoom: float = MIN_ZOOM) -> None:
+    def __init__(self, stored: Path | Source, crop: Crop, min_zoom: float | None = None) -> None:
         self._crop = crop
         is_path = isinstance(stored, Path)
         is_beton = is_path and ((stored.is_file() and stored.suffix != ".parquet") or any(stored.glob("*.beton")))
@@ -42,7 +42,8 @@ class CropReader:
             self._fill = self._fill_with_pillow
         elif is_beton and "roc" in source.field_names:
             self._table = locate_samples(source)
-            self._sizes, self._decode = source.sizes, sample_decoder(source, isinstance(crop, TrainCrop), min_zoom)
+            self._sizes = source.sizes
+            self._decode = sample_decoder(source, isinstance(crop, TrainCrop), zoom_of(crop, min_zoom))
             self._fill = self._fill_from_records
         else:
             self._crops = IndexedCrops(source, crop, min_zoom)

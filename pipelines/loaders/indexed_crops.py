@@ -34,6 +34,11 @@ class Filled(NamedTuple):
     problems: dict[int, str]
 
 
+# Smaller transforms serve crops of at least twice the output: 43.7 dB in the mean. From 1.6 times the output on, it is
+# 41.4 dB for 18 of 517 us at 128 px, because entropy decoding stays the same.
+_MIN_ZOOM = 1.0
+
+
 class IndexedCrops:
     """Makes crops of the images of a source. Threads may share it.
 
@@ -41,8 +46,9 @@ class IndexedCrops:
         index: the index; images that it does not know are scanned and added.
     """
 
-    def __init__(self, source: Source, crop: Crop, min_zoom: float) -> None:
-        self._source, self._crop, self._min_zoom = source, crop, min_zoom
+    def __init__(self, source: Source, crop: Crop, min_zoom: float | None) -> None:
+        self._source, self._crop = source, crop
+        self._min_zoom = _MIN_ZOOM if min_zoom is None else min_zoom
         self.index = CropIndex(source)
 
     def fill(self, indices: np.ndarray, draw: Draw, views: Sequence[np.ndarray]) -> Filled:

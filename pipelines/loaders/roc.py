@@ -53,7 +53,7 @@ class RocLoader(RocBase):
         super().__init__(config)
         self._buffers = HostBuffers()
         self._views = Views(config.crop, config.views, config.seed)
-        self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.min_zoom)
+        self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.zoom)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         drawn = self._draw(self._draws(epoch, start), epoch, resolution)

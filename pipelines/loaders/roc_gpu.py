@@ -60,7 +60,7 @@ class RocGPULoader(RocLoader):
             raise
         inside = isinstance(config.crop, TrainCrop)
         allocate, is_resident = self._launcher.host_buffer, self._stored is not None
-        self._stager = Stager(self._reader.data, inside, config.min_zoom, allocate, self._pool, is_resident)
+        self._stager = Stager(self._reader.data, inside, config.zoom, allocate, self._pool, is_resident)
 
     def _release(self) -> None:
         super()._release()

@@ -46,7 +46,7 @@ class RocDALILoader(FedLoader, RocBase):
             )
         self._inside = isinstance(config.crop, TrainCrop)
         reaches_far = config.crop.interpolation == "bicubic"
-        self._cutter = Cutter(self._reader.data, self._inside, config.min_zoom, self._pool, reaches_far)
+        self._cutter = Cutter(self._reader.data, self._inside, config.zoom, self._pool, reaches_far)
         self._start_pipeline(config.dali.prefetch, config.dali.batches_ahead if self._pool else 0)
 
     def _graph(self) -> tuple:
@@ -108,7 +108,7 @@ class RocDALILoader(FedLoader, RocBase):
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
         boxes = self._boxes(job.draws, job.epoch, r)
         out = np.empty((num, r, r, 3), np.uint8)
-        table, zoom = self._table[indices], self.config.min_zoom
+        table, zoom = self._table[indices], self.config.zoom
         decode_samples(self._reader.data, table, *boxes, self._inside, zoom, out, codes, counts)
         return {int(job.draws[k]): str(self._bad_sample(indices[k], codes[k])) for k in np.flatnonzero(codes)}
 
