@@ -98,7 +98,8 @@ def epoch_of(engine: str, path: Path, name: str, **settings: object) -> tuple[np
     crop, resolution, epoch = EPOCHS[name]
     training = isinstance(crop, TrainCrop)
     fields = {"batch_size": 10, "num_workers": 2, "seed": 7, "shuffle": training, "drop_last": training}
-    with open_loader(engine, LoaderConfig(path, crop, resolution, **fields, **settings)) as loader:
+    fields["min_zoom"] = 0.8  # the default of that version
+    with open_loader(engine, LoaderConfig(path, crop, resolution, **(fields | settings))) as loader:
         loader.set_epoch(epoch)
         batches = [[np.array(part) for part in batch] for batch in loader]
     return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))

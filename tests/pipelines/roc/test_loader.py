@@ -20,7 +20,7 @@ from fixres.pipelines.roc import encoder
 from fixres.pipelines.roc.sample_table import ReadAhead
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, TrainCrop
-from tests.coded import read_box
+from tests.coded import read_box, write_coded_folder
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_damaged_sample_is_replaced_and_counted(roc_file, tmp_path):
         assert loader.counters.num_bad_samples == 1 and "sample 7" in loader.counters.bad_samples[0]
 
 
-def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path):
+def test_raw_pixels_are_refused_with_a_remedy(tmp_path):
     fields = pytest.importorskip("ffcv.fields")
     from ffcv.writer import DatasetWriter
 
@@ -174,10 +174,19 @@ def test_raw_pixels_and_folders_are_refused_with_a_remedy(coded_folder, tmp_path
     DatasetWriter(str(path), columns, num_workers=1).from_indexed_dataset(Coded(False))
     with pytest.raises(InputError, match=r"raw pixels.*--format roc"):
         open_loader("roc", config(path))
-    with pytest.raises(InputError, match="is an image folder"):
-        open_loader("roc", config(coded_folder))
     with pytest.raises(InputError, match="min_zoom=0"):
         config(path, min_zoom=0)
+
+
+def test_training_decodes_the_half_size_level_for_smaller_crops_than_testing(tmp_path):
+    """The level has 0.75 pixels for each output pixel, which is enough in training."""
+    folder, path = write_coded_folder(tmp_path / "photos", [(384, 384)], num_classes=1), tmp_path / "x.beton"
+    convert(folder, path, ConversionConfig("roc", num_workers=0, progress=False))
+    for crop, shifts, least in ((TrainCrop(scale=(1, 1), ratio=(1, 1)), [0, 1], 0.7), (EvalCrop(1.0), [1, 0], 0.8)):
+        settings = config(path, crop=crop, resolution=256, batch_size=1)
+        with open_loader("roc", settings) as loader:
+            for _ in loader:
+                assert settings.zoom == least and loader.counters.num_by_shift[:2] == shifts
 
 
 def test_kept_batches_do_not_change(roc_file):
