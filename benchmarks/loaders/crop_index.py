@@ -116,10 +116,17 @@ class Files:
         made = {
             "index": step(decode_indexed, *index, _INFINITE),
             "roc": step(decode_samples, self._roc, self._roc_table, MIN_ZOOM),
-            "whole": step(decode_whole_images, self.data, self._table, self._handle.handle),
+            "whole": step(_decode_whole, self.data, self._table, self._handle.handle),
             "scaled": step(decode_indexed, *index, MIN_ZOOM),
         }
         return made, counts
+
+
+def _decode_whole(data, table, yxhw, flips, bicubic, inside, handle, out, codes, counts) -> None:
+    """One crop of each image; the arguments are those of `decode_samples`, with a handle: many parameters."""
+    places = out.reshape(-1), np.zeros(1, np.int64), np.array(out.shape[1:2])
+    one = yxhw[:, None], flips[:, None], bicubic[:, None]
+    decode_whole_images(data, table, *one, inside, handle, *places, codes, counts)
 
 
 def _measured(steps: dict[str, Callable[[], Any]], num: int, rounds: int) -> dict[str, list[float]]:
