@@ -31,7 +31,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # 0.7 decodes 13 to 18 % fewer pixels than 0.8 for 0.6 to 0.8 dB, and networks train as well with it. In testing, 0.7
 # would show center crops of 224 px from 500 px photographs as enlarged half-size images (benchmarks/LOG.md).
-MIN_ZOOM, MIN_TEST_ZOOM = 0.7, 0.8
+MIN_TRAIN_ZOOM, MIN_ZOOM = 0.7, 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
 _MAX_WORKERS = 1024
@@ -169,7 +169,7 @@ class LoaderConfig:
     min_zoom: float | None = None
     """A crop is decoded from a coarser level of a RoC record, or by smaller transforms from an indexed file, if its
     sides there are at least this many times those of the output. Higher is finer and slower; infinity decodes full
-    levels only. None: of RoC records 0.7 for training crops and 0.8 for others, of indexed files 1."""
+    levels only. None: 0.7 for training crops from RoC records, 0.8 for all others."""
     resident: Resident = "auto"
     """Engine roc-gpu only: "always" uploads the file to the GPU's memory when the loader is opened, "never" copies the
     bytes of each batch, "auto" uploads a file that takes less than half of the free memory."""
@@ -208,7 +208,9 @@ def _check_views(config: LoaderConfig) -> None:
 
 def _check_reading(config: DataConfig | LoaderConfig) -> None:
     if config.min_zoom is not None and not config.min_zoom > 0:
-        raise InputError(f"min_zoom={config.min_zoom} must be above 0; {MIN_ZOOM} is the default for training crops")
+        raise InputError(
+            f"min_zoom={config.min_zoom} must be above 0; {MIN_TRAIN_ZOOM} is the default for training crops"
+        )
     if not 0 <= config.num_workers <= _MAX_WORKERS:
         raise InputError(f"num_workers={config.num_workers} must be from 0 to {_MAX_WORKERS}")
 
@@ -217,7 +219,7 @@ def zoom_of(crop: Crop, min_zoom: float | None) -> float:
     """The `min_zoom` of a loader with this crop: the value that is given, or the crop's default."""
     if min_zoom is not None:
         return min_zoom
-    return MIN_ZOOM if isinstance(crop, TrainCrop) else MIN_TEST_ZOOM
+    return MIN_TRAIN_ZOOM if isinstance(crop, TrainCrop) else MIN_ZOOM
 
 
 class Batch(NamedTuple):

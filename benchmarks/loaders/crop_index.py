@@ -43,7 +43,7 @@ from fixres.pipelines.roc.layout import LEVEL_SHIFT, NUM_COUNTS, NUM_SAMPLE_COLU
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sources import open_stored
-from fixres.pipelines.spec import MIN_ZOOM, InputError, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, MIN_ZOOM, InputError, TrainCrop
 
 _SEED, _INFINITE = 0, float("inf")
 
@@ -115,7 +115,7 @@ class Files:
         index = self.data, self._places, self.samples, self.words
         made = {
             "index": step(decode_indexed, *index, _INFINITE),
-            "roc": step(decode_samples, self._roc, self._roc_table, MIN_ZOOM),
+            "roc": step(decode_samples, self._roc, self._roc_table, MIN_TRAIN_ZOOM),
             "whole": step(_decode_whole, self.data, self._table, self._handle.handle),
             "scaled": step(decode_indexed, *index, MIN_ZOOM),
         }

@@ -35,7 +35,7 @@ from fixres.config.parsing import parse
 from fixres.pipelines.loaders import ENGINES, is_installed
 from fixres.pipelines.runtime.atomic_files import check_target
 from fixres.pipelines.runtime.exit_codes import run
-from fixres.pipelines.spec import MIN_ZOOM, EvalCrop, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, EvalCrop, InputError, LoaderConfig, TrainCrop
 
 _ENGINES = [engine for engine in ENGINES if engine != "torch"]
 _GPU = "roc-gpu"
@@ -59,7 +59,7 @@ class FidelityOptions(PhotoOptions):
     """Engines to compare; by default all that are installed and run on CPUs, too."""
     num_epochs: int = 1
     """Training crops of each image."""
-    min_zoom: float = MIN_ZOOM
+    min_zoom: float = MIN_TRAIN_ZOOM
     """See LoaderConfig; inf decodes full levels only."""
 
     def __post_init__(self) -> None:

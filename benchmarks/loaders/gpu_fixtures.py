@@ -23,7 +23,7 @@ from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.runtime.atomic_files import atomic_file
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
-from fixres.pipelines.spec import MIN_ZOOM, InputError, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, InputError, TrainCrop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ def fixtures(path: Path, num: int, resolutions: list[int]) -> dict[str, np.ndarr
         plans, boxes = np.empty((num, NUM_PLAN), np.int64), np.empty((num, 4))
         codes, counts = np.empty(num, np.int64), np.empty((num, NUM_COUNTS), np.int64)
         how = chosen._replace(yxhw=chosen.yxhw.astype(np.float64))
-        plan_crops(reader.data, table, *how, side, True, MIN_ZOOM, plans, boxes, codes, counts)
+        plan_crops(reader.data, table, *how, side, True, MIN_TRAIN_ZOOM, plans, boxes, codes, counts)
         starts = np.empty(num, np.int64)
         stored = np.zeros(packed_starts(plans, counts, starts), np.uint8)
         pack_crops(reader.data, plans, starts, stored)
         images = np.empty((num, side, side, 3), np.uint8)
-        decode_samples(reader.data, table, *how, True, MIN_ZOOM, images, codes, counts)
+        decode_samples(reader.data, table, *how, True, MIN_TRAIN_ZOOM, images, codes, counts)
         if codes.any():
             raise InputError(f"{path} has samples that cannot be decoded; convert the photographs again")
         scratch = np.array(lay_out_scratch(plans, side))

@@ -37,7 +37,7 @@ from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sampling.order import batches
-from fixres.pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
 _EPOCHS = 3
 
@@ -50,7 +50,7 @@ class HostWork:
         if "roc" not in self._reader.field_names:
             raise InputError(f"{config.path} has no RoC records; convert the data with --format roc")
         self._table, self._buffer = locate_samples(self._reader), torch.empty(0, dtype=torch.uint8)
-        made = (self._reader.data, True, MIN_ZOOM, self._allocate, None)
+        made = (self._reader.data, True, MIN_TRAIN_ZOOM, self._allocate, None)
         self._pack, self._resident = Stager(*made), Stager(*made, is_resident=True)
 
     def _allocate(self, num_bytes: int) -> torch.Tensor:
@@ -98,7 +98,7 @@ class HostWork:
         counts = np.empty((len(out), NUM_COUNTS), np.int64)
         for indices, chosen in drawn:
             table = self._table[indices]
-            decode_samples(self._reader.data, table, *chosen, True, MIN_ZOOM, out, codes, counts)
+            decode_samples(self._reader.data, table, *chosen, True, MIN_TRAIN_ZOOM, out, codes, counts)
         return int(codes.sum())
 
 

@@ -39,7 +39,7 @@ from fixres.pipelines.roc.layout import IMAGE_HEIGHT, IMAGE_START, NUM_COUNTS, N
 from fixres.pipelines.sampling.crops import crop_boxes
 from fixres.pipelines.sources import open_folder, open_source
 from fixres.pipelines.sources.folder import FilesSource
-from fixres.pipelines.spec import MIN_ZOOM, TrainCrop
+from fixres.pipelines.spec import TrainCrop
 
 _CHUNK = 16
 _NOTE = (
@@ -103,7 +103,7 @@ class _Work:
             assert (codes == OK).all()
 
     def epoch(self) -> None:
-        crops = IndexedCrops(self.source, TrainCrop(), MIN_ZOOM)
+        crops = IndexedCrops(self.source, TrainCrop(), None)
         for chunk in self._chunks:
             filled = crops.fill(chunk, self._draw(chunk), [self._out[: len(chunk)]])
             assert not filled.problems

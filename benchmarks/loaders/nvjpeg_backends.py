@@ -39,7 +39,7 @@ from fixres.pipelines.roc.layout import BYTES
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import crop_boxes
-from fixres.pipelines.spec import MIN_ZOOM, InputError, LoaderConfig, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, InputError, LoaderConfig, TrainCrop
 
 _HUFFMAN = "nvjpeg_cuda_decoder:hybrid_huffman_threshold"  # in pixels; the host decodes smaller images
 BACKENDS = {
@@ -60,7 +60,7 @@ def made_files(path: Path, num: int, resolution: int) -> dict[str, list[np.ndarr
     if num > len(reader):
         raise InputError(f"{path} has {len(reader)} images, fewer than num-images={num}; lower it")
     chosen = crop_boxes(TrainCrop(), 0, 0, index, reader.sizes[index], resolution)
-    table, cutter = locate_samples(reader)[index], Cutter(reader.data, True, MIN_ZOOM, None)
+    table, cutter = locate_samples(reader)[index], Cutter(reader.data, True, MIN_TRAIN_ZOOM, None)
     cuts = cutter.cut(table, chosen.yxhw.astype(np.float64), resolution)
     whole = [np.frombuffer(reader.image_bytes(int(i)), np.uint8) for i in index]
     plain = [encode_jpeg(decode_rgb(data.data, "whole"), 90) for data in whole]

@@ -15,7 +15,7 @@ from fixres.pipelines.roc.decoder.turbojpeg import chroma_factors, decode_planes
 from fixres.pipelines.roc.decoder.whole_image import lay_out_planes
 from fixres.pipelines.runtime.numba_cache import kernel
 from fixres.pipelines.sampling.crops import training_boxes
-from fixres.pipelines.spec import MIN_ZOOM, InputError, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, InputError, TrainCrop
 
 _CHUNK = 16  # samples a thread takes at a time, as the loader's
 _SEED = 0
@@ -65,7 +65,7 @@ class DecodeOnly:
         for k in index:
             fields = bytes(reader.image_bytes(k)), bytes(reader.field_bytes("roc", k))
             size, box = tuple(int(side) for side in reader.sizes[k]), tuple(float(side) for side in boxes[k])
-            jpegs.append(cut_crop(*fields, size, box, resolution, MIN_ZOOM)[0])
+            jpegs.append(cut_crop(*fields, size, box, resolution, MIN_TRAIN_ZOOM)[0])
         ends = np.cumsum([len(jpeg) for jpeg in jpegs])
         spans = np.column_stack([np.concatenate([[0], ends[:-1]]), ends])
         return np.frombuffer(b"".join(jpegs), np.uint8), spans

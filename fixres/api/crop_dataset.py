@@ -65,7 +65,7 @@ class CropDataset(Dataset[Sample]):
             (seed, epoch, index), so that `set_epoch` must be called before each epoch.
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" warns and gives the next one.
         min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
-            along each side. None: 0.7 for training crops and 0.8 for others from RoC files, 1 from indexed files.
+            along each side. None: 0.7 for training crops from RoC files, 0.8 for all others.
 
     Raises:
         InputError: a path or value that cannot be used; the message names it and the remedy.

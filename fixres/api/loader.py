@@ -89,7 +89,7 @@ class Loader:
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" counts it in
             `counters.bad_samples` and delivers the next image.
         min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
-            along each side. None: 0.7 for training crops and 0.8 for others from RoC files, 1 from indexed files.
+            along each side. None: 0.7 for training crops from RoC files, 0.8 for all others.
         resident: engine `roc-gpu` only: "always" keeps the file in the GPU's memory, "never" copies the bytes of each
             batch, "auto" decides by the free memory.
 
