@@ -63,7 +63,7 @@ _CALLS = [
     ("evaluate net.pt --images others", "knows 2 classes"),
     ("finetune net.pt --data photos", "test_res is empty; give resolutions such as 288,320, or auto"),
     ("convert photos/train x.beton", "x.beton exists; replace it with --overwrite"),
-    ("convert train.beton photos/train", "train.beton"),
+    ("convert train.beton photos/train", "photos/train is a folder; choose a file name"),
     ("convert photos/train y.beton --format rok", "format=rok must be 'roc', 'ffcv' or 'webdataset'"),
     ("extract net.pt --data photos --output features", "features exists; replace it with --overwrite"),
     (

@@ -61,7 +61,7 @@ def test_engines_give_pillows_pixels(way: tuple[str, str], stored: dict[str, Pat
 
 def test_verify_reports_a_file_that_engines_refuse(tmp_path: Path, stored: dict[str, Path]) -> None:
     """Files of stock FFCV may hold such JPEGs."""
-    assert "all" in verify_data(stored["ffcv"], 0, progress=False)
+    assert "without damage" in verify_data(stored["ffcv"], 0, progress=False)
     data = ODD["RGB by Adobe"]
     write_beton(tmp_path / "x.beton", [EncodedSample(data, *image_size(data, ""), 0, 0)], 1, ("a",))
     with pytest.raises(InputError, match=r"1 of 1 samples are damaged.* that the engines decode differently"):
