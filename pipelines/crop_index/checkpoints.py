@@ -87,6 +87,13 @@ def num_words(sample: np.ndarray) -> int:
     return num_mcus(sample[HEIGHT], sample[BLOCK_ROWS]) * num_columns(sample) * (2 + sample[NUM_COMPONENTS])
 
 
+@kernel
+def count_words(samples: np.ndarray, words: np.ndarray) -> None:
+    """Fills `words`, int64 (n,), with `num_words` of each of n samples."""
+    for k in range(words.size):
+        words[k] = num_words(samples[k])
+
+
 def scan(jpeg: bytes | np.ndarray) -> Checkpoints:
     """Finds the checkpoints of a file.
 

@@ -24,7 +24,7 @@ import numpy as np
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.records import ENTRY, digest, samples_of
 from fixres.pipelines.formats.mmap_files import map_file
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.spec import InputError
 
 MAGIC, VERSION = b"FIXRESIX", 1
@@ -73,7 +73,7 @@ def write_index(path: Path, tables: Tables, bodies: Iterable[bytes | memoryview]
     ends = np.cumsum([len(name) for name in tables.names], dtype=_NAME_END)
     names = b"".join(tables.names)
     packed = b"".join((tables.stamps.tobytes(), ends.tobytes(), entries.tobytes(), names))
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=open_own) as file:
         file.write(bytes(HEADER.itemsize))
         for body in bodies:
             file.write(body)
@@ -183,11 +183,5 @@ def are_possible(entries: np.ndarray) -> np.ndarray:
     words = np.zeros(len(entries), np.int64)
     samples = samples_of(entries)
     samples[~good, checkpoints.KIND] = checkpoints.DAMAGED
-    _count_words(samples, words)
+    checkpoints.count_words(samples, words)
     return good & (entries["words_size"] == 2 * words) & (entries["words_size"] <= entries["body_size"])
-
-
-@kernel
-def _count_words(samples: np.ndarray, words: np.ndarray) -> None:
-    for k in range(words.size):
-        words[k] = checkpoints.num_words(samples[k])

@@ -228,7 +228,7 @@ def test_pretrained_weights_by_the_command_line(tool: Tool, val: Path, tmp_path:
         "--model_kwargs",
         json.dumps(_MODEL.kwargs),
     ]
-    call += ["--crop_pct", 0.875, "--test_res", "[32]", "--images", val / "val"]
+    call += ["--crop_pct", 0.875, "--interpolation", "bilinear", "--test_res", "[32]", "--images", val / "val"]
     code, out, _ = tool("evaluate", *call)
     assert code == 0 and _figures(out) == _figures(tool("evaluate", "--model", net, "--images", val / "val")[1])
 

@@ -33,7 +33,7 @@ from fixres.experiment.variant_parts import VariantPlan
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.pipelines.datasets.prepared import PreparedData
 from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_LOST_PEER, EXIT_PREEMPTED
-from fixres.pipelines.sampling.order import epoch_order
+from fixres.pipelines.sampling.draws import epoch_order
 from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import CPU, TINY
 from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe

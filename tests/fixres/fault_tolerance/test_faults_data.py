@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from fixres.fault_tolerance.checkpoints import CheckpointFiles
+from fixres.pipelines.conversion.converter import convert
+from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.runtime.exit_codes import EXIT_INPUT
 from tests.fixres.fault_tolerance.fault_runs import Ended, Runs, checkpoints, runs_in, wait_until_stopped
 from tests.fixres.runs import batches_of, metrics, same_weights
@@ -28,13 +30,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 @pytest.fixture(scope="module")
 def stored(runs: Runs) -> Path:
-    """The recipe's images as a .beton file, and the run "roc" on it, to which nothing happens."""
-    assert runs("roc", *_ROC).code == 0
-    (train,) = (path for path in (runs.folder / "work").rglob("*.beton") if "train" in path.name)
-    return train
+    """The recipe's training images as a .beton file, and the run "roc" on it, to which nothing happens."""
+    folder = runs.folder / "stored"
+    for split in ("train", "val"):
+        dest = folder / f"{split}.beton"
+        convert(runs.folder / "photos" / split, dest, ConversionConfig("roc", num_workers=0, progress=False))
+    assert runs("roc", *_on(folder / "train.beton")).code == 0
+    return folder / "train.beton"
 
 
-_ROC = ("--engine", "roc", "--num-workers", 1)
+def _on(stored: Path) -> tuple[object, ...]:
+    return "--engine", "roc", "--num-workers", 1, "--data", stored.parent
 
 
 def _replaced(path: Path, other: Path) -> None:
@@ -53,8 +59,8 @@ def _removed(path: Path, _: Path) -> None:
 def test_data_that_changes_under_the_run(runs: Runs, stored: Path, step: int, change: object, tmp_path: Path) -> None:
     """The run ends and writes no checkpoint afterwards; resumed with the old file it has the same result."""
     run, old = runs.folder / f"changed-{step}", Path(shutil.copy2(stored, tmp_path / "old"))
-    (val,) = (path for path in stored.parent.rglob("*.beton") if "val" in path.name)
-    process = runs.start(run.name, *_ROC, faults=(f"step:{step}:SIGSTOP",))
+    val = stored.with_name("val.beton")
+    process = runs.start(run.name, *_on(stored), faults=(f"step:{step}:SIGSTOP",))
     wait_until_stopped(process)
     had = {path: path.read_bytes() for path in checkpoints(run)}
     assert callable(change)
@@ -64,20 +70,18 @@ def test_data_that_changes_under_the_run(runs: Runs, stored: Path, step: int, ch
     shutil.copy2(old, stored)
     assert ended.code == EXIT_INPUT and ended.names(str(stored), "was changed or replaced", "--resume auto")
     assert {path: path.read_bytes() for path in checkpoints(run)} == had
-    assert runs.resumed(run.name, *_ROC).code == 0
+    assert runs.resumed(run.name, *_on(stored)).code == 0
     assert same_weights(run, runs.folder / "roc") and metrics(run) == metrics(runs.folder / "roc")
 
 
 def test_data_that_was_changed_between_two_starts(runs: Runs, stored: Path, tmp_path: Path) -> None:
     old = Path(shutil.copy2(stored, tmp_path / "old"))
-    assert runs("between", *_ROC, faults=("step:6:SIGKILL",)).code == -signal.SIGKILL
-    content = bytearray(stored.read_bytes())
-    content[-100] ^= 1
-    stored.write_bytes(content)
-    ended = runs.resumed("between", *_ROC)
+    assert runs("between", *_on(stored), faults=("step:6:SIGKILL",)).code == -signal.SIGKILL
+    shutil.copyfile(stored.with_name("val.beton"), stored)
+    ended = runs.resumed("between", *_on(stored))
     shutil.copyfile(old, stored)
     assert ended.code == EXIT_INPUT and ended.names("between", "the data is not the data with which the run began")
-    assert runs.resumed("between", *_ROC).code == 0
+    assert runs.resumed("between", *_on(stored)).code == 0
     assert same_weights(runs.folder / "between", runs.folder / "roc")
 
 

@@ -163,8 +163,8 @@ def test_a_loader_closed_during_an_epoch_raises_an_error(engine: str, num_worker
         next(batches)
 
 
-def test_a_loader_that_another_thread_waits_for_is_not_closed_or_restarted(stored: Path) -> None:
-    loader, seen = open_loader("roc", config(stored, num_workers=0)), []
+def test_a_loader_that_another_thread_waits_for_is_not_closed_or_restarted(stored_for: dict[str, Path]) -> None:
+    loader, seen = open_loader("roc", config(stored_for["roc"], num_workers=0)), []
     reached, go_on, decode = threading.Event(), threading.Event(), loader._decode
 
     def slow(*arguments: np.ndarray) -> None:
