@@ -75,8 +75,8 @@ class DALIOptions:
 
 Engine = Literal["auto", "roc", "roc-gpu", "roc-dali", "torch", "ffcv", "dali", "dali-slice"]
 """Names of engines, `fixres.pipelines.loaders.ENGINES`, and "auto"."""
-Resident = Literal["auto", "always", "never"]
-"""Whether engine roc-gpu keeps a file in the GPU's memory."""
+Resident = Literal["auto", "always", "host", "never"]
+"""Where engine roc-gpu keeps a copy of a file."""
 GENERATED = ("scenes", "imagenette")
 """Data that the project draws or downloads."""
 
@@ -105,7 +105,7 @@ class DataConfig:
     min_zoom: float | None = None
     """Which level of a RoC record is decoded, see LoaderConfig."""
     resident: Resident = field(default="auto", metadata={"option": "resident"})
-    """Engine roc-gpu: whether the file is kept in the GPU's memory, see LoaderConfig."""
+    """Engine roc-gpu: whether the file is kept in the GPU's memory or in pinned memory, see LoaderConfig."""
     dali: DALIOptions = DALIOptions()
     """Settings of engine roc-dali."""
 
@@ -171,8 +171,9 @@ class LoaderConfig:
     sides there are at least this many times those of the output. Higher is finer and slower; infinity decodes full
     levels only. None: 0.7 for training crops from RoC records, 0.8 for all others."""
     resident: Resident = "auto"
-    """Engine roc-gpu only: "always" uploads the file to the GPU's memory when the loader is opened, "never" copies the
-    bytes of each batch, "auto" uploads a file that takes less than half of the free memory."""
+    """Engine roc-gpu only: "always" uploads the file to the GPU's memory when the loader is opened, "host" copies it to
+    pinned memory, where kernels read it over PCIe, "never" copies the bytes of each batch, "auto" uploads a file that
+    takes less than half of the free memory. Loaders of one process share the copy."""
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
     source: Any = field(default=None, compare=False)

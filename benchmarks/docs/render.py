@@ -19,6 +19,7 @@ from benchmarks.loaders.tables import (
     gpu_staging_table,
     indexing_table,
     nvjpeg_backends_table,
+    stored_sizes_table,
 )
 from benchmarks.published.tables import published_table
 from benchmarks.savings.budgets_report import budgets_table
@@ -67,6 +68,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "savings_budgets": budgets_table,
     "scaling": scaling_table,
     "speedrun": speedrun_table,
+    "stored_sizes": stored_sizes_table,
     "throughput": throughput_table,
     "timm_loop": timm_loop_table,
     "train_step": train_step_table,

@@ -63,7 +63,7 @@ def fixtures(path: Path, num: int, resolutions: list[int]) -> dict[str, np.ndarr
         decode_samples(reader.data, table, *how, True, MIN_TRAIN_ZOOM, images, codes, counts)
         if codes.any():
             raise InputError(f"{path} has samples that cannot be decoded; convert the photographs again")
-        scratch = np.array(lay_out_scratch(plans, side))
+        scratch = np.array(lay_out_scratch(plans, side)[0])
         arrays = {"stored": stored, "plans": plans, "boxes": boxes, "scratch": scratch, "images": images}
         made |= {f"{name}_{side}": array for name, array in arrays.items()}
     return made

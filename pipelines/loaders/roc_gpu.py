@@ -16,7 +16,7 @@ from torch import Tensor
 from fixres.pipelines.loaders.base import empty_batch
 from fixres.pipelines.loaders.delivery import Delivery
 from fixres.pipelines.loaders.prefetch import Prefetcher
-from fixres.pipelines.loaders.residency import upload
+from fixres.pipelines.loaders.residency import resident_copy
 from fixres.pipelines.loaders.roc import RocLoader
 from fixres.pipelines.roc.gpu import launcher as gpu
 from fixres.pipelines.roc.gpu.staging import Stager, section
@@ -46,7 +46,7 @@ class RocGPULoader(RocLoader):
 
     def __init__(self, config: LoaderConfig) -> None:
         super().__init__(config)
-        self._stored: Tensor | None = None  # the file in the GPU's memory
+        self._stored: Tensor | None = None  # the file where kernels can read it
         try:
             if "roc" not in self._reader.field_names:
                 raise InputError(
@@ -54,7 +54,7 @@ class RocGPULoader(RocLoader):
                     "convert the data with --format roc, or choose --engine roc"
                 )
             self._launcher = gpu.open_launcher(config.device)
-            self._stored = upload(self._reader.data, config, self._launcher)
+            self._stored = resident_copy(self._reader.data, self._table, config, self._launcher)
         except InputError:
             self._release()
             raise
@@ -64,6 +64,9 @@ class RocGPULoader(RocLoader):
 
     def _release(self) -> None:
         super()._release()
+        if self._stored is not None:  # kernels may still read it
+            with self._launcher.working():
+                self._launcher.record().synchronize()
         self._stored = None
 
     def _on_device(self, deliveries: Generator[Delivery, None, None]) -> Generator[Delivery, None, None]:

@@ -45,6 +45,22 @@ def pointer(builder: ir.IRBuilder, where: ir.Value, kind: ir.Type, offset: int =
     return builder.inttoptr(where, kind.as_pointer())
 
 
+@intrinsic
+def prefetch(typingctx, array, index):  # noqa: ARG001 (numba's signature)
+    """Starts loading the cache line with element `index` of a contiguous 1-D array. The index is not checked."""
+
+    def codegen(context, builder, signature, args):
+        where = address(context, builder, signature.args[0], args[0], args[1], ir.IntType(8))
+        number = ir.IntType(32)
+        declared = ir.FunctionType(ir.VoidType(), [where.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, declared, "llvm.prefetch.p0i8")
+        read, all_caches, data = 0, 3, 1
+        builder.call(function, [where, *(ir.Constant(number, value) for value in (read, all_caches, data))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
 def _loader(kind: ir.IntType, result: types.Integer, big_endian: bool = False):
     def typed(typingctx, where):  # noqa: ARG001 (numba's signature)
         def codegen(context, builder, signature, args):  # noqa: ARG001 (numba's signature)

@@ -11,8 +11,9 @@ import numpy as np
 
 import fixres.pipelines.roc.layout as layout
 from fixres.pipelines.images.resampling import num_taps
-from fixres.pipelines.roc.cut import copy_bytes, cover, cut_size, sum_lengths
+from fixres.pipelines.roc.cut import copy_bytes, cover, sum_lengths
 from fixres.pipelines.roc.decoder.planes import on_level
+from fixres.pipelines.roc.decoder.vectors import prefetch
 from fixres.pipelines.runtime.numba_cache import kernel
 
 # Columns of a plan, int64: `Crop` in kernels/batch.cuh, in its order.
@@ -23,6 +24,8 @@ FLIP, BICUBIC, GRAY, PLANES, TAPS = range(28, 33)
 NUM_PLAN = 33
 PADDING = 8  # bytes that must be readable behind the last crop's
 
+_CACHE_LINE = 64  # bytes
+_AHEAD, _RECORD_HEAD = 4, 256  # samples whose records are looked up ahead, and bytes of each
 _ALIGNMENT = 16  # of planes in scratch
 
 
@@ -50,7 +53,11 @@ def plan_crops(
         plans: int64 (n, 33), filled; positions are those in `data`. Zeros if the code is not OK.
         level_boxes: float64 (n, 4), filled: the boxes in pixels of their levels.
     """
-    for i in range(table.shape[0]):
+    num = table.shape[0]
+    for i in range(num):
+        ahead = table[min(i + _AHEAD, num - 1), layout.ROC_START]
+        for line in range(ahead, ahead + _RECORD_HEAD, _CACHE_LINE):
+            prefetch(data, line)
         plans[i, :], level_boxes[i, :], counts[i, :] = 0, 1.0, 0
         codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
         if codes[i] == layout.OK:
@@ -92,15 +99,15 @@ def _plan_crop(
     _describe_segments(plan, level, window, start + level[layout.START], sample[layout.ROC_START])
     first = window[0] * plan[LEVEL_COLUMNS] + window[2]
     plan[DATA] += sum_lengths(field, level[layout.INDEX_START], 0, first)
-    end = plan[DATA] + _span(field, level, plan, first)
-    if end > plan[DATA_END]:
+    inside, outside = _span(field, level, plan, first)
+    if plan[DATA] + inside + outside > plan[DATA_END]:
         return layout.BAD_INDEX
     plan[MCU_HEIGHT], plan[MCU_WIDTH] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH]
     plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
     for k in range(4):
         plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
     _count_taps(plan, scaled, resolution, bicubic)
-    counts[layout.BYTES], counts[layout.PIXELS] = cut_size(field, level, window), window[6] * window[7]
+    counts[layout.BYTES], counts[layout.PIXELS] = plan[HEADER_SIZE] + inside, window[6] * window[7]
     counts[layout.LEVEL_SHIFT] = level[layout.SHIFT]
     return layout.OK
 
@@ -120,14 +127,16 @@ def _describe_segments(plan: np.ndarray, level: np.ndarray, window: np.ndarray, 
 
 
 @kernel
-def _span(field: np.ndarray, level: np.ndarray, plan: np.ndarray, first: int) -> int:
-    """Bytes from the first to the last segment of a window."""
-    total, index = 0, level[layout.INDEX_START]
+def _span(field: np.ndarray, level: np.ndarray, plan: np.ndarray, first: int) -> tuple[int, int]:
+    """Bytes of the segments of a window, and of those between its rows."""
+    inside, outside, index = 0, 0, level[layout.INDEX_START]
     for row in range(plan[ROWS]):
         begin = first + row * plan[INDEX_COLUMNS]
-        end = begin + (plan[INDEX_COLUMNS] if row < plan[ROWS] - 1 else plan[COLUMNS])
-        total += sum_lengths(field, index, begin, end)
-    return total
+        end = begin + plan[COLUMNS]
+        inside += sum_lengths(field, index, begin, end)
+        if row < plan[ROWS] - 1:
+            outside += sum_lengths(field, index, end, begin + plan[INDEX_COLUMNS])
+    return inside, outside
 
 
 @kernel
@@ -143,11 +152,16 @@ def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: boo
 
 
 @kernel
-def lay_out_scratch(plans: np.ndarray, resolution: int) -> int:
-    """Fills where the planes and taps of each crop are in the GPU's scratch memory; returns its size in bytes."""
-    at = 0
+def lay_out_scratch(plans: np.ndarray, resolution: int) -> tuple[int, int]:
+    """Fills where the planes and taps of each crop are in the GPU's scratch memory.
+
+    Returns:
+        The memory's size in bytes, and the segments of the crop that has most.
+    """
+    at, most = 0, 0
     for i in range(plans.shape[0]):
         plan = plans[i]
+        most = max(most, plan[ROWS] * plan[COLUMNS])
         mcus = plan[ROWS] * plan[COLUMNS] * plan[INTERVAL]
         plan[PLANES] = at
         at = _aligned(at + mcus * (plan[MCU_HEIGHT] * plan[MCU_WIDTH] + 2 * 64))
@@ -155,7 +169,7 @@ def lay_out_scratch(plans: np.ndarray, resolution: int) -> int:
         for axis in range(4):
             at += 4 * resolution + (2 * resolution * plan[NUM_TAPS + axis] + 3) // 4 * 4
         at = _aligned(at)
-    return at
+    return at, most
 
 
 @kernel
@@ -180,26 +194,50 @@ def packed_starts(plans: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> 
 def pack_crops(data: np.ndarray, plans: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
     """Copies the bytes of n crops and changes their plans to the copies' positions.
 
+    The rows of a crop lie in different pages of memory. So the next crop's are looked up before a crop is copied.
+
     Args:
         data, plans: as in `plan_crops`. Crops that it refused are skipped.
         starts: int64 (n,), from `packed_starts`.
         out: uint8, filled.
     """
-    for i in range(plans.shape[0]):
-        plan, at = plans[i], starts[i]
-        if plan[ROWS] == 0:
-            continue
-        copy_bytes(data, plan[HEADER], out, at, plan[HEADER_SIZE])
-        plan[HEADER] = at
-        index = at + plan[HEADER_SIZE]
-        to, source = index + 2 * plan[ROWS] * plan[COLUMNS], plan[DATA]
-        plan[DATA] = to
-        for row in range(plan[ROWS]):
-            lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
-            copy_bytes(data, lengths, out, index + 2 * row * plan[COLUMNS], 2 * plan[COLUMNS])
-            size = sum_lengths(data, lengths, 0, plan[COLUMNS])
-            copy_bytes(data, source, out, to, size)
-            to += size
-            if row < plan[ROWS] - 1:
-                source += size + sum_lengths(data, lengths, plan[COLUMNS], plan[INDEX_COLUMNS])
-        plan[INDEX], plan[INDEX_COLUMNS], plan[DATA_END] = index, plan[COLUMNS], to
+    num, most = plans.shape[0], 0
+    for i in range(num):
+        most = max(most, plans[i, ROWS])
+    runs = np.empty((2, most, 2), np.int64)
+    _find_rows(data, plans[0], runs[0])
+    for i in range(num):
+        if i + 1 < num:
+            _find_rows(data, plans[i + 1], runs[(i + 1) & 1])
+        if plans[i, ROWS] > 0:
+            _pack_crop(data, plans[i], runs[i & 1], starts[i], out)
+
+
+@kernel
+def _find_rows(data: np.ndarray, plan: np.ndarray, runs: np.ndarray) -> None:
+    """Fills position and size in bytes of each row of segments, int64 (rows, 2), and starts loading them."""
+    source = plan[DATA]
+    prefetch(data, plan[HEADER])
+    for row in range(plan[ROWS]):
+        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
+        size = sum_lengths(data, lengths, 0, plan[COLUMNS])
+        runs[row, 0], runs[row, 1] = source, size
+        prefetch(data, source)
+        prefetch(data, source + _CACHE_LINE)
+        if row < plan[ROWS] - 1:
+            source += size + sum_lengths(data, lengths, plan[COLUMNS], plan[INDEX_COLUMNS])
+
+
+@kernel
+def _pack_crop(data: np.ndarray, plan: np.ndarray, runs: np.ndarray, at: int, out: np.ndarray) -> None:
+    """Copies one crop to `at` in `out`; see `pack_crops`."""
+    copy_bytes(data, plan[HEADER], out, at, plan[HEADER_SIZE])
+    index = at + plan[HEADER_SIZE]
+    start = to = index + 2 * plan[ROWS] * plan[COLUMNS]
+    for row in range(plan[ROWS]):
+        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
+        copy_bytes(data, lengths, out, index + 2 * row * plan[COLUMNS], 2 * plan[COLUMNS])
+        copy_bytes(data, runs[row, 0], out, to, runs[row, 1])
+        to += runs[row, 1]
+    plan[HEADER], plan[DATA], plan[DATA_END] = at, start, to
+    plan[INDEX], plan[INDEX_COLUMNS] = index, plan[COLUMNS]

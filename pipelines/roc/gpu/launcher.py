@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -45,6 +47,10 @@ class Launcher(Protocol):
 
     def host_buffer(self, num_bytes: int) -> Tensor:
         """uint8 (num_bytes,) in host memory from which `send` copies; contents undefined. May be called anywhere."""
+        ...
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        """uint8 (num_bytes,) in host memory that kernels can read; contents undefined."""
         ...
 
     def send(self, host: Tensor) -> Tensor:
@@ -104,6 +110,15 @@ class CudaLauncher:
 
     def host_buffer(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        """Not by torch's cache, which would round a large size up to a power of two."""
+        memory, runtime = mmap.mmap(-1, num_bytes), torch.cuda.cudart()
+        tensor = torch.frombuffer(memory, dtype=torch.uint8)
+        if int(runtime.cudaHostRegister(tensor.data_ptr(), num_bytes, 0)):
+            raise InputError(f"{num_bytes / 1e9:.1f} GB of memory cannot be pinned; use --resident never")
+        weakref.finalize(memory, runtime.cudaHostUnregister, tensor.data_ptr())
+        return tensor
 
     def send(self, host: Tensor) -> Tensor:
         return host.to(self.device, non_blocking=True)

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from fixres.pipelines.roc.gpu.arguments import Batch, Launch, launches
 from fixres.pipelines.roc.gpu.crop_plan import (
-    COLUMNS,
     NUM_PLAN,
-    ROWS,
     lay_out_scratch,
     pack_crops,
     packed_starts,
@@ -95,52 +93,50 @@ class Stager:
             labels, indices: int64 (B,).
             side: resolution of the output in pixels.
         """
-        num = len(table)
-        plans, boxes = np.empty((num, NUM_PLAN), np.int64), np.empty((num, 4))
-        codes, counts = np.empty(num, np.int64), np.empty((num, NUM_COUNTS), np.int64)
+        num, head = len(table), np.empty(_bytes_start(len(table)) // 8, np.int64)
+        parts = {name: head[part].reshape(num, -1) for name, part in _places(num).items()}
+        plans, boxes, codes = parts["crops"], parts["boxes"].view(np.float64), parts["codes"][:, 0]
+        parts["labels"][:, 0], parts["indices"][:, 0] = labels, indices
+        counts = np.empty((num, NUM_COUNTS), np.int64)
 
         def plan(part: slice) -> None:
             wanted = (self._data, table[part], *(array[part] for array in chosen), side, self._inside)
             plan_crops(*wanted, self._min_zoom, plans[part], boxes[part], codes[part], counts[part])
 
         self._share(plan, num)
-        starts, head = np.empty(num, np.int64), _bytes_start(num)
+        starts = np.empty(num, np.int64)
         num_bytes = 0 if self._is_resident else packed_starts(plans, counts, starts)
-        buffer = self._allocate(head + num_bytes)
-        packed = buffer.numpy()[head:]
+        buffer = self._allocate(head.nbytes + num_bytes)
+        packed = buffer.numpy()[head.nbytes :]
 
         def pack(part: slice) -> None:
             pack_crops(self._data, plans[part], starts[part], packed)
 
         if not self._is_resident:
             self._share(pack, num)
-        scratch_size = lay_out_scratch(plans, side)
-        for name, values in (
-            ("crops", plans),
-            ("boxes", boxes),
-            ("codes", codes),
-            ("labels", labels),
-            ("indices", indices),
-        ):
-            section(buffer, num, name).numpy()[:] = values.view(np.int64).reshape(-1)
-        most = int((plans[:, ROWS] * plans[:, COLUMNS]).max())
+        scratch_size, most = lay_out_scratch(plans, side)
+        buffer.numpy()[: head.nbytes] = head.view(np.uint8)
         kernels = launches(num, side, max(most, 1), int(chosen.bicubic.sum()))
         return Staged(buffer, codes, counts, side, scratch_size, kernels)
 
     def _share(self, work: Callable[[slice], None], num: int) -> None:
         parts = [slice(first, min(first + _CHUNK, num)) for first in range(0, num, _CHUNK)]
         if self._pool is None or len(parts) == 1:
-            for part in parts:
-                work(part)
+            work(slice(0, num))
         else:
             list(self._pool.map(work, parts))
 
 
 def section(buffer: Tensor, num: int, name: str) -> Tensor:
     """A view of one array of a buffer, int64 (n,): "crops", "boxes", "codes", "labels" or "indices"."""
-    names = list(_WIDTHS)
-    start = 8 * num * sum(_WIDTHS[other] for other in names[: names.index(name)])
-    return buffer[start : start + 8 * num * _WIDTHS[name]].view(torch.int64)
+    part = _places(num)[name]
+    return buffer[8 * part.start : 8 * part.stop].view(torch.int64)
+
+
+def _places(num: int) -> dict[str, slice]:
+    """Where the arrays of `section` are in a buffer, in words of 8 bytes."""
+    ends = num * np.cumsum(list(_WIDTHS.values()))
+    return {name: slice(int(end) - num * _WIDTHS[name], int(end)) for name, end in zip(_WIDTHS, ends, strict=True)}
 
 
 def _bytes_start(num: int) -> int:

@@ -14,11 +14,11 @@ import torch
 
 from fixres.pipelines.formats.beton_writer import write_beton
 from fixres.pipelines.formats.samples import EncodedSample
-from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.loaders import open_loader, residency
 from fixres.pipelines.loaders.roc_base import RocBase
-from fixres.pipelines.roc.gpu.crop_plan import NUM_PLAN
+from fixres.pipelines.roc.gpu.crop_plan import NUM_PLAN, PADDING
 from fixres.pipelines.roc.layout import ERRORS, NOT_A_RECORD, NOT_DECODABLE
-from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, ShiftCrop, TrainCrop
+from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, Resident, ShiftCrop, TrainCrop
 from tests.pipelines.loaders.loading import write_coded_beton
 from tests.pipelines.roc.gpu import host_build, host_launcher
 from tests.pipelines.roc.gpu.decoding import records
@@ -194,15 +194,34 @@ def test_a_resident_file_gives_the_same_batches_and_sends_no_bytes_of_images(
         expected = [parts_of(batch) for batch in theirs]
     size = stored.stat().st_size
     for resident, free, is_kept in [
-        ("always", 2 * size, True), ("auto", 3 * size, True), ("auto", size, False), ("never", 9 * size, False)
+        ("always", 2 * size, True), ("auto", 3 * size, True), ("auto", size, False), ("never", 9 * size, False),
+        ("host", 0, True),
     ]:  # fmt: skip
         launcher.num_bytes_free, launcher.num_bytes_sent = free, 0
         with open_loader("roc-gpu", config(stored, resident=resident)) as ours:
             check_same([parts_of(batch) for batch in ours], expected)
             assert (launcher.num_bytes_sent == 72 * 8 * (NUM_PLAN + 4 + 1 + 1 + 1)) is is_kept
+        assert (launcher.num_bytes_pinned == size + PADDING) is (resident == "host")
     launcher.num_bytes_free = size
-    with pytest.raises(InputError, match=r"resident='always', but .* GB of free memory; use --resident never"):
+    with pytest.raises(InputError, match=r"resident='always', but .* GB of free memory; use --resident never or host"):
         open_loader("roc-gpu", config(stored, resident="always"))
+
+
+@host_build.needs_compiler
+@pytest.mark.parametrize("resident", ["always", "host"])
+def test_loaders_of_one_file_share_its_copy(
+    stored: Path, tmp_path: Path, resident: Resident, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_launcher.install(monkeypatch).num_bytes_free = 1 << 40
+    settings = {"resident": resident, "num_workers": 0}
+    with open_loader("roc-gpu", config(stored, **settings)) as first:
+        with open_loader("roc-gpu", config(stored, **settings, resolution=32)) as second:
+            assert second._stored is first._stored
+        assert len(list(first)) == 11 and len(residency._COPIES) == 1
+        other = write_file(tmp_path / "other.beton", damaged=True)
+        with open_loader("roc-gpu", config(other, **settings)) as third:
+            assert third._stored is not first._stored
+    assert not residency._COPIES
 
 
 def test_a_device_without_a_gpu_and_a_file_without_records_are_refused(stored: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def prepare(crops: Crops, packed: bool = True) -> Prepared:
         crop_plan.pack_crops(crops.data, plans, starts, stored)
     else:
         stored = np.concatenate([crops.data, np.full(crop_plan.PADDING, 0x5A, np.uint8)])
-    return Prepared(stored, plans, level_boxes, codes, counts, crop_plan.lay_out_scratch(plans, r), r)
+    return Prepared(stored, plans, level_boxes, codes, counts, crop_plan.lay_out_scratch(plans, r)[0], r)
 
 
 def by_gpu(

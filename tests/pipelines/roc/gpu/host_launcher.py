@@ -36,7 +36,7 @@ class HostLauncher:
     def __init__(self, is_late: bool = False) -> None:
         self.device, self.is_late = torch.device("cpu"), is_late
         self.num_bytes_free = 0
-        self.num_bytes_sent, self.num_waits = 0, 0
+        self.num_bytes_sent, self.num_bytes_pinned, self.num_waits = 0, 0, 0
 
     def working(self) -> nullcontext:
         return nullcontext()
@@ -45,6 +45,10 @@ class HostLauncher:
         return self.num_bytes_free, 1 << 40
 
     def host_buffer(self, num_bytes: int) -> Tensor:
+        return torch.full((num_bytes,), 0x5A, dtype=torch.uint8)
+
+    def pinned(self, num_bytes: int) -> Tensor:
+        self.num_bytes_pinned = num_bytes
         return torch.full((num_bytes,), 0x5A, dtype=torch.uint8)
 
     def send(self, host: Tensor) -> Tensor:
