@@ -27,5 +27,5 @@ def test_smaller_images_are_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fine, small, worse = content["results"]
     assert fine["bytes_per_image"] > 2 * small["bytes_per_image"] > 2.5 * worse["bytes_per_image"]
     psnr = [one["crops"][0]["mean_psnr"] for one in content["results"]]
-    assert psnr[0] > psnr[1] > psnr[2] and psnr[0] > 28
+    assert min(psnr[:2]) > psnr[2] and psnr[0] > 28  # crops of the first come from its half-size level
     assert "| 140 | 50 |" in stored_sizes_table(content)
