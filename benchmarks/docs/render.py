@@ -14,6 +14,7 @@ from benchmarks.loaders.tables import (
     conversion_table,
     crop_index_table,
     dali_stages_table,
+    datasets_summary,
     datasets_table,
     fidelity_table,
     gpu_staging_table,
@@ -81,6 +82,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 # What a first reader needs of a record, for blocks `<!-- NAME_summary:begin -->`.
 _SUMMARIES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "datasets": datasets_summary,
     "savings": savings_summary,
     "throughput": throughput_summary,
 }

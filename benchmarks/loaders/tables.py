@@ -113,8 +113,18 @@ def crop_index_table(record: dict[str, Any]) -> str:
 
 def datasets_table(record: dict[str, Any]) -> str:
     """Markdown: images/s of each data set in a DataLoader, and the ratio to ImageFolder."""
+    return _datasets_table(record["results"])
+
+
+def datasets_summary(record: dict[str, Any]) -> str:
+    """As `datasets_table`, without several crops of an image."""
+    single = [one for one in record["results"] if "cost_of_views" not in one and isinstance(one["res"], int)]
+    return _datasets_table(single)
+
+
+def _datasets_table(results: list[dict[str, Any]]) -> str:
     rows = [["px", "JPEG files", "data set", "images/s", "times ImageFolder", "cost of the views, times one view"]]
-    for one in record["results"]:
+    for one in results:
         low, high = one["relative_speed_interval"]
         speed = f"{one['relative_speed']:.1f} ({low:.1f} to {high:.1f})"
         cost = number(one["cost_of_views"], 2) if "cost_of_views" in one else "-"
