@@ -3,8 +3,9 @@
 Called with a recipe and further arguments it is `fixres train`, but notes the indices of every training batch, a
 line for each before it is trained on, in the file $NOTES.RANK. Called without any it imports all that is slow, then
 takes orders from stdin, a line of JSON each: [TOOL, ARGUMENTS, ENVIRONMENT] forks a run of it and prints its process
-number; a process number waits for its end and prints its exit code. $ERRORS is the file of its stderr. An argument
---fault=... before the others makes that happen to it, see `tests.fixres.fault_tolerance.faults`.
+number; a process number waits for its end and prints its exit code. TOOL is a command of fixres, or a module for
+`python -m`. $ERRORS is the file of its stderr, $OUTPUT that of its stdout, if set. An argument --fault=... before the
+others makes that happen to a command, see `tests.fixres.fault_tolerance.faults`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,10 @@ class _NotingData(prepared.PreparedData):
 
 
 def _run(tool: str, arguments: list[str]) -> None:
+    if "." in tool:
+        sys.argv = [tool, *arguments]
+        runpy.run_module(tool, run_name="__main__", alter_sys=True)
+        return
     while arguments[0].startswith("--fault="):
         faults.arrange(arguments.pop(0).removeprefix("--fault="))
     sys.argv = [f"{tool}.py", *arguments]
@@ -91,7 +97,9 @@ def _fork(tool: str, arguments: list[str], environment: dict[str, str]) -> int:
     child = os.fork()
     if child == 0:
         os.environ.update(environment)
-        os.dup2(os.open(environment["ERRORS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        for name, descriptor in (("OUTPUT", 1), ("ERRORS", 2)):
+            if name in environment:
+                os.dup2(os.open(environment[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
         _run(tool, arguments)
         os._exit(0)
     return child

@@ -86,6 +86,12 @@ class Server:
         together = {"WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()} | environment
         return [self.start(*arguments, tool=tool, RANK=rank, LOCAL_RANK=rank, **together) for rank in range(number)]
 
+    def torchrun(self, number: int, *arguments: object, restarts: int = 0, **environment: object) -> int:
+        """Starts torchrun with a run of `number` processes, which it forks; returns its process number."""
+        words = ["--standalone", f"--nproc-per-node={number}", f"--max-restarts={restarts}", "--start-method=fork"]
+        script = Path(__file__).with_name("run_script.py")
+        return self.start(*words, "--run-path", script, *arguments, tool="torch.distributed.run", **environment)
+
     def end(self, child: int | None = None) -> int:
         """Waits for a run's end, the last one's if none is named; returns its exit code, negative for a signal."""
         child = self._child if child is None else child
@@ -106,9 +112,10 @@ class Server:
         """What its runs wrote to stderr so far."""
         return self._errors.read_text()
 
-    def wait_for_batches(self, number: int, child: int) -> None:
-        """Returns when the run has written so many batches to its notes, or has ended."""
-        while len(batches_of(self._notes.with_name("notes.0"), child)) < number and _lives(child):
+    def wait_for_batches(self, number: int, child: int, notes: Path | None = None) -> None:
+        """Returns when the run has written so many batches to its notes, or to those of others, or has ended."""
+        file, process = (notes, None) if notes else (self._notes.with_name("notes.0"), child)
+        while len(batches_of(file, process)) < number and _lives(child):
             time.sleep(0.002)
 
     def close(self) -> None:
@@ -147,15 +154,6 @@ def batches_of(notes: Path, process: int | None = None) -> list[list[Any]]:
         return []
     lines = [json.loads(line) for line in notes.read_text().splitlines() if line.endswith("]")]
     return [line for line in lines if process is None or line[0] == process]
-
-
-def torchrun(number: int, notes: Path, *arguments: object, restarts: int = 0) -> subprocess.Popen:
-    """Starts a run of `number` processes by torchrun itself."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}",
-         f"--max-restarts={restarts}", "-m", "tests.fixres.run_script", *map(str, arguments)],
-        env=_ENVIRONMENT | {"NOTES": str(notes)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

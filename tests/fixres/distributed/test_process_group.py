@@ -36,7 +36,8 @@ from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, EXIT_LOST_PEER, EXIT
 from fixres.pipelines.sampling.draws import epoch_order
 from fixres.pipelines.spec import InputError
 from tests.fixres.conftest import CPU, TINY
-from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, torchrun, weights, write_recipe
+from tests.fixres.distributed import batchnorm_parts
+from tests.fixres.runs import NUM_TRAIN, Server, batches_of, metrics, serving, weights, write_recipe
 
 _SYNC = {
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8}, "sync_bn": True},
@@ -115,14 +116,13 @@ def test_two_processes_finetune_as_one_does(tmp_path: Path, tiny_net: torch.nn.M
 
 
 @pytest.mark.slow
-def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path) -> None:
+def test_when_one_of_two_dies_both_are_started_again(tmp_path: Path, server: Server) -> None:
     recipe, notes = write_recipe(tmp_path, **_SYNC, variants=_VARIANTS), tmp_path / "notes"
-    run = torchrun(2, notes, "--config", recipe, "--output", tmp_path / "run", "--resume", "auto", restarts=2)
-    while len(seen := batches_of(tmp_path / "notes.1")) < 8 and run.poll() is None:
-        time.sleep(0.01)
-    os.kill(seen[0][0], signal.SIGKILL)
-    errors = run.communicate(timeout=200)[1]
-    assert run.returncode == 0, errors
+    call = ("--config", recipe, "--output", tmp_path / "run", "--resume", "auto")
+    launcher = server.torchrun(2, *call, restarts=2, NOTES=notes)
+    server.wait_for_batches(8, launcher, tmp_path / "notes.1")
+    os.kill(batches_of(tmp_path / "notes.1")[0][0], signal.SIGKILL)
+    assert server.end(launcher) == 0, server.errors()
     assert len({batch[0] for batch in _noted(notes, 2)}) == 4
     trained = [line for line in metrics(tmp_path / "run") if line["kind"] == "train"]
     assert [line["num_images"] for line in trained] == [NUM_TRAIN] * 4
@@ -176,51 +176,11 @@ def test_an_epoch_is_resumed_with_another_number_of_processes(
         assert seen_in_epoch == Counter(range(NUM_TRAIN))
 
 
-def _batch_norms(rank: int, port: int, folder: Path) -> None:
-    """In a process of its own: gradients of a part of a batch."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))  # fmt: skip
-    with joined("cpu"):
-        net, values = _layer(SyncBatchNorm2d), _values()
-        part = (values[:5] if rank == 0 else values[5:]).requires_grad_()
-        _loss(net(part)).backward()
-        found = {"input": part.grad, "grads": [net.weight.grad, net.bias.grad], **net.state_dict()}
-        torch.save({**found, "ranks": all_gather(rank), "flags": _flags(rank)}, folder / f"{rank}.pt")
-
-
-def _flags(rank: int) -> list[tuple[bool, ...]]:
-    flags = SharedFlags()
-    return [flags(rank == 1 and step == 0, step == 2) for step in range(4)]
-
-
-def _layer(kind: type) -> Any:
-    layer = kind(3).double()
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([0.5, 1.0, -2.0]))
-    return layer
-
-
-def _values() -> torch.Tensor:
-    return torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 5
-
-
-def _loss(values: torch.Tensor) -> torch.Tensor:
-    return (values.sin() * torch.arange(values[0].numel()).view(values[0].shape)).sum()
-
-
-def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+def test_batchnorm_over_two_processes_is_that_of_the_whole_batch(tmp_path: Path, server: Server) -> None:
     """Statistics and all gradients, with parts of different sizes; and the exchange of flags."""
-    context = torch.multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_batch_norms, args=(rank, 29531 + os.getpid() % 2000, tmp_path)) for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    values, layer = _values().requires_grad_(), _layer(torch.nn.BatchNorm2d)
-    _loss(layer(values)).backward()
+    _finish(server, server.start_all(2, tmp_path, tool=batchnorm_parts.__name__))
+    values, layer = batchnorm_parts.values().requires_grad_(), batchnorm_parts.layer(torch.nn.BatchNorm2d)
+    batchnorm_parts.loss(layer(values)).backward()
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     torch.testing.assert_close(torch.cat([part["input"] for part in parts]), values.grad)
     for gradient, own, other in zip(
