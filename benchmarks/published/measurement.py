@@ -82,7 +82,9 @@ class Measurement:
         if last_block and self._probe(test_res).blocks.modules:
             tuned.append(self._finetuned("last block", test_res, *self._rows(images, test_res, "last block")))
         with _restored(self._predictor.net):
-            recalibrate(self._predictor, Rows(images, self._pictures.labels, further, test_res), len(further))
+            # The pictures lie in the order of their classes. Batches of similar classes cost 3.6 points of Lite0.
+            mixed = np.random.default_rng(0).permutation(further)
+            recalibrate(self._predictor, Rows(images, self._pictures.labels, mixed, test_res), len(further))
             logits = self._each(images[: self._pictures.num_tested], self._predictor, torch.float32)
         tuned.append(self._scored(STATISTICS, [logits] * NUM_FOLDS))
         tuned.append(self._scored(FRECHET, [self._frechet(pooled, test_res)] * NUM_FOLDS))

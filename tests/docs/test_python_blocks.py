@@ -10,13 +10,9 @@ from tests.docs.blocks import PAGES, blocks_of
 
 EXAMPLES = {page.name: found for page in PAGES if (found := [b for b in blocks_of(page) if b.language == "python"])}
 
-NEEDS = {"hugging_face.md": ("datasets", "transformers", "accelerate")}  # packages that `make test` does not install
-
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_python_blocks_of_a_page_run(name: str, example_folder: Path, given: dict[str, object]) -> None:
-    for package in NEEDS.get(name, ()):
-        pytest.importorskip(package)
     namespace = dict(given) if name == "README.md" else {}
     for block in EXAMPLES[name]:
         # Lines are counted as in the page, so that a traceback points to it.
