@@ -14,7 +14,7 @@ from fixres.pipelines.images.resampling import num_taps
 from fixres.pipelines.roc.cut import copy_bytes, cover, sum_lengths
 from fixres.pipelines.roc.decoder.planes import on_level
 from fixres.pipelines.roc.decoder.vectors import prefetch
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import inlined, kernel
 
 # Columns of a plan, int64: `Crop` in kernels/batch.cuh, in its order.
 HEADER, HEADER_SIZE, DATA, DATA_END, INDEX, INDEX_COLUMNS, ROWS, COLUMNS = range(8)
@@ -26,7 +26,95 @@ PADDING = 8  # bytes that must be readable behind the last crop's
 
 _CACHE_LINE = 64  # bytes
 _AHEAD, _RECORD_HEAD = 4, 256  # samples whose records are looked up ahead, and bytes of each
+_LENGTHS_AHEAD, _INDEX_HEAD = 2, 1024  # the same for the lengths of their segments
 _ALIGNMENT = 16  # of planes in scratch
+
+
+@kernel
+def _describe_segments(plan: np.ndarray, level: np.ndarray, window: np.ndarray, jpeg: int, roc: int) -> None:
+    """Fills where the segments of a window are; `jpeg` and `roc` are positions of the level's JPEG and the record."""
+    columns = layout.num_columns(level)
+    first = window[0] * columns + window[2]
+    plan[HEADER], plan[HEADER_SIZE] = jpeg, level[layout.HEADER_SIZE]
+    plan[DATA], plan[DATA_END] = jpeg + level[layout.HEADER_SIZE], jpeg + level[layout.SIZE]
+    plan[INDEX], plan[INDEX_COLUMNS] = roc + level[layout.INDEX_START] + 2 * first, columns
+    plan[ROWS], plan[COLUMNS] = window[1] - window[0], window[3] - window[2]
+    plan[FIRST_SEGMENT], plan[LEVEL_COLUMNS] = first, columns
+    plan[LAST_SEGMENT] = layout.num_rows(level) * columns - 1
+    plan[INTERVAL] = level[layout.INTERVAL]
+
+
+@kernel
+def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: bool) -> None:
+    """Source samples for each output pixel, as `planes.luma_taps` and `planes.chroma_taps` have them."""
+    for axis in range(2):
+        factor = plan[MCU_HEIGHT + axis] // 8
+        taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1], bicubic)
+        low, high = plan[WINDOW + axis], plan[WINDOW + axis] + plan[WINDOW + 2 + axis]
+        samples = (high + factor - 1) // factor - low // factor
+        plan[NUM_TAPS + axis] = taps
+        plan[NUM_TAPS + 2 + axis] = taps if factor == 1 else min(taps // factor + 2, samples)
+
+
+@inlined
+def _find_segments(
+    data: np.ndarray,
+    sample: np.ndarray,
+    box: np.ndarray,
+    resolution: int,
+    inside: bool,
+    bicubic: bool,
+    min_zoom: float,
+    level: np.ndarray,
+    window: np.ndarray,
+    filled: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> int:
+    """Plans one crop except for the lengths of its segments; returns OK or an error code.
+
+    Kernels take arrays instead of objects: many parameters.
+
+    Args:
+        level, window: int64 (12,) and (8,), working memory.
+        filled: its rows of plans, level boxes and counts.
+    """
+    plan, level_box, counts = filled
+    image, field = layout.sample_fields(data, sample)
+    height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
+    error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
+    if error != layout.OK:
+        return error
+    bounds, scaled = on_level(box, level[layout.SHIFT], height, width, resolution, inside, bicubic)
+    cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
+    if window[6] * window[7] > layout.MAX_PIXELS:
+        return layout.TOO_LARGE
+    start = sample[layout.IMAGE_START] if level[layout.IN_IMAGE] == 1 else sample[layout.ROC_START]
+    _describe_segments(plan, level, window, start + level[layout.START], sample[layout.ROC_START])
+    lengths = plan[INDEX] - 2 * plan[FIRST_SEGMENT]
+    for line in range(
+        lengths, min(lengths + _INDEX_HEAD, plan[INDEX] + 2 * plan[ROWS] * plan[INDEX_COLUMNS]), _CACHE_LINE
+    ):
+        prefetch(data, line)
+    plan[MCU_HEIGHT], plan[MCU_WIDTH] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH]
+    plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
+    for k in range(4):
+        plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
+    _count_taps(plan, scaled, resolution, bicubic)
+    counts[layout.PIXELS], counts[layout.LEVEL_SHIFT] = window[6] * window[7], level[layout.SHIFT]
+    return layout.OK
+
+
+@inlined
+def _add_lengths(data: np.ndarray, plan: np.ndarray, counts: np.ndarray) -> int:
+    """Fills where the first segment of a crop is, and the crop's bytes; returns OK or an error code."""
+    index, inside, outside = plan[INDEX], 0, 0
+    plan[DATA] += sum_lengths(data, index - 2 * plan[FIRST_SEGMENT], 0, plan[FIRST_SEGMENT])
+    for row in range(plan[ROWS]):
+        inside += sum_lengths(data, index, 0, plan[COLUMNS])
+        if row < plan[ROWS] - 1:
+            outside += sum_lengths(data, index, plan[COLUMNS], plan[INDEX_COLUMNS])
+        index += 2 * plan[INDEX_COLUMNS]
+    counts[layout.BYTES] = plan[HEADER_SIZE] + inside
+    return layout.OK if plan[DATA] + inside + outside <= plan[DATA_END] else layout.BAD_INDEX
 
 
 @kernel
@@ -54,101 +142,24 @@ def plan_crops(
         level_boxes: float64 (n, 4), filled: the boxes in pixels of their levels.
     """
     num = table.shape[0]
-    for i in range(num):
-        ahead = table[min(i + _AHEAD, num - 1), layout.ROC_START]
-        for line in range(ahead, ahead + _RECORD_HEAD, _CACHE_LINE):
-            prefetch(data, line)
-        plans[i, :], level_boxes[i, :], counts[i, :] = 0, 1.0, 0
-        codes[i] = layout.check_bounds(table[i], data.size, boxes[i])
-        if codes[i] == layout.OK:
-            filled = plans[i], level_boxes[i], counts[i]
-            codes[i] = _plan_crop(data, table[i], boxes[i], resolution, inside, bicubic[i], min_zoom, filled)
-        if codes[i] == layout.OK:
-            plans[i, FLIP], plans[i, BICUBIC] = flips[i], bicubic[i]
-        else:
-            plans[i, :], counts[i, :] = 0, 0
-
-
-@kernel
-def _plan_crop(
-    data: np.ndarray,
-    sample: np.ndarray,
-    box: np.ndarray,
-    resolution: int,
-    inside: bool,
-    bicubic: bool,
-    min_zoom: float,
-    filled: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> int:
-    """Plans one crop; fills its rows of plans, level boxes and counts. Returns OK or an error code.
-
-    Kernels take arrays instead of objects: many parameters.
-    """
-    plan, level_box, counts = filled
-    image, field = layout.sample_fields(data, sample)
     level, window = np.empty(layout.LEVEL_WORDS, np.int64), np.empty(8, np.int64)
-    height, width = sample[layout.IMAGE_HEIGHT], sample[layout.IMAGE_WIDTH]
-    error = layout.choose_level(field, image.size, height, width, box, resolution, min_zoom, level)
-    if error != layout.OK:
-        return error
-    bounds, scaled = on_level(box, level[layout.SHIFT], height, width, resolution, inside, bicubic)
-    cover(level, bounds[0], bounds[1], bounds[2], bounds[3], window)
-    if window[6] * window[7] > layout.MAX_PIXELS:
-        return layout.TOO_LARGE
-    start = sample[layout.IMAGE_START] if level[layout.IN_IMAGE] == 1 else sample[layout.ROC_START]
-    _describe_segments(plan, level, window, start + level[layout.START], sample[layout.ROC_START])
-    first = window[0] * plan[LEVEL_COLUMNS] + window[2]
-    plan[DATA] += sum_lengths(field, level[layout.INDEX_START], 0, first)
-    inside, outside = _span(field, level, plan, first)
-    if plan[DATA] + inside + outside > plan[DATA_END]:
-        return layout.BAD_INDEX
-    plan[MCU_HEIGHT], plan[MCU_WIDTH] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH]
-    plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
-    for k in range(4):
-        plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
-    _count_taps(plan, scaled, resolution, bicubic)
-    counts[layout.BYTES], counts[layout.PIXELS] = plan[HEADER_SIZE] + inside, window[6] * window[7]
-    counts[layout.LEVEL_SHIFT] = level[layout.SHIFT]
-    return layout.OK
-
-
-@kernel
-def _describe_segments(plan: np.ndarray, level: np.ndarray, window: np.ndarray, jpeg: int, roc: int) -> None:
-    """Fills where the segments of a window are; `jpeg` and `roc` are positions of the level's JPEG and the record."""
-    columns = layout.num_columns(level)
-    first = window[0] * columns + window[2]
-    plan[HEADER], plan[HEADER_SIZE] = jpeg, level[layout.HEADER_SIZE]
-    plan[DATA], plan[DATA_END] = jpeg + level[layout.HEADER_SIZE], jpeg + level[layout.SIZE]
-    plan[INDEX], plan[INDEX_COLUMNS] = roc + level[layout.INDEX_START] + 2 * first, columns
-    plan[ROWS], plan[COLUMNS] = window[1] - window[0], window[3] - window[2]
-    plan[FIRST_SEGMENT], plan[LEVEL_COLUMNS] = first, columns
-    plan[LAST_SEGMENT] = layout.num_rows(level) * columns - 1
-    plan[INTERVAL] = level[layout.INTERVAL]
-
-
-@kernel
-def _span(field: np.ndarray, level: np.ndarray, plan: np.ndarray, first: int) -> tuple[int, int]:
-    """Bytes of the segments of a window, and of those between its rows."""
-    inside, outside, index = 0, 0, level[layout.INDEX_START]
-    for row in range(plan[ROWS]):
-        begin = first + row * plan[INDEX_COLUMNS]
-        end = begin + plan[COLUMNS]
-        inside += sum_lengths(field, index, begin, end)
-        if row < plan[ROWS] - 1:
-            outside += sum_lengths(field, index, end, begin + plan[INDEX_COLUMNS])
-    return inside, outside
-
-
-@kernel
-def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: bool) -> None:
-    """Source samples for each output pixel, as `planes.luma_taps` and `planes.chroma_taps` have them."""
-    for axis in range(2):
-        factor = plan[MCU_HEIGHT + axis] // 8
-        taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1], bicubic)
-        low, high = plan[WINDOW + axis], plan[WINDOW + axis] + plan[WINDOW + 2 + axis]
-        samples = (high + factor - 1) // factor - low // factor
-        plan[NUM_TAPS + axis] = taps
-        plan[NUM_TAPS + 2 + axis] = taps if factor == 1 else min(taps // factor + 2, samples)
+    for found in range(num + _LENGTHS_AHEAD):
+        if found < num:
+            ahead = table[min(found + _AHEAD, num - 1), layout.ROC_START]
+            for line in range(ahead, ahead + _RECORD_HEAD, _CACHE_LINE):
+                prefetch(data, line)
+            plans[found, :], level_boxes[found, :], counts[found, :] = 0, 1.0, 0
+            codes[found] = layout.check_bounds(table[found], data.size, boxes[found])
+            if codes[found] == layout.OK:
+                filled = plans[found], level_boxes[found], counts[found]
+                wanted = boxes[found], resolution, inside, bicubic[found], min_zoom
+                codes[found] = _find_segments(data, table[found], *wanted, level, window, filled)
+        i = found - _LENGTHS_AHEAD
+        if i >= 0 and codes[i] == layout.OK:
+            codes[i] = _add_lengths(data, plans[i], counts[i])
+            plans[i, FLIP], plans[i, BICUBIC] = flips[i], bicubic[i]
+        if i >= 0 and codes[i] != layout.OK:
+            plans[i, :], counts[i, :] = 0, 0
 
 
 @kernel
@@ -190,6 +201,36 @@ def packed_starts(plans: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> 
     return at + PADDING
 
 
+@inlined
+def _find_rows(data: np.ndarray, plan: np.ndarray, runs: np.ndarray) -> None:
+    """Fills position and size in bytes of each row of segments, int64 (rows, 2), and starts loading them."""
+    source = plan[DATA]
+    prefetch(data, plan[HEADER])
+    for row in range(plan[ROWS]):
+        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
+        size = sum_lengths(data, lengths, 0, plan[COLUMNS])
+        runs[row, 0], runs[row, 1] = source, size
+        prefetch(data, source)
+        prefetch(data, source + _CACHE_LINE)
+        if row < plan[ROWS] - 1:
+            source += size + sum_lengths(data, lengths, plan[COLUMNS], plan[INDEX_COLUMNS])
+
+
+@inlined
+def _pack_crop(data: np.ndarray, plan: np.ndarray, runs: np.ndarray, at: int, out: np.ndarray) -> None:
+    """Copies one crop to `at` in `out`; see `pack_crops`."""
+    copy_bytes(data, plan[HEADER], out, at, plan[HEADER_SIZE])
+    index = at + plan[HEADER_SIZE]
+    start = to = index + 2 * plan[ROWS] * plan[COLUMNS]
+    for row in range(plan[ROWS]):
+        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
+        copy_bytes(data, lengths, out, index + 2 * row * plan[COLUMNS], 2 * plan[COLUMNS])
+        copy_bytes(data, runs[row, 0], out, to, runs[row, 1])
+        to += runs[row, 1]
+    plan[HEADER], plan[DATA], plan[DATA_END] = at, start, to
+    plan[INDEX], plan[INDEX_COLUMNS] = index, plan[COLUMNS]
+
+
 @kernel
 def pack_crops(data: np.ndarray, plans: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
     """Copies the bytes of n crops and changes their plans to the copies' positions.
@@ -211,33 +252,3 @@ def pack_crops(data: np.ndarray, plans: np.ndarray, starts: np.ndarray, out: np.
             _find_rows(data, plans[i + 1], runs[(i + 1) & 1])
         if plans[i, ROWS] > 0:
             _pack_crop(data, plans[i], runs[i & 1], starts[i], out)
-
-
-@kernel
-def _find_rows(data: np.ndarray, plan: np.ndarray, runs: np.ndarray) -> None:
-    """Fills position and size in bytes of each row of segments, int64 (rows, 2), and starts loading them."""
-    source = plan[DATA]
-    prefetch(data, plan[HEADER])
-    for row in range(plan[ROWS]):
-        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
-        size = sum_lengths(data, lengths, 0, plan[COLUMNS])
-        runs[row, 0], runs[row, 1] = source, size
-        prefetch(data, source)
-        prefetch(data, source + _CACHE_LINE)
-        if row < plan[ROWS] - 1:
-            source += size + sum_lengths(data, lengths, plan[COLUMNS], plan[INDEX_COLUMNS])
-
-
-@kernel
-def _pack_crop(data: np.ndarray, plan: np.ndarray, runs: np.ndarray, at: int, out: np.ndarray) -> None:
-    """Copies one crop to `at` in `out`; see `pack_crops`."""
-    copy_bytes(data, plan[HEADER], out, at, plan[HEADER_SIZE])
-    index = at + plan[HEADER_SIZE]
-    start = to = index + 2 * plan[ROWS] * plan[COLUMNS]
-    for row in range(plan[ROWS]):
-        lengths = plan[INDEX] + 2 * row * plan[INDEX_COLUMNS]
-        copy_bytes(data, lengths, out, index + 2 * row * plan[COLUMNS], 2 * plan[COLUMNS])
-        copy_bytes(data, runs[row, 0], out, to, runs[row, 1])
-        to += runs[row, 1]
-    plan[HEADER], plan[DATA], plan[DATA_END] = at, start, to
-    plan[INDEX], plan[INDEX_COLUMNS] = index, plan[COLUMNS]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -107,15 +108,15 @@ class Stager:
         starts = np.empty(num, np.int64)
         num_bytes = 0 if self._is_resident else packed_starts(plans, counts, starts)
         buffer = self._allocate(head.nbytes + num_bytes)
-        packed = buffer.numpy()[head.nbytes :]
+        into = buffer.numpy()
 
         def pack(part: slice) -> None:
-            pack_crops(self._data, plans[part], starts[part], packed)
+            pack_crops(self._data, plans[part], starts[part], into[head.nbytes :])
 
         if not self._is_resident:
             self._share(pack, num)
         scratch_size, most = lay_out_scratch(plans, side)
-        buffer.numpy()[: head.nbytes] = head.view(np.uint8)
+        into[: head.nbytes] = head.view(np.uint8)
         kernels = launches(num, side, max(most, 1), int(chosen.bicubic.sum()))
         return Staged(buffer, codes, counts, side, scratch_size, kernels)
 
@@ -133,6 +134,7 @@ def section(buffer: Tensor, num: int, name: str) -> Tensor:
     return buffer[8 * part.start : 8 * part.stop].view(torch.int64)
 
 
+@lru_cache(maxsize=8)  # nearly all batches have the same size
 def _places(num: int) -> dict[str, slice]:
     """Where the arrays of `section` are in a buffer, in words of 8 bytes."""
     ends = num * np.cumsum(list(_WIDTHS.values()))
