@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.docs.render import section
 from benchmarks.loaders import gpu_staging
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.roc.gpu.crop_plan import HEADER_SIZE, ROWS
+from fixres.pipelines.roc.layout import BYTES
+from fixres.pipelines.sampling.crops import crop_boxes
+from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
 from fixres.reporting.records import read_record
 from tests.pipelines.loaders.loading import write_coded_beton, write_coded_roc
 
@@ -22,8 +26,23 @@ def test_all_steps_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     content = read_record(target, "gpu_staging")
     (result,) = content["results"]
     assert result["res"] == 32 and result["num_images"] == 24 and result["bytes_per_image"] > 600
-    assert {step: len(times) for step, times in result["microseconds"].items()} == {"pack": 2, "resident": 2, "roc": 2}
-    assert "| 32 | 1 |" in section(content) and "| px | KB a crop | pack | resident | roc |" in section(content)
+    steps = ["pack", "resident", "plan", "lines", "memcpy", "roc"]
+    assert {step: len(times) for step, times in result["microseconds"].items()} == dict.fromkeys(steps, 2)
+    table = section(content)
+    assert "| 32 | 1 |" in table and "| px | KB a crop | pack | resident | plan | lines | memcpy | roc |" in table
+
+
+def test_bounds_are_those_of_the_same_rows(tmp_path: Path) -> None:
+    path = write_coded_roc(tmp_path / "x.beton", [(60, 80), (90, 70)] * 4)
+    work = gpu_staging.HostWork(LoaderConfig(path, TrainCrop(), 32, batch_size=8))
+    indices, sizes = np.arange(8), work._reader.sizes
+    chosen = crop_boxes(TrainCrop(), 0, 0, indices, sizes, 32)
+    drawn = [(indices, chosen._replace(yxhw=chosen.yxhw.astype(np.float64)))]
+    plans, counts = work._planned(*drawn[0], 32)
+    num_bytes = sum(end - start for plan in plans for start, end in work._rows(plan))
+    assert num_bytes == (counts[:, BYTES] - plans[:, HEADER_SIZE]).sum()
+    (lines,), (size,) = work._bounds(drawn, 32)
+    assert size == counts[:, BYTES].sum() and num_bytes / 64 <= len(lines) < num_bytes / 64 + plans[:, ROWS].sum()
 
 
 def test_a_file_without_records_is_refused(tmp_path: Path) -> None:
