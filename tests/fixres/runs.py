@@ -115,7 +115,7 @@ class Server:
     def wait_for_batches(self, number: int, child: int, notes: Path | None = None) -> None:
         """Returns when the run has written so many batches to its notes, or to those of others, or has ended."""
         file, process = (notes, None) if notes else (self._notes.with_name("notes.0"), child)
-        while len(batches_of(file, process)) < number and _lives(child):
+        while len(batches_of(file, process)) < number and lives(child):
             time.sleep(0.002)
 
     def close(self) -> None:
@@ -141,7 +141,8 @@ def _free_port() -> int:
         return found.getsockname()[1]
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
+    """Whether a process that was started has not ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except OSError:

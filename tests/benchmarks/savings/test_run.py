@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from fixres.pipelines.runtime.exit_codes import EXIT_PREEMPTED
 from fixres.pipelines.spec import InputError
 from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
+from tests.fixres.runs import Server, lives
 
 ROOT = Path(__file__).parents[3]
 STEPS = str(ROOT / "benchmarks" / "results" / "train_step.json")
@@ -200,19 +200,15 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_and_ends_in_a_page(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder, words = tmp_path / "run", ["--config", tiny, "--seeds", "1,2"]
-    command = [sys.executable, "-m", "benchmarks.savings", "--output", folder, *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        give_up = time.monotonic() + 120
-        while not (folder / "savings.json").exists() and process.poll() is None and time.monotonic() < give_up:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        assert process.wait(10) == -signal.SIGKILL  # it was killed before its end
+    process = server.start("--output", folder, *words, tool="benchmarks.savings")
+    give_up = time.monotonic() + 120
+    while not (folder / "savings.json").exists() and lives(process) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    assert server.end(process) == -signal.SIGKILL  # it was killed before its end
     first = (folder / "seed-1" / "report.json").read_bytes()
     assert not (folder / "seed-2" / "report.json").exists()
     _call(monkeypatch, folder, *words)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmarks.docs.render import section
-from benchmarks.scaling import launcher
+from benchmarks.scaling import launcher, worker
 from benchmarks.scaling import run as scaling
 from benchmarks.scaling.metrics import bus_bandwidth, interconnect, results
 from benchmarks.scaling.worker import Spec, _Stepper, measure
@@ -185,6 +185,20 @@ def test_without_sync_reaches_ddp(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
+_FORKED = """
+import sys, timm, torch._dynamo
+from benchmarks.scaling import worker
+from torch.distributed.run import main
+number, spec = sys.argv[1:]
+main(["--standalone", "--nproc-per-node", number, "--start-method=fork", "--run-path", worker.__file__, spec])
+"""
+
+
+def _forked(processes: int, spec: Path) -> list[str]:
+    """torchrun whose processes are forks of it, so that the imports, which take seconds, are done once."""
+    return [sys.executable, "-c", _FORKED, str(processes), str(spec)]
+
+
 def _alone(spec: Spec, _processes: int, _threads: int) -> dict[str, Any]:
     """The job of one process, in this one: a process of its own imports for ten seconds."""
     with joined(spec.device) as device:
@@ -198,6 +212,8 @@ def test_two_processes_are_measured(
     target = tmp_path / "scaling.json"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert launcher._command(2, target)[-4:] == ["2", "-m", worker.__name__, str(target)]
+    monkeypatch.setattr(launcher, "_command", _forked)
     launched = scaling.run_job
     monkeypatch.setattr(scaling, "run_job", lambda spec, *n: (_alone if n[0] == 1 else launched)(spec, *n))
     words = ["--num-images", 24, "--rounds", 1, "--windows", 2, "--seconds", 0.02, "--mode", "strong"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -29,15 +29,15 @@ from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
+from tests.fixres.runs import Server, lives
 
-ROOT = Path(__file__).resolve().parents[3]
 QUICK = ("--train-res", "32", "--num-images", "40", "--batch-size", "8", "--num-workers", "1", "--seconds", "0.05")
 
 
-def start(data: Path, work_dir: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "benchmarks.throughput", "--data", str(data), "--work-dir", str(work_dir)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen([*command, *QUICK, *words], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+def start(server: Server, data: Path, folder: Path, *words: str) -> int:
+    """Its output is in FOLDER/output; returns its process number."""
+    call = ("--data", data, "--work-dir", folder / "work", *QUICK, *words)
+    return server.start(*call, tool="benchmarks.throughput", OUTPUT=folder / "output")
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
@@ -50,22 +50,25 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_results_so_far_and_leaves_no_process(coded_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_results_so_far_and_leaves_no_process(
+    server: Server, coded_folder: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "speeds.json"
     words = ("--engines", "torchvision,torch", "--rounds", "1000000", "--json", str(target))
-    process = start(coded_folder, tmp_path / "work", *words)
-    watched, until = psutil.Process(process.pid), time.monotonic() + 120
+    process = start(server, coded_folder, tmp_path, *words)
+    watched, until = psutil.Process(process), time.monotonic() + 120
+    while len(workers := workers_of(watched)) < 2 and time.monotonic() < until and lives(process):
+        time.sleep(0.1)
     # Both have had their first batch and are interleaved: each is seen to be stopped again and again.
     turns, before = Counter[int](), set[int]()
-    while (len(turns) < 2 or min(turns.values()) < 8) and time.monotonic() < until and process.poll() is None:
-        stopped = {one.pid for one in workers_of(watched) if one.status() == psutil.STATUS_STOPPED}
+    while (len(turns) < 2 or min(turns.values()) < 8) and time.monotonic() < until and lives(process):
+        stopped = {one.pid for one in workers if one.status() == psutil.STATUS_STOPPED}
         turns.update(stopped - before)
         before = stopped
         time.sleep(0.01)
-    workers = workers_of(watched)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    os.kill(process, signal.SIGINT)
+    code, errors = server.end(process), server.errors()
+    assert code == 130, errors
     assert errors.count("\n") == 1 and f"{target}, marked partial" in errors
     content = read_record(target, "throughput")
     assert content["partial"] is True and {one["engine"] for one in content["results"]} == {"torchvision", "torch"}
@@ -164,12 +167,13 @@ def test_any_format_gives_the_same_images(coded_folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark(coded_folder: Path, tmp_path: Path) -> None:
+def test_the_whole_benchmark(server: Server, coded_folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "speeds.json"
     words = ("--engines", "roc,torch", "--rounds", "3", "--cache", "both", "--cold-cache-rounds", "1")
     words += ("--cold-cache-seconds", "0.3", "--json", str(target))
-    output, errors = start(coded_folder, tmp_path / "work", *words).communicate(timeout=200)
-    assert "decode-only bound" in output and "cold page cache" in output, errors
+    assert server.end(start(server, coded_folder, tmp_path, *words)) == 0, server.errors()
+    output = (tmp_path / "output").read_text()
+    assert "decode-only bound" in output and "cold page cache" in output
     content = read_record(target, "throughput")
     assert {one["engine"] for one in content["startup"]} == {"roc", "torch"} and DECODE_BOUND not in content[
         "file_bytes"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,6 +22,7 @@ from fixres.config.recipe import Recipe
 from fixres.pipelines.spec import DataConfig, InputError
 from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
+from tests.fixres.runs import Server, lives
 
 ROOT = Path(__file__).parents[3]
 
@@ -157,19 +157,22 @@ def command(tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_process_and_is_resumed(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: list[str],
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "run"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = [sys.executable, "-m", "benchmarks.tricks", "--output", folder, *command]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = server.start("--output", folder, *command, tool="benchmarks.tricks")
     give_up = time.monotonic() + 100
-    while not (folder / "fixres" / "seed-1.yaml").exists() and process.poll() is None and time.monotonic() < give_up:
+    while not (folder / "fixres" / "seed-1.yaml").exists() and lives(process) and time.monotonic() < give_up:
         time.sleep(0.01)
     time.sleep(1)  # in the middle of its imports
-    children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(10) == -signal.SIGKILL and children
+    children = psutil.Process(process).children(recursive=True)
+    os.kill(process, signal.SIGKILL)
+    assert server.end(process) == -signal.SIGKILL and children
     assert not psutil.wait_procs(children, timeout=20)[1]
     assert not (folder / "fixres" / "seed-1" / "report.json").exists()
     _call(monkeypatch, folder, *command)
