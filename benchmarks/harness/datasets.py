@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from fixres.pipelines.spec import InputError, Source
 _NAMES = {
     "folder": "folder",
     "published": "published",
+    "published_tar": "published.tar",
     "ffcv": "jpeg.beton",
     "raw": "raw.beton",
     "roc": "roc.beton",
@@ -92,7 +94,7 @@ class BenchmarkFiles:
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """The data as "folder", "published", "ffcv", "raw", "roc", "shards" or "tar"."""
+        """The data as "folder", "published", "ffcv", "raw", "roc", "shards", "tar" or "published_tar"."""
         target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
@@ -101,7 +103,7 @@ class BenchmarkFiles:
     def num_bytes(self, kind: str) -> int:
         """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
-        if kind in ("folder", "published", "shards", "tar"):
+        if not path.suffix == ".beton":
             return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
         from fixres.pipelines.formats.beton_reader import BetonReader
 
@@ -110,6 +112,13 @@ class BenchmarkFiles:
         return int(reader.image_spans[:, 1].sum() + extra)
 
     def _make_folder(self, target: Path) -> None:
+        self._write_folder(target, self._encoded)
+
+    def _make_published(self, target: Path) -> None:
+        self._write_folder(target, self._source.read)
+
+    def _write_folder(self, target: Path, encoded: Callable[[int], bytes]) -> None:
+        """Class folders of files; repetitions are links."""
         source = self._source
         with atomic_folder(target) as folder:
             for name in source.classes:
@@ -117,19 +126,14 @@ class BenchmarkFiles:
             files = [folder / source.classes[k] / f"{i:06d}.jpg" for i, k in enumerate(source.labels)]
             for index, file in enumerate(tqdm(files, desc="storing images", unit=" images", disable=None)):
                 if index < source.num_different:
-                    image = Image.fromarray(decode_rgb(source.read(index), source.name(index), index))
-                    file.write_bytes(encode_jpeg(shrink(image, self._max_side), self._quality))
+                    file.write_bytes(encoded(index))
                 else:
                     os.link(files[index % source.num_different], file)
 
-    def _make_published(self, target: Path) -> None:
-        """The files as they are, in class folders."""
-        source = self._source
-        with atomic_folder(target) as folder:
-            for name in source.classes:
-                (folder / name).mkdir()
-            for index, label in enumerate(source.labels):
-                (folder / source.classes[label] / f"{index:06d}.jpg").write_bytes(source.read(index))
+    def _encoded(self, index: int) -> bytes:
+        """An image at most `max_side` large, at `quality`."""
+        image = Image.fromarray(decode_rgb(self._source.read(index), self._source.name(index), index))
+        return encode_jpeg(shrink(image, self._max_side), self._quality)
 
     def _make_shards(self, target: Path) -> None:
         """With our own writer, in random order, in enough shards for all workers."""
@@ -137,13 +141,16 @@ class BenchmarkFiles:
         order = np.random.default_rng(0).permutation(len(stored))
         write_shards(target, (_sample(stored, int(index)) for index in order), stored.classes, max(8, len(order) // 32))
 
-    def _make_tar(self, target: Path) -> None:
+    def _make_tar(self, target: Path, kind: str = "folder") -> None:
         """One file, with class folders."""
-        folder, partial = self.path("folder"), target.with_suffix(".partial")
+        folder, partial = self.path(kind), target.with_suffix(".partial")
         with tarfile.open(partial, "w", dereference=True) as file:
             for image in sorted(folder.rglob("*.jpg"), key=lambda path: path.name):
                 file.add(image, image.relative_to(folder))
         partial.rename(target)
+
+    def _make_published_tar(self, target: Path) -> None:
+        self._make_tar(target, "published")
 
     def _make_roc(self, target: Path) -> None:
         convert(self._source, target, ConversionConfig("roc", max_side=self._max_side, quality=self._quality))

@@ -35,6 +35,7 @@ KINDS = {
     "webdataset": "shards",
 }
 """Which format of `benchmarks.harness.datasets.BenchmarkFiles` each engine reads."""
+_PUBLISHED = {"folder": "published", "tar": "published_tar"}
 THIRD_PARTY = "third-party"
 """In a list of engines: third-party loaders for CPUs, as many as are installed."""
 _FOR_CPUS = ("ffcv", "ffcv-raw", "dali", "dali-dynamic", "torchvision", "simplejpeg", "torchcodec", "turboloader")
@@ -132,6 +133,12 @@ class Stream:
         if counters is None:
             return None, None, None
         return counters.num_images, counters.bytes_read, counters.pixels_decoded
+
+
+def kind_of(engine: str, published: bool) -> str:
+    """Which files an engine reads. Published: loaders of JPEG files read the photographs as they are."""
+    kind = KINDS[engine]
+    return _PUBLISHED.get(kind, kind) if published else kind
 
 
 def batches_ahead(num_workers: int) -> int:

@@ -32,13 +32,13 @@ from benchmarks.harness.page_cache import files_below, load
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, KINDS, THIRD_PARTY, Engine, check_engines, with_third_party
+from benchmarks.throughput.engines import DECODE_BOUND, THIRD_PARTY, Engine, check_engines, kind_of, with_third_party
 from benchmarks.throughput.tables import as_text
 
 _WARM_UP_SECONDS = 0.3
 _NOTE = (
-    "Photographs of at most {max_side} px, quality {quality}; RandomResizedCrop of scale 0.08 to 1; {threads} threads "
-    "or workers each; {rounds} interleaved rounds, medians with 95 % intervals."
+    "Photographs of at most {max_side} px, quality {quality}{published}; RandomResizedCrop of scale 0.08 to 1; "
+    "{threads} threads or workers each; {rounds} interleaved rounds, medians with 95 % intervals."
 )
 
 
@@ -58,6 +58,9 @@ class ThroughputOptions(PhotoOptions, WindowOptions):
     seconds: float = 0.15
     batch_size: int = 64
     """Images of a batch."""
+    jpeg_files: Literal["encoded", "published"] = "encoded"
+    """What engines read that take JPEG files: "encoded" with --max-side and --quality as in the converted files, or the
+    "published" photographs as they are."""
     cache: Literal["warm", "cold", "both"] = "warm"
     """State of the page cache; cold: the files are dropped from it before each epoch."""
     cold_cache_rounds: int = 3
@@ -80,7 +83,8 @@ def measure(options: ThroughputOptions) -> dict[str, Any]:
     options = replace(options, engines=engines)
     environment = conditions(options.work_dir, options.cache)  # the engines' files are in work_dir
     files, options = _files(options)
-    paths = {name: files.path(KINDS[name]) for name in options.engines}
+    kinds = {name: kind_of(name, options.jpeg_files == "published") for name in options.engines}
+    paths = {name: files.path(kind) for name, kind in kinds.items()}
     clients: dict[str, EngineClient] = {}
     found: dict[str, list[dict[str, Any]]] = {"results": [], "ratios": [], "cold_cache": []}
     with ExitStack() as stack, Interruption() as interruption:
@@ -91,11 +95,11 @@ def measure(options: ThroughputOptions) -> dict[str, Any]:
         "throughput",
         options.settings(),
         environment,
-        _NOTE.format(**options.settings()) + (COLD_CACHE_NOTE if found["cold_cache"] else ""),
+        _note(options) + (COLD_CACHE_NOTE if found["cold_cache"] else ""),
         interruption.happened,
         **found,
         startup=[_startup(client) for name, client in clients.items() if name != DECODE_BOUND],
-        file_bytes={name: files.num_bytes(KINDS[name]) for name in options.engines},
+        file_bytes={name: files.num_bytes(kind) for name, kind in kinds.items()},
         num_different_images=files.num_different,
     )
 
@@ -126,6 +130,11 @@ def _files(options: ThroughputOptions) -> tuple[BenchmarkFiles, ThroughputOption
     # Repeated files would come from storage once, and then from memory.
     options = replace(options, num_images=files.num_different)
     return options.files(), options
+
+
+def _note(options: ThroughputOptions) -> str:
+    published = " (JPEG files as published)" if options.jpeg_files == "published" else ""
+    return _NOTE.format(published=published, **options.settings())
 
 
 def _engines(paths: dict[str, Path], options: ThroughputOptions) -> list[Engine]:

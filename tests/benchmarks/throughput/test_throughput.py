@@ -20,7 +20,16 @@ from benchmarks.docs.render import section
 from benchmarks.harness.datasets import BenchmarkFiles, RepeatedSource
 from benchmarks.throughput import run as throughput
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, KINDS, Engine, Stream, can_run, check_engines, with_third_party
+from benchmarks.throughput.engines import (
+    DECODE_BOUND,
+    KINDS,
+    Engine,
+    Stream,
+    can_run,
+    check_engines,
+    kind_of,
+    with_third_party,
+)
 from benchmarks.throughput.report import write_loader_report
 from benchmarks.throughput.tables import as_text
 from benchmarks.throughput.third_party import _Shuffled
@@ -162,6 +171,11 @@ def test_any_format_gives_the_same_images(coded_folder: Path, tmp_path: Path) ->
     by_name = sorted(zip((folder.read(i) for i in range(30)), folder.labels.tolist(), strict=True))
     assert sorted(zip((bytes(again.read(i)) for i in range(30)), again.labels.tolist(), strict=True)) == by_name
     assert len(list(files.path("shards").glob("*.tar"))) >= 3
+    published, tar = (open_stored(files.path(kind_of(name, True))) for name in ("torchvision", "turboloader"))
+    stored = sorted(bytes(shards.read(i)) for i in range(30))
+    assert (
+        sorted(bytes(published.read(i)) for i in range(30)) == sorted(bytes(tar.read(i)) for i in range(30)) == stored
+    )
     with pytest.raises(InputError, match="does not exist"):
         RepeatedSource(tmp_path / "nowhere", 5)
 
