@@ -26,6 +26,7 @@ from benchmarks.harness.datasets import BenchmarkFiles, RepeatedSource
 from benchmarks.harness.options import WORK_DIR, BenchmarkOptions
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.loaders.tables import stored_sizes_table
+from fixres.pipelines.conversion.presets import PRESETS, Preset
 from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.pillow import train_crop
@@ -34,10 +35,10 @@ from fixres.pipelines.roc.layout import LEVEL_SHIFT, NUM_COUNTS
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sampling.crops import training_boxes
-from fixres.pipelines.spec import MIN_ZOOM, InputError, TrainCrop
+from fixres.pipelines.spec import MIN_TRAIN_ZOOM, InputError, TrainCrop
 
-PAIRS = ((500, 90), (400, 90), (400, 85), (320, 90), (320, 85))
-"""Longest side in pixels and JPEG quality."""
+PAIRS = (Preset(500, 90), Preset(400, 90), Preset(400, 85), Preset(320, 90), Preset(320, 85))
+"""Longest side in pixels and JPEG quality; the presets of `fixres convert` are among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ def compare(references: References, path: Path, side: int) -> dict[str, Any]:
     crops, codes = np.empty((num, side, side, 3), np.uint8), np.empty(num, np.int64)
     counts, no = np.empty((num, NUM_COUNTS), np.int64), np.zeros(num, bool)
     table = locate_samples(reader, indices)
-    decode_samples(reader.data, table, boxes, no, no, True, MIN_ZOOM, crops, codes, counts)
+    decode_samples(reader.data, table, boxes, no, no, True, MIN_TRAIN_ZOOM, crops, codes, counts)
     if codes.any():
         raise InputError(f"{path} has samples that cannot be decoded; convert the photographs again")
     squares = (crops.astype(np.float32) - references.crops[side]) ** 2
@@ -98,8 +99,10 @@ def measure(options: StoredSizesOptions) -> dict[str, Any]:
             path = files.path("roc")
             crops = [compare(references, path, side) for side in options.train_res]
             size = files.num_bytes("roc") / references.num
-            results.append({"max_side": max_side, "quality": quality, "bytes_per_image": size, "crops": crops})
-    note = f"{references.num} photographs, one training crop of each; min_zoom {MIN_ZOOM}."
+            preset = next((name for name, pair in PRESETS.items() if pair == (max_side, quality)), None)
+            stored = {"preset": preset, "max_side": max_side, "quality": quality}
+            results.append({**stored, "bytes_per_image": size, "crops": crops})
+    note = f"{references.num} photographs, one training crop of each; min_zoom {MIN_TRAIN_ZOOM}."
     return record("stored_sizes", options.settings(), environment, note, interruption.happened, results=results)
 
 

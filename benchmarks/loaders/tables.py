@@ -79,12 +79,13 @@ _IMAGENET_TRAIN = 1_281_167  # images
 def stored_sizes_table(record: dict[str, Any]) -> str:
     """Markdown: bytes of stored images, and PSNR of crops against those of the original photographs."""
     sides = [one["res"] for one in record["results"][0]["crops"]] if record["results"] else []
-    rows = [["--max-side", "--quality", "KB an image", "GB for ImageNet's training images",
+    rows = [["--preset", "--max-side", "--quality", "KB an image", "GB for ImageNet's training images",
              *(f"{side} px: mean PSNR, dB (5th percentile)" for side in sides)]]  # fmt: skip
     for one in record["results"]:
         kilobytes, gigabytes = (number(one["bytes_per_image"], 0, scale) for scale in (1e-3, 1e-9 * _IMAGENET_TRAIN))
         crops = [f"{crop['mean_psnr']:.1f} ({crop['psnr_5th_percentile']:.1f})" for crop in one["crops"]]
-        rows.append([str(one["max_side"]), str(one["quality"]), kilobytes, gigabytes, *crops])
+        how = (one["preset"] or "-", str(one["max_side"]), str(one["quality"]))
+        rows.append([*how, kilobytes, gigabytes, *crops])
     return markdown(rows)
 
 

@@ -45,10 +45,12 @@ class ConvertOptions:
     """Column of parquet shards with the images; image by default."""
     label_column: str | None = None
     """Column of parquet shards with the class numbers; label by default."""
-    max_side: int = 500
-    """Longest side of a stored image in pixels; larger images are made smaller."""
-    quality: int = 90
-    """JPEG quality of re-encoded images."""
+    preset: Literal["small", "medium", "large"] = "large"
+    """Size and JPEG quality of stored images: small 320 px and 85, medium 400 px and 90, large 500 px and 90."""
+    max_side: int | None = None
+    """Longest side of a stored image in pixels; larger images are made smaller. The preset's by default."""
+    quality: int | None = None
+    """JPEG quality of re-encoded images. The preset's by default."""
     exif: Literal["ignore", "apply"] = "ignore"
     """Whether images are turned as their EXIF orientation says."""
     num_workers: int | None = None
@@ -75,6 +77,7 @@ def parse(arguments: Sequence[str]) -> ConvertOptions:
 def run(options: ConvertOptions) -> None:
     """Converts and prints what was written."""
     from fixres.pipelines.conversion.converter import check_dest, convert
+    from fixres.pipelines.conversion.presets import PRESETS
     from fixres.pipelines.conversion.task import ConversionConfig
     from fixres.pipelines.conversion.verification import verify_data
     from fixres.pipelines.formats.parts import Part
@@ -82,8 +85,11 @@ def run(options: ConvertOptions) -> None:
     from fixres.pipelines.runtime.notices import counted
     from fixres.pipelines.sources import open_source
 
+    preset = PRESETS[options.preset]
+    max_side = preset.max_side if options.max_side is None else options.max_side
+    quality = preset.quality if options.quality is None else options.quality
     config = ConversionConfig(
-        options.format, options.max_side, options.quality, options.exif, Part.parse(options.shard), options.on_bad,
+        options.format, max_side, quality, options.exif, Part.parse(options.shard), options.on_bad,
         options.num_workers, options.overwrite, options.restart, damaged=options.damaged,
     )  # fmt: skip
     keep_outside(options.source, options.dest)
@@ -100,8 +106,8 @@ def run(options: ConvertOptions) -> None:
     print(_describe(source))
     done = convert(source, options.dest, config)
     print(
-        f"{done.dest}: {counted(done.num_samples, 'image')}, {_size(done)}, {done.num_passed} copied unchanged,"
-        f" {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
+        f"{done.dest}: {counted(done.num_samples, 'image')}, {_size(done)}, at most {max_side} px, quality {quality},"
+        f" {done.num_passed} copied unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
         f" {max(0, done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
         + (f"; {done.num_kept} were converted before" if done.num_kept else "")
     )

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.loaders import stored_sizes
 from benchmarks.loaders.tables import stored_sizes_table
+from fixres.pipelines.conversion.presets import PRESETS
 from tests.coded import jpeg
 from tests.pipelines.roc.conftest import photo
 
@@ -28,4 +29,8 @@ def test_smaller_images_are_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert fine["bytes_per_image"] > 2 * small["bytes_per_image"] > 2.5 * worse["bytes_per_image"]
     psnr = [one["crops"][0]["mean_psnr"] for one in content["results"]]
     assert min(psnr[:2]) > psnr[2] and psnr[0] > 28  # crops of the first come from its half-size level
-    assert "| 140 | 50 |" in stored_sizes_table(content)
+    assert "| - | 140 | 50 |" in stored_sizes_table(content)
+
+
+def test_each_preset_is_measured() -> None:
+    assert set(PRESETS.values()) <= set(stored_sizes.PAIRS)

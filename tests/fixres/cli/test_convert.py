@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixres.cli.main import call as call_command
+from fixres.pipelines.conversion.presets import PRESETS
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sources import open_source
 from tests.coded import coded_image, jpeg, write_coded_folder
@@ -147,3 +148,32 @@ def test_nothing_is_said_to_be_kept_if_no_image_can_be_used(
     assert call(monkeypatch, tmp_path / "photos", tmp_path / "data.beton", "--num-workers", 0) == 2
     error = capsys.readouterr().err
     assert "1 of 1 samples cannot be used" in error and "are kept" not in error
+
+
+def test_presets_set_what_options_do_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_coded_folder(tmp_path / "photos", [(340, 520), (520, 340)])
+    for name, options in {
+        "large": [],
+        "small": ["--preset", "small"],
+        "mixed": ["--preset", "small", "--quality", 70],
+        "named": ["--preset", "medium", "--max-side", 64, "--quality", 70],
+    }.items():
+        dest = tmp_path / f"{name}.beton"
+        assert call(monkeypatch, folder, dest, "--num-workers", 0, *options) == 0
+    assert [max(open_source(tmp_path / f"{name}.beton").sizes[0]) for name in ("large", "small", "mixed", "named")] == [
+        500, 320, 320, 64,
+    ]  # fmt: skip
+    shown = capsys.readouterr().out
+    for line in ("500 px, quality 90", "320 px, quality 85", "320 px, quality 70", "64 px, quality 70"):
+        assert f" at most {line}, 0 copied unchanged" in shown
+    assert call(monkeypatch, folder, tmp_path / "x.beton", "--preset", "tiny") == 2
+    assert "preset=tiny must be 'small', 'medium' or 'large'" in capsys.readouterr().err
+
+
+def test_help_shows_what_presets_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, preset in PRESETS.items():
+        assert f"{name} {preset.max_side} px and {preset.quality}" in shown
