@@ -112,6 +112,35 @@ def crop_index_table(record: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+FORMS = {
+    "roc-index": "untouched, index",
+    "torchvision": "untouched, torchvision",
+    "dali": "untouched, DALI",
+    "roc": "RoC",
+    "ffcv": "FFCV, JPEG",
+    "ffcv-raw": "FFCV, raw pixels",
+}
+"""Engines of `benchmarks.loaders.formats`, and the form of the photographs that each reads."""
+
+
+def formats_table(record: dict[str, Any]) -> str:
+    """Markdown: the forms of the same photographs, with their costs and their fidelity."""
+    sides, num = record["settings"]["res"], record["settings"]["num_images"]
+    rows = [["form", "KB an image", "preparation, ms an image", "first batch, s"]]
+    rows[0] += [f"{side} px: images/s" for side in sides] + [f"{side} px: dB" for side in sides]
+    first = {one["engine"]: one["first_batch_seconds"] for one in record["startup"]}
+    for engine in record["settings"]["engines"]:
+        seconds = record["preparation_seconds"][engine]
+        cells = [FORMS[engine], number(record["file_bytes"][engine], 0, 1e-3 / num)]
+        cells += ["-" if seconds is None else number(seconds, 1, 1e3 / num), number(first[engine], 2)]
+        speeds = {one["res"]: one["images_per_second"] for one in record["results"] if one["engine"] == engine}
+        psnr = {one["res"]: one["mean_psnr"] for one in record["fidelity"] if one["engine"] == engine}
+        rows.append(
+            [*cells, *(number(speeds.get(side)) for side in sides), *(number(psnr.get(side), 1) for side in sides)]
+        )
+    return markdown(rows)
+
+
 def datasets_table(record: dict[str, Any]) -> str:
     """Markdown: images/s of each data set in a DataLoader, and the ratio to ImageFolder."""
     return _datasets_table(record["results"])
