@@ -38,7 +38,8 @@ def _finetuned(family: Family, open_coded: OpenCoded, **fields: Any) -> tuple[nn
 
 def _distance(one: nn.Module, other: nn.Module) -> float:
     """Largest difference of any weight or statistic, relative to the largest value of its tensor."""
-    pairs = [(a, other.state_dict()[name]) for name, a in one.state_dict().items() if a.is_floating_point()]
+    others = other.state_dict()
+    pairs = [(a, others[name]) for name, a in one.state_dict().items() if a.is_floating_point()]
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in pairs)
 
 
