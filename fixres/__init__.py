@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "api.loader": ["Loader"],
         "api.network": ["Network", "Prediction", "load"],
         "api.recipes": ["train"],
-        "api.transfer": ["backbone"],
+        "api.transfer": ["backbone", "detector", "segmenter"],
         "config.recipe": ["FinetuneConfig", "Recipe"],
         "evaluation.accuracy": ["EvalResult"],
         "experiment.report": ["Report"],

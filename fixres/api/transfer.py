@@ -1,4 +1,4 @@
-"""`fixres.backbone`, and the data of `fixres detect` and `fixres segment`."""
+"""`fixres.backbone`, `fixres.detector`, `fixres.segmenter`, and the data of `fixres detect` and `fixres segment`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from fixres.api.calls import checked
 
 if TYPE_CHECKING:
+    from torchvision.models.detection import FasterRCNN
+
     from fixres.config.transfer import TransferRecipe
     from fixres.transfer.feature_pyramid import Backbone
     from fixres.transfer.report import TransferReport
+    from fixres.transfer.segmentation import Segmenter
 
 
 @checked
@@ -65,6 +68,55 @@ def backbone(
     )
     log(str(opened.weights))
     return opened
+
+
+@checked
+def detector(checkpoint: str | os.PathLike[str], device: str = "cpu") -> FasterRCNN:
+    """The detector that `fixres detect` trained: torchvision's Faster R-CNN, in eval mode.
+
+    Args:
+        checkpoint: trained.pt of its run folder.
+        device: "cpu", "cuda[:n]" or "auto".
+
+    Returns:
+        A torch.nn.Module: a list of float (3, H, W) images in [0, 1] to a list of dicts with "boxes" (N, 4) as x0, y0,
+        x1, y1 in pixels, "labels" (N,) and "scores" (N,). `classes` has the name of each label; 0 is the background.
+
+    Raises:
+        InputError: a file that `fixres detect` did not make, or a damaged one.
+
+    Example:
+        >>> net = fixres.detector("runs/detect/trained.pt")
+        >>> (found,) = net([torchvision.io.decode_image("photo.jpg") / 255])
+        >>> [net.classes[label] for label in found["labels"]]
+    """
+    from fixres.transfer.trained import open_detector
+
+    return open_detector(Path(checkpoint), device)
+
+
+@checked
+def segmenter(checkpoint: str | os.PathLike[str], device: str = "cpu") -> Segmenter:
+    """The network that `fixres segment` trained, in eval mode.
+
+    Args:
+        checkpoint: trained.pt of its run folder.
+        device: "cpu", "cuda[:n]" or "auto".
+
+    Returns:
+        A torch.nn.Module. Its `predict` gives the class of each pixel, int64 (H, W), of a uint8 (3, H, W) image;
+        `classes` has the names. `backbone.normalize` makes the input of its forward from uint8 NHWC.
+
+    Raises:
+        InputError: a file that `fixres segment` did not make, or a damaged one.
+
+    Example:
+        >>> net = fixres.segmenter("runs/segment/trained.pt")
+        >>> mask = net.predict(torchvision.io.decode_image("photo.jpg"))
+    """
+    from fixres.transfer.trained import open_segmenter
+
+    return open_segmenter(Path(checkpoint), device)
 
 
 def run_recipe(recipe: TransferRecipe) -> TransferReport | None:

@@ -32,6 +32,9 @@ from fixres.transfer.report import TransferReport, write_report
 from fixres.transfer.sample_loader import SampleLoader
 
 WEIGHTS = "trained.pt"
+FORMATS = {"detect": "fixres-detect", "segment": "fixres-segment"}
+"""How the weights of each task name themselves."""
+VERSION = 1
 _NUM_PICTURES = 6
 
 
@@ -174,10 +177,15 @@ class _Run:
     def _save_weights(self) -> None:
         backbone = self.task.backbone.info
         content = {
-            "format": f"fixres-{self.recipe.task}",
-            "version": 1,
+            "format": FORMATS[self.recipe.task],
+            "version": VERSION,
             "classes": list(self.task.classes),
-            "backbone": {"model": backbone.model, "model_kwargs": backbone.model_kwargs},
+            "backbone": {
+                "model": backbone.model,
+                "model_kwargs": backbone.model_kwargs,
+                "mean": list(backbone.mean),
+                "std": list(backbone.std),
+            },
             "recipe": as_plain(self.recipe),
             "state_dict": self.task.net.state_dict(),
         }

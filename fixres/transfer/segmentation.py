@@ -33,11 +33,12 @@ class Segmenter(nn.Module):
         num_classes: channels of the logits.
         decoder: "fcn" or "deeplabv3".
         has_aux: whether there is an auxiliary head, for training.
+        base_size: short side in pixels of the images that `predict` gives to the network.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, decoder: str, has_aux: bool) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, decoder: str, has_aux: bool, base_size: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.base_size = backbone, base_size
         make = FCNHead if decoder == "fcn" else DeepLabHead
         self.decoder = make(backbone.channels[-1], num_classes)
         self.aux = FCNHead(backbone.channels[-2], num_classes) if has_aux else None
@@ -51,6 +52,26 @@ class Segmenter(nn.Module):
         # In float32: 16 bits would shift the borders between classes.
         size = images.shape[-2:]
         return tuple(functional.interpolate(one.float(), size, mode="bilinear", align_corners=False) for one in logits)
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """The class of each pixel, int64 (H, W) on the CPU, of a uint8 (3, H, W) image; in eval mode."""
+        size, normalize = image.shape[-2:], self.backbone.normalize
+        image = image.as_subclass(Tensor).to(normalize.shift.device)
+        resized = transforms.resize(image, [self.base_size], antialias=True)
+        (logits,) = self(normalize(resized.permute(1, 2, 0)[None]))
+        full = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+        return full.argmax(1)[0].cpu()
+
+
+def segmenter_stages(recipe: SegmentRecipe) -> tuple[tuple[int, ...], int | None]:
+    """Numbers of the backbone's outputs, and its output stride if stages are dilated."""
+    return (-2, -1), None if recipe.output_stride == 32 else recipe.output_stride
+
+
+def create_segmenter(recipe: SegmentRecipe, backbone: Backbone, num_classes: int) -> Segmenter:
+    """The network of a recipe on a backbone with two outputs."""
+    return Segmenter(backbone, num_classes, recipe.decoder, recipe.aux_weight > 0, recipe.base_size)
 
 
 class MaskLoss:
@@ -78,14 +99,13 @@ class SegmentationTask:
     def __init__(self, recipe: SegmentRecipe, data: MaskData, precision: Precision) -> None:
         config = recipe.backbone
         torch.manual_seed(recipe.seed)
-        stride = None if recipe.output_stride == 32 else recipe.output_stride
         self.backbone = open_backbone(
-            config.weights or "", (-2, -1), stride, arch=config.arch, model_kwargs=config.model_kwargs,
+            config.weights or "", *segmenter_stages(recipe), arch=config.arch, model_kwargs=config.model_kwargs,
             init=config.init, batchnorm=config.batchnorm,
         )  # fmt: skip
         self.backbone.freeze(config.num_frozen_stages)
-        self.classes, self._data, self._precision, self._size = data.classes, data, precision, recipe.base_size
-        net = Segmenter(self.backbone, len(data.classes), recipe.decoder, recipe.aux_weight > 0)
+        self.classes, self._data, self._precision = data.classes, data, precision
+        net = create_segmenter(recipe, self.backbone, len(data.classes))
         self.net = net.to(precision.device, memory_format=torch.channels_last)
         stepper = Stepper(create_optimizer(self.net, recipe.optim), precision, recipe.optim.accumulate or 1)
         loss = MaskLoss(recipe.aux_weight, recipe.optim.label_smoothing)
@@ -108,16 +128,11 @@ class SegmentationTask:
                 shown.update(len(batch.images) * num_processes())
         return score_masks(sum(all_gather(matrix)), self.classes, len(self._data.test))
 
-    @torch.inference_mode()
     def find(self, image: Tensor) -> Tensor:
-        """The class of each pixel, int64 (H, W), of a uint8 (3, H, W) image whose short side is resized."""
+        """See `Segmenter.predict`."""
         self.net.eval()
-        size, device = image.shape[-2:], self._precision.device
-        resized = transforms.resize(image.as_subclass(Tensor).to(device), [self._size], antialias=True)
         with self._precision.autocast():
-            (logits,) = self.net(self.backbone.normalize(resized.permute(1, 2, 0)[None]))
-        full = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return full.argmax(1)[0].cpu()
+            return self.net.predict(image)
 
     def pictures(self, num: int) -> list[bytes]:
         """The first test images with their masks, and with the predicted ones."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fixres
 from fixres.cli.main import call
 from fixres.config.parsing import RECIPES, parse
 from fixres.config.transfer import DetectRecipe, SegmentRecipe
@@ -18,10 +19,11 @@ from fixres.models.factory import Normalize
 from fixres.pipelines.spec import InputError
 from fixres.transfer.annotations import BoxedData
 from fixres.transfer.detection import DetectionTask
+from fixres.transfer.feature_pyramid import Backbone
 from fixres.transfer.mask_layouts import read_masks
 from fixres.transfer.sample_loader import SampleLoader
-from fixres.transfer.samples import read_boxed
-from fixres.transfer.segmentation import SegmentationTask
+from fixres.transfer.samples import MaskReader, read_boxed
+from fixres.transfer.segmentation import SegmentationTask, Segmenter
 from fixres.transfer.voc import read_voc
 from tests.fixres.conftest import CPU
 from tests.fixres.families import RESNET, create
@@ -40,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of ours, and data for both commands."""
     root = tmp_path_factory.mktemp("transfer")
     net = create(RESNET._replace(kwargs=KWARGS))
-    save_checkpoint(root / "net.pt", net, CheckpointInfo("resnet10t", KWARGS, ("a", "b"), 32, 32, 1.0))
+    save_checkpoint(
+        root / "net.pt", net, CheckpointInfo("resnet10t", KWARGS, ("a", "b"), 32, 32, 1.0, mean=(0.5, 0.4, 0.3))
+    )
     write_voc(root / "voc", 6, 2)
     write_coco(root / "coco", 4, 2)
     write_folders(root / "folders", 4, 2)
@@ -94,9 +98,54 @@ def test_a_killed_run_resumes_with_the_same_weights(
     assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
     again = json.loads((tmp_path / "killed" / "report.json").read_text())
     assert again["result"] == report["result"] and again["curve"] == report["curve"]
+    check_opened(task, tmp_path / "whole", options(folder, task, data, tmp_path / "none"))
     with pytest.raises(InputError, match=r"the run to resume has hflip=0\.5, this call has 0\.1"):
         call(task, options(folder, task, data, tmp_path / "killed", "--eval-every", "1", "--resume", "auto", "--hflip",
                            "0.1"))  # fmt: skip
+
+
+def check_opened(task: str, run: Path, given: list[str]) -> None:
+    """The saved network, opened in Python, finds what the run's own network finds."""
+    kind, make = {"detect": (DetectRecipe, DetectionTask), "segment": (SegmentRecipe, SegmentationTask)}[task]
+    recipe = parse(kind, given)
+    data = (read_voc if task == "detect" else read_masks)(Path(recipe.data.path))
+    own = make(recipe, data, CPU)
+    own.net.load_state_dict(trained(run)["state_dict"])
+    if task == "detect":
+        net, images = fixres.detector(run / "trained.pt"), [read_boxed(one)[0] for one in data.test]
+        assert net.classes == ("__background__", *data.classes) and net.transform.image_mean == [0.5, 0.4, 0.3]
+        found = [(one["boxes"], one["labels"] - 1, one["scores"]) for one in net([one.float() / 255 for one in images])]
+        wanted = own.find(images)
+        assert sum(len(one.scores) for one in wanted) > 0
+        pairs = zip(sum(found, ()), [one[k] for one in wanted for k in range(3)], strict=True)
+    else:
+        net, images = fixres.segmenter(run / "trained.pt"), [MaskReader(data)(one)[0] for one in data.test]
+        assert net.classes == data.classes
+        pairs = [(net.predict(one), own.find(one)) for one in images]
+    assert all(torch.equal(one.detach(), torch.as_tensor(other)) for one, other in pairs)
+    opener = {"detect": fixres.segmenter, "segment": fixres.detector}[task]
+    with pytest.raises(InputError, match=rf"made by `fixres {task}`; open it with fixres\.{task}"):
+        opener(run / "trained.pt")
+
+
+def test_other_files_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    for opener, name in ((fixres.detector, "detect"), (fixres.segmenter, "segment")):
+        with pytest.raises(InputError, match=f"not the trained.pt of `fixres {name}`; fixres.load opens classifiers"):
+            opener(folder / "net.pt")
+    call("segment", options(folder, "segment", "folders", tmp_path / "run", "--epochs", "1"))
+    content = trained(tmp_path / "run")
+    for key, value, message in (
+        ("version", 2, "version 2, this program reads version 1"),
+        ("classes", None, "the names of its classes are missing"),
+        ("classes", ["a"], "its weights do not fit its network: .* of another shape"),
+        ("backbone", {"model": "resnet10t"}, "the description of its backbone is missing"),
+        ("backbone", content["backbone"] | {"model": "no_such_net"}, "no_such_net"),
+        ("recipe", {"decoder": "none"}, "its recipe is damaged or of another version"),
+    ):
+        torch.save(content | {key: value}, tmp_path / "other.pt")
+        with pytest.raises(InputError, match=f"other.pt: .*{message}") as error:
+            fixres.segmenter(tmp_path / "other.pt")
+        assert "\n" not in str(error.value)
 
 
 def test_weights_arrive_and_frozen_ones_stay(folder: Path, tmp_path: Path) -> None:
@@ -140,11 +189,12 @@ def test_found_boxes_have_the_labels_and_the_order_of_the_annotations(folder: Pa
     assert task.evaluate(task.test, "").map_voc < 0.9
 
 
-class FromMask(nn.Module):
+class FromMask(Segmenter):
     """Logits by the miniature's colors: class a is bright in red and blue, class b in green and blue."""
 
-    backbone = None
-    training = False
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, 3, "fcn", False, 48)
+        backbone.normalize = Normalize((0, 0, 0), (1, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         red, green, blue = (one > 250 for one in (255 * images).unbind(1))
@@ -155,7 +205,7 @@ class FromMask(nn.Module):
 def test_found_masks_have_the_size_and_the_labels_of_the_annotations(folder: Path) -> None:
     data = read_masks(folder / "folders")
     task = SegmentationTask(parse(SegmentRecipe, options(folder, "segment", "folders", folder / "none")), data, CPU)
-    task.net, task.backbone.normalize = FromMask(), Normalize((0, 0, 0), (1, 1, 1))
+    task.net = FromMask(task.backbone)
     result = task.evaluate(task.test, "")
     assert result.mean_iou > 0.95 and result.num_pixels == 2 * 48 * 64
 
