@@ -8,10 +8,10 @@ from typing import Any
 
 from fixres.config.transfer import DetectRecipe, TransferRecipe
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import BoxedData
-from fixres.transfer.coco import coco_files, read_coco
-from fixres.transfer.mask_layouts import MaskData, read_masks
-from fixres.transfer.voc import read_voc, voc_folders
+from fixres.transfer.layouts.annotations import BoxedData
+from fixres.transfer.layouts.coco import coco_files, read_coco
+from fixres.transfer.layouts.masks import MaskData, read_masks
+from fixres.transfer.layouts.voc import read_voc, voc_folders
 
 
 def read_data(recipe: TransferRecipe, folder: Path) -> BoxedData | MaskData:

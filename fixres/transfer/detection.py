@@ -22,9 +22,9 @@ from fixres.pipelines.spec import InputError
 from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
-from fixres.transfer.annotations import BoxedData, BoxedImage
 from fixres.transfer.detection_metrics import Boxes, DetectionResult, score_boxes
 from fixres.transfer.feature_pyramid import Backbone, open_backbone
+from fixres.transfer.layouts.annotations import BoxedData, BoxedImage
 from fixres.transfer.pictures import boxes_side_by_side
 from fixres.transfer.sample_loader import SampleLoader, listed
 from fixres.transfer.samples import SampleDataset, box_transform, read_boxed

@@ -11,7 +11,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from fixres.reporting.plots import COLORS, contact_sheet
 from fixres.transfer.detection_metrics import Boxes
-from fixres.transfer.mask_layouts import IGNORED
+from fixres.transfer.layouts.masks import IGNORED
 
 _SHOWN_PIXELS = 400  # of the short side
 _OPACITY = 0.6

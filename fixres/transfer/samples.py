@@ -21,8 +21,8 @@ from torchvision.transforms import v2
 from fixres.config.transfer import SegmentRecipe
 from fixres.pipelines.spec import IMAGENET_MEAN, InputError
 from fixres.training.rng import mixed
-from fixres.transfer.annotations import BoxedImage
-from fixres.transfer.mask_layouts import IGNORED, MaskData, MaskedImage
+from fixres.transfer.layouts.annotations import BoxedImage
+from fixres.transfer.layouts.masks import IGNORED, MaskData, MaskedImage
 
 Transform = Callable[[Any, Any], tuple[Any, Any]]
 _INDEXED = ("L", "P", "I", "I;16")  # modes of masks

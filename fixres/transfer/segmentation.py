@@ -18,7 +18,7 @@ from fixres.observability.console import bar
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from fixres.transfer.feature_pyramid import Backbone, open_backbone
-from fixres.transfer.mask_layouts import IGNORED, MaskData
+from fixres.transfer.layouts.masks import IGNORED, MaskData
 from fixres.transfer.pictures import masks_side_by_side
 from fixres.transfer.sample_loader import SampleLoader, listed, stacked
 from fixres.transfer.samples import MaskReader, SampleDataset, mask_transform

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fixres.transfer.mask_layouts import IGNORED
+from fixres.transfer.layouts.masks import IGNORED
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pytest
 from torchvision.datasets import VOCDetection
 
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import BoxedData
-from fixres.transfer.coco import read_coco
-from fixres.transfer.mask_layouts import read_masks
-from fixres.transfer.voc import read_voc, read_xml
+from fixres.transfer.layouts.annotations import BoxedData
+from fixres.transfer.layouts.coco import read_coco
+from fixres.transfer.layouts.masks import read_masks
+from fixres.transfer.layouts.voc import read_voc, read_xml
 from tests.conftest import SHARED
 from tests.fixres.transfer.layouts import scene, write_ade, write_coco, write_folders, write_voc, xml
 

@@ -17,14 +17,14 @@ from fixres.config.transfer import DetectRecipe, SegmentRecipe
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.factory import Normalize
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import BoxedData
 from fixres.transfer.detection import DetectionTask
 from fixres.transfer.feature_pyramid import Backbone
-from fixres.transfer.mask_layouts import read_masks
+from fixres.transfer.layouts.annotations import BoxedData
+from fixres.transfer.layouts.masks import read_masks
+from fixres.transfer.layouts.voc import read_voc
 from fixres.transfer.sample_loader import SampleLoader
 from fixres.transfer.samples import MaskReader, read_boxed
 from fixres.transfer.segmentation import SegmentationTask, Segmenter
-from fixres.transfer.voc import read_voc
 from tests.fixres.conftest import CPU
 from tests.fixres.families import RESNET, create
 from tests.fixres.transfer.layouts import write_coco, write_folders, write_voc

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fixres.config.transfer import SegmentRecipe
 from fixres.pipelines.spec import InputError
-from fixres.transfer.mask_layouts import IGNORED, read_masks
+from fixres.transfer.layouts.masks import IGNORED, read_masks
+from fixres.transfer.layouts.voc import read_voc
 from fixres.transfer.sample_loader import SampleLoader, listed, stacked
 from fixres.transfer.samples import MaskReader, SampleDataset, box_transform, mask_transform, read_boxed
-from fixres.transfer.voc import read_voc
 from tests.coded import read_box
 from tests.fixres.transfer.layouts import write_ade, write_folders, write_voc
 

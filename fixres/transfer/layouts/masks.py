@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import first_existing, image_in, read_list
-from fixres.transfer.voc import voc_folders
+from fixres.transfer.layouts.annotations import first_existing, image_in, read_list
+from fixres.transfer.layouts.voc import voc_folders
 
 IGNORED = 255
 """Label of pixels that count neither in training nor in testing."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import BoxedData, NamedBox, NamedImage, boxed_data, image_in
+from fixres.transfer.layouts.annotations import BoxedData, NamedBox, NamedImage, boxed_data, image_in
 
 _SPLITS = {"train": ("train",), "test": ("val", "valid", "test")}
 _MAX_SIDE = 1 << 20

@@ -12,7 +12,15 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from fixres.pipelines.spec import InputError
-from fixres.transfer.annotations import BoxedData, NamedBox, NamedImage, boxed_data, first_existing, image_in, read_list
+from fixres.transfer.layouts.annotations import (
+    BoxedData,
+    NamedBox,
+    NamedImage,
+    boxed_data,
+    first_existing,
+    image_in,
+    read_list,
+)
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _MAX_BYTES = 1 << 24

@@ -1,0 +1,1 @@
+"""Reads images with boxes or masks in the layouts of Pascal VOC, COCO, ADE20K, and folders."""
