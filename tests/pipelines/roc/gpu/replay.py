@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,6 +26,9 @@ def write_batch(path: Path, crops: Crops, packed: bool = True) -> Path:
     return path
 
 
-def replay(program: Path, batch: Path, timeout: float = 250) -> subprocess.CompletedProcess[str]:
-    """Runs a build of replay.cpp on a batch."""
-    return subprocess.run([program, batch], capture_output=True, text=True, timeout=timeout)
+def replay(
+    program: Path, batch: Path, timeout: float = 250, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """Runs a build of replay.cpp on a batch, with variables of the environment besides those of this process."""
+    command = [program, batch]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | environment)
