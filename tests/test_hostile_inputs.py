@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pytest
+
+from tests.fixres.runs import serving
+
 NUM = os.environ.get("FIXRES_HOSTILE", "15")
 
 
-def test_commands_on_untrusted_files() -> None:
-    command = [sys.executable, "-m", "tests.hostile", NUM]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=7200)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    summaries = [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.mark.timeout(7200 if int(NUM) > 100 else 300)
+def test_commands_on_untrusted_files(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        child = server.start(NUM, tool="tests.hostile", OUTPUT=tmp_path / "output")
+        code, output = server.end(child), (tmp_path / "output").read_text()
+        assert code == 0, output[-5000:] + server.errors()[-2000:]
+    summaries = [json.loads(line) for line in output.splitlines()]
     assert [(one["kind"], one["num"], one["faults"]) for one in summaries] == [
         ("checkpoints", int(NUM), 0), ("recipes", int(NUM), 0)]  # fmt: skip
     assert all(one["succeeded"] and one["refused"] for one in summaries), summaries

@@ -62,7 +62,7 @@ def example_folder(example_data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     create_model = timm.create_model
 
     def small_model(name: str, **options: object) -> nn.Module:
-        return TinyNetwork(**options) if name == "resnet50" else create_model(name, **options)
+        return TinyNetwork(**options) if name in ("resnet18", "resnet50") else create_model(name, **options)
 
     monkeypatch.setattr(timm, "create_model", small_model)
     return tmp_path

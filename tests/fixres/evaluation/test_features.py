@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from fixres.config.jobs import ExtractJob
+from fixres.evaluation import features
 from fixres.evaluation.accuracy import measure
 from fixres.evaluation.features import Extraction, extract
 from fixres.evaluation.predictions import open_softmax, score_softmax
@@ -99,26 +99,21 @@ def test_two_runs_are_equal_and_half_precision_is_close(checkpoint: Path, coded_
         run(checkpoint, coded_folder, tmp_path / "a")
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-import fixres.evaluation.features
-from tests.fixres.evaluation.test_features import run
-fixres.evaluation.features._SECONDS_BETWEEN_NOTES = 0.0
-def kill(count):
+def _kill(count: int) -> None:
     if count == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-run(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), kill)
-"""
 
 
 def test_a_killed_extraction_is_resumed_with_equal_bytes(checkpoint: Path, coded_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "killed"
-    arguments = [sys.executable, "-c", _KILLED, checkpoint, coded_folder, output]
-    root = Path(__file__).resolve().parents[3]
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: sums of more threads round otherwise
-    killed = subprocess.run(list(map(str, arguments)), cwd=root, env=alone, capture_output=True, timeout=240)
-    assert killed.returncode == -9
+    child = os.fork()
+    if child == 0:
+        try:
+            features._SECONDS_BETWEEN_NOTES = 0.0
+            run(checkpoint, coded_folder, output, _kill)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert not output.exists() and (tmp_path / ".killed.journal").exists()
     with pytest.raises(InputError, match=r"other settings \(resolution: 32 instead of 48\).*--restart$"):
         run(checkpoint, coded_folder, output, test_res=48)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,22 +120,19 @@ def test_the_teacher_is_evaluated_again_for_a_damaged_entry(tmp_path: Path) -> N
 
 def test_a_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom fixres.training.teacher_cache import LogitStore\n"
-        "store = LogitStore(Path(sys.argv[1]), 't', 50_000, 'fp32')\n"
-        "for k in range(1000):\n"
-        "    store.put(bytes([k % 256, k // 256]) * 16, np.full((2, 50_000), k, np.float32))\n"
-        "    print(k, flush=True)\n"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert process.stdout is not None
+
+    def write(tell: int) -> None:
+        store = _store(path, classes=50_000)
+        for k in range(1000):
+            store.put(bytes([k % 256, k // 256]) * 16, np.full((2, 50_000), k, np.float32))
+            os.write(tell, b"x")
+
+    child, ready = forked(write)
     for _ in range(5):
-        process.stdout.readline()
+        assert os.read(ready, 1)
     time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(20) == -signal.SIGKILL
-    process.stdout.close()
+    end(child)
+    os.close(ready)
     store = _store(path, classes=50_000)
     assert 5 <= len(store) < 1000
     for k in range(len(store)):
