@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[3]
 # Runs a module as the main program until it asks for torch or ends; prints the policy of that moment.
 _UNTIL_TORCH = """
 import json, os, runpy, sys
+import numba, numpy, psutil, pydantic, tqdm, yaml  # once for all; none of them imports torch
+assert "torch" not in sys.modules
 
 class UntilTorch:
     def find_spec(self, name, path=None, target=None):
