@@ -10,6 +10,7 @@ from benchmarks.docs.accuracy_figures import published_figure, savings_figure
 from benchmarks.docs.figure import throughput_figure
 from benchmarks.finetuning.tables import finetuning_table
 from benchmarks.harness.records import RESULTS
+from benchmarks.loaders.gpu_projection.tables import gpu_projection_table
 from benchmarks.loaders.tables import (
     conversion_table,
     crop_index_table,
@@ -64,6 +65,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fidelity": fidelity_table,
     "finetuning": finetuning_table,
     "first_batch": first_batch_table,
+    "gpu_projection": gpu_projection_table,
     "gpu_staging": gpu_staging_table,
     "nvjpeg_backends": nvjpeg_backends_table,
     "published": published_table,

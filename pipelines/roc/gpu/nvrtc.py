@@ -60,14 +60,14 @@ def _cache_folder() -> Path:
     return cache_folder()
 
 
-def compile_kernels(architecture: str) -> tuple[bytes, dict[str, Resources]]:
-    """Compiles the kernels; returns the machine code and each kernel's resources."""
+def compile_kernels(architecture: str, *more: str) -> tuple[bytes, dict[str, Resources]]:
+    """Compiles the kernels, with more options of NVRTC; returns the machine code and each kernel's resources."""
     nvrtc = _nvrtc()
     sources = _sources()
     main = sources.pop(_MAIN)
     texts, names = list(sources.values()), [name.encode() for name in sources]
     program = _check(nvrtc.nvrtcCreateProgram(main, _MAIN.encode(), len(texts), texts, names))
-    options = [option.encode() for option in (f"--gpu-architecture={architecture}", *_OPTIONS)]
+    options = [option.encode() for option in (f"--gpu-architecture={architecture}", *_OPTIONS, *more)]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     log = b" " * _check(nvrtc.nvrtcGetProgramLogSize(program))
     _check(nvrtc.nvrtcGetProgramLog(program, log))
