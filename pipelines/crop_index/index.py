@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
-from fixres.pipelines.crop_index.journal import JournalWriter
-from fixres.pipelines.crop_index.location import Places, home_of, places_of
-from fixres.pipelines.crop_index.merging import Loaded, load, merge
-from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digest, digests, make_entries, samples_of
+from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of
+from fixres.pipelines.crop_index.records import digests, make_entries, make_entry, samples_of
+from fixres.pipelines.crop_index.store import Found, Store, join
 from fixres.pipelines.formats.samples import ImagePlaces
-from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.spec import InputError, Source
 
-_NOWHERE, _JOURNAL = -2, -1  # instead of the number of a memory
+MIN_COARSE_SIDE = 96
+"""Short side in pixels of the smallest coarse level, as in a RoC record."""
 
 
 class Checkpoints(NamedTuple):
@@ -42,6 +39,7 @@ class CropIndex:
     Attributes:
         places: where it is read and written.
         remedy: the command that makes it again.
+        stores: of checkpoints and of coarse levels.
     """
 
     def __init__(self, source: Source, places: Places | None = None) -> None:
@@ -59,10 +57,10 @@ class CropIndex:
         self._home = home_of(data) if data.is_dir() else data.parent
         self.places = places_of(data) if places is None else places
         self.remedy = f"fixres index {home_of(data)} --overwrite"
-        self._lock = threading.Lock()
-        self._journal: JournalWriter | None = None
-        self.may_write, self._process = True, os.getpid()
-        self._read()
+        self._main = Store(self._images, self._names, self.places, self.remedy)
+        coarse, remedy = coarse_places(self.places), self.remedy.replace("--overwrite", "--coarse --overwrite")
+        self._coarse = Store(self._images, self._names, coarse, remedy)
+        self.stores = self._main, self._coarse
 
     def __len__(self) -> int:
         return len(self._images.item)
@@ -70,21 +68,28 @@ class CropIndex:
     @property
     def num_known(self) -> int:
         """Images that the index knows, whether they have checkpoints or not."""
-        return int((self._memory_of != _NOWHERE).sum())
+        return int(self._main.find().is_known.sum())
 
     @property
     def entries(self) -> np.ndarray:
         """`ENTRY` (num_known,) of the known images, in their order."""
-        return self._entries[self._memory_of != _NOWHERE]
+        found = self._main.find()
+        return found.entries[found.is_known]
+
+    @property
+    def num_levels(self) -> int:
+        """Images with a coarse level."""
+        return int(_are_levels(self._main.find(), self._coarse.find()).sum())
 
     def sizes(self, indices: np.ndarray) -> np.ndarray:
-        """int64 (n, 2): height and width of images with checkpoints, as far as they are known; else zeros."""
-        entries = self._entries[indices]
+        """int64 (n, 2): height and width of images, as far as the index has them; else zeros."""
+        entries = self._main.find(indices).entries
         return np.column_stack([entries["height"], entries["width"]]).astype(np.int64)
 
     def kind(self, index: int) -> int:
         """The kind of an image (`checkpoints`); -1 if it is not known."""
-        return -1 if self._memory_of[index] == _NOWHERE else int(self._entries["kind"][index])
+        found = self._main.find(np.array([index]))
+        return int(found.entries["kind"][0]) if found.is_known[0] else -1
 
     def decoded_whole(self) -> str:
         """Which share of the known images have no checkpoints, and why, in a line; "" if there are none."""
@@ -97,7 +102,15 @@ class CropIndex:
     def unknown(self) -> np.ndarray:
         """int64: images that the index does not know, or whose file has changed. Looks at all files."""
         stamps = np.array([_stamp(path) for path in self._images.paths], STAMP)[self._images.file_of]
-        return np.flatnonzero((self._memory_of == _NOWHERE) | (self._stamps != stamps))
+        found = self._main.find()
+        return np.flatnonzero(~found.is_known | (found.stamps != stamps))
+
+    def lack_level(self, indices: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """bool (n,): which of some images are known, and have no coarse level although they are large enough."""
+        main, coarse = self._main.find(indices), self._coarse.find(indices)
+        side = np.minimum(main.entries["height"], main.entries["width"])  # 0 if the headers do not tell
+        wanted = main.is_known & (main.entries["kind"] != checkpoints.DAMAGED)
+        return wanted & ((side == 0) | ((side + 1) // 2 >= MIN_COARSE_SIDE)) & ~_are_levels(main, coarse)
 
     def stamps(self, indices: np.ndarray) -> np.ndarray:
         """What the files of some images look like now, `STAMP` (n,); zeros for a file that cannot be read."""
@@ -108,7 +121,8 @@ class CropIndex:
     def refresh(self) -> None:
         """Takes over what other processes have added since, unless everything is known."""
         if self.num_known < len(self):
-            self._read()
+            for store in self.stores:
+                store.read()
 
     def find(self, indices: np.ndarray, stamps: np.ndarray, data: np.ndarray, spans: np.ndarray) -> Checkpoints:
         """The checkpoints of some images. Those that are not known, or whose file has changed, are scanned and added.
@@ -122,27 +136,80 @@ class CropIndex:
         Raises:
             InputError: the stored checkpoints of an image are damaged.
         """
-        self._check_process()
-        with self._lock:
-            entries, memory_of, before = self._entries[indices], self._memory_of[indices], self._stamps[indices]
-            memories = self._memories
-        fits = (memory_of != _NOWHERE) & (entries["size"] == spans[:, 1])
-        bodies: list[bytes | memoryview] = [b""] * len(indices)
-        for slot in np.flatnonzero(fits).tolist():
-            bodies[slot] = self._body(memories, memory_of[slot], entries[slot])
-            if digest(np.frombuffer(bodies[slot], np.uint8)) != entries[slot]["body_digest"]:
-                self._fail(self._images.paths[self._images.file_of[indices[slot]]])
-        changed = np.flatnonzero(fits & (before != stamps))  # touched or copied, or replaced
+        found = self._main.find(indices)
+        entries, fits = found.entries.copy(), found.is_known & (found.entries["size"] == spans[:, 1])
+        known, bodies = np.flatnonzero(fits), [b""] * len(indices)
+        for slot, body in zip(known.tolist(), self._main.bodies(indices[known], found.of(known)), strict=True):
+            bodies[slot] = body
+        changed = np.flatnonzero(fits & (found.stamps != stamps))  # touched or copied, or replaced
         fits[changed] = digests(data, spans[changed]) == entries["digest"][changed]
         unknown = np.flatnonzero(~fits)
         if len(unknown):
             entries[unknown], scanned = self._scan(indices[unknown], data, spans[unknown])
             for slot, body in zip(unknown.tolist(), scanned, strict=True):
                 bodies[slot] = body
-        new = np.flatnonzero(~fits | (before != stamps))
+        new = np.flatnonzero(~fits | (found.stamps != stamps))
         if len(new):
-            self._add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
+            self._main.add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
+            same = new[fits[new]]
+            self._keep_levels(indices[same], stamps[same], found.of(same))
         return _joined(entries, bodies)
+
+    def _keep_levels(self, indices: np.ndarray, stamps: np.ndarray, found: Found) -> None:
+        """Adds the coarse levels of images again whose files have got other stamps, and else are as they were."""
+        coarse = self._coarse.find(indices)
+        rows = np.flatnonzero(_are_levels(found, coarse))
+        kept = coarse.of(rows)
+        bodies = [bytes(body) for body in self._coarse.bodies(indices[rows], kept)]
+        self._coarse.add(indices[rows], stamps[rows], kept.entries, bodies)
+
+    def have_level(self, indices: np.ndarray, stamps: np.ndarray) -> np.ndarray:
+        """bool (n,): which of some images have a coarse level, and a file that looks as when it was made.
+
+        Args:
+            indices: int64 (n,).
+            stamps: `STAMP` (n,), what their files look like now.
+        """
+        main, coarse = self._main.find(indices), self._coarse.find(indices)
+        return _are_levels(main, coarse) & (main.stamps == stamps)
+
+    def levels(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, Checkpoints]:
+        """The coarse levels of images that have one.
+
+        Returns:
+            The JPEG files, uint8; where each begins, and its bytes, int64 (n, 2); their checkpoints.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        found = self._coarse.find(indices)
+        bodies, sizes = self._coarse.bodies(indices, found), found.entries["words_size"].tolist()
+        jpegs = [body[size:] for body, size in zip(bodies, sizes, strict=True)]
+        return *join(jpegs), _joined(found.entries, bodies)
+
+    def add_levels(self, indices: np.ndarray, stamps: np.ndarray, sizes: np.ndarray, jpegs: Sequence[bytes]) -> None:
+        """Adds the coarse levels of known images.
+
+        Args:
+            indices: int64 (n,).
+            stamps: `STAMP` (n,), what their files looked like before they were read.
+            sizes: int64 (n, 2), height and width of the images, not of the levels.
+            jpegs: baseline files of half the size, rounded up; b"" for an image that is too small.
+        """
+        entries = self._main.find(indices).entries.copy()
+        no_size = entries["height"] == 0  # such images have no checkpoints
+        entries["height"], entries["width"] = sizes[:, 0], sizes[:, 1]
+        self._main.add(indices[no_size], stamps[no_size], entries[no_size], [b""] * int(no_size.sum()))
+        made = [slot for slot, jpeg in enumerate(jpegs) if jpeg]
+        bodies = []
+        for slot in made:
+            sample, words = checkpoints.scan(jpegs[slot])
+            parts = words.tobytes(), jpegs[slot]
+            entry = make_entry(int(entries["item"][slot]), np.frombuffer(jpegs[slot], np.uint8), sample, *parts)
+            entry["size"], entry["digest"] = entries["size"][slot], entries["digest"][slot]
+            entries[slot] = entry
+            bodies.append(b"".join(parts))
+        self._coarse.add(indices[made], stamps[made], entries[made], bodies)
 
     def _scan(self, indices: np.ndarray, data: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
         """Entries and bodies of images that are scanned."""
@@ -155,92 +222,30 @@ class CropIndex:
         joined = np.frombuffer(b"".join(bodies), np.uint8)
         return make_entries(self._images.item[indices], data, spans, samples, joined), bodies
 
-    def _body(self, memories: list[memoryview], memory: int, entry: np.void) -> bytes | memoryview:
-        start, size = int(entry["body_start"]), int(entry["body_size"])
-        if memory == _JOURNAL:
-            assert self._journal is not None
-            return self._journal.read(start, size)
-        return memories[memory][start : start + size]
-
-    def _add(self, indices: np.ndarray, stamps: np.ndarray, entries: np.ndarray, bodies: list[bytes]) -> None:
-        """Appends records of images to the journal. If that is not possible, training continues without an index."""
-        files = self._images.file_of[indices].tolist()
-        with self._lock:
-            if not self.may_write:
-                return
-            try:
-                if self._journal is None:
-                    self._journal = JournalWriter(self.places.written)
-                starts = self._journal.append(
-                    [
-                        Record(self._names[file], FileStamp(*stamp.tolist()), entry, body)
-                        for file, stamp, entry, body in zip(files, stamps, entries, bodies, strict=True)
-                    ]
-                )
-            except OSError as error:
-                self.may_write = False
-                notice(
-                    f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again"
-                )
-                return
-            entries["body_start"] = starts
-            self._entries[indices], self._stamps[indices], self._memory_of[indices] = entries, stamps, _JOURNAL
-
-    def _check_process(self) -> None:
-        with self._lock:
-            if self._process != os.getpid():
-                self._journal, self._process = None, os.getpid()
-                self._read()
-
-    def _read(self) -> None:
-        self._merge()
-        loaded, num = load(self.places.read), len(self)
-        self._memories = loaded.memories
-        self._entries, self._stamps = np.zeros(num, ENTRY), np.zeros(num, STAMP)
-        self._memory_of = np.full(num, _NOWHERE, np.int32)
-        known, rows = _rows(loaded, self._names, self._images)
-        self._entries[known], self._memory_of[known] = loaded.tables.entries[rows], loaded.memory_of[rows]
-        self._stamps[known] = loaded.tables.stamps[loaded.tables.entries["file"][rows]]
-
-    def _fail(self, path: str) -> NoReturn:
-        raise InputError(f"{path}: its checkpoints in the index are damaged; make it again: {self.remedy}")
-
-    def _merge(self) -> None:
-        try:
-            merge(self.places.written)
-        except OSError as error:
-            notice(f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again")
-
     def finish(self) -> None:
-        """Ends this process's journal, merges it into the index, and removes entries of files that are gone.
+        """Ends this process's journals, merges them into the index, and removes entries of files that are gone.
 
         Raises:
             OSError: the disk is full or fails.
         """
         names, home = set(self._names), self._home
-        with self._lock:
-            if self._journal is not None:
-                self._journal.close()
-                self._journal = None
-            while not merge(
-                self.places.written, lambda name: name in names or os.path.exists(home / os.fsdecode(name))
-            ):
-                time.sleep(0.1)  # another process merges
-            self._read()
+        for store in self.stores:
+            store.finish(lambda name: name in names or os.path.exists(home / os.fsdecode(name)))
 
     def close(self) -> None:
-        """Ends this process's journal, and merges it into the index unless another process is merging."""
-        with self._lock:
-            if self._journal is not None and self._process == os.getpid():
-                self._journal.close()
-                self._journal, self.may_write = None, False
-                self._merge()
+        """Ends this process's journals, and merges them into the index unless another process is merging."""
+        for store in self.stores:
+            store.close()
 
 
-def join(images: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Images one behind the other, uint8, and int64 (n, 2): where each begins, and its bytes."""
-    sizes = np.array([len(image) for image in images], np.int64)
-    return np.frombuffer(b"".join(images), np.uint8), np.column_stack([np.cumsum(sizes) - sizes, sizes])
+def _are_levels(main: Found, coarse: Found) -> np.ndarray:
+    """bool (n,): whether what is known are two levels of the same image, and of its file in the same state."""
+    fit = main.is_known & coarse.is_known & (main.stamps == coarse.stamps)
+    for name in ("size", "digest"):
+        fit &= main.entries[name] == coarse.entries[name]
+    for name in ("height", "width"):
+        fit &= (main.entries[name] + 1) // 2 == coarse.entries[name]
+    return fit
 
 
 def _joined(entries: np.ndarray, bodies: Sequence[bytes | memoryview]) -> Checkpoints:
@@ -273,16 +278,3 @@ def _stamp(path: str) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
-
-
-def _rows(loaded: Loaded, names: list[bytes], images: ImagePlaces) -> tuple[np.ndarray, np.ndarray]:
-    """Which images have entries, int64 (n,), and the rows of these entries, int64 (n,)."""
-    number = {name: k for k, name in enumerate(loaded.tables.names)}
-    file = np.array([number.get(name, -1) for name in names], np.int64)[images.file_of]
-    entries = loaded.tables.entries
-    items, places = np.unique(np.concatenate([entries["item"], images.item]), return_inverse=True)
-    keys = entries["file"].astype(np.int64) * len(items) + places[: len(entries)]  # increasing
-    wanted = file * len(items) + places[len(entries) :]
-    at = np.searchsorted(keys, wanted)
-    known = np.flatnonzero((file >= 0) & (np.append(keys, -1)[at] == wanted))
-    return known, at[known]

@@ -179,7 +179,8 @@ def are_possible(entries: np.ndarray) -> np.ndarray:
         good &= ~is_indexed | ((entries[name] >= 1) & (entries[name] <= high))
     good &= ~is_indexed | (components == 1) | (components == 3)
     stop = entries["header_size"].astype(np.int64) + entries["data_size"]
-    good &= ~is_indexed | (stop <= entries["size"])
+    coarse_size = entries["body_size"] - entries["words_size"]  # its headers and data lie in the body
+    good &= ~is_indexed | (stop <= np.where(coarse_size > 0, coarse_size, entries["size"]))
     words = np.zeros(len(entries), np.int64)
     samples = samples_of(entries)
     samples[~good, checkpoints.KIND] = checkpoints.DAMAGED

@@ -13,6 +13,7 @@ from fixres.pipelines.runtime.json_text import decode_json
 SPLIT_RECORD = "split.json"
 NAME = ".fixres-index"
 """Of the index in a folder of images; a hidden name, which neither this project nor torchvision takes for a class."""
+_COARSE = "-coarse"
 
 
 class Places(NamedTuple):
@@ -39,6 +40,12 @@ def places_of(data: Path) -> Places:
     first, second = beside(data), in_cache(data)
     is_writable = os.access(first.parent, os.W_OK | os.X_OK)
     return Places((first,), first) if is_writable else Places((first, second), second)
+
+
+def coarse_places(places: Places) -> Places:
+    """The places of the coarse levels beside those of an index."""
+    read = tuple(path.with_name(path.name + _COARSE) for path in places.read)
+    return Places(read, read[-1])
 
 
 def beside(data: Path) -> Path:

@@ -1,8 +1,9 @@
 """Records: what an index knows of one image, as the journals and the index file store it.
 
 An entry is a row of fixed size: which image, its size in bytes, a digest of them, its geometry, and either where its
-checkpoints lie or why it is decoded whole. The body has the words of `checkpoints`, and behind them a coarse level if
-there is one. Numbers are little endian.
+checkpoints lie or why it is decoded whole. The body has the words of `checkpoints`. In the index of coarse levels,
+geometry and words are those of the level, and its JPEG file follows the words; size and digest are those of the image.
+Numbers are little endian.
 
 A journal's record is the entry, the name of the image's file, the body, and a digest of all of that. A record that was
 not written completely has another digest, so it and everything behind it is ignored.

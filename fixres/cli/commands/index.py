@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str]) -> IndexOptions:
 def run(options: IndexOptions) -> None:
     """Indexes each split and prints what its index holds."""
     from fixres.pipelines.crop_index.building import IndexingConfig, build_index, splits_in
-    from fixres.pipelines.crop_index.rewriting import rewrite_progressive
+    from fixres.pipelines.conversion.rewriting import rewrite_progressive
     from fixres.pipelines.formats.parts import Part
     from fixres.pipelines.sources import open_source
 

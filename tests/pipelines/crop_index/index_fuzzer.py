@@ -83,7 +83,8 @@ def reseal(data: bytes) -> bytes:
 def crops_of(folder: Path) -> tuple[np.ndarray, dict[int, str]]:
     """Crops of all images, uint8 (3, r, r, 3), and what is wrong with images that have none."""
     crops, indices = IndexedCrops(open_folder(folder), TrainCrop(), 0.8), np.arange(3)
-    crops.index.may_write = False
+    for store in crops.index.stores:
+        store.may_write = False
     buffer = np.full(2 * _GUARD + 9 * _SIDE * _SIDE, 77, np.uint8)
     out = buffer[_GUARD:-_GUARD].reshape(3, _SIDE, _SIDE, 3)
 

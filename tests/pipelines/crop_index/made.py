@@ -23,7 +23,8 @@ def made_record(name: bytes, item: int, rng: np.random.Generator, mtime_ns: int 
         sample[checkpoints.HEIGHT], sample[checkpoints.WIDTH] = rng.integers(1, 400, 2)
         sample[checkpoints.NUM_COMPONENTS] = rng.choice([1, 3])
         sample[checkpoints.BLOCK_ROWS], sample[checkpoints.BLOCK_COLUMNS] = rng.integers(1, 3, 2)
-        sample[checkpoints.HEADER_SIZE], sample[checkpoints.DATA_SIZE] = image.size // 3, image.size // 2
+        size = len(coarse) or image.size
+        sample[checkpoints.HEADER_SIZE], sample[checkpoints.DATA_SIZE] = size // 3, size // 2
     words = rng.integers(0, 1 << 16, checkpoints.num_words(sample), np.uint16).tobytes()
     return Record(name, FileStamp(image.size, mtime_ns), make_entry(item, image, sample, words, coarse), words + coarse)
 

@@ -167,7 +167,7 @@ def test_damaged_checkpoints_name_the_image(folder: Path) -> None:
     whole = bytearray((folder / NAME).read_bytes())
     whole[64 + 3] ^= 16  # in the body of the first entry
     (folder / NAME).write_bytes(whole)
-    with pytest.raises(InputError, match=r"0\.jpg: its checkpoints .*fixres index \S+data --overwrite"):
+    with pytest.raises(InputError, match=r"0\.jpg: what the index holds of it is damaged.*fixres index \S+data --overwrite"):
         visit(CropIndex(source), source, [0])
 
 
