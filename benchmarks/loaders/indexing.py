@@ -30,8 +30,9 @@ from benchmarks.harness.options import BenchmarkOptions, RoundOptions
 from benchmarks.harness.records import command, record
 from benchmarks.loaders.tables import indexing_table
 from fixres.pipelines.crop_index.checkpoints import INDEXED
-from fixres.pipelines.crop_index.index import CropIndex, join
+from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.crop_index.location import NAME
+from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.loaders.indexed_crops import Draw, IndexedCrops
 from fixres.pipelines.roc.decoder.turbojpeg import Decompressor, load
 from fixres.pipelines.roc.decoder.whole_image import decode_whole_images

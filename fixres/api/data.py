@@ -80,7 +80,12 @@ def convert(
 
 @checked
 def index(
-    path: str | os.PathLike[str], *, num_workers: int | None = None, overwrite: bool = False, progress: bool = True
+    path: str | os.PathLike[str],
+    *,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+    coarse: bool = False,
+    progress: bool = True,
 ) -> Indexed:
     """Indexes stored images where they are, so that crops of them are decoded without the rest of the images.
 
@@ -92,6 +97,8 @@ def index(
             images.
         num_workers: threads; the number of CPU cores by default.
         overwrite: build a new index even if there is one.
+        coarse: also store each image at half its size, for crops that need no more: training at 128 pixels is then
+            about as fast as from RoC files. It takes about a fifth of the images' bytes.
         progress: show a bar.
 
     Returns:
@@ -104,7 +111,8 @@ def index(
         >>> fixres.index("imagenet/train")
         >>> loader = fixres.Loader("imagenet/train", resolution=128, batch_size=256)
     """
-    return build_index(open_source(Path(path)), IndexingConfig(num_workers, overwrite, progress=progress))
+    config = IndexingConfig(num_workers, overwrite, coarse=coarse, progress=progress)
+    return build_index(open_source(Path(path)), config)
 
 
 @checked

@@ -12,9 +12,10 @@ import numpy as np
 import simplejpeg
 
 from fixres.pipelines.crop_index.checkpoints import INDEXED, REASONS
-from fixres.pipelines.crop_index.index import MIN_COARSE_SIDE, CropIndex, join
+from fixres.pipelines.crop_index.index import MIN_COARSE_SIDE, CropIndex
 from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import coarse_places, places_of
+from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.roc.halving import halve

@@ -13,7 +13,7 @@ import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
 from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of
 from fixres.pipelines.crop_index.records import digests, make_entries, make_entry, samples_of
-from fixres.pipelines.crop_index.store import Found, Store, join
+from fixres.pipelines.crop_index.store import Found, Store
 from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.spec import InputError, Source
 
@@ -56,10 +56,10 @@ class CropIndex:
         self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
         self._home = home_of(data) if data.is_dir() else data.parent
         self.places = places_of(data) if places is None else places
-        self.remedy = f"fixres index {home_of(data)} --overwrite"
-        self._main = Store(self._images, self._names, self.places, self.remedy)
-        coarse, remedy = coarse_places(self.places), self.remedy.replace("--overwrite", "--coarse --overwrite")
-        self._coarse = Store(self._images, self._names, coarse, remedy)
+        coarse = coarse_places(self.places)
+        option = "--coarse " if any(place.exists() for place in coarse.read) else ""
+        self.remedy = f"fixres index {home_of(data)} {option}--overwrite"
+        self._main, self._coarse = (Store(self._images, self._names, one, self.remedy) for one in (self.places, coarse))
         self.stores = self._main, self._coarse
 
     def __len__(self) -> int:
@@ -173,19 +173,15 @@ class CropIndex:
         main, coarse = self._main.find(indices), self._coarse.find(indices)
         return _are_levels(main, coarse) & (main.stamps == stamps)
 
-    def levels(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, Checkpoints]:
-        """The coarse levels of images that have one.
-
-        Returns:
-            The JPEG files, uint8; where each begins, and its bytes, int64 (n, 2); their checkpoints.
+    def levels(self, indices: np.ndarray) -> tuple[list[bytes | memoryview], Checkpoints]:
+        """The coarse levels of images that have one: their JPEG files and checkpoints.
 
         Raises:
             InputError: one is damaged.
         """
         found = self._coarse.find(indices)
         bodies, sizes = self._coarse.bodies(indices, found), found.entries["words_size"].tolist()
-        jpegs = [body[size:] for body, size in zip(bodies, sizes, strict=True)]
-        return *join(jpegs), _joined(found.entries, bodies)
+        return [body[size:] for body, size in zip(bodies, sizes, strict=True)], _joined(found.entries, bodies)
 
     def add_levels(self, indices: np.ndarray, stamps: np.ndarray, sizes: np.ndarray, jpegs: Sequence[bytes]) -> None:
         """Adds the coarse levels of known images.

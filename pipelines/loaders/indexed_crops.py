@@ -1,4 +1,8 @@
-"""Crops of images in files that stay as they are: from the checkpoints of an index, or else of the whole image."""
+"""Crops of images in files that stay as they are: from the checkpoints of an index, or else of the whole image.
+
+A crop that needs no more than half of the pixels a side comes from the image's coarse level, if the index has one. Its
+file is then not read; that it has not changed is known from its size and modification time.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,15 @@ import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLACE_COLUMNS, decode_indexed
-from fixres.pipelines.crop_index.index import Checkpoints, CropIndex, join
+from fixres.pipelines.crop_index.index import Checkpoints, CropIndex
+from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.pillow import resized_crop
 from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, PIXELS
 from fixres.pipelines.sampling.crops import Boxes
-from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, Source, TrainCrop
+from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, Source, TrainCrop, zoom_of
 
+_SIZE = [checkpoints.HEIGHT, checkpoints.WIDTH]
 Draw = Callable[[np.ndarray], Sequence[Boxes]]
 """The boxes of each view for images of these sizes: int64 (N, 2), height and width."""
 
@@ -34,6 +40,22 @@ class Filled(NamedTuple):
     problems: dict[int, str]
 
 
+class _Stored(NamedTuple):
+    """JPEG files with checkpoints, as the kernel takes them.
+
+    Attributes:
+        data: uint8, the files.
+        places: int64 (m, 4).
+        found: their checkpoints.
+        rows: int64 (2, N): which file has each image of the batch, and which its coarse level; -1 for none.
+    """
+
+    data: np.ndarray
+    places: np.ndarray
+    found: Checkpoints
+    rows: np.ndarray
+
+
 class IndexedCrops:
     """Makes crops of the images of a source. Threads may share it.
 
@@ -44,6 +66,7 @@ class IndexedCrops:
     def __init__(self, source: Source, crop: Crop, min_zoom: float | None) -> None:
         self._source, self._crop = source, crop
         self._min_zoom = MIN_ZOOM if min_zoom is None else min_zoom  # 0.7 is too coarse here, and saves little
+        self._coarse_zoom = zoom_of(crop, min_zoom)
         self.index = CropIndex(source)
 
     def fill(self, indices: np.ndarray, draw: Draw, views: Sequence[np.ndarray]) -> Filled:
@@ -60,39 +83,68 @@ class IndexedCrops:
         filled = Filled(
             np.ones((len(indices), 2), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64), problems={}
         )
-        images, stamps = self._read(indices, filled.problems)
-        slots = np.array(list(images), np.int64)
-        data, spans = join(list(images.values()))
-        found = self.index.find(indices[slots], stamps[slots], data, spans)
-        is_indexed = found.samples[:, checkpoints.KIND] == checkpoints.INDEXED
-        whole = self._decode_whole(indices, slots[~is_indexed], images, filled)
-        chosen = slots[is_indexed]
-        samples = found.samples[is_indexed]
-        filled.sizes[chosen] = samples[:, [checkpoints.HEIGHT, checkpoints.WIDTH]]
-        places = _places(spans[is_indexed], samples)
-        for view, boxes in zip(views, draw(filled.sizes), strict=True):
-            self._decode(indices, chosen, data, places, Checkpoints(samples, found.words), boxes, view, filled)
+        stamps = self.index.stamps(indices)
+        is_coarse = self._choose(indices, stamps, draw, views)
+        images = self._read(indices, np.flatnonzero(~is_coarse.all(axis=0)), filled.problems)
+        stored = self._find(indices, stamps, images, is_coarse.any(axis=0))
+        has_file = stored.rows >= 0
+        filled.sizes[has_file[1]] = self.index.sizes(indices[has_file[1]])
+        filled.sizes[has_file[0]] = stored.found.samples[stored.rows[0, has_file[0]]][:, _SIZE]
+        whole = self._decode_whole(indices, [slot for slot in images if not has_file[0, slot]], images, filled)
+        for view, boxes, coarse in zip(views, draw(filled.sizes), is_coarse, strict=True):
+            self._decode(indices, stored, boxes, coarse, view, filled)
             for slot, pixels in whole.items():
-                how = bool(boxes.flip[slot]), view.shape[1], bool(boxes.bicubic[slot])
-                view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
+                if not coarse[slot]:
+                    how = bool(boxes.flip[slot]), view.shape[1], bool(boxes.bicubic[slot])
+                    view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
         return filled
 
-    def _read(self, indices: np.ndarray, problems: dict[int, str]) -> tuple[dict[int, bytes], np.ndarray]:
-        """The images' bytes by their places in the batch, and what their files looked like before."""
-        stamps, images = self.index.stamps(indices), {}
-        for slot, one in enumerate(indices.tolist()):
+    def _choose(self, indices: np.ndarray, stamps: np.ndarray, draw: Draw, views: Sequence[np.ndarray]) -> np.ndarray:
+        """bool (views, N): which crops come from the coarse level."""
+        have_level = self.index.have_level(indices, stamps)
+        if not have_level.any():
+            return np.zeros((len(views), len(indices)), bool)
+        sizes = np.maximum(self.index.sizes(indices), 1)
+        wanted = [2 * self._coarse_zoom * view.shape[1] for view in views]
+        sides = [boxes.yxhw[:, 2:].min(axis=1) for boxes in draw(sizes)]
+        return have_level & np.array([side >= one for side, one in zip(sides, wanted, strict=True)])
+
+    def _find(
+        self, indices: np.ndarray, stamps: np.ndarray, images: dict[int, bytes], is_coarse: np.ndarray
+    ) -> _Stored:
+        """The files and the coarse levels with their checkpoints.
+
+        Args:
+            indices, stamps: of the batch.
+            images: by their places in the batch.
+            is_coarse: bool (N,), whether the coarse level is needed.
+        """
+        rows, slots = np.full((2, len(indices)), -1), np.array(list(images), np.int64)
+        levels, level_found = self.index.levels(indices[is_coarse])
+        data, spans = join([*images.values(), *levels])
+        found = self.index.find(indices[slots], stamps[slots], data, spans[: len(slots)])
+        indexed = np.flatnonzero(found.samples[:, checkpoints.KIND] == checkpoints.INDEXED)
+        rows[0, slots[indexed]], rows[1, is_coarse] = indexed, len(slots) + np.arange(len(levels))
+        level_found.samples[:, checkpoints.FIRST] += found.words.size
+        found = Checkpoints(*map(np.concatenate, zip(found, level_found, strict=True)))
+        return _Stored(data, _places(spans, found.samples), found, rows)
+
+    def _read(self, indices: np.ndarray, slots: np.ndarray, problems: dict[int, str]) -> dict[int, bytes]:
+        """The bytes of the images at some places of the batch, by these."""
+        images = {}
+        for slot, one in zip(slots.tolist(), indices[slots].tolist(), strict=True):
             try:
                 images[slot] = self._source.read(one)
             except BadSampleError as error:
                 problems[slot] = str(error)
-        return images, stamps
+        return images
 
     def _decode_whole(
-        self, indices: np.ndarray, slots: np.ndarray, images: dict[int, bytes], filled: Filled
+        self, indices: np.ndarray, slots: Sequence[int], images: dict[int, bytes], filled: Filled
     ) -> dict[int, np.ndarray]:
         """The pixels of images without checkpoints."""
         whole = {}
-        for slot in slots.tolist():
+        for slot in slots:
             index = int(indices[slot])
             try:
                 whole[slot] = decode_rgb(images[slot], self._source.name(index), index)
@@ -106,28 +158,29 @@ class IndexedCrops:
     def _decode(
         self,
         indices: np.ndarray,
-        slots: np.ndarray,
-        data: np.ndarray,
-        places: np.ndarray,
-        found: Checkpoints,
+        stored: _Stored,
         boxes: Boxes,
+        is_coarse: np.ndarray,
         view: np.ndarray,
         filled: Filled,
     ) -> None:
-        """Decodes from checkpoints. The arguments are those of the kernel: many parameters."""
+        """Decodes from checkpoints, for each image from its file or from its coarse level."""
+        rows = np.where(is_coarse, stored.rows[1], stored.rows[0])
+        slots = np.flatnonzero(rows >= 0)
+        rows, shifts = rows[slots], is_coarse[slots].astype(np.int64)
         is_all = len(slots) == len(view)
         out = view if is_all else np.empty((len(slots), *view.shape[1:]), np.uint8)
         codes, counts = np.zeros(len(slots), np.int64), np.zeros((len(slots), NUM_COUNTS), np.int64)
-        chosen = boxes.yxhw[slots].astype(np.float64), boxes.flip[slots], boxes.bicubic[slots]
+        chosen = boxes.yxhw[slots] / (1 << shifts)[:, None], boxes.flip[slots], boxes.bicubic[slots]
         decode_indexed(
-            data, places, found.samples, found.words, *chosen,
+            stored.data, stored.places[rows], stored.found.samples[rows], stored.found.words, *chosen,
             isinstance(self._crop, TrainCrop), self._min_zoom, out, codes, counts,
         )  # fmt: skip
         if not is_all:
             view[slots] = out
         filled.counts[slots, BYTES] += counts[:, BYTES]
         filled.counts[slots, PIXELS] += counts[:, PIXELS]
-        filled.counts[slots, LEVEL_SHIFT] = counts[:, LEVEL_SHIFT]
+        filled.counts[slots, LEVEL_SHIFT] = counts[:, LEVEL_SHIFT] + shifts
         for slot, code in zip(slots[codes != OK].tolist(), codes[codes != OK].tolist(), strict=True):
             name = self._source.name(int(indices[slot]))
             filled.problems[slot] = f"{name}: {ERRORS[code]}; make its index again: {self.index.remedy}"
