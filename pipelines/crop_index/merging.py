@@ -107,8 +107,12 @@ class _Joined:
 
 
 def _last_of_each(entries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Of rows that have the same file and item, the last."""
-    order = rows[np.lexsort((rows, entries["item"][rows], entries["file"][rows]))]
+    """Of rows that have the same file and item, the last of those with the image's size, or else the last.
+
+    Only the maker of a coarse level knows the size of an image that is no JPEG; a process that trains does not.
+    """
+    has_size = entries["height"][rows] > 0
+    order = rows[np.lexsort((rows, has_size, entries["item"][rows], entries["file"][rows]))]
     file, item = entries["file"][order], entries["item"][order]
     is_last = np.ones(len(order), bool)
     is_last[:-1] = (file[1:] != file[:-1]) | (item[1:] != item[:-1])

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
+from fixres.pipelines.crop_index.building import IndexingConfig, build_index
 from fixres.pipelines.crop_index.records import FileStamp, Record, make_entry
+from fixres.pipelines.sources import open_folder
 
 NUM_JPEGS = 12  # in the fixture `folder`
 
@@ -34,3 +42,18 @@ def jpeg(number: int, side: int = 40, **options: object) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (side, side + number, 3), np.uint8)
     Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", **options)
     return file.getvalue()
+
+
+def kill_builders(folder: Path, config: IndexingConfig, seconds: float) -> None:
+    """Lets two processes build the index of a folder at once, and kills them after a while."""
+    children = []
+    for _ in range(2):
+        if (pid := os.fork()) == 0:
+            tqdm.set_lock(threading.RLock())  # the default is shared with this process, and may be held in the end
+            build_index(open_folder(folder), config)
+            os._exit(0)
+        children.append(pid)
+    time.sleep(seconds)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

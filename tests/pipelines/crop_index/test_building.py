@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,7 @@ from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.sources import open_folder, open_source
 from fixres.pipelines.spec import InputError
 from tests.pipelines.crop_index.made import NUM_JPEGS as NUM
-from tests.pipelines.crop_index.made import jpeg
+from tests.pipelines.crop_index.made import jpeg, kill_builders
 
 QUIET = IndexingConfig(2, progress=False)
 
@@ -87,16 +84,7 @@ def test_a_killed_command_is_continued(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for moment in range(6):
         (folder / NAME).unlink()
-        children = []
-        for _ in range(2):  # at once
-            if (pid := os.fork()) == 0:
-                build_index(open_folder(folder), IndexingConfig(1, progress=False))
-                os._exit(0)
-            children.append(pid)
-        time.sleep(rng.uniform(0, 0.04))
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        kill_builders(folder, IndexingConfig(1, progress=False), rng.uniform(0, 0.04))
         assert build_index(open_folder(folder), QUIET).path.read_bytes() == undisturbed, moment
         assert not journals_of(folder / NAME)
 

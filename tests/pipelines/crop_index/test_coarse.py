@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +19,14 @@ from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import NAME, in_cache
 from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.loaders.indexed_crops import Filled, IndexedCrops
 from fixres.pipelines.roc.halving import halve
 from fixres.pipelines.roc.layout import LEVEL_SHIFT
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sources import open_folder
-from fixres.pipelines.spec import InputError, TrainCrop
+from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
+from tests.pipelines.crop_index.made import kill_builders
 from tests.pipelines.crop_index.whole_files import libjpegs_crop
 from tests.pipelines.roc.conftest import needs_turbojpeg, photo
 
@@ -57,7 +57,7 @@ def crops(folder: Path, boxes: np.ndarray, min_zoom: float | None = None) -> tup
     made, num = IndexedCrops(open_folder(folder), TrainCrop(), min_zoom), len(KINDS)
     out, plain = np.zeros((num, SIDE, SIDE, 3), np.uint8), np.zeros(num, bool)
     drawn = Boxes(np.broadcast_to(boxes, (num, 4)).astype(np.int32), plain, plain)
-    filled = made.fill(np.arange(num), lambda sizes: [drawn], [out])
+    filled = made.fill(np.arange(num), lambda _: [drawn], [out])
     made.close()
     return out, filled
 
@@ -107,7 +107,7 @@ def test_files_are_not_read_for_coarse_crops(folder: Path) -> None:
     source.read = read.append
     out, plain = np.zeros((2, SIDE, SIDE, 3), np.uint8), np.zeros(2, bool)
     drawn = Boxes(np.array([[0, 0, 150, 150]] * 2), plain, plain)
-    made.fill(np.array([0, 2]), lambda sizes: [drawn], [out])
+    made.fill(np.array([0, 2]), lambda _: [drawn], [out])
     assert read == [] and out.any(axis=(1, 2, 3)).all()
 
 
@@ -120,7 +120,7 @@ def test_an_index_gets_levels_without_another_scan(folder: Path, monkeypatch: py
     monkeypatch.setattr(checkpoints, "scan_batch", lambda data, spans: scan(data, spans) if len(spans) < 2 else 1 / 0)
     build_index(open_folder(folder), COARSE)
     assert files(folder) == undisturbed
-    monkeypatch.setattr(index_module.CropIndex, "add_levels", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(index_module.CropIndex, "add_levels", None)
     assert build_index(open_folder(folder), COARSE).num_kept == len(KINDS)  # there is nothing left to do
 
 
@@ -130,16 +130,7 @@ def test_a_killed_command_is_continued(folder: Path) -> None:
     for moment in range(5):
         for name in (NAME, LEVELS)[moment % 2 :]:
             (folder / name).unlink()
-        children = []
-        for _ in range(2):  # at once
-            if (pid := os.fork()) == 0:
-                build_index(open_folder(folder), IndexingConfig(1, progress=False, coarse=True))
-                os._exit(0)
-            children.append(pid)
-        time.sleep(rng.uniform(0, 0.05))
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        kill_builders(folder, COARSE, rng.uniform(0, 0.05))
         build_index(open_folder(folder), COARSE)
         assert files(folder) == undisturbed, moment
         assert not journals_of(folder / NAME) and not journals_of(folder / LEVELS)
@@ -204,8 +195,9 @@ def test_loaders_and_data_sets_use_the_levels(folder: Path, capsys: pytest.Captu
     assert f"; {len(LARGE)} at half their size, " in capsys.readouterr().out
     dataset = fixres.CropDataset(folder, SIDE, seed=0, hflip=0.5, output_type="numpy")
     after = [dataset[k][0] for k in range(len(KINDS))]
-    with fixres.Loader(folder, SIDE, 3, device="cpu", seed=0, shuffle=False, drop_last=False, output="uint8") as loader:
-        images = np.concatenate([batch[0].permute(0, 2, 3, 1).numpy() for batch in loader])
+    config = LoaderConfig(folder, TrainCrop(), SIDE, 3, shuffle=False, drop_last=False, num_workers=2)
+    with open_loader("roc", config) as loader:
+        images = np.concatenate([batch.images.numpy() for batch in loader])
         assert loader.counters.num_by_shift[1] > 0
     assert np.array_equal(images, after)
     assert not np.array_equal(before, after)
@@ -216,6 +208,6 @@ def test_several_crops_of_an_image_come_from_different_levels(folder: Path) -> N
     num, plain = len(KINDS), np.zeros(len(KINDS), bool)
     boxes = [Boxes(np.array([[0, 0, side, side]] * num), plain, plain) for side in (150, 40)]
     views = [np.zeros((num, SIDE, SIDE, 3), np.uint8) for _ in boxes]
-    IndexedCrops(open_folder(folder), TrainCrop(), None).fill(np.arange(num), lambda sizes: boxes, views)
+    IndexedCrops(open_folder(folder), TrainCrop(), None).fill(np.arange(num), lambda _: boxes, views)
     for drawn, view in zip(boxes, views, strict=True):
         assert np.array_equal(view, crops(folder, drawn.yxhw)[0])
