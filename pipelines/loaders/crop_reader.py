@@ -11,8 +11,8 @@ from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.indexed_crops import Draw, IndexedCrops
 from fixres.pipelines.loaders.pillow import resized_crop
-from fixres.pipelines.loaders.roc import sample_decoder
 from fixres.pipelines.loaders.views import Places, stacked
+from fixres.pipelines.roc.decoder.crops import decode_views
 from fixres.pipelines.roc.layout import ERRORS, NUM_COUNTS, OK
 from fixres.pipelines.roc.sample_table import locate_samples
 from fixres.pipelines.sources import open_stored
@@ -41,9 +41,8 @@ class CropReader:
             self._source: Source = source
             self._fill = self._fill_with_pillow
         elif is_beton and "roc" in source.field_names:
-            self._table = locate_samples(source)
-            self._sizes = source.sizes
-            self._decode = sample_decoder(source, isinstance(crop, TrainCrop), zoom_of(crop, min_zoom))
+            self._table, self._data, self._sizes = locate_samples(source), source.data, source.sizes
+            self._zoom = zoom_of(crop, min_zoom)
             self._fill = self._fill_from_records
         else:
             self._crops = IndexedCrops(source, crop, min_zoom)
@@ -73,7 +72,8 @@ class CropReader:
     def _fill_from_records(self, indices: np.ndarray, draw: Draw, buffer: np.ndarray, places: Places) -> None:
         table, num = self._table[indices], len(indices)
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
-        self._decode(table, stacked(draw(self._sizes[indices])), buffer, places, codes, counts)
+        how = *stacked(draw(self._sizes[indices])), isinstance(self._crop, TrainCrop), self._zoom
+        decode_views(self._data, table, *how, buffer, places.starts, places.sides, codes, counts)
         for slot in np.flatnonzero(codes != OK)[:1]:
             index = int(indices[slot])
             raise BadSampleError(f"{self.name(index)}: {ERRORS[int(codes[slot])]}; convert the data again", index)

@@ -1,27 +1,20 @@
-"""Engine `roc`: crops cut out of .beton files at the byte level, decoded by threads without the GIL.
-
-Files without RoC records, as FFCV writes them, are read, too: libjpeg-turbo decodes their images completely, with the
-same boxes and the same resampler.
-"""
+"""Engine `roc` over RoC records: cuts crops out of .beton files, and decodes them in threads without the GIL."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from fixres.pipelines.formats.beton_reader import BetonData
 from fixres.pipelines.loaders.base import empty_batch, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.loaders.views import Places, Views, apply, stacked
-from fixres.pipelines.roc.decoder.crops import decode_samples
-from fixres.pipelines.roc.decoder.views import decode_views
+from fixres.pipelines.roc.decoder.crops import decode_views
 from fixres.pipelines.roc.layout import NUM_COUNTS, OK
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
@@ -53,7 +46,7 @@ class RocLoader(RocBase):
         super().__init__(config)
         self._buffers = HostBuffers()
         self._views = Views(config.crop, config.views, config.seed)
-        self._decode = sample_decoder(self._reader, isinstance(config.crop, TrainCrop), config.zoom)
+        self._inside = isinstance(config.crop, TrainCrop)
 
     def _deliveries(self, start: int, epoch: int, resolution: int) -> Generator[Delivery, None, None]:
         drawn = self._draw(self._draws(epoch, start), epoch, resolution)
@@ -97,13 +90,14 @@ class RocLoader(RocBase):
         counts: np.ndarray,
     ) -> None:
         """Fills in the crops of some images and calls the user's function."""
-        self._decode(table, boxes, buffer, places, codes, counts)
+        filled = buffer, places.starts, places.sides, codes, counts
+        decode_views(self._reader.data, table, *boxes, self._inside, self.config.zoom, *filled)
         if self.config.per_image is not None:
             for image in np.flatnonzero(codes == OK):
                 apply(self.config.per_image, places.crops(buffer, int(image)))
 
     def _boxes(self, draws: np.ndarray, epoch: int, resolution: int) -> Boxes:
-        """With several views, the fields have a second axis."""
+        """The fields have a second axis, of views."""
         return stacked(self._views.boxes(epoch, draws, self._reader.sizes[indices_of(draws)], resolution))
 
     def _finish(self, work: _Work, epoch: int) -> Delivery:
@@ -153,38 +147,3 @@ class RocLoader(RocBase):
             return index
 
         return retry_next(make, self._candidates(wanted), self.config.on_bad, bad_samples)
-
-
-def sample_decoder(reader: BetonData, inside: bool, min_zoom: float) -> Callable[..., None]:
-    """Returns the function that decodes samples.
-
-    Threads call it with n rows of the table, boxes from `stacked`, a buffer for the crops and their `Places`, codes and
-    counts; the buffer, codes and counts are filled, see `decode_views`.
-    """
-    data = reader.data
-
-    def decode_roc(table: np.ndarray, boxes: Boxes, buffer: np.ndarray, places: Places, *filled: np.ndarray) -> None:
-        if boxes.yxhw.ndim == 2:
-            at, side = int(places.starts[0]), int(places.sides[0])
-            pixels = buffer[at : at + len(table) * 3 * side**2].reshape(-1, side, side, 3)
-            decode_samples(data, table, *boxes, inside, min_zoom, pixels, *filled)
-        else:
-            decode_views(data, table, *boxes, inside, min_zoom, buffer, places.starts, places.sides, *filled)
-
-    if "roc" in reader.field_names:
-        return decode_roc
-    from fixres.pipelines.roc.decoder import turbojpeg
-    from fixres.pipelines.roc.decoder import whole_image as whole
-
-    turbojpeg.load()
-    own = threading.local()  # a decompressor for each thread
-
-    def decode_whole(table: np.ndarray, boxes: Boxes, buffer: np.ndarray, places: Places, *filled: np.ndarray) -> None:
-        if not hasattr(own, "decompressor"):
-            own.decompressor = turbojpeg.Decompressor()
-        shape = len(table), len(places.sides)
-        boxes = Boxes(boxes.yxhw.reshape(*shape, 4), boxes.flip.reshape(shape), boxes.bicubic.reshape(shape))
-        filled = buffer, places.starts, places.sides, *filled
-        whole.decode_whole_images(data, table, *boxes, inside, own.decompressor.handle, *filled)
-
-    return decode_whole

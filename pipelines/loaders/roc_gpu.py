@@ -92,7 +92,8 @@ class RocGPULoader(RocLoader):
         table = self._table[indices]
         self._read_ahead.announce(table)
         labels = np.asarray(self._reader.labels[indices], np.int64)
-        staged = self._stager.stage(table, boxes, labels, indices, resolution)
+        one = Boxes(*(values[:, 0] for values in boxes))
+        staged = self._stager.stage(table, one, labels, indices, resolution)
         with self._launcher.working():
             there = self._launcher.send(staged.buffer)
             scratch = torch.empty(staged.scratch_size, dtype=torch.uint8, device=there.device)

@@ -40,8 +40,8 @@ class Places(NamedTuple):
 
 
 def stacked(views: Sequence[Boxes]) -> Boxes:
-    """Boxes as kernels take them: float64 (n, v, 4), bool (n, v) and (n, v); of one view without the second axis."""
-    boxes = views[0] if len(views) == 1 else Boxes(*(np.stack(fields, 1) for fields in zip(*views, strict=True)))
+    """Boxes as kernels take them: float64 (n, v, 4), bool (n, v) and (n, v)."""
+    boxes = Boxes(*(np.stack(fields, 1) for fields in zip(*views, strict=True)))
     return boxes._replace(yxhw=boxes.yxhw.astype(np.float64))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numba
-from numba import njit
+from numba import njit, types
 from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext, _dynfunc
@@ -23,18 +23,21 @@ from numba.core.cpu import CPUContext, _dynfunc
 _TESTED = (0, 68)  # this replaces functions inside numba, so other versions compile as numba does, which takes longer
 
 
-def give_callers_a_part(compiled: Any, function: Callable[..., Any]) -> None:
+def give_callers_a_part(compiled: Any, function: Callable[..., Any], **options: bool) -> None:
     """Lets kernels that call `compiled`, numba's dispatcher of `function`, link a version without machine code."""
     if numba.version_info.short != _TESTED:
         return
-    part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    part.compile = functools.partial(_compile, part.compile)
+    part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+    part.compile = functools.partial(_compile, part, part.compile)
     compiled.get_call_template, compiled.get_overload = part.get_call_template, part.get_overload
 
 
-def _compile(compile: Callable[..., Any], signature: Any) -> Any:
+def _compile(part: Any, compile: Callable[..., Any], arguments: tuple[types.Type, ...]) -> None:
+    """Compiles a part; once for all constants that callers pass, because LLVM puts them into its code anyway."""
     with global_compiler_lock, _no_machine_code():
-        return compile(signature)
+        arguments = tuple(types.unliteral(argument) for argument in arguments)
+        compile(arguments)
+        part.overloads[arguments].library._ensure_finalized()  # else the caller would do it, outside of this block
 
 
 @contextmanager
@@ -45,6 +48,7 @@ def _no_machine_code() -> Iterator[None]:
         # The engine translates all modules that it has as soon as it needs one of them.
         stack.enter_context(patch.object(JITCPUCodegen, "_add_module", lambda _codegen, _module: None))
         stack.enter_context(patch.object(CPUContext, "get_executable", _not_executable))
+        stack.enter_context(patch.object(CPUContext, "create_cfunc_wrapper", lambda *_arguments: None))
         yield
 
 

@@ -50,7 +50,9 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Decorator of a function whose code is copied into the kernels that call it, whatever its size."""
-    return njit(nogil=True, forceinline=True)(function)
+    compiled = njit(nogil=True, forceinline=True)(function)
+    give_callers_a_part(compiled, function, forceinline=True)
+    return compiled
 
 
 class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):

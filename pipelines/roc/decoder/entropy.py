@@ -64,7 +64,8 @@ def decode_segments(
     Returns:
         True if the data was valid.
     """
-    start, num_taken, num_left = data.ctypes.data, 0, segments.shape[0]
+    start, num_taken, num_left = np.int64(data.ctypes.data), 0, segments.shape[0]
+    coefficients = np.int64(coefficients)  # numba makes a float64 of an int64 or uint64
     lane_a, bits_a, num_a, at_a, k_a, table_a, block_a = 0, np.uint64(0), 0, 0, LAST, 0, coefficients
     lane_b, bits_b, num_b, at_b, k_b, table_b, block_b = 1, np.uint64(0), 0, 0, LAST, 0, coefficients + 2 * _BLOCK_SIZE
     codes_a = codes_b = 0

@@ -1,6 +1,6 @@
 """The batch kernel for ordinary files: libjpeg-turbo decodes the whole JPEG, then the crop is resampled from it.
 
-It serves FFCV files that were not converted: same boxes, same resampler, but no decoding is saved.
+Benchmarks and tests compare with it: same boxes, same resampler, but no decoding is saved.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def decode_whole_images(
     codes: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Makes v crops of each of n samples. Arguments are those of `views.decode_views`.
+    """Makes v crops of each of n samples. Arguments are those of `crops.decode_views`.
 
     Kernels take arrays instead of objects: many parameters.
 

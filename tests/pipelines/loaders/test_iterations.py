@@ -165,14 +165,14 @@ def test_a_loader_closed_during_an_epoch_raises_an_error(engine: str, num_worker
 
 def test_a_loader_that_another_thread_waits_for_is_not_closed_or_restarted(stored_for: dict[str, Path]) -> None:
     loader, seen = open_loader("roc", config(stored_for["roc"], num_workers=0)), []
-    reached, go_on, decode = threading.Event(), threading.Event(), loader._decode
+    reached, go_on, make = threading.Event(), threading.Event(), loader._make
 
     def slow(*arguments: np.ndarray) -> None:
         reached.set()
         assert go_on.wait(30)
-        decode(*arguments)
+        make(*arguments)
 
-    loader._decode = slow
+    loader._make = slow
     other = threading.Thread(target=lambda: seen.extend(loader))
     other.start()
     assert reached.wait(30)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixres.pipelines.roc.decoder.crops import decode_samples
-from fixres.pipelines.roc.decoder.views import decode_views, disjoint_parts
+from fixres.pipelines.roc.decoder.crops import decode_samples, decode_views
+from fixres.pipelines.roc.decoder.views import disjoint_parts
 from fixres.pipelines.roc.layout import BAD_BOX, BYTES, LEVEL_SHIFT, NUM_COUNTS, OK, PIXELS, ROC_SIZE, ROC_START
 from tests.pipelines.roc.conftest import record
 
@@ -123,6 +123,6 @@ def test_parts_cover_the_windows_once(corners: list[tuple[int, int, int, int]]) 
     wanted, covered = np.zeros((26, 26), int), np.zeros((26, 26), int)
     for y, y_end, x, x_end in windows[:, :4]:
         wanted[y:y_end, x:x_end] = 1
-    for y, y_end, x, x_end in disjoint_parts(windows)[:, :4]:
+    for y, y_end, x, x_end in disjoint_parts(windows, np.arange(len(windows))):
         covered[y:y_end, x:x_end] += 1
     assert np.array_equal(covered, wanted)
