@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from fixres.pipelines.spec import InputError, Source
 
 _NAMES = {
     "folder": "folder",
+    "coarse": "coarse",
     "published": "published",
+    "published_coarse": "published_coarse",
     "published_tar": "published.tar",
     "ffcv": "jpeg.beton",
     "raw": "raw.beton",
@@ -94,7 +97,7 @@ class BenchmarkFiles:
         self._dir.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str) -> Path:
-        """The data as "folder", "published", "ffcv", "raw", "roc", "shards", "tar" or "published_tar"."""
+        """The data as "folder", "published", "ffcv", "raw", "roc", "shards", "tar", "published_tar" and so on."""
         target = self._dir / _NAMES[kind]
         if not target.exists():
             getattr(self, f"_make_{kind}")(target)
@@ -104,7 +107,7 @@ class BenchmarkFiles:
         """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
         if not path.suffix == ".beton":
-            return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+            return sum(file.stat().st_size for file in (path, *path.rglob("[!.]*")) if file.is_file())
         from fixres.pipelines.formats.beton_reader import BetonReader
 
         reader = BetonReader(path)
@@ -134,6 +137,13 @@ class BenchmarkFiles:
         """An image at most `max_side` large, at `quality`."""
         image = Image.fromarray(decode_rgb(self._source.read(index), self._source.name(index), index))
         return encode_jpeg(shrink(image, self._max_side), self._quality)
+
+    def _make_coarse(self, target: Path, kind: str = "folder") -> None:
+        """The same files for another index; links to them."""
+        shutil.copytree(self.path(kind), target, copy_function=os.link, ignore=shutil.ignore_patterns(".*"))
+
+    def _make_published_coarse(self, target: Path) -> None:
+        self._make_coarse(target, "published")
 
     def _make_shards(self, target: Path) -> None:
         """With our own writer, in random order, in enough shards for all workers."""

@@ -5,9 +5,10 @@ python -m benchmarks.loaders.crop_index --data PHOTOS [--json FILE]
 Microseconds of CPU time for each image, one thread, files in memory, in interleaved rounds; the table shows medians.
 Full decoding is libjpeg-turbo's to RGB, by simplejpeg. "index" decodes at full size only, "scaled" takes smaller
 inverse transforms at the default min_zoom, "roc" reads RoC records of the same images, at --roc-quality and as large,
-with their levels, "whole" decodes all of the file with libjpeg-turbo and makes the same crop. Crops are those of
-training, RandomResizedCrop at scale (0.08, 1). Fidelity is that of scaled crops to those at full size. Two sets of
-files are measured: the photographs as they are, and at most --max-side pixels at --quality.
+with their levels, "whole" decodes all of the file with libjpeg-turbo and makes the same crop. "coarse" is "scaled" with
+coarse levels. Crops are those of training, RandomResizedCrop at scale (0.08, 1). Fidelity is that of scaled and coarse
+crops to those at full size. Two sets of files are measured: the photographs as they are, and at most --max-side pixels
+at --quality.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from benchmarks.harness.datasets import RepeatedSource
 from benchmarks.harness.options import PhotoOptions, RoundOptions
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.loaders.tables import crop_index_table
+from fixres.pipelines.crop_index.building import coarse_level
 from fixres.pipelines.crop_index.crops import NUM_PLACE_COLUMNS, decode_indexed
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.roc.decoder import turbojpeg
@@ -54,6 +56,14 @@ def _joined(fields: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(fields), np.uint8), np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
 
 
+def _places(spans: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Where the kernel finds whole files, int64 (n, 4)."""
+    places, header_sizes = np.zeros((len(spans), NUM_PLACE_COLUMNS), np.int64), samples[:, checkpoints.HEADER_SIZE]
+    places[:, 0], places[:, 1] = spans[:, 0], spans[:, 0] + header_sizes
+    places[:, 3] = spans[:, 1] - header_sizes
+    return places
+
+
 class Files:
     """JPEG files in memory, their index, and RoC records of the same images."""
 
@@ -70,13 +80,11 @@ class Files:
         self.data, self.spans = _joined(self.images)
         self.samples, self.words = checkpoints.scan_batch(self.data, self.spans)
         self.sizes = self.samples[:, [checkpoints.HEIGHT, checkpoints.WIDTH]]
-        self._places = np.zeros((len(self.images), NUM_PLACE_COLUMNS), np.int64)
-        header_sizes = self.samples[:, checkpoints.HEADER_SIZE]
-        self._places[:, 0], self._places[:, 1] = self.spans[:, 0], self.spans[:, 0] + header_sizes
-        self._places[:, 3] = self.spans[:, 1] - header_sizes
+        self._places = _places(self.spans, self.samples)
         self._table = np.zeros((len(self.images), NUM_SAMPLE_COLUMNS), np.int64)
         self._table[:, :2], self._table[:, 4:] = self.spans, self.sizes
         self._roc, self._roc_table = self._records(roc_quality)
+        self._make_levels()
 
     def _records(self, quality: int) -> tuple[np.ndarray, np.ndarray]:
         made = RocQuality(quality=quality)
@@ -85,6 +93,16 @@ class Files:
         )
         data, spans = _joined([part for image in pixels for part in encode(image, made)])
         return data, np.concatenate([spans.reshape(-1, 4), self.sizes], axis=1)
+
+    def _make_levels(self) -> None:
+        """Coarse levels behind the files; images that are too small for one have no bytes."""
+        pixels = (decode_rgb(image, "a photograph") for image in self.images)
+        levels = [coarse_level(image) for image in tqdm(pixels, desc="coarse levels", leave=False, disable=None)]
+        self._both, spans = _joined([*self.images, *levels])
+        samples, words = checkpoints.scan_batch(self._both, spans)
+        self._both_index = _places(spans, samples), samples, words
+        self.has_level = spans[len(self.images) :, 1] > 0
+        self.level_bytes = sum(map(len, levels)) + words.nbytes - self.words.nbytes + samples.nbytes // 2
 
     def scan(self) -> None:
         """Makes the index."""
@@ -95,31 +113,37 @@ class Files:
         for image in self.images:
             simplejpeg.decode_jpeg(image, fastdct=False, fastupsample=False)
 
-    def steps(self, resolution: int) -> tuple[dict[str, Callable[[], np.ndarray]], np.ndarray]:
-        """What makes the crops of an epoch, by name, each returning its batch; and counts of the last one, filled."""
+    def steps(self, resolution: int) -> tuple[dict[str, Callable[[], np.ndarray]], np.ndarray, np.ndarray]:
+        """What makes the crops of an epoch, by name, each returning its batch; counts of the last one, filled; bool
+        (n,), which of the coarse crops come from the coarse level.
+        """
         num = len(self.images)
         drawn = crop_boxes(TrainCrop(), _SEED, 0, np.arange(num), self.sizes, resolution)
-        how = drawn.yxhw.astype(np.float64), drawn.flip, np.zeros(num, bool), True
+        boxes, how = drawn.yxhw.astype(np.float64), (drawn.flip, np.zeros(num, bool), True)
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
 
-        def step(kernel: Callable[..., None], *given: Any) -> Callable[[], np.ndarray]:
+        def step(kernel: Callable[..., None], *given: Any, boxes: np.ndarray = boxes) -> Callable[[], np.ndarray]:
             out = np.empty((num, resolution, resolution, 3), np.uint8)
 
             def make() -> np.ndarray:
-                kernel(*given[:-1], *how, given[-1], out, codes, counts)
+                kernel(*given[:-1], boxes, *how, given[-1], out, codes, counts)
                 assert (codes == OK).all()
                 return out
 
             return make
 
         index = self.data, self._places, self.samples, self.words
+        is_coarse = self.has_level & (boxes[:, 2:].min(axis=1) >= 2 * MIN_TRAIN_ZOOM * resolution)
+        rows, (places, samples, words) = np.arange(num) + num * is_coarse, self._both_index
+        coarse = self._both, places[rows], samples[rows], words, MIN_ZOOM
         made = {
+            "coarse": step(decode_indexed, *coarse, boxes=boxes / (1 + is_coarse)[:, None]),
             "index": step(decode_indexed, *index, _INFINITE),
             "roc": step(decode_samples, self._roc, self._roc_table, MIN_TRAIN_ZOOM),
             "whole": step(_decode_whole, self.data, self._table, self._handle.handle),
             "scaled": step(decode_indexed, *index, MIN_ZOOM),
         }
-        return made, counts
+        return made, counts, is_coarse
 
 
 def _decode_whole(data, table, yxhw, flips, bicubic, inside, handle, out, codes, counts) -> None:
@@ -167,14 +191,16 @@ def _measure_files(name: str, files: Files, options: CropIndexOptions) -> dict[s
     all_of_them = _measured({"scan": files.scan, "decode": files.decode}, num, options.rounds)
     crops = []
     for resolution in options.train_res:
-        steps, counts = files.steps(resolution)
+        steps, counts, is_coarse = files.steps(resolution)
         taken = _measured(steps, num, options.rounds)
         full, scaled = steps["index"](), steps["scaled"]()
         crops.append({"res": resolution, "microseconds": taken, **_fidelity(full, scaled, counts[:, LEVEL_SHIFT] > 0)})
+        crops[-1]["coarse"] = _fidelity(full, steps["coarse"](), is_coarse)
         crops[-1]["num_different_from_libjpeg"] = int((full != steps["whole"]()).any(axis=(1, 2, 3)).sum())
     size = files.words.nbytes + files.samples.nbytes
     numbers = {"num_images": num, "num_not_indexed": files.num_not_indexed, "bytes_per_image": num_bytes / num}
-    return {"files": name, **numbers, "index_share": size / num_bytes, "microseconds": all_of_them, "crops": crops}
+    shares = {"index_share": size / num_bytes, "coarse_share": files.level_bytes / num_bytes}
+    return {"files": name, **numbers, **shares, "microseconds": all_of_them, "crops": crops}
 
 
 def measure(options: CropIndexOptions) -> dict[str, Any]:

@@ -26,16 +26,17 @@ import numpy as np
 from benchmarks.harness.datasets import BenchmarkFiles
 from benchmarks.harness.records import command
 from benchmarks.loaders.tables import FORMS, formats_table
-from benchmarks.throughput.engines import check_engines, kind_of
+from benchmarks.throughput.engines import INDEXED, check_engines, kind_of
 from benchmarks.throughput.run import ThroughputOptions
 from benchmarks.throughput.run import measure as throughput
-from fixres.pipelines.crop_index.building import build_index
+from fixres.pipelines.crop_index.building import IndexingConfig, build_index
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.runtime.exit_codes import run
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import EvalCrop, InputError, LoaderConfig
 
-_ENGINE = {"torchvision": "torch", "roc-index": "roc", "ffcv-raw": "ffcv"}  # that makes center crops of the same files
+_ENGINE = {"torchvision": "torch", "ffcv-raw": "ffcv"} | dict.fromkeys(INDEXED, "roc")
+"""Which engine makes center crops of the same files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +65,23 @@ def measure(options: FormatsOptions) -> dict[str, Any]:
         prepared = {engine: _prepare(engine, files) for engine in options.engines}
         content = throughput(options)  # type: ignore[arg-type]
         fidelity = [] if content["partial"] else _fidelity(options, files)
-        index_bytes = sum(file.stat().st_size for file in files.path("published").glob(".fixres-index"))
-    if "roc-index" in content["file_bytes"]:
-        content["file_bytes"]["roc-index"] += index_bytes
+        for engine in set(INDEXED) & set(content["file_bytes"]):
+            index = files.path(kind_of(engine, published=True)).glob(".fixres-index*")
+            content["file_bytes"][engine] += sum(file.stat().st_size for file in index)
     content["name"] = "formats" if options.json is None else content["name"]
     return content | {"kind": "formats", "preparation_seconds": prepared, "fidelity": fidelity}
 
 
 def _prepare(engine: str, files: BenchmarkFiles) -> float | None:
     """Makes the files that an engine reads; returns the seconds, or None if it reads the untouched ones."""
-    path = files.path("published")
-    begin = time.perf_counter()
-    if engine == "roc-index":
-        build_index(open_stored(path))
-    elif kind_of(engine, published=True) != "published":
-        files.path(kind_of(engine, published=True))
-    else:
+    kind = kind_of(engine, published=True)
+    if kind == "published" and engine not in INDEXED:
         return None
+    files.path("published")
+    begin = time.perf_counter()
+    path = files.path(kind)
+    if engine in INDEXED:
+        build_index(open_stored(path), IndexingConfig(coarse=engine == "roc-coarse"))
     return time.perf_counter() - begin
 
 

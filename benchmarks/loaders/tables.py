@@ -99,21 +99,28 @@ def _microseconds_table(record: dict[str, Any], size: str, digits: int = 0) -> s
 
 
 def crop_index_table(record: dict[str, Any]) -> str:
-    """Markdown: scan, full decoding and crops in microseconds, bytes of the index, fidelity of scaled crops."""
-    names = ["index", "scaled", "roc", "whole"]
-    rows = [["files", "KB", "index, %", "scan", "full decoding", "px", *names, "scaled, %", "dB", "dB, 5th percentile"]]
+    """Markdown: scan, full decoding and crops in microseconds, bytes of the index, fidelity of cheaper crops."""
+    names = ["index", "scaled", "coarse", "roc", "whole"]
+    rows = [["files", "KB", "index, %", "coarse, %", "scan", "full decoding", "px", *names]]
+    rows[0] += [f"{kind}, {what}" for kind in ("scaled", "coarse") for what in ("%", "dB", "dB, 5th percentile")]
     for one in record["results"]:
         medians = [number(statistics.median(one["microseconds"][name])) for name in ("scan", "decode")]
-        cells = [one["files"], number(one["bytes_per_image"], 0, 1e-3), number(one["index_share"], 2, 100), *medians]
+        shares = [number(one[name], 2, 100) for name in ("index_share", "coarse_share")]
+        cells = [one["files"], number(one["bytes_per_image"], 0, 1e-3), *shares, *medians]
         for crop in one["crops"]:
             times = [number(statistics.median(crop["microseconds"][name])) for name in names]
-            psnr = [number(crop[name], 1) if name in crop else "-" for name in ("psnr_mean", "psnr_5th_percentile")]
-            rows.append([*cells, str(crop["res"]), *times, number(crop["share_scaled"], 0, 100), *psnr])
+            rows.append([*cells, str(crop["res"]), *times, *_fidelity(crop), *_fidelity(crop["coarse"])])
     return markdown(rows)
+
+
+def _fidelity(crops: dict[str, Any]) -> list[str]:
+    psnr = [number(crops[name], 1) if name in crops else "-" for name in ("psnr_mean", "psnr_5th_percentile")]
+    return [number(crops["share_scaled"], 0, 100), *psnr]
 
 
 FORMS = {
     "roc-index": "untouched, index",
+    "roc-coarse": "untouched, index with coarse levels",
     "torchvision": "untouched, torchvision",
     "dali": "untouched, DALI",
     "roc": "RoC",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fixres.pipelines.crop_index.building import build_index
+from fixres.pipelines.crop_index.building import IndexingConfig, build_index
 from fixres.pipelines.loaders import ENGINES, is_installed, open_loader
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError, LoaderConfig, TrainCrop
@@ -18,6 +18,7 @@ DECODE_BOUND = "decode-only bound"
 KINDS = {
     "roc": "roc",
     "roc-index": "folder",
+    "roc-coarse": "coarse",
     "roc-gpu": "roc",
     "roc-dali": "roc",
     "ffcv": "ffcv",
@@ -35,7 +36,9 @@ KINDS = {
     "webdataset": "shards",
 }
 """Which format of `benchmarks.harness.datasets.BenchmarkFiles` each engine reads."""
-_PUBLISHED = {"folder": "published", "tar": "published_tar"}
+_PUBLISHED = {"folder": "published", "coarse": "published_coarse", "tar": "published_tar"}
+INDEXED = ("roc-index", "roc-coarse")
+"""Engine roc on untouched files."""
 THIRD_PARTY = "third-party"
 """In a list of engines: third-party loaders for CPUs, as many as are installed."""
 _FOR_CPUS = ("ffcv", "ffcv-raw", "dali", "dali-dynamic", "torchvision", "simplejpeg", "torchcodec", "turboloader")
@@ -62,8 +65,8 @@ class Engine:
             return DecodeOnly(self.path, self.num_threads)
         options = {"shuffle": True, "drop_last": True, "seed": _SEED, "num_workers": self.num_threads}
         config = LoaderConfig(self.path, TrainCrop(), 128, self.batch_size, device=self.device, **options)
-        if self.name == "roc-index":
-            build_index(open_stored(self.path))  # as the first epoch would
+        if self.name in INDEXED:
+            build_index(open_stored(self.path), IndexingConfig(coarse=self.name == "roc-coarse"))
         if _engine_of(self.name) in ENGINES:
             return open_loader(_engine_of(self.name), config)
         from benchmarks.throughput.third_party import LOADERS
@@ -179,4 +182,4 @@ def can_run(engine: str) -> bool:
 
 def _engine_of(name: str) -> str:
     """The engine of a name that tells which files it reads, too."""
-    return name.removesuffix("-raw").removesuffix("-index")
+    return "roc" if name in INDEXED else name.removesuffix("-raw")

@@ -7,10 +7,11 @@ engine. Crops are RandomResizedCrop at scale (0.08, 1) with flips. Every engine 
 stopped while others work. In each round all engines work twice for `--seconds`, in one order and its reverse. Ratios
 are computed within a round, so other load on the machine cancels. Engines: roc, roc-dali, ffcv, dali (fused decode and
 crop), dali-slice and torch are those of `fixres.pipelines.loaders`; roc-index is roc on a folder with an index of
-checkpoints; torchvision is a stock DataLoader over ImageFolder; torchvision-gpu decodes batches on the GPU; simplejpeg
-and torchcodec are a DataLoader with those decoders; ffcv-raw is stock FFCV on raw pixels of at most 256 px a side;
-dali-dynamic is DALI without a graph; turboloader, spdl and webdataset are those packages as in their documentation. The
-name third-party stands for those loaders that are installed. Ctrl-C keeps the results so far.
+checkpoints, roc-coarse with coarse levels, too; torchvision is a stock DataLoader over ImageFolder; torchvision-gpu
+decodes batches on the GPU; simplejpeg and torchcodec are a DataLoader with those decoders; ffcv-raw is stock FFCV on
+raw pixels of at most 256 px a side; dali-dynamic is DALI without a graph; turboloader, spdl and webdataset are those
+packages as in their documentation. The name third-party stands for those loaders that are installed. Ctrl-C keeps the
+results so far.
 """
 
 from __future__ import annotations

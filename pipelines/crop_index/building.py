@@ -155,10 +155,16 @@ def _add_levels(
             continue
         made.append(slot)
         sizes.append(pixels.shape[:2])
-        is_large = (min(pixels.shape[:2]) + 1) // 2 >= MIN_COARSE_SIDE
-        jpegs.append(simplejpeg.encode_jpeg(halve(pixels), _QUALITY, "RGB", "420") if is_large else b"")
+        jpegs.append(coarse_level(pixels))
     index.add_levels(indices[made], stamps[made], np.array(sizes).reshape(-1, 2), jpegs)
     return bad
+
+
+def coarse_level(pixels: np.ndarray) -> bytes:
+    """An image, uint8 (H, W, 3), as a JPEG file of half its size; b"" if it is too small for that."""
+    if (min(pixels.shape[:2]) + 1) // 2 < MIN_COARSE_SIDE:
+        return b""
+    return simplejpeg.encode_jpeg(halve(pixels), _QUALITY, "RGB", "420")
 
 
 def _outcome(index: CropIndex, num_kept: int, seconds: float, bad: list[str]) -> Indexed:

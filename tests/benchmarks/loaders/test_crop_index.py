@@ -16,7 +16,7 @@ from tests.pipelines.roc.conftest import needs_turbojpeg
 
 @needs_turbojpeg
 def test_files_are_measured_as_they_are_and_as_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, target = write_coded_folder(tmp_path / "data", [(150, 200), (260, 160)]), tmp_path / "crop_index.json"
+    data, target = write_coded_folder(tmp_path / "data", [(150, 200), (260, 194)]), tmp_path / "crop_index.json"
     words = ["--data", data, "--json", target, "--rounds", 2, "--train-res", 32, "--work-dir", tmp_path / "work"]
     monkeypatch.setattr(sys, "argv", ["crop_index", *map(str, words)])
     crop_index.main()
@@ -28,4 +28,7 @@ def test_files_are_measured_as_they_are_and_as_stored(tmp_path: Path, monkeypatc
         assert all(len(times) == 2 for times in crops["microseconds"].values())
         assert crops["num_different_from_libjpeg"] == 0
         assert crops["share_scaled"] > 0 and crops["psnr_mean"] > 40
+    published = content["results"][0]
+    assert 0 < published["coarse_share"] < 0.5 and published["crops"][0]["coarse"]["psnr_mean"] > 30
+    assert published["crops"][0]["coarse"]["share_scaled"] == 0.5  # the other image is too small
     assert "| published |" in section(content)
