@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,8 @@ def test_flips_are_left_to_the_transform(stored: dict[str, Path], coded_sizes: l
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_epoch_and_resolution_reach_running_workers(context: str, stored: dict[str, Path]) -> None:
-    dataset = CropDataset(stored["roc"], 32, seed=1, transform=v2.ToDtype(torch.float32, scale=True))
+    # A function of torch: a spawned worker would import torchvision for one of its transforms, for 2 s of a core.
+    dataset = CropDataset(stored["roc"], 32, seed=1, transform=partial(torch.div, other=255))
     loader = DataLoader(dataset, 8, num_workers=1, persistent_workers=True, multiprocessing_context=context)
     seen = []
     for epoch, resolution in ((0, 32), (1, 48), (0, 32)):
@@ -121,6 +123,7 @@ def test_epoch_and_resolution_reach_running_workers(context: str, stored: dict[s
         dataset.set_resolution(resolution)
         seen.append(torch.cat([images for images, _ in loader]))
         assert seen[-1].shape == (24, 3, resolution, resolution) and dataset.resolution == resolution
+        assert seen[-1].dtype == torch.float32 and 0.5 < seen[-1].max() <= 1
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1][:, :, :32, :32])
     alone = DataLoader(dataset, 8)
     assert torch.equal(torch.cat([images for images, _ in alone]), seen[2])

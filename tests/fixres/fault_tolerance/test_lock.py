@@ -21,7 +21,7 @@ from fixres.pipelines.spec import InputError
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.acquire.__defaults__", (0.2,))
 
 
 def forked(work: Callable[[int], object]) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def test_a_worker_that_ends_first_does_not_give_it_up(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 20.0)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.acquire.__defaults__", (20.0,))
     with dying(_hold(tmp_path)), locked(tmp_path):
         pass
 

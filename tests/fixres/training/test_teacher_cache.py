@@ -140,7 +140,7 @@ def test_a_killed_writer_leaves_complete_entries(tmp_path: Path) -> None:
 
 
 def test_files_of_others_and_files_in_use_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.acquire.__defaults__", (0.2,))
     path = tmp_path / "store"
     store = _store(path)
     num_open = len(os.listdir("/proc/self/fd"))
@@ -179,7 +179,7 @@ def test_a_run_that_dies_slowly_is_waited_for(tmp_path: Path) -> None:
 def test_a_worker_that_outlives_its_killed_run_does_not_hold_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fixres.pipelines.runtime.locks.SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr("fixres.pipelines.runtime.locks.acquire.__defaults__", (0.2,))
     child, ready = forked(_holding(tmp_path / "store", with_worker=True))
     worker = int(os.read(ready, 20))
     end(child)

@@ -131,7 +131,7 @@ def test_a_replaced_archive_is_refused(tmp_path: Path) -> None:
 def test_a_second_format_does_not_touch_what_another_process_writes(
     held: object, other: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr(locks.acquire, "__defaults__", (0.2,))
     with held(tmp_path / "x") as partial:
         inside = partial / "file" if partial.is_dir() else partial
         inside.write_text("half of it")

@@ -224,7 +224,7 @@ def test_the_source_is_never_overwritten(format: str, coded_folder: Path, tmp_pa
 def test_two_runs_cannot_write_the_same_target(
     coded_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "SECONDS_TO_WAIT", 0.2)
+    monkeypatch.setattr(locks.acquire, "__defaults__", (0.2,))
     for format, held in (("ffcv", atomic_file), ("webdataset", atomic_folder)):
         with held(tmp_path / "x", overwrite=True):
             with pytest.raises(InputError, match=r"another process is writing .*x; wait"):

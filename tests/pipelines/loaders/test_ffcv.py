@@ -22,9 +22,14 @@ from tests.coded import read_box
 from tests.pipelines.loaders import loading
 from tests.pipelines.loaders.loading import TRAIN, check_boxes, check_codes, collect, config, encoded
 
-pytest.importorskip("ffcv", reason="FFCV is not installed")
 NUM, BAD = 24, 12
 KIND = types.uint8[::1]  # held, so that everyone in this process gets the same object
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> None:
+    """Its import takes 4 s of a core, so processes without these tests do not do it."""
+    pytest.importorskip("ffcv", reason="FFCV is not installed")
 
 
 @pytest.fixture(scope="module")
