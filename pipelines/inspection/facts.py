@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from fixres.pipelines.crop_index.location import coarse_places, places_of
 from fixres.pipelines.formats import beton_layout as layout
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.inspection.image_headers import random_samples, read_headers
@@ -90,6 +91,20 @@ class RocFacts:
 
 
 @dataclass(frozen=True)
+class IndexFacts:
+    """The index of untouched images, with what running processes have added."""
+
+    num_indexed: int
+    """Images with checkpoints."""
+    num_whole: int
+    """Known images without, which are decoded whole."""
+    index_bytes: int
+    num_levels: int
+    """Coarse levels."""
+    coarse_bytes: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Facts about a data set."""
 
@@ -102,6 +117,8 @@ class Inspection:
     classes: ClassFacts
     images: ImageFacts
     roc: RocFacts | None
+    index: IndexFacts | None
+    """None if the images have no index."""
     bad_samples: tuple[str, ...]
     """A line for each sample that was looked at and is bad."""
 
@@ -123,7 +140,8 @@ def inspect_source(source: Source, path: Path | str, max_looked_at: int = 2000) 
         headers = read_headers(source, max_looked_at)
         images, bad = _image_facts(headers.sizes, headers.num_bytes, Counter(headers.formats)), headers.bad_samples
     classes = class_facts(source.classes, source.labels)
-    return Inspection(str(path), kind, len(source), checksum, classes, images, roc, tuple(bad))
+    index = None if roc else _index_facts(getattr(source, "path", None))
+    return Inspection(str(path), kind, len(source), checksum, classes, images, roc, index, tuple(bad))
 
 
 def class_facts(names: Sequence[str], labels: np.ndarray) -> ClassFacts:
@@ -161,6 +179,21 @@ def _from_tables(reader: BetonReader) -> ImageFacts:
         num_bytes = num_bytes + reader.field_spans("roc")[:, 1]
     num_raw = int((reader.modes == layout.MODE_RAW).sum())
     return _image_facts(reader.sizes, num_bytes, Counter(JPEG=len(reader) - num_raw, raw=num_raw))
+
+
+def _index_facts(data: Path | None) -> IndexFacts | None:
+    """What the index of data holds, without writing anything."""
+    places = None if data is None else places_of(Path(data))
+    if places is None or not any(place.exists() for place in places.read):
+        return None
+    from fixres.pipelines.crop_index.checkpoints import INDEXED  # imports numba, 0.5 s
+    from fixres.pipelines.crop_index.merging import load
+
+    loaded = [load(one.read) for one in (places, coarse_places(places))]
+    entries, levels = (one.tables.entries for one in loaded)
+    index_bytes, coarse_bytes = (sum(map(len, one.memories)) for one in loaded)
+    num_indexed = int((entries["kind"] == INDEXED).sum())
+    return IndexFacts(num_indexed, len(entries) - num_indexed, index_bytes, len(levels), coarse_bytes)
 
 
 def _has_checksum(reader: BetonReader) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixres.pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, Inspection, RocFacts
+from fixres.pipelines.inspection.facts import ClassFacts, Histogram, ImageFacts, IndexFacts, Inspection, RocFacts
 from fixres.pipelines.runtime.notices import counted
 from fixres.pipelines.spec import one_line
 
@@ -32,6 +32,8 @@ def _fact_lines(facts: Inspection) -> list[str]:
     rows += [("formats", ", ".join(f"{name} {_percent(v)}" for name, v in facts.images.format_shares.items()))]
     if facts.roc is not None:
         rows += [("RoC", line) for line in _levels(facts.roc)]
+    if facts.index is not None:
+        rows += [("index", _index(facts.index))]
     rows += [("checksum", _checksum(facts))]
     if facts.images.num_looked_at < facts.num_samples:
         rows += [("looked at", f"{facts.images.num_looked_at} random images, for bytes, formats and sizes")]
@@ -66,6 +68,14 @@ def _levels(roc: RocFacts) -> list[str]:
         for level in roc.levels
     ]
     return [*levels, f"index: {_percent(roc.index_byte_share)} of the bytes; from {roc.num_looked_at} records"]
+
+
+def _index(index: IndexFacts) -> str:
+    text = f"{index.num_indexed} images with checkpoints, {index.num_whole} decoded whole"
+    text += f", {index.index_bytes / 1e6:.1f} MB"
+    if index.num_levels:
+        text += f"; {index.num_levels} at half their size, {index.coarse_bytes / 1e6:.1f} MB"
+    return text
 
 
 def _bars(values: Histogram) -> list[str]:

@@ -19,6 +19,7 @@ from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import NAME, in_cache
 from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.inspection.text import as_text
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.loaders.indexed_crops import Filled, IndexedCrops
 from fixres.pipelines.roc.halving import halve
@@ -193,6 +194,9 @@ def test_loaders_and_data_sets_use_the_levels(folder: Path, capsys: pytest.Captu
     assert not (folder / LEVELS).exists()  # only the command makes them
     run(parse([str(folder), "--coarse", "--num-workers", "1"]))
     assert f"; {len(LARGE)} at half their size, " in capsys.readouterr().out
+    facts = fixres.inspect(folder)
+    assert facts.index.num_levels == len(LARGE) and facts.index.coarse_bytes == len(files(folder)[1])
+    assert f"4 images with checkpoints, 2 decoded whole, 0.0 MB; {len(LARGE)} at half" in as_text(facts)
     dataset = fixres.CropDataset(folder, SIDE, seed=0, hflip=0.5, output_type="numpy")
     after = [dataset[k][0] for k in range(len(KINDS))]
     config = LoaderConfig(folder, TrainCrop(), SIDE, 3, shuffle=False, drop_last=False, num_workers=2)
