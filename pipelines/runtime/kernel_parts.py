@@ -2,7 +2,7 @@
 
 numba makes a program of its own of each function: with a wrapper for calls from Python, optimized, as machine code. A
 caller contains all that it calls, so it is optimized and translated again. Compiling the decoder took 20.7 s of a core;
-without the programs of its parts it takes 12, and runs as fast. So a kernel has a second dispatcher, which its callers
+without the programs of its parts it takes 10, and runs as fast. So a kernel has a second dispatcher, which its callers
 get and which ends before that. The first one is as numba made it, for calls from Python.
 """
 
@@ -20,15 +20,20 @@ from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu import CPUContext, _dynfunc
 
+_kept: list[Any] = []  # numba's environments of parts, which it finds by weak references
 _TESTED = (0, 68)  # this replaces functions inside numba, so other versions compile as numba does, which takes longer
 
 
-def give_callers_a_part(compiled: Any, function: Callable[..., Any], **options: bool) -> None:
-    """Lets kernels that call `compiled`, numba's dispatcher of `function`, link a version without machine code."""
+def give_callers_a_part(compiled: Any, function: Callable[..., Any], cache: Any = None, **options: bool) -> None:
+    """Lets kernels that call `compiled`, numba's dispatcher of `function`, link a version without machine code.
+
+    With a cache, a later process takes the version from there instead of compiling it.
+    """
     if numba.version_info.short != _TESTED:
         return
     part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
     part.compile = functools.partial(_compile, part, part.compile)
+    part._cache = cache or part._cache
     compiled.get_call_template, compiled.get_overload = part.get_call_template, part.get_overload
 
 
@@ -49,6 +54,9 @@ def _no_machine_code() -> Iterator[None]:
         stack.enter_context(patch.object(JITCPUCodegen, "_add_module", lambda _codegen, _module: None))
         stack.enter_context(patch.object(CPUContext, "get_executable", _not_executable))
         stack.enter_context(patch.object(CPUContext, "create_cfunc_wrapper", lambda *_arguments: None))
+        stack.enter_context(patch.object(JITCPUCodegen, "set_env", lambda _codegen, _name, kept: _kept.append(kept)))
+        bitcode = CPUCodeLibrary.serialize_using_bitcode
+        stack.enter_context(patch.object(CPUCodeLibrary, "serialize_using_object_code", bitcode))
         yield
 
 

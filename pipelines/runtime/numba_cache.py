@@ -40,12 +40,17 @@ _PREFIX = "kernels-"
 _DAYS_KEPT = 14  # since the last use: other branches and processes that still run older sources need their caches
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any], is_shared: bool = False) -> Any:
     """Decorator: `numba.njit(nogil=True)` with a separate cache on disk for each state of the sources."""
     compiled = njit(nogil=True, no_cfunc_wrapper=True)(function)
     compiled._cache = _Cache(function)
-    give_callers_a_part(compiled, function)
+    give_callers_a_part(compiled, function, _Cache(function, ".part") if is_shared else None)
     return compiled
+
+
+def shared_kernel(function: Callable[..., Any]) -> Any:
+    """Decorator of a large kernel that several others call: what these need of it is kept on disk, too."""
+    return kernel(function, is_shared=True)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -117,9 +122,10 @@ class _Implementation(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     _impl_class = _Implementation
 
-    def __init__(self, py_func: Callable[..., Any]) -> None:
+    def __init__(self, py_func: Callable[..., Any], suffix: str = "") -> None:
         super().__init__(py_func)
-        self._cache_file = _Files(self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        name, stamp = self._impl.filename_base + suffix, self._impl.locator.get_source_stamp()
+        self._cache_file = _Files(self._cache_path, name, stamp)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         for environment in data._find_referenced_environments():  # of the parts, as numba does when it loads `data`

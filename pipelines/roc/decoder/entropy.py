@@ -15,7 +15,7 @@ import numpy as np
 from fixres.pipelines.roc.decoder.idct import clear_block, idct_block, idct_eighth, idct_half, idct_quarter
 from fixres.pipelines.roc.decoder.jpeg_tables import END_OF_BLOCK, LIMIT, LOOKUP_BITS, OFFSET, SCAN_ORDER, SYMBOLS
 from fixres.pipelines.roc.decoder.vectors import load_big_endian, load_int32, store_int16
-from fixres.pipelines.runtime.numba_cache import inlined, kernel
+from fixres.pipelines.runtime.numba_cache import inlined, kernel, shared_kernel
 
 # Columns of a block of a segment, int64: addresses of the lookup and codes of its DC and AC tables and of its
 # quantization steps, bytes from row to row of its plane, its component, the address of its first sample if the segment
@@ -48,7 +48,7 @@ _PLACES[:64] = 2 * SCAN_ORDER
 
 # One function, because the state of both lanes must stay in registers: bits read ahead (the next one on top), their
 # number, the address of the next byte, the position in the block, the addresses of the AC lookup and of the block.
-@kernel
+@shared_kernel
 def decode_segments(
     data: np.ndarray, segments: np.ndarray, blocks: np.ndarray, lanes: np.ndarray, coefficients: int
 ) -> bool:

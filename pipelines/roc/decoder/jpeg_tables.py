@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fixres.pipelines.roc.layout import APP0, APP15, COM, DHT, DQT, DRI, SOF0, SOI, SOS
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel, shared_kernel
 
 LOOKUP_BITS = 10
 """Bits of a lookup. It holds 95 % of the codes of photographs at quality 90 together with their values."""
@@ -51,7 +51,7 @@ class Tables(NamedTuple):
     frame: np.ndarray
 
 
-@kernel
+@shared_kernel
 def empty_tables() -> Tables:
     """Uninitialized tables for `read_tables`."""
     return Tables(
@@ -63,7 +63,7 @@ def empty_tables() -> Tables:
     )
 
 
-@kernel
+@shared_kernel
 def read_tables(header: np.ndarray, tables: Tables) -> bool:
     """Reads the headers of a JPEG, uint8, from SOI to the end of SOS; False if they are not of the accepted kind."""
     if header.size < 4 or header[0] != 0xFF or header[1] != SOI:

@@ -15,7 +15,7 @@ from fixres.pipelines.roc.decoder.color import ycc_to_rgb
 from fixres.pipelines.roc.decoder.transpose import transpose
 from fixres.pipelines.roc.decoder.weighted_rows import GROUP, sum_rows_of_bytes, sum_rows_of_words, whole_groups
 from fixres.pipelines.roc.layout import MAX_PLAIN_WIDTH
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel, shared_kernel
 
 
 @kernel
@@ -42,7 +42,7 @@ def used_range(
     return low, max(min(high, extent), low + 1)
 
 
-@kernel
+@shared_kernel
 def on_level(
     box: np.ndarray, shift: int, height: int, width: int, resolution: int, inside: bool, bicubic: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +182,7 @@ def scratch_size(first_x: np.ndarray, weights_x: np.ndarray) -> int:
     return GROUP * (2 * _used_columns(first_x, weights_x)[1] + whole_groups(first_x.size))
 
 
-@kernel
+@shared_kernel
 def planes_to_crop(
     planes: np.ndarray,
     starts: np.ndarray,

@@ -11,7 +11,7 @@ import fixres.pipelines.roc.layout as layout
 from fixres.pipelines.roc.cut import segment_length, sum_lengths
 from fixres.pipelines.roc.decoder.jpeg_tables import CODES_SIZE, LOOKUP_SIZE, Tables, read_tables
 from fixres.pipelines.roc.decoder.unstuffing import unstuff
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel, shared_kernel
 
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 _MAX_BLOCKS = 64  # of a segment: 8 MCUs of 6 blocks in a RoC record, 16 MCUs of 4 blocks between two checkpoints
@@ -151,7 +151,7 @@ def _read_segments(
     return layout.OK
 
 
-@kernel
+@shared_kernel
 def lay_out_blocks(
     tables: Tables,
     interval: int,

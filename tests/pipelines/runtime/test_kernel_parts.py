@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixres.pipelines.runtime import numba_cache
-from fixres.pipelines.runtime.numba_cache import kernel
+from fixres.pipelines.runtime.numba_cache import kernel, shared_kernel
 
 
 @kernel
@@ -50,3 +50,19 @@ def test_with_another_version_of_numba_all_become_machine_code(monkeypatch: pyte
     part = kernel(_squares.py_func)
     whole = kernel(lambda values: part(values).sum())
     assert whole(np.arange(5)) == 30 and len(part.signatures) == 1
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_shared_part_comes_from_the_disk_the_next_time(damage: bool, folder: Path) -> None:
+    part = shared_kernel(_squares.py_func)
+    whole = kernel(lambda values: part(values).sum())
+    assert whole(np.arange(5)) == 30
+    for file in folder.rglob("*.part*.nbc"):
+        file.write_bytes(file.read_bytes()[: -damage or None])
+    other = shared_kernel(_squares.py_func)  # as in another process: it has compiled nothing yet
+    whole = kernel(lambda values: other(values).max())
+    assert whole(np.arange(5)) == 16
+    assert sum(other.get_call_template.__self__.stats.cache_hits.values()) == (0 if damage else 1)
+    with pytest.raises(ValueError) as caught:
+        whole(np.arange(5) - 1)
+    assert caught.value.args == ("negative", 5)
