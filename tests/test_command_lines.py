@@ -112,7 +112,7 @@ def _base(option: Option) -> set[str]:
     for kind in option.kinds:
         origin, inner = typing.get_origin(kind), typing.get_args(kind)
         names = {int: "number", float: "number", str: "text", Path: "text", bool: "switch"}
-        if origin is typing.Literal:
+        if origin is typing.Literal or (inner and typing.get_origin(inner[0]) is typing.Literal):
             found.add("text")
         elif origin in (list, tuple) and not typing.get_origin(inner[0]):
             found.add(names[inner[0]])
