@@ -103,11 +103,12 @@ class BenchmarkFiles:
             getattr(self, f"_make_{kind}")(target)
         return target
 
-    def num_bytes(self, kind: str) -> int:
+    def num_bytes(self, kind: str, with_index: bool = False) -> int:
         """Bytes of all samples; the partly empty page at the end of a .beton file does not count."""
         path = self.path(kind)
+        names = "*" if with_index else "[!.]*"
         if not path.suffix == ".beton":
-            return sum(file.stat().st_size for file in (path, *path.rglob("[!.]*")) if file.is_file())
+            return sum(file.stat().st_size for file in (path, *path.rglob(names)) if file.is_file())
         from fixres.pipelines.formats.beton_reader import BetonReader
 
         reader = BetonReader(path)

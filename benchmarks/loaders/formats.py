@@ -65,9 +65,6 @@ def measure(options: FormatsOptions) -> dict[str, Any]:
         prepared = {engine: _prepare(engine, files) for engine in options.engines}
         content = throughput(options)  # type: ignore[arg-type]
         fidelity = [] if content["partial"] else _fidelity(options, files)
-        for engine in set(INDEXED) & set(content["file_bytes"]):
-            index = files.path(kind_of(engine, published=True)).glob(".fixres-index*")
-            content["file_bytes"][engine] += sum(file.stat().st_size for file in index)
     content["name"] = "formats" if options.json is None else content["name"]
     return content | {"kind": "formats", "preparation_seconds": prepared, "fidelity": fidelity}
 

@@ -33,7 +33,15 @@ from benchmarks.harness.page_cache import files_below, load
 from benchmarks.harness.records import Interruption, command, record
 from benchmarks.throughput.cold_cache import COLD_CACHE_NOTE, measure_cold_cache
 from benchmarks.throughput.engine_client import EngineClient
-from benchmarks.throughput.engines import DECODE_BOUND, THIRD_PARTY, Engine, check_engines, kind_of, with_third_party
+from benchmarks.throughput.engines import (
+    DECODE_BOUND,
+    INDEXED,
+    THIRD_PARTY,
+    Engine,
+    check_engines,
+    kind_of,
+    with_third_party,
+)
 from benchmarks.throughput.tables import as_text
 
 _WARM_UP_SECONDS = 0.3
@@ -100,7 +108,7 @@ def measure(options: ThroughputOptions) -> dict[str, Any]:
         interruption.happened,
         **found,
         startup=[_startup(client) for name, client in clients.items() if name != DECODE_BOUND],
-        file_bytes={name: files.num_bytes(kind) for name, kind in kinds.items()},
+        file_bytes={name: files.num_bytes(kind, name in INDEXED) for name, kind in kinds.items()},
         num_different_images=files.num_different,
     )
 
