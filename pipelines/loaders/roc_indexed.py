@@ -64,8 +64,10 @@ class IndexedLoader(BaseLoader):
         self._views = Views(config.crop, config.views, config.seed)
         num_workers = max(1, config.num_workers)
         self._pool = ThreadPoolExecutor(num_workers, "roc")
-        # Two chunks for each thread in the batches that are prepared at once.
-        self._chunk = min(max(_BATCHES_AHEAD * config.batch_size // (2 * num_workers), _MIN_CHUNK), _MAX_CHUNK)
+        # Two chunks for each thread in the batches that are prepared at once, and those of a batch equally large.
+        wanted = (1 + _BATCHES_AHEAD) * config.batch_size // (2 * num_workers)
+        num_chunks = -(-config.batch_size // min(max(wanted, _MIN_CHUNK), _MAX_CHUNK))
+        self._chunk = -(-config.batch_size // num_chunks)
         self._announce()
 
     def _announce(self) -> None:
