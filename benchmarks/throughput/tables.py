@@ -10,11 +10,11 @@ from fixres.observability.console import aligned
 
 
 def throughput_table(content: dict[str, Any]) -> str:
-    """Markdown: engines by resolution, images/s and the speed-up of `roc`."""
-    resolutions = content["settings"]["res"]
+    """Markdown: engines by resolution, images/s and the speed-up of the first engine."""
+    resolutions, first = content["settings"]["res"], content["settings"]["engines"][0]
     head = ["engine", "KB read"]
     for side in resolutions:
-        head += [f"{side} px, images/s", "speed-up of roc"]
+        head += [f"{side} px, images/s", f"speed-up of {first}"]
     rows = [head]
     for engine in content["settings"]["engines"]:
         row = [result for result in content["results"] if result["engine"] == engine]
@@ -23,7 +23,7 @@ def throughput_table(content: dict[str, Any]) -> str:
         read = [result["bytes_per_image"] for result in row]
         cells = [engine, "-" if None in read else " / ".join(number(value, 0, 1e-3) for value in read)]
         for result in row:
-            cells += [number(result["images_per_second"]), _speedup(content, "roc", engine, result["res"], 1)]
+            cells += [number(result["images_per_second"]), _speedup(content, first, engine, result["res"], 1)]
         rows.append(cells + ["-"] * (len(head) - len(cells)))
     return markdown(rows)
 
