@@ -36,7 +36,8 @@ def backbone(
     Args:
         checkpoint: a file of weights of any origin (ours, timm's, torchvision's, safetensors), or the timm name of
             cached weights.
-        out_indices: stages whose feature maps are returned: from 0 at the image, or negative from the end.
+        out_indices: increasing numbers of the stages whose feature maps are returned: from 0 at the image, or negative
+            from the end.
         output_stride: 8 or 16 dilates the last stages so that no feature map has a larger stride.
         arch: timm's name of the network, for files that do not name it.
         model_kwargs: further arguments of timm.create_model, for files without them.

@@ -131,7 +131,7 @@ class TransferRecipe:
 
     def check_complete(self) -> None:
         """Raises InputError if backbone or data are not named, or if the warm-up is too long."""
-        if self.backbone.weights is None:
+        if not self.backbone.weights:
             raise InputError("no backbone is named; give --backbone CHECKPOINT, or timm's name of cached weights")
         if self.data.path is None:
             raise InputError("no data is named; give --data FOLDER, or --data scenes")

@@ -105,6 +105,8 @@ def open_network(
     Raises:
         InputError: no such file or name, weights that do not fit the network, classes that it does not know.
     """
+    if not model:
+        raise InputError("the name of the network is empty; give a file of weights, or timm's name of cached weights")
     path = Path(model)
     if names_file(model):
         weights = read_weights(weights_in(path))

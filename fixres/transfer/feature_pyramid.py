@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fixres.pipelines.spec import InputError
 LAST_FOUR = (-4, -3, -2, -1)
 _WRAPPERS = ("model.", "body.", "graph_module.")  # what timm's feature extractors put before a network's names
 _PROBE_PIXELS = 64
+_STRIDES = (None, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,16 @@ def open_backbone(
     Raises:
         InputError: weights that cannot be opened, or a network without such stages.
     """
-    if init == "random" and not names_file(weights):
+    if output_stride not in _STRIDES:
+        raise InputError(f"output_stride={output_stride} must be 8, 16 or 32, or None to keep the network's own")
+    if init == "random" and weights and not names_file(weights):
         config, info = ModelConfig(weights.partition(".")[0], dict(model_kwargs or {})), None
         net = create_model(config, 1)
     else:
         opened = open_network(weights, arch=arch, model_kwargs=model_kwargs)
         net, info = opened.net, opened.info
         config = ModelConfig(info.model.partition(".")[0], info.model_kwargs)
+    _check_stages(config.name, getattr(net, "feature_info", ()), out_indices)
     body = create_features(config, out_indices, output_stride)
     if output_stride is not None:
         _check_dilated(config, out_indices, output_stride, body)
@@ -128,6 +133,20 @@ def open_backbone(
         loaded = _move(weights, net, body)
     info = info or CheckpointInfo(config.name, config.kwargs, ("none",), _PROBE_PIXELS, _PROBE_PIXELS, 1.0)
     return Backbone(_with_frozen_batchnorm(body) if batchnorm == "frozen" else body, info, loaded)
+
+
+def _check_stages(name: str, stages: Sequence[Any], out_indices: Sequence[int]) -> None:
+    """Raises InputError for numbers that timm would sort, use once or not find, while it reports them as given."""
+    last = len(stages) - 1
+    if last < 0:
+        return  # unknown before timm builds the feature extractor
+    numbers = [number + len(stages) if number < 0 else number for number in out_indices]
+    rises = all(one < other for one, other in pairwise(numbers))
+    if not numbers or not rises or not 0 <= numbers[0] <= numbers[-1] <= last:
+        raise InputError(
+            f"out_indices={tuple(out_indices)}: give increasing stage numbers, at least one; {name} has stages 0 to "
+            f"{last}, or {-1 - last} to -1 from the end"
+        )
 
 
 def _check_dilated(config: ModelConfig, out_indices: Sequence[int], output_stride: int, body: nn.Module) -> None:

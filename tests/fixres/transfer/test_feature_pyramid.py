@@ -102,8 +102,13 @@ def test_random_weights_frozen_stages_and_trainable_batchnorm(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out_indices": (7,)}, "resnet10t cannot be built as backbone"),
-        ({"output_stride": 7}, "resnet10t cannot be built as backbone {'output_stride': 7}"),
+        ({"out_indices": (7,)}, r"out_indices=\(7,\): .*; resnet10t has stages 0 to 4, or -5 to -1"),
+        ({"out_indices": (2, 1)}, r"out_indices=\(2, 1\): give increasing stage numbers, at least one"),
+        ({"out_indices": (1, 1)}, "give increasing stage numbers"),
+        ({"out_indices": (4, -1)}, "give increasing stage numbers"),
+        ({"out_indices": (-6, 1)}, "give increasing stage numbers"),
+        ({"out_indices": ()}, "give increasing stage numbers, at least one"),
+        ({"output_stride": 7}, "output_stride=7 must be 8, 16 or 32"),
         ({"output_stride": 8}, "has no layer3.0.downsample.1.weight.*: a stage has as many channels"),
         ({"arch": "resnet18"}, "names its network"),
     ],
@@ -113,3 +118,9 @@ def test_wrong_choices_end_in_one_line(options: dict, message: str, tmp_path: Pa
     with pytest.raises(InputError, match=message) as error:
         open_backbone(str(path), **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("init", ["trained", "random"])
+def test_an_empty_name_ends_in_one_line(init: str) -> None:
+    with pytest.raises(InputError, match="the name of the network is empty; give a file of weights"):
+        fixres.backbone("", init=init)
