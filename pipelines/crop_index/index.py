@@ -12,7 +12,7 @@ import numpy as np
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
 from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of
-from fixres.pipelines.crop_index.records import digests, make_entries, make_entry, samples_of
+from fixres.pipelines.crop_index.records import FileStamp, digests, make_entries, make_entry, samples_of
 from fixres.pipelines.crop_index.store import Found, Store
 from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.spec import InputError, Source
@@ -268,9 +268,9 @@ def _names(paths: Sequence[str], folder: Path) -> list[bytes]:
     ]
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def _stamp(path: str) -> FileStamp:
     try:
         found = os.stat(path)
     except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
+        return FileStamp(0, 0, 0)
+    return FileStamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -4,7 +4,7 @@
 |---|---|
 | 64 | `HEADER` |
 | to `tables_start` | the bodies of the entries |
-| 16 for each file | size and modification time (ns) of the files, in the order of their names |
+| 24 for each file | size, modification time and change time (ns) of the files, in the order of their names |
 | 8 for each file | where its name ends in the names |
 | 88 for each image | `records.ENTRY`, sorted by file and item |
 | `names_size` | the names of the files, relative to the folder of the index, without separators |
@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
-from fixres.pipelines.crop_index.records import ENTRY, digest, samples_of
+from fixres.pipelines.crop_index.records import ENTRY, FileStamp, digest, samples_of
 from fixres.pipelines.formats.mmap_files import map_file
 from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.spec import InputError
@@ -41,7 +41,7 @@ HEADER = np.dtype(
         ("header_digest", "<u8"),  # of the header before it
     ]
 )
-STAMP = np.dtype([("size", "<i8"), ("mtime_ns", "<i8")])
+STAMP = np.dtype([(name, "<i8") for name in FileStamp._fields])
 _NAME_END = np.dtype("<u8")
 _LIMITS = {"height": 65535, "width": 65535, "block_rows": 4, "block_columns": 4}
 

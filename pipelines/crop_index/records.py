@@ -53,8 +53,8 @@ ENTRY = np.dtype(
         ("body_digest", "<u8"),
     ]
 )
-_MAGIC = 0x52786469  # "idxR"
-HEAD = struct.Struct("<IIIIqq")  # magic, bytes of the record, of the entry, of the name; size and time of the file
+_MAGIC = 0x53786469  # "idxS"
+HEAD = struct.Struct("<IIIIqqq")  # magic, bytes of the record, of the entry, of the name; `FileStamp`
 DIGEST_BYTES = 8
 _PRIME, _START = np.uint64(0x00000100000001B3), np.uint64(0xCBF29CE484222325)  # of FNV-1a, 64 bits
 
@@ -63,7 +63,8 @@ class FileStamp(NamedTuple):
     """What a file looked like when its images were indexed."""
 
     size: int  # bytes
-    mtime_ns: int
+    mtime_ns: int  # of the content; programs that copy or unpack files set it
+    ctime_ns: int  # of the content, the name, the mode or the number of links; no program sets it
 
 
 class Record(NamedTuple):

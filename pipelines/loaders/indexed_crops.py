@@ -1,7 +1,7 @@
 """Crops of images in files that stay as they are: from the checkpoints of an index, or else of the whole image.
 
 A crop that needs no more than half of the pixels a side comes from the image's coarse level, if the index has one. Its
-file is then not read; that it has not changed is known from its size and modification time.
+file is then not read; that it has not changed is known from its size and times.
 """
 
 from __future__ import annotations

@@ -70,9 +70,9 @@ def reseal(data: bytes) -> bytes:
         return data
     header = content[: HEADER.itemsize].view(HEADER)
     start, num_files, num_entries = (int(header[name][0]) for name in ("tables_start", "num_files", "num_entries"))
-    if start > content.size or start + 24 * num_files + ENTRY.itemsize * num_entries > content.size:
+    if start > content.size or start + 32 * num_files + ENTRY.itemsize * num_entries > content.size:
         return data
-    at = start + 24 * num_files
+    at = start + 32 * num_files
     for entry in content[at : at + ENTRY.itemsize * num_entries].view(ENTRY):
         first, size = int(entry["body_start"]), int(entry["body_size"])
         if 0 <= first <= content.size and 0 <= size <= content.size - first:

@@ -34,7 +34,8 @@ def made_record(name: bytes, item: int, rng: np.random.Generator, mtime_ns: int 
         size = len(coarse) or image.size
         sample[checkpoints.HEADER_SIZE], sample[checkpoints.DATA_SIZE] = size // 3, size // 2
     words = rng.integers(0, 1 << 16, checkpoints.num_words(sample), np.uint16).tobytes()
-    return Record(name, FileStamp(image.size, mtime_ns), make_entry(item, image, sample, words, coarse), words + coarse)
+    stamp, entry = FileStamp(image.size, mtime_ns, 3), make_entry(item, image, sample, words, coarse)
+    return Record(name, stamp, entry, words + coarse)
 
 
 def jpeg(number: int, side: int = 40, **options: object) -> bytes:

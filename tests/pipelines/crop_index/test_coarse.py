@@ -215,3 +215,36 @@ def test_several_crops_of_an_image_come_from_different_levels(folder: Path) -> N
     IndexedCrops(open_folder(folder), TrainCrop(), None).fill(np.arange(num), lambda _: boxes, views)
     for drawn, view in zip(boxes, views, strict=True):
         assert np.array_equal(view, crops(folder, drawn.yxhw)[0])
+
+
+def test_files_that_changed_places_are_noticed(folder: Path) -> None:
+    one, other = (folder / "cat" / name for name in ("a.jpg", "b.jpg"))
+    Image.fromarray(255 - photo(191, 241)).save(other, quality=92)
+    size = max(path.stat().st_size for path in (one, other))
+    for path in (one, other):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))  # decoders ignore what follows the image
+        os.utime(path, ns=(1, 1))
+    build_index(open_folder(folder), COARSE)
+    box = (0, 0, 150, 200)
+    before, filled = crops(folder, box)
+    assert filled.counts[:2, LEVEL_SHIFT].tolist() == [1, 1]
+    for source, target in ((one, folder / "c"), (other, one), (folder / "c", other)):
+        source.rename(target)
+    after, filled = crops(folder, box)
+    assert filled.counts[:2, LEVEL_SHIFT].tolist() == [0, 0] and psnr(before[0], after[1]) > 26
+    build_index(open_folder(folder), COARSE)
+    after, filled = crops(folder, box)
+    assert filled.counts[:2, LEVEL_SHIFT].tolist() == [1, 1] and np.array_equal(before[:2], after[1::-1])
+
+
+def test_files_that_only_look_changed_are_compared_and_not_scanned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(open_folder(folder), COARSE)
+    (folder / "cat" / "a.jpg").chmod(0o600)
+    os.link(folder / "cat" / "b.jpg", folder.with_name("link.jpg"))
+    monkeypatch.setattr(checkpoints, "scan_batch", None)
+    monkeypatch.setattr(index_module.CropIndex, "add_levels", None)
+    assert build_index(open_folder(folder), IndexingConfig(1, progress=False)).num_kept == len(KINDS) - 2
+    _, filled = crops(folder, (0, 0, 150, 200))
+    assert (filled.counts[LARGE, LEVEL_SHIFT] == 1).all()

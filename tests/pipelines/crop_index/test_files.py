@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from fixres.pipelines.crop_index.index_file import HEADER, IndexFile
 from fixres.pipelines.crop_index.journal import JournalWriter, journals_of, read_journal
 from fixres.pipelines.crop_index.merging import load, merge
-from fixres.pipelines.crop_index.records import Record, pack
+from fixres.pipelines.crop_index.records import Record, digest, pack
 from fixres.pipelines.spec import InputError
 from tests.pipelines.crop_index.made import made_record
 
@@ -29,7 +30,7 @@ def write(place: Path, *parts: list[Record]) -> None:
         journal.close()
 
 
-def content(place: Path) -> list[tuple[bytes, tuple[int, int], bytes, bytes]]:
+def content(place: Path) -> list[tuple[bytes, tuple[int, ...], bytes, bytes]]:
     """All that a reader finds: name, stamp, entry without its position, body."""
     loaded, found = load([place]), []
     for entry, memory in zip(loaded.tables.entries, loaded.memory_of, strict=True):
@@ -40,7 +41,7 @@ def content(place: Path) -> list[tuple[bytes, tuple[int, int], bytes, bytes]]:
     return found
 
 
-def expected(records: list[Record]) -> list[tuple[bytes, tuple[int, int], bytes, bytes]]:
+def expected(records: list[Record]) -> list[tuple[bytes, tuple[int, ...], bytes, bytes]]:
     return [(one.name, tuple(one.stamp), one.entry.tobytes(), one.body) for one in records]
 
 
@@ -126,3 +127,14 @@ def test_damage_is_found(tmp_path: Path) -> None:
         place.write_bytes(whole[:length])
         with pytest.raises(InputError, match="index"):
             IndexFile(place)
+
+
+def test_a_journal_of_the_layout_without_change_times_is_ignored(tmp_path: Path) -> None:
+    place, record = tmp_path / "index", made_record(b"a", 0, np.random.default_rng(0))
+    write(place, [record])
+    (path,) = journals_of(place)
+    entry = record.entry.tobytes()
+    size = 32 + len(entry) + 1 + len(record.body) + 8
+    packed = struct.pack("<IIIIqq", 0x52786469, size, len(entry), 1, 9, 9) + entry + b"a" + record.body
+    path.write_bytes(b"FIXRESJ1" + packed + int(digest(np.frombuffer(packed, np.uint8))).to_bytes(8, "little"))
+    assert read_journal(path) is None
