@@ -15,6 +15,7 @@ from fixres.config.transfer import SegmentRecipe
 from fixres.distributed.process_group import all_gather, num_processes
 from fixres.models.precision import Precision
 from fixres.observability.console import bar
+from fixres.pipelines.spec import InputError
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from fixres.transfer.feature_pyramid import Backbone, open_backbone
@@ -55,13 +56,28 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
-        """The class of each pixel, int64 (H, W) on the CPU, of a uint8 (3, H, W) image; in eval mode."""
+        """The class of each pixel, int64 (H, W) on the CPU, of a uint8 (3, H, W) image; in eval mode.
+
+        Raises:
+            InputError: an image of another type or shape.
+        """
+        _check_image(image)
         size, normalize = image.shape[-2:], self.backbone.normalize
         image = image.as_subclass(Tensor).to(normalize.shift.device)
         resized = transforms.resize(image, [self.base_size], antialias=True)
         (logits,) = self(normalize(resized.permute(1, 2, 0)[None]))
         full = functional.interpolate(logits, size, mode="bilinear", align_corners=False)
         return full.argmax(1)[0].cpu()
+
+
+def _check_image(image: Any) -> None:
+    shape, dtype = getattr(image, "shape", ()), getattr(image, "dtype", None)
+    if not isinstance(image, Tensor) or dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or 0 in image.shape:
+        given = type(image).__name__ + (f" of {dtype} {tuple(shape)}" if dtype is not None else "")
+        raise InputError(
+            "predict takes a uint8 tensor (3, H, W), as torchvision.io.decode_image(path, mode='RGB') gives, "
+            f"not {given}"
+        )
 
 
 def segmenter_stages(recipe: SegmentRecipe) -> tuple[tuple[int, ...], int | None]:

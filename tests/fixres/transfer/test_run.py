@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -208,6 +209,24 @@ def test_found_masks_have_the_size_and_the_labels_of_the_annotations(folder: Pat
     task.net = FromMask(task.backbone)
     result = task.evaluate(task.test, "")
     assert result.mean_iou > 0.95 and result.num_pixels == 2 * 48 * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (torch.zeros(32, 48, 3, dtype=torch.uint8), r"Tensor of torch.uint8 \(32, 48, 3\)"),
+        (torch.zeros(3, 32, 48), r"Tensor of torch.float32 \(3, 32, 48\)"),
+        (torch.zeros(1, 3, 32, 48, dtype=torch.uint8), r"Tensor of torch.uint8 \(1, 3, 32, 48\)"),
+        (torch.zeros(3, 48, dtype=torch.uint8), r"Tensor of torch.uint8 \(3, 48\)"),
+        (torch.zeros(3, 0, 48, dtype=torch.uint8), r"Tensor of torch.uint8 \(3, 0, 48\)"),
+        (np.zeros((3, 32, 48), np.uint8), r"ndarray of uint8 \(3, 32, 48\)"),
+        ("photo.jpg", "str"),
+    ],
+)
+def test_predict_refuses_other_images_in_one_line(image: Any, found: str, folder: Path) -> None:
+    backbone = fixres.backbone(folder / "net.pt", (-2, -1))
+    with pytest.raises(InputError, match=rf"takes a uint8 tensor \(3, H, W\), .*, not {found}$"):
+        FromMask(backbone).predict(image)
 
 
 @pytest.mark.parametrize(
