@@ -34,7 +34,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MIN_TRAIN_ZOOM, MIN_ZOOM = 0.7, 0.8
 MIN_RESOLUTION = 8
 MAX_RESOLUTION = 2048
-_MAX_WORKERS = 1024
+MAX_WORKERS = 1024
 
 
 def check_resolution(resolution: int) -> int:
@@ -212,8 +212,8 @@ def _check_reading(config: DataConfig | LoaderConfig) -> None:
         raise InputError(
             f"min_zoom={config.min_zoom} must be above 0; {MIN_TRAIN_ZOOM} is the default for training crops"
         )
-    if not 0 <= config.num_workers <= _MAX_WORKERS:
-        raise InputError(f"num_workers={config.num_workers} must be from 0 to {_MAX_WORKERS}")
+    if not 0 <= config.num_workers <= MAX_WORKERS:
+        raise InputError(f"num_workers={config.num_workers} must be from 0 to {MAX_WORKERS}")
 
 
 def zoom_of(crop: Crop, min_zoom: float | None) -> float:

@@ -17,7 +17,7 @@ from fixres.pipelines.crop_index import checkpoints
 from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.roc.decoder import turbojpeg
-from fixres.pipelines.runtime.atomic_files import atomic_file, keep_outside
+from fixres.pipelines.runtime.atomic_files import atomic_file, check_target, keep_outside
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import InputError, Source
@@ -30,18 +30,19 @@ def rewrite_progressive(source: Source, dest: Path, progress: bool = True) -> in
 
     Args:
         source: image files, which have been indexed.
-        dest: a folder outside the images; the copies keep their relative paths. Existing copies are replaced.
+        dest: a folder outside the images; the copies keep their relative paths. Copies of an earlier call are kept.
         progress: show a bar.
 
     Returns:
         The number of copies.
 
     Raises:
-        InputError: the images are no files, libturbojpeg is missing, or a file cannot be transcoded.
+        InputError: the images are no files, libturbojpeg is missing, a file cannot be transcoded, or another file has
+            the name of a copy.
     """
     if not isinstance(source, FilesSource):
         raise InputError(f"{getattr(source, 'path', 'the source')}: only images in folders can be rewritten")
-    keep_outside(source.path, dest)
+    check_rewriting(Path(source.path), dest)
     index = CropIndex(source)
     wanted = [one for one in range(len(source)) if index.kind(one) in _REWRITTEN]
     for one in progress_bar(len(wanted), f"writing {dest}", shown=progress, iterable=wanted):
@@ -49,9 +50,23 @@ def rewrite_progressive(source: Source, dest: Path, progress: bool = True) -> in
         copy = transcode(image, name)
         if not np.array_equal(decode_rgb(image, name), decode_rgb(copy, name)):
             raise InputError(f"{name}: its copy would have other pixels, so it is not rewritten; leave it as it is")
-        with atomic_file(dest / Path(name).relative_to(source.path), overwrite=True) as partial:
-            partial.write_bytes(copy)
+        _write(dest / Path(name).relative_to(source.path), copy)
     return len(wanted)
+
+
+def check_rewriting(data: Path, dest: Path) -> None:
+    """Raises InputError unless `dest` is a folder outside the images `data`, or can become one."""
+    keep_outside(data, dest)
+    check_target(dest, folder=True)
+
+
+def _write(target: Path, copy: bytes) -> None:
+    if target.is_file() and target.read_bytes() == copy:  # of an earlier call, which was interrupted
+        return
+    if target.exists():
+        raise InputError(f"{target} exists and is no copy of that image; remove it, or choose another folder")
+    with atomic_file(target) as partial:
+        partial.write_bytes(copy)
 
 
 class _Transform(ctypes.Structure):

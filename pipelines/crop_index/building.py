@@ -47,6 +47,12 @@ class IndexingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        num_processes(self.num_workers, 1)  # refuses numbers out of range
+        if self.overwrite and self.part.count > 1:
+            raise InputError(
+                "overwrite would remove what the other parts have found; remove the index once, by hand, and index all"
+                " parts without --overwrite"
+            )
 
 
 @dataclass(frozen=True)

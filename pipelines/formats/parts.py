@@ -17,6 +17,7 @@ _DIFFERENCES = {
     "options": "other options",
     "count": "another count",
 }
+_MAX_COUNT = 99_999
 _NAME = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[A-Za-z]+)?")
 
 
@@ -28,7 +29,9 @@ class Part:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.number < self.count <= 99_999:
+        if not 0 < self.count <= _MAX_COUNT:
+            raise InputError(f"part {self.number}/{self.count}: the number of parts must be from 1 to {_MAX_COUNT}")
+        if not 0 <= self.number < self.count:
             raise InputError(
                 f"part {self.number}/{self.count} does not exist; the first of {self.count} parts is 0/{self.count}"
             )

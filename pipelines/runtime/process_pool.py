@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fixres.pipelines.runtime.allocator import tune_allocator
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.spec import MAX_WORKERS, InputError
 
 T = TypeVar("T")
 SHARED_MEMORY = "/dev/shm"  # where processes exchange batches and keep semaphores
@@ -75,6 +75,8 @@ def num_processes(wanted: int | None, num_chunks: int) -> int:
         wanted = len(os.sched_getaffinity(0))
     if wanted < 0:
         raise InputError(f"num_workers={wanted} must not be negative; 0 works in this process")
+    if wanted > MAX_WORKERS:
+        raise InputError(f"num_workers={wanted} must be at most {MAX_WORKERS}")
     return min(wanted, num_chunks)
 
 

@@ -49,12 +49,14 @@ def parse(arguments: Sequence[str]) -> IndexOptions:
 
 def run(options: IndexOptions) -> None:
     """Indexes each split and prints what its index holds."""
-    from fixres.pipelines.conversion.rewriting import rewrite_progressive
+    from fixres.pipelines.conversion.rewriting import check_rewriting, rewrite_progressive
     from fixres.pipelines.crop_index.building import IndexingConfig, build_index, splits_in
     from fixres.pipelines.formats.parts import Part
     from fixres.pipelines.sources import open_source
 
     config = IndexingConfig(options.num_workers, options.overwrite, Part.parse(options.shard), coarse=options.coarse)
+    if options.rewrite_progressive is not None:
+        check_rewriting(options.data, options.rewrite_progressive)
     bad: list[str] = []
     for path in splits_in(options.data):
         source = open_source(path)

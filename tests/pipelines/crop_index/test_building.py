@@ -109,3 +109,41 @@ def test_progressive_files_are_rewritten_losslessly(folder: Path, tmp_path: Path
         assert np.array_equal(np.asarray(one), np.asarray(other)) and one.quantization == other.quantization
     with pytest.raises(InputError, match="inside"):
         run(parse([str(folder), "--rewrite-progressive", str(folder / "x")]))
+
+
+def test_copies_replace_no_files_and_lie_outside_the_images(folder: Path, tmp_path: Path) -> None:
+    def rewrite(data: Path, dest: Path) -> None:
+        run(parse([str(data), "--rewrite-progressive", str(dest)]))
+
+    root, dest = folder.rename(tmp_path / "train").parent, tmp_path / "new"
+    rewrite(root / "train", dest)
+    (copy,) = dest.rglob("*.jpg")
+    written = copy.stat().st_mtime_ns
+    rewrite(root / "train", dest)
+    assert copy.stat().st_mtime_ns == written
+    copy.write_bytes(b"mine")
+    with pytest.raises(InputError, match=rf"{copy} exists"):
+        rewrite(root / "train", dest)
+    assert copy.read_bytes() == b"mine"
+    data, file = tmp_path / "plain", tmp_path / "file"
+    (data / "train" / "cat").mkdir(parents=True)
+    (data / "train" / "cat" / "a.jpg").write_bytes(jpeg(1))
+    file.write_bytes(b"mine")
+    for dest, line in ((data / "x", "is inside"), (file, "is a file")):
+        with pytest.raises(InputError, match=line):
+            rewrite(data, dest)  # has nothing to be rewritten
+    assert not (data / "train" / NAME).exists()
+
+
+def test_options_that_would_lose_work_or_start_too_many_threads_are_refused(folder: Path) -> None:
+    place = build_index(open_folder(folder), IndexingConfig(1, part=Part(0, 2), progress=False)).path
+    before = place.read_bytes()
+    for options, line in (
+        (["--shard", "1/2", "--overwrite"], "overwrite would remove what the other parts"),
+        (["--overwrite", "--num-workers", "1000000000"], "num_workers=1000000000 must be at most 1024"),
+        (["--overwrite", "--num-workers", "-1"], "must not be negative"),
+        (["--shard", "0/0"], "part 0/0: the number of parts must be from 1"),
+    ):
+        with pytest.raises(InputError, match=line):
+            run(parse([str(folder), *options]))
+    assert place.read_bytes() == before
