@@ -162,7 +162,7 @@ class Loader:
             shuffle=(train or weights is not None) if shuffle is None else shuffle,
             drop_last=train if drop_last is None else drop_last,
             indices=_positions(indices),
-            weights=None if weights is None else np.array(weights, np.float64),
+            weights=None if weights is None else _array("weights", weights, np.float64),
             views=view_groups(views),
             per_image=per_image,
             seed=seed,
@@ -319,10 +319,19 @@ class Loader:
 def _positions(indices: Numbers | None) -> np.ndarray | None:
     if indices is None:
         return None
-    given = np.asarray(indices)
+    given = _array("indices", indices)
     if given.size and given.dtype.kind not in "iu":
         raise InputError(f"indices={given!r:.60} must be whole numbers; np.flatnonzero(mask) gives those of a mask")
     return given.astype(np.int64)
+
+
+def _array(name: str, numbers: Numbers, dtype: type | None = None) -> np.ndarray:
+    try:
+        return np.array(numbers, dtype)
+    except (ValueError, TypeError, RuntimeError) as error:  # not numbers, rows of other lengths, a tensor on a GPU
+        raise InputError(
+            f"{name}={numbers!r:.60} must be a list of numbers, an array or a tensor on the CPU"
+        ) from error
 
 
 def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:

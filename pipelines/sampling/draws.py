@@ -39,14 +39,18 @@ def epoch_size(config: LoaderConfig, num_stored: int) -> int:
 
 
 def _check_indices(indices: np.ndarray, num_stored: int) -> None:
-    if indices.ndim != 1 or indices.dtype != np.int64 or not indices.size:
+    if indices.ndim != 1:
+        raise InputError(f"indices has the shape {indices.shape}; give a list of positions in the data set")
+    if indices.dtype != np.int64 or not indices.size:
         raise InputError(f"indices={indices!r:.60} must be a list of positions in the data set, at least one")
     for bad in indices[(indices < 0) | (indices >= num_stored)][:1]:
         raise InputError(f"indices has {bad}, but the data set's positions are 0 to {num_stored - 1}; leave it out")
 
 
 def _check_weights(weights: np.ndarray, num: int) -> None:
-    if weights.shape != (num,):
+    if weights.ndim != 1:
+        raise InputError(f"weights has the shape {weights.shape}; give a list of {num} numbers, one for each sample")
+    if len(weights) != num:
         raise InputError(f"weights has {weights.size} values, but there are {num} samples to draw from; give each one")
     for bad in weights[~((weights >= 0) & (weights < np.inf))][:1]:
         raise InputError(f"weights has {bad}; they must be finite and not negative")
