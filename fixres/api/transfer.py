@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fixres.api.calls import checked
+from fixres.pipelines.spec import InputError
 
 if TYPE_CHECKING:
     from torchvision.models.detection import FasterRCNN
@@ -144,8 +145,13 @@ def _folder(recipe: TransferRecipe) -> Path:
     config = recipe.data
     if config.path != "scenes":
         return Path(str(config.path))
-    from fixres.pipelines.sources.scenes.annotated import annotated_scenes  # compiles kernels
     from fixres.pipelines.sources.scenes.scene import SceneConfig
 
-    scenes = SceneConfig(seed=config.seed, num_train=config.num_train, num_val=config.num_val)
+    try:
+        scenes = SceneConfig(seed=config.seed, num_train=config.num_train, num_val=config.num_val)
+    except InputError as error:  # it names the field
+        name, _, rest = str(error).partition("=")
+        raise InputError(f"--data.{name.replace('_', '-')} {rest}") from None
+    from fixres.pipelines.sources.scenes.annotated import annotated_scenes  # compiles kernels
+
     return annotated_scenes(scenes, config.work_dir)

@@ -21,6 +21,9 @@ from fixres.pipelines.spec import IMAGENET_MEAN, IMAGENET_STD, EvalCrop, InputEr
 
 FORMAT = "fixres-checkpoint"
 VERSION = 1
+TASK_FORMATS = {"detect": "fixres-detect", "segment": "fixres-segment"}
+"""The formats of the networks that other commands train; `TASK_OPENERS` open them."""
+TASK_OPENERS = {"detect": "fixres.detector", "segment": "fixres.segmenter"}
 _MIN_STD = 1e-4  # that of pixels in [0, 1]
 _RENAMED = {"fixed": "finetuned"}  # keys that older checkpoints have
 
@@ -96,8 +99,9 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, CheckpointInfo]:
 
 
 def stored_info(path: Path) -> CheckpointInfo | None:
-    """The description in a checkpoint of ours; None for other files."""
+    """The description in a checkpoint of ours; None for other files. See `refuse_other_tasks`."""
     weights = read_weights(path)
+    refuse_other_tasks(weights)
     return _info(path, weights.content.get("info")) if is_checkpoint(weights) else None
 
 
@@ -105,6 +109,20 @@ def is_checkpoint(weights: WeightFile) -> bool:
     """Whether the file is one of our checkpoints, of any version."""
     found = weights.content.get("format")  # a comparison of an array would be an array
     return isinstance(found, str) and found == FORMAT
+
+
+def task_of(weights: WeightFile) -> str | None:
+    """The command that trained the network, "detect" or "segment"; None for all other files."""
+    return next((task for task, name in TASK_FORMATS.items() if name == str(weights.content.get("format"))), None)
+
+
+def refuse_other_tasks(weights: WeightFile) -> None:
+    """Raises InputError for a network that is not a classifier, with what opens it."""
+    if task := task_of(weights):
+        raise InputError(
+            f"{weights.path}: made by `fixres {task}`, not a classifier; open it with {TASK_OPENERS[task]} in Python, "
+            "or give the classifier that was its backbone"
+        )
 
 
 def network_classes(weights: WeightFile) -> tuple[str, ...]:

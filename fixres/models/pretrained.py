@@ -20,7 +20,7 @@ from torch import nn
 
 from fixres.config.jobs import NetworkChoice
 from fixres.config.recipe import ModelConfig
-from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from
+from fixres.models.checkpoint import CheckpointInfo, is_checkpoint, network_from, refuse_other_tasks
 from fixres.models.classes import Matched, Names, Outputs, match_classes, output_names
 from fixres.models.factory import Normalize, create_model
 from fixres.models.precision import choose_device, choose_precision
@@ -105,29 +105,35 @@ def open_network(
     Raises:
         InputError: no such file or name, weights that do not fit the network, classes that it does not know.
     """
-    if not model:
-        raise InputError("the name of the network is empty; give a file of weights, or timm's name of cached weights")
-    path = Path(model)
-    if names_file(model):
-        weights = read_weights(weights_in(path))
-        weights = described(weights) if arch is None and not model_kwargs else weights
-    else:
-        arch = arch or model
-        weights = read_weights(cached_weights(_timm_name(model)[0]))
+    weights = find_weights(model, arch, model_kwargs)
     if is_checkpoint(weights):
         opened = _open_checkpoint(weights, classes, names, new_classifier)
         if arch not in (None, opened.info.model) or model_kwargs:
-            raise InputError(f"{path} names its network, {opened.info.model}; omit --arch and --model-kwargs")
+            raise InputError(f"{model} names its network, {opened.info.model}; omit --arch and --model-kwargs")
     else:
-        arch = arch or weights.arch
-        if arch is None:
-            raise InputError(
-                f"{model}: the file does not name its network; add --arch with timm's name, such as resnet50"
-            )
+        arch = arch or weights.arch or ""
         opened = _open_pretrained(weights, arch, dict(model_kwargs or {}), classes, names, new_classifier)
     given = {"crop_pct": crop_pct, "interpolation": interpolation}
     given = {name: value for name, value in given.items() if value is not None}
     return opened._replace(info=replace(opened.info, **given)) if given else opened
+
+
+def find_weights(model: str, arch: str | None = None, model_kwargs: Mapping[str, Any] | None = None) -> WeightFile:
+    """The weights that `open_network` opens with these arguments; `arch` of the result names their network.
+
+    Raises:
+        InputError: no such weights, those of another task, or a network without a name.
+    """
+    if not model:
+        raise InputError("the name of the network is empty; give a file of weights, or timm's name of cached weights")
+    if not names_file(model):
+        return replace(read_weights(cached_weights(_timm_name(model)[0])), arch=model)
+    weights = read_weights(weights_in(Path(model)))
+    refuse_other_tasks(weights)
+    weights = described(weights) if arch is None and not model_kwargs else weights
+    if not arch and weights.arch is None and not is_checkpoint(weights):
+        raise InputError(f"{model}: the file does not name its network; add --arch with timm's name, such as resnet50")
+    return weights
 
 
 def names_file(model: str) -> bool:

@@ -23,7 +23,7 @@ from fixres.training.losses import CrossEntropy
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
 from fixres.transfer.detection_metrics import Boxes, DetectionResult, score_boxes
-from fixres.transfer.feature_pyramid import Backbone, open_backbone
+from fixres.transfer.feature_pyramid import Backbone, chosen_backbone
 from fixres.transfer.layouts.annotations import BoxedData, BoxedImage
 from fixres.transfer.pictures import boxes_side_by_side
 from fixres.transfer.sample_loader import SampleLoader, listed
@@ -92,13 +92,9 @@ class DetectionTask:
     """See `fixres.transfer.run.Task`."""
 
     def __init__(self, recipe: DetectRecipe, data: BoxedData, precision: Precision) -> None:
-        config = recipe.backbone
         torch.manual_seed(recipe.seed)
-        self.backbone = open_backbone(
-            config.weights or "", arch=config.arch, model_kwargs=config.model_kwargs, init=config.init,
-            batchnorm=config.batchnorm,
-        )  # fmt: skip
-        self.backbone.freeze(config.num_frozen_stages)
+        self.backbone = chosen_backbone(recipe.backbone)
+        self.backbone.freeze(recipe.backbone.num_frozen_stages)
         self.classes, self._data, self._device = data.classes, data, precision.device
         self.net = create_detector(recipe, self.backbone, len(data.classes), precision).to(precision.device)
         stepper = Stepper(create_optimizer(self.net, recipe.optim), precision, recipe.optim.accumulate or 1)

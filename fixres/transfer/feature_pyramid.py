@@ -6,7 +6,9 @@ timm's `features_only` makes the network without its head. Some of timm's wrappe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fixres.config.recipe import ModelConfig
+from fixres.config.transfer import BackboneConfig
 from fixres.models.checkpoint import CheckpointInfo
 from fixres.models.factory import Normalize, create_features, create_model
-from fixres.models.pretrained import names_file, open_network
+from fixres.models.pretrained import find_weights, names_file, open_network
 from fixres.models.state_dicts import shortened
 from fixres.pipelines.spec import InputError
 
@@ -88,6 +91,34 @@ class Backbone(nn.Module):
         self.train(was_training)
         for parameter, gradient in zip(parameters, used, strict=True):
             parameter.requires_grad_(gradient is None)
+
+
+def chosen_backbone(
+    config: BackboneConfig, out_indices: Sequence[int] = LAST_FOUR, output_stride: int | None = None
+) -> Backbone:
+    """The backbone of a recipe; see `open_backbone`."""
+    with _own_options():
+        return open_backbone(
+            config.weights or "", out_indices, output_stride, arch=config.arch, model_kwargs=config.model_kwargs,
+            init=config.init, batchnorm=config.batchnorm,
+        )  # fmt: skip
+
+
+def check_weights(config: BackboneConfig) -> None:
+    """Raises InputError if `chosen_backbone` will not find the weights, or not know their network."""
+    if config.init == "trained" or names_file(config.weights or ""):
+        with _own_options():
+            find_weights(config.weights or "", config.arch, config.model_kwargs)
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
+    """Names options as `fixres detect` has them: "--arch" becomes "--backbone.arch"."""
+    try:
+        yield
+    except InputError as error:
+        error.args = (re.sub(r"(?<![\w-])--(arch|model-kwargs)\b", r"--backbone.\1", str(error)),)
+        raise
 
 
 def open_backbone(

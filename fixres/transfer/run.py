@@ -18,7 +18,7 @@ from fixres.experiment.resume import check_resumable, header, mismatch_as_input_
 from fixres.experiment.run_folder import RunLog
 from fixres.fault_tolerance.lock import locked
 from fixres.fault_tolerance.manager import FaultTolerance
-from fixres.models.checkpoint import save_hashed
+from fixres.models.checkpoint import TASK_FORMATS, save_hashed
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.observability.console import log
 from fixres.observability.environment import capture
@@ -27,13 +27,11 @@ from fixres.pipelines.spec import InputError
 from fixres.training.progress import Progress
 from fixres.training.schedule import training_lr
 from fixres.training.trainer import Trainer
-from fixres.transfer.feature_pyramid import Backbone
+from fixres.transfer.feature_pyramid import Backbone, check_weights
 from fixres.transfer.report import TransferReport, write_report
 from fixres.transfer.sample_loader import SampleLoader
 
 WEIGHTS = "trained.pt"
-FORMATS = {"detect": "fixres-detect", "segment": "fixres-segment"}
-"""How the weights of each task name themselves."""
 VERSION = 1
 _NUM_PICTURES = 6
 
@@ -177,7 +175,7 @@ class _Run:
     def _save_weights(self) -> None:
         backbone = self.task.backbone.info
         content = {
-            "format": FORMATS[self.recipe.task],
+            "format": TASK_FORMATS[self.recipe.task],
             "version": VERSION,
             "classes": list(self.task.classes),
             "backbone": {
@@ -214,8 +212,9 @@ class _Run:
 
 
 def check_before_data(recipe: TransferRecipe) -> None:
-    """Raises the errors about recipe, device and precision, without data."""
+    """Raises the errors about recipe, device, precision and files of weights, without data."""
     recipe.check_complete()
+    check_weights(recipe.backbone)
     choose_precision(recipe.precision, choose_device(recipe.device))
     if recipe.optim.steps is not None and recipe.optim.steps.milestones[-1] >= recipe.epochs:
         last = recipe.optim.steps.milestones[-1]

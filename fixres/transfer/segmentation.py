@@ -18,7 +18,7 @@ from fixres.observability.console import bar
 from fixres.pipelines.spec import InputError
 from fixres.training.optimizer import Stepper, create_optimizer
 from fixres.training.trainer import Trainer
-from fixres.transfer.feature_pyramid import Backbone, open_backbone
+from fixres.transfer.feature_pyramid import Backbone, chosen_backbone
 from fixres.transfer.layouts.masks import IGNORED, MaskData
 from fixres.transfer.pictures import masks_side_by_side
 from fixres.transfer.sample_loader import SampleLoader, listed, stacked
@@ -113,13 +113,9 @@ class SegmentationTask:
     """See `fixres.transfer.run.Task`."""
 
     def __init__(self, recipe: SegmentRecipe, data: MaskData, precision: Precision) -> None:
-        config = recipe.backbone
         torch.manual_seed(recipe.seed)
-        self.backbone = open_backbone(
-            config.weights or "", *segmenter_stages(recipe), arch=config.arch, model_kwargs=config.model_kwargs,
-            init=config.init, batchnorm=config.batchnorm,
-        )  # fmt: skip
-        self.backbone.freeze(config.num_frozen_stages)
+        self.backbone = chosen_backbone(recipe.backbone, *segmenter_stages(recipe))
+        self.backbone.freeze(recipe.backbone.num_frozen_stages)
         self.classes, self._data, self._precision = data.classes, data, precision
         net = create_segmenter(recipe, self.backbone, len(data.classes))
         self.net = net.to(precision.device, memory_format=torch.channels_last)

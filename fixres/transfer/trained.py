@@ -12,6 +12,7 @@ from torchvision.models.detection import FasterRCNN
 
 from fixres.config.transfer import DetectRecipe, SegmentRecipe, TransferRecipe
 from fixres.config.validation import validated
+from fixres.models.checkpoint import TASK_OPENERS, task_of
 from fixres.models.factory import Normalize
 from fixres.models.precision import choose_device, choose_precision
 from fixres.models.state_dicts import check_values, differences
@@ -19,10 +20,8 @@ from fixres.models.weights import WeightFile, read_weights
 from fixres.pipelines.spec import InputError
 from fixres.transfer.detection import create_detector
 from fixres.transfer.feature_pyramid import LAST_FOUR, Backbone, open_backbone
-from fixres.transfer.run import FORMATS, VERSION
+from fixres.transfer.run import VERSION
 from fixres.transfer.segmentation import Segmenter, create_segmenter, segmenter_stages
-
-_OPENERS = {"detect": "fixres.detector", "segment": "fixres.segmenter"}
 
 
 def open_detector(path: Path, device: str = "cpu") -> FasterRCNN:
@@ -56,12 +55,11 @@ def _content(path: Path, task: str) -> dict[str, Any]:
     """What the file holds, with its `WeightFile` as "weights"."""
     weights = read_weights(path)
     content = dict(weights.content)
-    kinds = {name: kind for kind, name in FORMATS.items()}
-    found = kinds.get(str(content.get("format")))
+    found = task_of(weights)
     if found is None:
         raise InputError(f"{path}: not the trained.pt of `fixres {task}`; fixres.load opens classifiers")
     if found != task:
-        raise InputError(f"{path}: made by `fixres {found}`; open it with {_OPENERS[found]}")
+        raise InputError(f"{path}: made by `fixres {found}`; open it with {TASK_OPENERS[found]}")
     if content.get("version") != VERSION:
         raise InputError(f"{path}: version {content.get('version')!r:.20}, this program reads version {VERSION}")
     classes, backbone = content.get("classes"), content.get("backbone")

@@ -149,6 +149,49 @@ def test_other_files_are_refused_in_one_line(folder: Path, tmp_path: Path) -> No
         assert "\n" not in str(error.value)
 
 
+def test_messages_name_the_options_of_the_command(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """They come before scenes are drawn."""
+    torch.save(torch.load(folder / "net.pt", weights_only=True)["state_dict"], tmp_path / "bare.pt")
+    torch.save({"format": "fixres-detect", "state_dict": {"a": torch.ones(1)}}, tmp_path / "trained.pt")
+    monkeypatch.chdir(tmp_path)
+    bare, detector, none = ("--backbone", "bare.pt"), ("--backbone", "trained.pt"), ("--backbone", "none.pt")
+    for given, message in (
+        (bare, r"bare.pt: the file does not name its network; add --backbone\.arch with"),
+        (
+            (*bare, "--backbone.arch", "resnet18"),
+            r"with --backbone\.arch, or its arguments with --backbone\.model-kwargs",
+        ),
+        (("--backbone.arch", "resnet18"), r"omit --backbone\.arch and --backbone\.model-kwargs"),
+        (detector, r"trained.pt: made by `fixres detect`, not a classifier; open it with fixres\.detector in Python"),
+        (none, "none.pt: no such file"),
+        (("--data.num-train", "8"), "^--data.num-train 8 leaves a class empty; use 12 or more"),
+        (("--data.seed", "-1"), "^--data.seed -1 must be within"),
+    ):
+        data = "scenes" if given[0] != "--backbone.arch" and len(given) == 2 else str(folder / "folders")
+        words = [*options(folder, "segment", "folders", tmp_path / "run"), "--data", data, *given]
+        with pytest.raises(InputError, match=message):
+            call("segment", words)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("task", "opener"), [("detect", "detector"), ("segment", "segmenter")])
+def test_networks_of_other_tasks_are_not_opened_as_classifiers(task: str, opener: str, tmp_path: Path) -> None:
+    path = tmp_path / "trained.pt"
+    torch.save({"format": f"fixres-{task}", "state_dict": {"a": torch.ones(1)}}, path)
+    opened = [
+        lambda: fixres.load(path),
+        lambda: fixres.backbone(path, arch="resnet18"),
+        lambda: call("evaluate", [str(path)]),
+        lambda: call("finetune", [str(path), "--test-res", "64"]),
+        lambda: call("predict", [str(path), "photo.jpg"]),
+    ]
+    for one in opened:
+        with pytest.raises(
+            InputError, match=f"made by `fixres {task}`, not a classifier; open it with fixres.{opener} in"
+        ):
+            one()
+
+
 def test_weights_arrive_and_frozen_ones_stay(folder: Path, tmp_path: Path) -> None:
     call("detect", options(folder, "detect", "coco", tmp_path / "run", "--backbone.num-frozen-stages", "1", "--epochs",
                            "1"))  # fmt: skip
