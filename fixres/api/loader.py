@@ -87,7 +87,7 @@ class Loader:
         rank: this process among `world_size`; from `torch.distributed` by default.
         world_size: number of processes that share the data; likewise.
         on_bad: "stop" raises `InputError` for an image that cannot be decoded; "replace" counts it in
-            `counters.bad_samples` and delivers the next image.
+            `counters.num_bad_samples`, adds a line to `counters.bad_samples` and delivers the next image.
         min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
             along each side. None: 0.7 for training crops from RoC files, 0.8 for all others.
         resident: engine `roc-gpu` only: "always" keeps the file in the GPU's memory, "host" in pinned memory that

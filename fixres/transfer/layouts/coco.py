@@ -73,8 +73,17 @@ class _Annotations:
         if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
             raise InputError(f"{self._file}: no lists images, categories and annotations; not a file of COCO boxes")
         self._content = content
-        self._names = {self._get(one, "id", int, f"categories[{k}]"): self._get(one, "name", str, f"categories[{k}]")
-                       for k, one in enumerate(content["categories"])}  # fmt: skip
+        self._names: dict[int, str] = {}
+        known: set[int | str] = set()
+        for k, one in enumerate(content["categories"]):
+            number, name = (
+                self._get(one, "id", int, f"categories[{k}]"),
+                self._get(one, "name", str, f"categories[{k}]"),
+            )
+            if known & {number, name}:
+                raise InputError(f"{self._file}: categories[{k}] has the id or the name of an earlier one; correct it")
+            self._names[number] = name
+            known |= {number, name}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -93,6 +102,8 @@ class _Annotations:
             if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
                 raise InputError(f"{place}: an image of {width} x {height} pixels; correct its size")
             path = image_in(self._folder, self._get(one, "file_name", str, f"images[{k}]"), place)
+            if number in known:
+                raise InputError(f"{place} has the id of an earlier image, {number}; correct it")
             found.append(NamedImage(path, f"{self._file}: image {path.name}", height, width, objects[number]))
             known.add(number)
         if missing := objects.keys() - known:

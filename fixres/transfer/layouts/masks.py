@@ -5,6 +5,7 @@ A mask is a picture with a number in each pixel: gray levels, or the palette's n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def read_masks(folder: Path, classes: Sequence[str] = ()) -> MaskData:
         InputError: none of the layouts, or an image without a mask.
     """
     listed = folder / "classes.txt"
-    classes = tuple(classes) or (tuple(_lines(listed)) if listed.is_file() else ())
+    classes = tuple(classes) or (_listed_classes(listed) if listed.is_file() else ())
     if years := voc_folders(folder, "SegmentationClass"):
         train, test = (_listed(years, split) for split in ("train", "val"))
         found = MaskData(classes or VOC_CLASSES, train, test)
@@ -79,6 +80,14 @@ def read_masks(folder: Path, classes: Sequence[str] = ()) -> MaskData:
             f"both splits need images, and masks hold {IGNORED - found.first} classes at most"
         )
     return found
+
+
+def _listed_classes(path: Path) -> tuple[str, ...]:
+    names = _lines(path)
+    for name, num in Counter(names).items():
+        if num > 1:
+            raise InputError(f"{path}: the name {name[:80]!r} is there {num} times; give each class its own")
+    return tuple(names)
 
 
 def _listed(years: Sequence[Path], split: str) -> list[MaskedImage]:

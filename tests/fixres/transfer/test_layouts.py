@@ -125,6 +125,12 @@ def test_a_box_may_reach_a_pixel_beyond_the_image(tmp_path: Path) -> None:
         (lambda content: content["images"][0].update(file_name="../../secret.jpg"), "leads out of"),
         (lambda content: content["images"][0].update(file_name="none.jpg"), "none.jpg does not exist"),
         (lambda content: content["images"][0].update(height=True), r"images\[0\].height is True, not a whole number"),
+        (lambda content: content["images"][1].update(id=0), r"images\[1\] has the id of an earlier image, 0"),
+        (
+            lambda content: content["categories"][1].update(id=9),
+            r"categories\[1\] has the id or the name of an earlier",
+        ),
+        (lambda content: content["categories"][1].update(name="b"), r"categories\[1\] has the id or the name of an"),
         (lambda content: content.pop("categories"), "no lists images, categories and annotations"),
     ],
 )
@@ -159,6 +165,10 @@ def test_layouts_of_masks(tmp_path: Path) -> None:
     [
         (lambda root: (root / "masks/train/0.png").unlink(), "its mask .*0.png does not exist"),
         (lambda root: (root / "classes.txt").unlink(), "names of the classes are unknown; write classes.txt"),
+        (
+            lambda root: (root / "classes.txt").write_text("background\na\na\n"),
+            "classes.txt: the name 'a' is there 2 times",
+        ),
         (lambda root: (root / "masks").rename(root / "other"), "no masks in a known layout"),
         (lambda root: (root / "images/val").rename(root / "images/other"), "no folder val in it"),
     ],
