@@ -19,6 +19,7 @@ from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.roc.halving import halve
+from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.runtime.process_pool import num_processes
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.layout import find_splits
@@ -99,8 +100,10 @@ def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed
     """
     config, began = config or IndexingConfig(), time.perf_counter()
     if config.overwrite:
-        _remove(Path(source.path))
+        _remove(Path(source.path), config.coarse)
     index = CropIndex(source)
+    for store in index.stores:
+        store.must_write = True
     unknown, span, bad = index.unknown(), config.part.span(len(index)), []
     num_kept, wanted = len(index) - len(unknown), unknown
     if config.coarse:
@@ -122,8 +125,10 @@ def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed
     return _outcome(index, num_kept, time.perf_counter() - began, bad)
 
 
-def _remove(data: Path) -> None:
+def _remove(data: Path, coarse: bool) -> None:
     places = places_of(data)
+    if not coarse and (levels := [place for place in coarse_places(places).read if place.exists()]):
+        notice(f"{levels[0]}: the coarse levels are removed, too; fixres index {data} --coarse makes them again")
     for place in (*places.read, *coarse_places(places).read):
         for path in (place, *journals_of(place)):
             path.unlink(missing_ok=True)
@@ -142,9 +147,6 @@ def _scan(index: CropIndex, source: Source, indices: np.ndarray, coarse: bool) -
     index.find(indices[read], stamps[read], *join(images))
     if coarse:
         bad += _add_levels(index, source, indices[read], stamps[read], images)
-    for store in index.stores:
-        if not store.may_write:
-            raise InputError(f"{store.places.written} cannot be written; see the line before")
     return bad
 
 

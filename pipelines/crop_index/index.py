@@ -11,7 +11,7 @@ import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
-from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of
+from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of, remedy
 from fixres.pipelines.crop_index.records import FileStamp, digests, make_entries, make_entry, samples_of
 from fixres.pipelines.crop_index.store import Found, Store
 from fixres.pipelines.formats.samples import ImagePlaces
@@ -57,8 +57,7 @@ class CropIndex:
         self._home = home_of(data) if data.is_dir() else data.parent
         self.places = places_of(data) if places is None else places
         coarse = coarse_places(self.places)
-        option = "--coarse " if any(place.exists() for place in coarse.read) else ""
-        self.remedy = f"fixres index {home_of(data)} {option}--overwrite"
+        self.remedy = remedy(data, self.places)
         self._main, self._coarse = (Store(self._images, self._names, one, self.remedy) for one in (self.places, coarse))
         self.stores = self._main, self._coarse
 

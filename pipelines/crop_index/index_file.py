@@ -102,14 +102,18 @@ class IndexFile:
         tables: its tables, which were checked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, remedy: str = "fixres index FOLDER --overwrite") -> None:
         """Opens an index.
+
+        Args:
+            path: the file.
+            remedy: the command that makes it again, for errors.
 
         Raises:
             InputError: it is damaged, or of a version that this program does not know.
             FileNotFoundError: there is none.
         """
-        self.path = path
+        self.path, self._remedy = path, remedy
         try:
             self.memory = map_file(path)
         except ValueError:
@@ -125,7 +129,7 @@ class IndexFile:
         if header["version"][0] != VERSION or header["entry_size"][0] != ENTRY.itemsize:
             raise InputError(
                 f"{self.path} is an index of version {header['version'][0]}, which this program does not know; make it"
-                " again: fixres index FOLDER --overwrite"
+                f" again: {self._remedy}"
             )
         if header["header_digest"][0] != _header_digest(header):
             self._fail("its header does not match its checksum")
@@ -168,7 +172,7 @@ class IndexFile:
             self._fail(f"entry {np.flatnonzero(~good)[0]} {what}")
 
     def _fail(self, what: str) -> NoReturn:
-        raise InputError(f"{self.path}: {what}; the index is damaged, make it again: fixres index FOLDER --overwrite")
+        raise InputError(f"{self.path}: {what}; the index is damaged, make it again: {self._remedy}")
 
 
 def are_possible(entries: np.ndarray) -> np.ndarray:

@@ -48,6 +48,12 @@ def coarse_places(places: Places) -> Places:
     return Places(read, read[-1])
 
 
+def remedy(data: Path, places: Places) -> str:
+    """The command that makes the index of `data` again, with coarse levels if it has some."""
+    option = "--coarse " if any(place.exists() for place in coarse_places(places).read) else ""
+    return f"fixres index {home_of(data)} {option}--overwrite"
+
+
 def beside(data: Path) -> Path:
     """The place beside the images: `FOLDER/.fixres-index`, or `.FILE.fixres-index` next to a single file."""
     data = data.absolute()

@@ -16,7 +16,7 @@ from fixres.pipelines.crop_index.records import ENTRY
 from fixres.pipelines.runtime.atomic_files import atomic_file
 from fixres.pipelines.runtime.locks import acquire, release
 
-_TRIES = 10
+_TRIES, _REMEDY = 10, "fixres index FOLDER --overwrite"
 
 
 class Loaded(NamedTuple):
@@ -33,12 +33,13 @@ class Loaded(NamedTuple):
     memory_of: np.ndarray
 
 
-def load(places: Sequence[Path], keep: Callable[[bytes], bool] | None = None) -> Loaded:
+def load(places: Sequence[Path], keep: Callable[[bytes], bool] | None = None, remedy: str = _REMEDY) -> Loaded:
     """Reads indexes and their journals.
 
     Args:
         places: of the indexes; of the records of one image, the last counts.
         keep: tells by the name of a file whether its entries are kept; all are by default.
+        remedy: the command that makes them again, for errors.
 
     Raises:
         InputError: an index is damaged.
@@ -46,17 +47,17 @@ def load(places: Sequence[Path], keep: Callable[[bytes], bool] | None = None) ->
     for _ in range(_TRIES - 1):
         # A process that merges the journals removes them after it has put the new index in place.
         with suppress(FileNotFoundError):
-            return _load(places, keep)
-    return _load(places, keep)
+            return _load(places, keep, remedy)
+    return _load(places, keep, remedy)
 
 
-def _load(places: Sequence[Path], keep: Callable[[bytes], bool] | None) -> Loaded:
+def _load(places: Sequence[Path], keep: Callable[[bytes], bool] | None, remedy: str) -> Loaded:
     joined = _Joined()
     for place in places:
         journals = journals_of(place)  # listed before the index is opened
         with suppress(NotADirectoryError):
             if place.exists():
-                joined.add_index(IndexFile(place))
+                joined.add_index(IndexFile(place, remedy))
         for path in journals:
             if (journal := read_journal(path)) is not None:
                 joined.add_journal(journal)
@@ -133,12 +134,12 @@ def _sorted(
     return Loaded(tables, memories, memory_of[order])
 
 
-def merge(place: Path, keep: Callable[[bytes], bool] | None = None) -> bool:
+def merge(place: Path, keep: Callable[[bytes], bool] | None = None, remedy: str = _REMEDY) -> bool:
     """Merges the journals whose writers have ended into the index at `place`, and removes them.
 
     Args:
         place: of the index.
-        keep: see `load`; entries of other files are removed.
+        keep, remedy: see `load`; entries of files that are not kept are removed.
 
     Returns:
         False if another process is merging now.
@@ -154,7 +155,7 @@ def merge(place: Path, keep: Callable[[bytes], bool] | None = None) -> bool:
         ended = [path for path in journals_of(place) if locks.enter_context(_locked(path))]
         if not ended and (keep is None or not place.exists()):
             return True
-        loaded = load([place], keep)
+        loaded = load([place], keep, remedy)
         with atomic_file(place, overwrite=True) as partial:
             write_index(partial, loaded.tables, _bodies(loaded))
         for path in ended:

@@ -16,6 +16,7 @@ from fixres.pipelines.crop_index.location import Places
 from fixres.pipelines.crop_index.merging import Loaded, load, merge
 from fixres.pipelines.crop_index.records import ENTRY, FileStamp, Record, digests
 from fixres.pipelines.formats.samples import ImagePlaces
+from fixres.pipelines.runtime.atomic_files import os_errors_name
 from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.spec import InputError
 
@@ -56,6 +57,7 @@ class Store:
         places: where they are read and written.
         remedy: the command that makes them again.
         may_write: whether records can be added.
+        must_write: raise errors of the disk; else training continues without what cannot be written.
     """
 
     def __init__(self, images: ImagePlaces, names: Sequence[bytes], places: Places, remedy: str) -> None:
@@ -72,13 +74,13 @@ class Store:
         self._images, self._names, self.places, self.remedy = images, names, places, remedy
         self._lock = threading.Lock()
         self._journal: JournalWriter | None = None
-        self.may_write, self._process = True, os.getpid()
+        self.may_write, self.must_write, self._process = True, False, os.getpid()
         self.read()
 
     def read(self) -> None:
         """Takes over what other processes have added."""
         self._merge()
-        loaded, num = load(self.places.read), len(self._images.item)
+        loaded, num = load(self.places.read, remedy=self.remedy), len(self._images.item)
         self._memories = loaded.memories
         self._entries, self._stamps = np.zeros(num, ENTRY), np.zeros(num, STAMP)
         self._memory_of, self._checked = np.full(num, _NOWHERE, np.int32), np.zeros(num, bool)
@@ -123,22 +125,28 @@ class Store:
         return bodies
 
     def add(self, indices: np.ndarray, stamps: np.ndarray, entries: np.ndarray, bodies: Sequence[bytes]) -> None:
-        """Appends records of images to the journal. If that is not possible, training continues without them."""
+        """Appends records of images to the journal. If that is not possible, training continues without them.
+
+        Raises:
+            OSError: the disk is full or fails, and `must_write` is set.
+        """
         files = self._images.file_of[indices].tolist()
         with self._lock:
             if not self.may_write or not files:
                 return
+            records = [
+                Record(self._names[file], FileStamp(*stamp.tolist()), entry, body)
+                for file, stamp, entry, body in zip(files, stamps, entries, bodies, strict=True)
+            ]
             try:
-                if self._journal is None:
-                    self._journal = JournalWriter(self.places.written)
-                starts = self._journal.append(
-                    [
-                        Record(self._names[file], FileStamp(*stamp.tolist()), entry, body)
-                        for file, stamp, entry, body in zip(files, stamps, entries, bodies, strict=True)
-                    ]
-                )
+                with os_errors_name(self.places.written):
+                    if self._journal is None:
+                        self._journal = JournalWriter(self.places.written)
+                    starts = self._journal.append(records)
             except OSError as error:
                 self.may_write = False
+                if self.must_write:
+                    raise
                 self._say(error)
                 return
             entries["body_start"] = starts
@@ -147,9 +155,10 @@ class Store:
 
     def _merge(self) -> None:
         try:
-            merge(self.places.written)
+            merge(self.places.written, remedy=self.remedy)
         except OSError as error:
-            self._say(error)
+            if not self.must_write:  # then a later write fails, too, and nothing is lost
+                self._say(error)
 
     def _say(self, error: OSError) -> None:
         notice(f"{self.places.written}: the index cannot be written ({error.strerror}); images are scanned again")
@@ -164,7 +173,7 @@ class Store:
             if self._journal is not None:
                 self._journal.close()
                 self._journal = None
-            while not merge(self.places.written, keep):
+            while not merge(self.places.written, keep, self.remedy):
                 time.sleep(0.1)  # another process merges
             self.read()
 

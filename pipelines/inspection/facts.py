@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from fixres.pipelines.crop_index.location import coarse_places, places_of
+from fixres.pipelines.crop_index.location import coarse_places, places_of, remedy
 from fixres.pipelines.formats import beton_layout as layout
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.inspection.image_headers import random_samples, read_headers
@@ -189,7 +189,7 @@ def _index_facts(data: Path | None) -> IndexFacts | None:
     from fixres.pipelines.crop_index.checkpoints import INDEXED  # imports numba, 0.5 s
     from fixres.pipelines.crop_index.merging import load
 
-    loaded = [load(one.read) for one in (places, coarse_places(places))]
+    loaded = [load(one.read, remedy=remedy(Path(data), places)) for one in (places, coarse_places(places))]
     entries, levels = (one.tables.entries for one in loaded)
     index_bytes, coarse_bytes = (sum(map(len, one.memories)) for one in loaded)
     num_indexed = int((entries["kind"] == INDEXED).sum())

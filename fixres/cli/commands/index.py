@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fixres.config.parsing import parse as parse_options
+from fixres.pipelines.runtime.notices import counted
 from fixres.pipelines.spec import InputError
+
+_NUM_NAMED = 10
 
 if TYPE_CHECKING:
     from fixres.pipelines.crop_index.building import Indexed
@@ -33,7 +36,7 @@ class IndexOptions:
     num_workers: int | None = None
     """Threads; all cores by default."""
     overwrite: bool = False
-    """Build a new index even if there is one."""
+    """Build a new index even if there is one. Its coarse levels are removed, too, and made again with --coarse."""
     coarse: bool = False
     """Also store each image at half its size, for fast training at small resolutions; about a fifth of the bytes."""
     shard: str = "0/1"
@@ -49,6 +52,18 @@ def parse(arguments: Sequence[str]) -> IndexOptions:
 
 def run(options: IndexOptions) -> None:
     """Indexes each split and prints what its index holds."""
+    try:
+        bad = _index(options)
+    except KeyboardInterrupt:
+        how = " without --overwrite" if options.overwrite else ""
+        raise KeyboardInterrupt(f"interrupted; what is indexed is kept, and the same command{how} continues") from None
+    if bad:
+        more = f"; and {len(bad) - _NUM_NAMED} more" if len(bad) > _NUM_NAMED else ""
+        raise InputError(f"{counted(len(bad), 'image')} cannot be read: {'; '.join(bad[:_NUM_NAMED])}{more}")
+
+
+def _index(options: IndexOptions) -> list[str]:
+    """Indexes each split; returns a line for each image that cannot be read."""
     from fixres.pipelines.conversion.rewriting import check_rewriting, rewrite_progressive
     from fixres.pipelines.crop_index.building import IndexingConfig, build_index, splits_in
     from fixres.pipelines.formats.parts import Part
@@ -66,8 +81,7 @@ def run(options: IndexOptions) -> None:
         if options.rewrite_progressive is not None:
             dest = options.rewrite_progressive / path.relative_to(options.data)
             print(f"{dest}: {rewrite_progressive(source, dest)} files rewritten as baseline JPEG")
-    if bad:
-        raise InputError(f"{len(bad)} images cannot be read, the first is {bad[0]}")
+    return bad
 
 
 def describe(done: Indexed) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from fixres.pipelines.crop_index.journal import journals_of
 from fixres.pipelines.crop_index.location import NAME
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.sources import open_folder, open_source
-from fixres.pipelines.spec import InputError
+from fixres.pipelines.sources.folder import FilesSource
+from fixres.pipelines.spec import BadSampleError, InputError
 from tests.pipelines.crop_index.made import NUM_JPEGS as NUM
 from tests.pipelines.crop_index.made import jpeg, kill_builders
 
@@ -34,7 +37,7 @@ def test_the_command_prints_what_is_indexed(folder: Path, capsys: pytest.Capture
     assert f"{NUM + 1} were known before" in capsys.readouterr().out
     before = (folder / NAME).read_bytes()
     (folder / NAME).write_bytes(before[:100])
-    with pytest.raises(InputError, match="the index is damaged, make it again: fixres index FOLDER --overwrite"):
+    with pytest.raises(InputError, match=r"the index is damaged, make it again: fixres index \S+data --overwrite"):
         run(parse([str(folder)]))
     run(parse([str(folder), "--overwrite"]))
     assert (folder / NAME).read_bytes() == before
@@ -147,3 +150,34 @@ def test_options_that_would_lose_work_or_start_too_many_threads_are_refused(fold
         with pytest.raises(InputError, match=line):
             run(parse([str(folder), *options]))
     assert place.read_bytes() == before
+
+
+def test_errors_of_the_command_say_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
+    with pytest.raises(OSError, match="No space left"):  # ends with exit code 3
+        build_index(open_folder(folder), QUIET)
+    monkeypatch.undo()
+    assert "scanned again" not in capfd.readouterr().err
+    monkeypatch.setattr(checkpoints, "scan_batch", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="the same command without --overwrite continues"):
+        run(parse([str(folder), "--num-workers", "1", "--overwrite"]))
+    monkeypatch.undo()
+    monkeypatch.setattr(FilesSource, "read", _fail)
+    with pytest.raises(
+        InputError, match=rf"{NUM + 1} images cannot be read: bad 0; bad 1; .*bad 9; and {NUM - 9} more$"
+    ):
+        run(parse([str(folder)]))
+
+
+def _fail(_source: FilesSource, index: int) -> bytes:
+    raise BadSampleError(f"bad {index}", index)
+
+
+def test_overwriting_says_that_coarse_levels_are_removed(folder: Path, capfd) -> None:
+    build_index(open_folder(folder), IndexingConfig(1, progress=False, coarse=True))
+    levels = folder / f"{NAME}-coarse"
+    levels.touch()
+    build_index(open_folder(folder), IndexingConfig(1, progress=False, overwrite=True))
+    line = f"{levels}: the coarse levels are removed, too; fixres index {folder} --coarse makes them again"
+    assert line in capfd.readouterr().err and not levels.exists()
