@@ -98,7 +98,8 @@ def index(
         num_workers: threads; the number of CPU cores by default.
         overwrite: build a new index even if there is one.
         coarse: also store each image at half its size, for crops that need no more: training at 128 pixels is then
-            about as fast as from RoC files. It takes about a fifth of the images' bytes.
+            about as fast as from RoC files. It takes about a fifth of the images' bytes, more
+            if they are small.
         progress: show a bar.
 
     Returns:

@@ -38,7 +38,7 @@ class IndexOptions:
     overwrite: bool = False
     """Build a new index even if there is one. Its coarse levels are removed, too, and made again with --coarse."""
     coarse: bool = False
-    """Also store each image at half its size, for fast training at small resolutions; about a fifth of the bytes."""
+    """Also store each image at half its size, for fast training at small resolutions; a fifth of the bytes, or more."""
     shard: str = "0/1"
     """Index part i of n only, as i/n: on several machines at once, each with its part."""
     rewrite_progressive: Path | None = None
