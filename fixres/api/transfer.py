@@ -39,7 +39,7 @@ def backbone(
             cached weights.
         out_indices: increasing numbers of the stages whose feature maps are returned: from 0 at the image, or negative
             from the end.
-        output_stride: 8 or 16 dilates the last stages so that no feature map has a larger stride.
+        output_stride: 8 or 16 dilates the last stages so that no feature map has a larger stride; 32 or None does not.
         arch: timm's name of the network, for files that do not name it.
         model_kwargs: further arguments of timm.create_model, for files without them.
         init: "random" keeps random weights, for comparison.

@@ -65,18 +65,20 @@ def create_features(config: ModelConfig, out_indices: Sequence[int], output_stri
     check_name(config)
     stride = {} if output_stride is None else {"output_stride": output_stride}
     options = _with_classes(config.kwargs) | stride | {"features_only": True, "out_indices": tuple(out_indices)}
-    return _built(config, partial(timm.create_model, config.name, **options), _MAX_VALUES, f" as backbone {stride}")
+    advice = f"; not every network has output_stride={output_stride}, 32 dilates nothing" if stride else ""
+    return _built(config, partial(timm.create_model, config.name, **options), _MAX_VALUES, " as backbone", advice)
 
 
-def _built(config: ModelConfig, build: Callable[[], nn.Module], max_values: int, use: str = "") -> nn.Module:
+def _built(
+    config: ModelConfig, build: Callable[[], nn.Module], max_values: int, use: str = "", advice: str = ""
+) -> nn.Module:
     try:
         if (found := count_values(build)) > max_values:
             raise InputError(f"{found:,} weights and buffers, of at most {max_values:,}; choose a smaller network")
         return build()
     except Exception as error:  # any kind: a network's own reaction to arguments that do not fit it
-        raise InputError(
-            f"{config.name} cannot be built{use} with model.kwargs={reprlib.repr(config.kwargs)} ({one_line(error)})"
-        ) from error
+        given = f"with model.kwargs={reprlib.repr(config.kwargs)}"
+        raise InputError(f"{config.name} cannot be built{use} {given} ({one_line(error)}){advice}") from error
 
 
 def _with_classes(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -239,5 +239,5 @@ def _arch(content: Mapping[str, Any]) -> str | None:
 
 
 def one_line(error: Exception) -> str:
-    """The first 160 characters of an error's text, on one line."""
-    return " ".join(str(error).split())[:160]
+    """The first 160 characters of an error's text, on one line; its type if it has no text."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

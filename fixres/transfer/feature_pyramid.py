@@ -27,7 +27,8 @@ from fixres.pipelines.spec import InputError
 LAST_FOUR = (-4, -3, -2, -1)
 _WRAPPERS = ("model.", "body.", "graph_module.")  # what timm's feature extractors put before a network's names
 _PROBE_PIXELS = 64
-_STRIDES = (None, 8, 16, 32)
+_UNDILATED = 32  # the stride of most networks' last stage; others take no such argument
+_STRIDES = (None, 8, 16, _UNDILATED)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def open_backbone(
     Args:
         weights: a file of weights, or timm's name of cached weights; with random weights any of timm's names.
         out_indices: numbers of the stages.
-        output_stride: dilates the last stages.
+        output_stride: 8 or 16 dilates the last stages; 32 or None does not.
         arch: timm's name, for files that do not name their network.
         model_kwargs: arguments of the network, for files without them.
         init: "trained" or "random".
@@ -147,6 +148,7 @@ def open_backbone(
     """
     if output_stride not in _STRIDES:
         raise InputError(f"output_stride={output_stride} must be 8, 16 or 32, or None to keep the network's own")
+    output_stride = None if output_stride == _UNDILATED else output_stride
     if init == "random" and weights and not names_file(weights):
         config, info = ModelConfig(weights.partition(".")[0], dict(model_kwargs or {})), None
         net = create_model(config, 1)

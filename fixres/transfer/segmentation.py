@@ -80,9 +80,9 @@ def _check_image(image: Any) -> None:
         )
 
 
-def segmenter_stages(recipe: SegmentRecipe) -> tuple[tuple[int, ...], int | None]:
-    """Numbers of the backbone's outputs, and its output stride if stages are dilated."""
-    return (-2, -1), None if recipe.output_stride == 32 else recipe.output_stride
+def segmenter_stages(recipe: SegmentRecipe) -> tuple[tuple[int, ...], int]:
+    """Numbers of the backbone's outputs, and its output stride."""
+    return (-2, -1), recipe.output_stride
 
 
 def create_segmenter(recipe: SegmentRecipe, backbone: Backbone, num_classes: int) -> Segmenter:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import fixres
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
+from fixres.models.weights import one_line
 from fixres.pipelines.spec import InputError
 from fixres.transfer.feature_pyramid import open_backbone
 from tests.fixres.families import FAMILIES, RESNET, Family, create
@@ -124,3 +125,14 @@ def test_wrong_choices_end_in_one_line(options: dict, message: str, tmp_path: Pa
 def test_an_empty_name_ends_in_one_line(init: str) -> None:
     with pytest.raises(InputError, match="the name of the network is empty; give a file of weights"):
         fixres.backbone("", init=init)
+
+
+def test_networks_without_dilation_are_named_with_the_remedy() -> None:
+    options = {"out_indices": (-2, -1), "init": "random"}
+    message = (
+        r"cannot be built as backbone .*'output_stride'\); not every network has output_stride=8, 32 dilates nothing"
+    )
+    with pytest.raises(InputError, match=message):
+        open_backbone("vit_tiny_patch16_224", output_stride=8, **options)
+    assert open_backbone("vit_tiny_patch16_224", output_stride=32, **options).reductions == (16, 16)
+    assert one_line(AssertionError()) == "AssertionError"
