@@ -117,7 +117,7 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        if not (len(mean) == len(std) == 3 and min(std) > 0 and max(mean) <= 1):
+        if not (len(mean) == len(std) == 3 and all(one > 0 for one in std) and all(one <= 1 for one in mean)):
             raise InputError(f"mean={mean}, std={std}: use three shares of 1 each, and std above 0")
         self.register_buffer("shift", 255 * torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("factor", 1 / (255 * torch.tensor(std).view(1, -1, 1, 1)))

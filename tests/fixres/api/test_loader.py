@@ -126,6 +126,7 @@ def test_ranks_share_an_epoch(coded_folder: Path) -> None:
         ({"device": "gpu"}, "device='gpu' is unknown"),
         ({"mean": (123.7, 116.3, 103.5)}, "use three shares of 1"),
         ({"std": (0, 0, 0)}, "and std above 0"),
+        ({"std": (0.2, 0.2, float("nan"))}, "and std above 0"),
         ({"mean": (0.5,)}, "use three shares of 1"),
         ({"dtype": torch.uint8}, "dtype=torch.uint8 must be a float dtype"),
         ({"scale": (0.5, 2.0)}, r"scale=\(0.5, 2.0\) must satisfy"),

@@ -164,6 +164,7 @@ def test_it_has_the_attributes_of_a_data_loader(stored: dict[str, Path]) -> None
         ({"indices": [0.5]}, "must be whole numbers"),
         ({"indices": np.ones(24, bool)}, r"np\.flatnonzero\(mask\)"),
         ({"indices": [24]}, "indices has 24, but the data set's positions are 0 to 23"),
+        ({"weights": torch.ones(24, 1, requires_grad=True)}, r"weights=tensor\(\[\[1.\], \[1.\], .* must be a list"),
         ({"weights": "a"}, "weights='a' must be a list of numbers"),
         ({"weights": np.ones((24, 1))}, r"weights has the shape \(24, 1\); give a list of 24 numbers"),
         ({"weights": [1.0]}, "weights has 1 values, but there are 24 samples"),
