@@ -329,9 +329,8 @@ def _array(name: str, numbers: Numbers, dtype: type | None = None) -> np.ndarray
     try:
         return np.array(numbers, dtype)
     except (ValueError, TypeError, RuntimeError) as error:  # not numbers, rows of other lengths, a tensor on a GPU
-        raise InputError(
-            f"{name}={numbers!r:.60} must be a list of numbers, an array or a tensor on the CPU"
-        ) from error
+        shown = " ".join(repr(numbers).split())[:60]
+        raise InputError(f"{name}={shown} must be a list of numbers, an array or a tensor on the CPU") from error
 
 
 def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:
