@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fixres.pipelines.crop_index.index_file import are_possible
-from fixres.pipelines.crop_index.records import DIGEST_BYTES, Record, pack, unpack, walk
+from fixres.pipelines.crop_index.records import DIGEST_BYTES, ENTRY, Record, pack, unpack, walk
 from fixres.pipelines.formats.mmap_files import map_file
 from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.runtime.locks import acquire, release
@@ -118,7 +118,7 @@ def read_journal(path: Path) -> Journal | None:
     if not starts:
         return None
     found = [unpack(memory, start) for start in starts]
-    entries = np.array([one.record.entry for one in found])
+    entries = np.array([one.record.entry for one in found], ENTRY)
     good = are_possible(entries) & (entries["body_size"] == [one.body_size for one in found])
     kept = [one for one, is_good in zip(found, good.tolist(), strict=True) if is_good]
     return Journal(memory, [one.record for one in kept], [one.body_start for one in kept])
