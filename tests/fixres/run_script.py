@@ -93,6 +93,8 @@ def _serve() -> None:
         "fixres.finetuning.job",
         "fixres.pipelines.loaders.roc",
         "fixres.pipelines.loaders.pillow",
+        "fixres.transfer.detection",
+        "fixres.transfer.segmentation",
     ):
         importlib.import_module(name)
     parse_recipe([])
