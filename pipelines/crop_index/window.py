@@ -13,8 +13,9 @@ from fixres.pipelines.runtime.numba_cache import kernel
 _MAX_SHIFT = 3  # one sample of each block
 _SIDE = 8  # of a block
 # A smaller transform cuts frequencies off more sharply than the filter of a RoC record's half level. With so many times
-# the pixels it is as close to the full decoding: 43.9 dB in the mean of 128 px crops, 36.5 dB at the 5th percentile.
-_ZOOM = 1.25
+# the pixels, crops of 128 to 224 px stay above 44 dB in the mean and 37 dB at the 5th percentile against those from the
+# full size; with 1.25 times, 160 px crops of 500 px files had 40.4 and 32.9.
+_ZOOM = 1.4
 _SLACK = 64  # bytes behind the last plane that reads of whole groups may touch
 
 
@@ -43,7 +44,7 @@ class Window(NamedTuple):
 
 @kernel
 def choose_shift(box: np.ndarray, resolution: int, min_zoom: float) -> int:
-    """Log2 of the reduction: the largest that leaves the box 1.25 `min_zoom` times the output's pixels a side."""
+    """Log2 of the reduction: the largest that leaves the box 1.4 `min_zoom` times the output's pixels a side."""
     shift, wanted = 0, _ZOOM * min_zoom * resolution
     while shift < _MAX_SHIFT and min(box[2], box[3]) >= wanted * (2 << shift):
         shift += 1
