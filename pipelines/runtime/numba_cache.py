@@ -33,10 +33,14 @@ from numba.core.caching import (
 )
 
 from fixres.pipelines.runtime.kernel_parts import give_callers_a_part
+from fixres.pipelines.runtime.locks import acquire, release
 
 _PACKAGE = Path(__file__).parents[1]
 _NAME = __name__.rpartition(".runtime.")[0]  # fixres.pipelines
 _PREFIX = "kernels-"
+_SECONDS_TO_WAIT = (
+    120.0  # for another process that compiles the same kernel; a slow core takes a minute for the largest
+)
 _DAYS_KEPT = 14  # since the last use: other branches and processes that still run older sources need their caches
 
 
@@ -126,11 +130,45 @@ class _Cache(FunctionCache):
         super().__init__(py_func)
         name, stamp = self._impl.filename_base + suffix, self._impl.locator.get_source_stamp()
         self._cache_file = _Files(self._cache_path, name, stamp)
+        self._lock = _Lock(Path(self._cache_path, f"{name}.lock"))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            self._lock.take()
+            found = super().load_overload(sig, target_context)  # of a process that had the lock
+            if found is not None:
+                self._lock.give_back()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         for environment in data._find_referenced_environments():  # of the parts, as numba does when it loads `data`
             data.target_context.codegen().set_env(environment.env_name, environment)
         super().save_overload(sig, data)
+        self._lock.give_back()
+
+
+class _Lock:
+    """Held by the process that compiles a kernel. Ranks and workers that start together would each compile it.
+
+    Locks cannot wait for each other in a circle: a kernel's lock is taken before those of the parts that it calls.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._descriptor = path, None
+
+    def take(self) -> None:
+        """Waits until no other process has it. In a folder that cannot be written, every process compiles."""
+        if self._descriptor is None:
+            with contextlib.suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+                acquire(self._descriptor, _SECONDS_TO_WAIT)
+
+    def give_back(self) -> None:
+        if self._descriptor is not None:
+            release(self._descriptor)
+            self._descriptor = None
 
 
 @functools.cache

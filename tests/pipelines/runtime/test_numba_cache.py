@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def _package(root: Path, size: int) -> Path:
     (folder / "runtime").mkdir(parents=True, exist_ok=True)
     for package in (folder, folder.parent):
         (package / "__init__.py").touch()
-    for name in ("numba_cache.py", "kernel_parts.py"):
+    for name in ("numba_cache.py", "kernel_parts.py", "locks.py"):
         (folder / "runtime" / name).write_text(Path(numba_cache.__file__).with_name(name).read_text())
     (folder / "inner.py").write_text(_INNER.format(size=size))
     if not (folder / "outer.py").exists():
@@ -68,6 +69,22 @@ def test_a_changed_constant_in_another_file_recompiles_and_unused_caches_are_rem
     assert used in _caches(tmp_path) and old not in _caches(tmp_path)
     _package(tmp_path, 5)  # as after a switch to another branch and back
     assert _run(tmp_path) == (5, 1)
+
+
+_SLOW = """
+import time
+from numba.core import compiler
+
+compile_extra = compiler.compile_extra
+compiler.compile_extra = lambda *given, **named: (time.sleep(1), compile_extra(*given, **named))[1]
+"""
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    _package(tmp_path, 5)
+    with ThreadPoolExecutor(3) as pool:
+        done = [pool.submit(_run, tmp_path, _SLOW) for _ in range(3)]
+    assert sorted(one.result() for one in done) == [(5, 0), (5, 1), (5, 1)]
 
 
 def _unwritable(root: Path) -> dict[str, str]:
