@@ -177,7 +177,8 @@ class LoaderConfig:
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
     source: Any = field(default=None, compare=False)
-    """A `Source` in place of the images at `path`, which then only names them in messages (engine torch only)."""
+    """A `Source` in place of the images at `path`, which then only names them in messages: engine torch, and engine roc
+    if the source tells where its images lie (`places`)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

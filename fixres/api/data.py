@@ -80,7 +80,7 @@ def convert(
 
 @checked
 def index(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Any,
     *,
     num_workers: int | None = None,
     overwrite: bool = False,
@@ -93,8 +93,8 @@ def index(
     call is continued by the next one.
 
     Args:
-        path: a folder of images for each class, a folder of webdataset or parquet shards, or a .beton file with JPEG
-            images.
+        path: a folder of images for each class, a folder of webdataset or parquet shards, a .beton file with JPEG
+            images, or a `datasets.Dataset` (Hugging Face).
         num_workers: threads; the number of CPU cores by default.
         overwrite: build a new index even if there is one.
         coarse: also store each image at half its size, for crops that need no more: training at 128 pixels is then
@@ -113,7 +113,7 @@ def index(
         >>> loader = fixres.Loader("imagenet/train", resolution=128, batch_size=256)
     """
     config = IndexingConfig(num_workers, overwrite, coarse=coarse, progress=progress)
-    return build_index(open_source(Path(path)), config)
+    return build_index(HuggingFaceSource(path) if is_dataset(path) else open_source(Path(path)), config)
 
 
 @checked

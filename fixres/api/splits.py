@@ -9,6 +9,7 @@ from typing import Any
 
 from fixres.distributed.process_group import sharded
 from fixres.pipelines.datasets.prepared import choose_engine
+from fixres.pipelines.formats.samples import is_indexable
 from fixres.pipelines.loaders import has_records, open_loader
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.sources.hugging_face import HuggingFaceSource, is_dataset, split_of
@@ -109,7 +110,7 @@ def engine_for(path: Path | Source, engine: str, device: str) -> str:
     if engine != "auto":
         return engine
     if not isinstance(path, Path):
-        return "torch"
+        return "roc" if is_indexable(path) else "torch"
     return choose_engine("auto", device, has_records(path)).engine
 
 

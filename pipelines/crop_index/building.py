@@ -12,9 +12,9 @@ import numpy as np
 import simplejpeg
 
 from fixres.pipelines.crop_index.checkpoints import INDEXED, REASONS
-from fixres.pipelines.crop_index.index import MIN_COARSE_SIDE, CropIndex
+from fixres.pipelines.crop_index.index import MIN_COARSE_SIDE, CropIndex, images_of
 from fixres.pipelines.crop_index.journal import journals_of
-from fixres.pipelines.crop_index.location import coarse_places, places_of
+from fixres.pipelines.crop_index.location import call, coarse_places, places_of
 from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.images.codec import decode_rgb
@@ -100,7 +100,7 @@ def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed
     """
     config, began = config or IndexingConfig(), time.perf_counter()
     if config.overwrite:
-        _remove(Path(source.path), config.coarse)
+        _remove(source, config.coarse)
     index = CropIndex(source)
     for store in index.stores:
         store.must_write = True
@@ -125,10 +125,11 @@ def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed
     return _outcome(index, num_kept, time.perf_counter() - began, bad)
 
 
-def _remove(data: Path, coarse: bool) -> None:
-    places = places_of(data)
+def _remove(source: Source, coarse: bool) -> None:
+    data, table = Path(source.path), images_of(source).table
+    places = places_of(data, table)
     if not coarse and (levels := [place for place in coarse_places(places).read if place.exists()]):
-        notice(f"{levels[0]}: the coarse levels are removed, too; fixres index {data} --coarse makes them again")
+        notice(f"{levels[0]}: the coarse levels are removed, too; {call(data, table, 'coarse')} makes them again")
     for place in (*places.read, *coarse_places(places).read):
         for path in (place, *journals_of(place)):
             path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index_file import STAMP
-from fixres.pipelines.crop_index.location import Places, coarse_places, home_of, places_of, remedy
+from fixres.pipelines.crop_index.location import coarse_places, home_of, places_of, remedy
 from fixres.pipelines.crop_index.records import FileStamp, digests, make_entries, make_entry, samples_of
 from fixres.pipelines.crop_index.store import Found, Store
 from fixres.pipelines.formats.samples import ImagePlaces
@@ -42,22 +42,26 @@ class CropIndex:
         stores: of checkpoints and of coarse levels.
     """
 
-    def __init__(self, source: Source, places: Places | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         """Reads what is known of the images, and merges the journals of processes that have ended.
 
         Args:
-            source: an opened source of files or of images in files.
-            places: where the index is read and written; `places_of` the source by default.
+            source: an opened source of files, of images in files, or of rows of a table.
 
         Raises:
             InputError: the source is of a kind that has no index, or the index is damaged.
         """
-        self._images, data = _images_of(source), Path(source.path)
-        self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
-        self._home = home_of(data) if data.is_dir() else data.parent
-        self.places = places_of(data) if places is None else places
+        self._images, data = images_of(source), Path(source.path)
+        if self._images.table:
+            self._names, self._home = [b"", *map(os.fsencode, self._images.paths[1:])], Path()
+        else:
+            self._names = _names(self._images.paths, data if data.is_dir() else data.parent)
+            self._home = home_of(data) if data.is_dir() else data.parent
+        self.places = places_of(data, self._images.table)
         coarse = coarse_places(self.places)
-        self.remedy = remedy(data, self.places)
+        self.remedy = remedy(data, self.places, self._images.table)
+        # Nothing tells whether a row of a table has changed, so this process compares it when it first reads it.
+        self._compared = (self._images.file_of > 0) | (not self._images.table)
         self._main, self._coarse = (Store(self._images, self._names, one, self.remedy) for one in (self.places, coarse))
         self.stores = self._main, self._coarse
 
@@ -140,8 +144,10 @@ class CropIndex:
         known, bodies = np.flatnonzero(fits), [b""] * len(indices)
         for slot, body in zip(known.tolist(), self._main.bodies(indices[known], found.of(known)), strict=True):
             bodies[slot] = body
-        changed = np.flatnonzero(fits & (found.stamps != stamps))  # touched or copied, or replaced
+        unsure = (found.stamps != stamps) | ~self._compared[indices]  # touched or copied, or replaced
+        changed = np.flatnonzero(fits & unsure)
         fits[changed] = digests(data, spans[changed]) == entries["digest"][changed]
+        self._compared[indices] = True
         unknown = np.flatnonzero(~fits)
         if len(unknown):
             entries[unknown], scanned = self._scan(indices[unknown], data, spans[unknown])
@@ -165,12 +171,14 @@ class CropIndex:
     def have_level(self, indices: np.ndarray, stamps: np.ndarray) -> np.ndarray:
         """bool (n,): which of some images have a coarse level, and a file that looks as when it was made.
 
+        Rows of a table that this process has not yet read have none.
+
         Args:
             indices: int64 (n,).
             stamps: `STAMP` (n,), what their files look like now.
         """
         main, coarse = self._main.find(indices), self._coarse.find(indices)
-        return _are_levels(main, coarse) & (main.stamps == stamps)
+        return _are_levels(main, coarse) & (main.stamps == stamps) & self._compared[indices]
 
     def levels(self, indices: np.ndarray) -> tuple[list[bytes | memoryview], Checkpoints]:
         """The coarse levels of images that have one: their JPEG files and checkpoints.
@@ -250,7 +258,12 @@ def _joined(entries: np.ndarray, bodies: Sequence[bytes | memoryview]) -> Checkp
     return Checkpoints(samples, np.frombuffer(b"".join(parts), np.uint16))
 
 
-def _images_of(source: Source) -> ImagePlaces:
+def images_of(source: Source) -> ImagePlaces:
+    """Where the images of a source lie.
+
+    Raises:
+        InputError: they are of a kind that has no index.
+    """
     places = getattr(source, "places", None)
     if places is None:
         raise InputError(

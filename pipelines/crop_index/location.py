@@ -1,9 +1,13 @@
-"""Where the index of some images lies: beside them if that place is writable, else in the user's cache folder."""
+"""Where the index of some images lies: beside them if that place is writable, else in the user's cache folder.
+
+A table that is no file of its own has its index there, too, under a digest of the table.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +38,11 @@ def home_of(data: Path) -> Path:
     return data
 
 
-def places_of(data: Path) -> Places:
-    """The places of the index of `data`, a folder or a file."""
+def places_of(data: Path, table: str = "") -> Places:
+    """The places of the index of `data`, a folder or a file; or of a table with a digest (`ImagePlaces.table`)."""
+    if table:
+        place = _cache() / f"table-{table}{NAME}"
+        return Places((place,), place)
     data = home_of(data)
     first, second = beside(data), in_cache(data)
     is_writable = os.access(first.parent, os.W_OK | os.X_OK)
@@ -48,10 +55,17 @@ def coarse_places(places: Places) -> Places:
     return Places(read, read[-1])
 
 
-def remedy(data: Path, places: Places) -> str:
-    """The command that makes the index of `data` again, with coarse levels if it has some."""
-    option = "--coarse " if any(place.exists() for place in coarse_places(places).read) else ""
-    return f"fixres index {home_of(data)} {option}--overwrite"
+def call(data: Path, table: str, *options: str) -> str:
+    """What the user types to index `data`, or a table."""
+    if table:
+        return f"fixres.index(dataset, {', '.join(f'{option}=True' for option in options)})"
+    return shlex.join(["fixres", "index", str(home_of(data)), *(f"--{option}" for option in options)])
+
+
+def remedy(data: Path, places: Places, table: str = "") -> str:
+    """The call that makes the index of `data`, or of a table, again; with coarse levels if it has some."""
+    has_levels = any(place.exists() for place in coarse_places(places).read)
+    return call(data, table, *(["coarse"] if has_levels else []), "overwrite")
 
 
 def beside(data: Path) -> Path:
@@ -64,5 +78,8 @@ def in_cache(data: Path) -> Path:
     """The place for images in a folder that cannot be written; its name contains a digest of their path."""
     data = data.resolve()
     digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "roc-fixres" / "indexes" / f"{data.name}-{digest}{NAME}"
+    return _cache() / f"{data.name}-{digest}{NAME}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roc-fixres" / "indexes"

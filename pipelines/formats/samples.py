@@ -68,11 +68,22 @@ class ImagePlaces(NamedTuple):
         paths: of the files, all different.
         file_of: int64 (N,), the number of each image's file.
         item: int64 (N,), the position or number of the image in its file; 0 if the file is the image.
+        table: a digest, if some images are rows of a table that is in memory or in files of another program; else "".
+            File 0 is then this table, and its path names it in messages.
     """
 
     paths: Sequence[str]
     file_of: np.ndarray
     item: np.ndarray
+    table: str = ""
+
+
+def is_indexable(source: Source) -> bool:
+    """Whether crops of a source's images are decoded by an index: it tells where they lie, and they are encoded files.
+
+    .beton files are not, as a source; their paths say whether they have records of their own.
+    """
+    return getattr(source, "places", None) is not None and not hasattr(source, "field_names")
 
 
 def verify(source: Source, labels: np.ndarray, sizes: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fixres.pipelines.formats.beton_layout import MODE_RAW
 from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.formats.samples import is_indexable
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.indexed_crops import Draw, IndexedCrops
 from fixres.pipelines.loaders.pillow import resized_crop
@@ -23,7 +24,8 @@ class CropReader:
     """Decodes crops of images by their positions in the data set.
 
     Args:
-        stored: a .beton file, a folder of .beton parts, class folders, or webdataset or parquet shards; or a source.
+        stored: a .beton file, a folder of .beton parts, class folders, or webdataset or parquet shards; or a source,
+            of which an index is used if it tells where its images lie.
         crop: whether pixels outside the box may be used, as in `fixres.pipelines.loaders.pillow.resized_crop`.
         min_zoom: see `LoaderConfig`.
 
@@ -37,7 +39,7 @@ class CropReader:
         is_beton = is_path and ((stored.is_file() and stored.suffix != ".parquet") or any(stored.glob("*.beton")))
         source = open_beton(stored) if is_beton else open_stored(stored) if is_path else stored
         self.classes, self.labels, self.name = tuple(source.classes), np.asarray(source.labels), source.name
-        if not is_path or (is_beton and (source.modes == MODE_RAW).any()):
+        if (is_beton and (source.modes == MODE_RAW).any()) or not (is_path or is_indexable(source)):
             self._source: Source = source
             self._fill = self._fill_with_pillow
         elif is_beton and "roc" in source.field_names:

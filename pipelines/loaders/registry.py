@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fixres.pipelines.formats.beton_layout import MODE_RAW
 from fixres.pipelines.formats.beton_parts import open_beton
+from fixres.pipelines.formats.samples import is_indexable
 from fixres.pipelines.spec import InputError, Loader, LoaderConfig, ShiftCrop
 
 
@@ -67,7 +68,7 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     _check_package(engine, entry)
     _check_path(engine, entry, config)
     check_device(config)
-    if engine == "roc" and not has_records(config.path):
+    if engine == "roc" and (config.source is not None or not has_records(config.path)):
         entry = _INDEXED
     loader_class = getattr(importlib.import_module(entry.module), entry.loader)
     _check_draws(engine, loader_class, config)
@@ -131,8 +132,11 @@ def _check_package(engine: str, entry: _Engine) -> None:
 def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
     path = config.path
     if config.source is not None:
-        if engine != "torch":
-            raise InputError(f"engine={engine!r} reads files only, no data set in memory; choose engine torch")
+        usable = ("roc", "torch") if is_indexable(config.source) else ("torch",)
+        if engine not in usable:
+            raise InputError(
+                f"engine={engine!r} reads files only, no such data set; choose engine {' or '.join(usable)}"
+            )
         return
     if not path.exists():
         raise InputError(f"{path} does not exist; give {' or '.join(_KINDS[kind] for kind in entry.kinds)}")

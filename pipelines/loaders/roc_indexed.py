@@ -1,5 +1,7 @@
 """Engine `roc` over images that were not converted: folders, shards, parquet, .beton files without RoC records.
 
+Also over a `Source` that tells where its images lie, such as a `Dataset` of Hugging Face.
+
 The first epoch scans each image for the checkpoints of its index (`crop_index`) before its crop is decoded, and writes
 the index as it goes. Later epochs, and later runs, decode only what the crops need.
 """
@@ -54,7 +56,7 @@ class IndexedLoader(BaseLoader):
     decodes_on_host = makes_views = True
 
     def __init__(self, config: LoaderConfig) -> None:
-        self._source = open_stored(config.path)
+        self._source = open_stored(config.path) if config.source is None else config.source
         super().__init__(config, self._source.classes, len(self._source))
         self.counters: RocCounters = RocCounters()
         self.last_shifts = np.empty(0, np.int64)

@@ -6,6 +6,7 @@ The package itself is not imported: only methods of the object are used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from fixres.pipelines.formats.webdataset_labels import MAX_CLASSES
 from fixres.pipelines.imagenet_classes import numbered_classes
+from fixres.pipelines.sources.table_rows import has_table, places_in_table
 from fixres.pipelines.spec import BadSampleError, InputError
 
 _SPLITS = {True: ("train",), False: ("validation", "val", "valid", "test")}
@@ -52,12 +54,16 @@ class HuggingFaceSource:
         class_names: human-readable names of the classes.
         labels: int64 (N,).
         unnamed: whether the classes are numbers, because the column does not name them.
+        path: no file, but the name of the data set for messages.
+        places: gives the `ImagePlaces`; None for an object without an Arrow table.
 
     Raises:
         InputError: a column is missing or has another type, or a label is no class number.
     """
 
     def __init__(self, dataset: Any, image_column: str | None = None, label_column: str | None = None) -> None:
+        if isinstance(dataset, Mapping):
+            raise InputError(f"the DatasetDict holds {', '.join(map(str, dataset))}; give one of its data sets")
         if not hasattr(dataset, "__getitem__") or not len(dataset):
             raise InputError(f"{type(dataset).__name__} must hold rows that can be read in any order, at least one")
         plain = dataset.with_format(None)  # the user's format or transform would decode
@@ -75,6 +81,8 @@ class HuggingFaceSource:
             raise InputError(f"row {row} of the Dataset has the label {labels[row]}, no class number; filter it out")
         self.classes, self.class_names, self.labels, self.unnamed = numbered_classes(labels.astype(np.int64), names)
         self._name = f"Dataset {getattr(dataset, '_fingerprint', '')}".strip()  # changes with its content
+        self.path, table = Path(self._name), (self._rows, self._column)
+        self.places = partial(places_in_table, *table, self._name) if has_table(*table) else None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fixres.pipelines.formats.samples import ImagePlaces
 from fixres.pipelines.imagenet_classes import class_names_of, has_names, human_names
 from fixres.pipelines.spec import InputError, Source
 
@@ -27,6 +26,7 @@ class RelabeledSource:
         classes: the given list.
         class_names: human-readable names of the classes.
         labels: int64 (N,).
+        places: those of the source, or None.
     """
 
     def __init__(self, source: Source, classes: Sequence[str], path: Path | str, place: Path | str) -> None:
@@ -36,6 +36,7 @@ class RelabeledSource:
         `path` and the `place` of the list, a file or source.
         """
         self.source, self.path, self.classes = source, Path(path), tuple(classes)
+        self.places = getattr(source, "places", None)
         new = {name: number for number, name in enumerate(self.classes)}
         if len(new) < len(self.classes):
             twice = next(name for number, name in enumerate(self.classes) if new[name] != number)
@@ -66,10 +67,6 @@ class RelabeledSource:
     def name(self, index: int) -> str:
         """The sample's name in the source."""
         return self.source.name(index)
-
-    def places(self) -> ImagePlaces:
-        """Those of the source."""
-        return self.source.places()
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:

@@ -52,13 +52,14 @@ def example_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def example_folder(example_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a copy of the data; timm's large networks are small here."""
+    """The current and the cache folder, with a copy of the data; timm's large networks are small here."""
     shutil.copytree(example_data, tmp_path, dirs_exist_ok=True)
     for name in ("imagenet", "FOLDER", "DATA", "PHOTOS", "SOURCE", "IMAGENET"):
         (tmp_path / name).symlink_to("photos")
     for name in ("MODEL", "MODEL_A", "MODEL_B"):
         (tmp_path / name).symlink_to("runs/demo/fast/finetuned.pt")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     create_model = timm.create_model
 
     def small_model(name: str, **options: object) -> nn.Module:

@@ -63,8 +63,9 @@ def encoded(code: int) -> bytes:
 @pytest.fixture(
     params=["object", pytest.param("package", marks=pytest.mark.skipif(not HAS_PACKAGE, reason="datasets"))]
 )
-def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+def dataset(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Five images, the second one as a path only; column names that are not the usual ones."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "1.jpg").write_bytes(encoded(1))
     rows = [{"bytes": encoded(k), "path": None} for k in range(5)]
     rows[1] = {"bytes": None, "path": str(tmp_path / "1.jpg")}
@@ -93,8 +94,10 @@ def test_it_is_converted_and_read_without_conversion(dataset: Any, tmp_path: Pat
     with fixres.Loader({"train": dataset}, 32, 2, num_workers=0, device="cpu", drop_last=False) as loader:
         assert sorted(label for _, labels in loader for label in labels.tolist()) == [0, 0, 1, 1, 1]
         assert len(loader.dataset) == 5
-        with pytest.raises(InputError, match="choose engine torch"):
-            fixres.Loader(dataset, 32, 2, engine="roc", device="cpu")
+        with pytest.raises(
+            InputError, match=f"choose engine {'torch' if isinstance(dataset, Table) else 'roc or torch'}"
+        ):
+            fixres.Loader(dataset, 32, 2, engine="roc-gpu", device="cpu")
     fixres.convert(dataset, tmp_path / "x.beton", num_workers=0, progress=False)
     stored = fixres.CropDataset(tmp_path / "x.beton", 32, train=False, output_type="numpy")
     assert stored.targets == crops.targets and stored.classes == crops.classes
