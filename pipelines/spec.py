@@ -183,6 +183,7 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_resolution(self.resolution)
+        check_seed(self.seed)
         _check_reading(self)
         _check_views(self)
         if self.batch_size < 1:
@@ -198,6 +199,12 @@ class LoaderConfig:
     def zoom(self) -> float:
         """`min_zoom`, or the default for `crop`."""
         return zoom_of(self.crop, self.min_zoom)
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError for a seed that torch and the order of samples do not take alike."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed} must be in [0, 2**63)")
 
 
 def _check_views(config: LoaderConfig) -> None:

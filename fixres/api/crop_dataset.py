@@ -30,6 +30,7 @@ from fixres.pipelines.spec import (
     TrainCrop,
     TrainInterpolation,
     check_resolution,
+    check_seed,
 )
 
 Sample = tuple[Any, Any]
@@ -98,8 +99,8 @@ class CropDataset(Dataset[Sample]):
         min_zoom: float | None = None,
     ) -> None:
         """Opens the data. The class explains the many parameters; all but two have defaults."""
-        if seed is not None and seed < 0:
-            raise InputError(f"seed={seed} must not be negative")
+        if seed is not None:
+            check_seed(seed)
         self.transform, self.target_transform = transform, target_transform
         self._crop = crop or chosen_crop(train, tuple(scale), tuple(ratio), hflip, crop_pct, interpolation)
         self._stored, self._min_zoom = stored_images(path, train), min_zoom

@@ -13,7 +13,7 @@ from fixres.config.checks import check_batch_size, check_device, check_resolutio
 from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.pipelines.runtime.atomic_files import check_free, check_json_target, check_target
-from fixres.pipelines.spec import DataConfig, InputError, Interpolation, TrainCrop, check_resolution
+from fixres.pipelines.spec import DataConfig, InputError, Interpolation, TrainCrop, check_resolution, check_seed
 
 _OTHER_ENDINGS = (".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".tar", ".txt", ".json")  # of files
 
@@ -161,6 +161,7 @@ class FinetuneJob(NetworkChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_seed(self.seed)
         check_resolutions("test_res", self.resolutions)
         check_resolutions("sweep", self.sweep)
         if self.train_res is not None:

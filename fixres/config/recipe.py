@@ -16,7 +16,15 @@ from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
 from fixres.config.optim import OptimConfig, Optimizer
 from fixres.config.optim import StepDecay as StepDecay
-from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, TrainCrop, check_fields, check_resolution
+from fixres.pipelines.spec import (
+    DataConfig,
+    EvalCrop,
+    InputError,
+    TrainCrop,
+    check_fields,
+    check_resolution,
+    check_seed,
+)
 
 _MAX_EPOCHS, _MAX_VARIANTS, _MAX_PROFILE = 100_000, 64, 1000
 _RESERVED = ("states", "tensorboard")  # other folders in a run folder
@@ -234,8 +242,7 @@ class Recipe:
             raise InputError(
                 f"name={self.name!r} must be up to 100 letters, digits, '.', '_' or '-': it names a folder"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        check_seed(self.seed)
         if self.eval_every < 0:
             raise InputError(f"eval_every={self.eval_every} must be a number of epochs, or 0")
         if self.profile < 0:

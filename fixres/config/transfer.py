@@ -14,7 +14,7 @@ from fixres.config.checks import at_most, check_batch_size, check_device, positi
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import OptimConfig
-from fixres.pipelines.spec import InputError, check_fields, check_resolution
+from fixres.pipelines.spec import InputError, check_fields, check_resolution, check_seed
 
 _MAX_EPOCHS, _MAX_SIDES, _MAX_WORKERS = 100_000, 64, 1024
 _MAX_SIDE = 8192  # of the longer side in detection
@@ -119,8 +119,7 @@ class TransferRecipe:
             raise InputError(
                 f"name={self.name!r} must be up to 100 letters, digits, '.', '_' or '-': it names a folder"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed={self.seed} must be in [0, 2**63)")
+        check_seed(self.seed)
         if self.eval_every < 0:
             raise InputError(f"eval_every={self.eval_every} must be a number of epochs, or 0")
         if not 0 <= self.hflip <= 1:
