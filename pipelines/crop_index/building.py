@@ -19,12 +19,13 @@ from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.formats.parts import Part
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.roc.halving import halve
+from fixres.pipelines.runtime.atomic_files import atomic_file
 from fixres.pipelines.runtime.notices import notice
 from fixres.pipelines.runtime.process_pool import num_processes
 from fixres.pipelines.runtime.progress import progress_bar
 from fixres.pipelines.sources.layout import find_splits
 from fixres.pipelines.sources.tree import DiskFolder
-from fixres.pipelines.spec import BadSampleError, InputError, Source, check_fields
+from fixres.pipelines.spec import BadSampleError, InputError, Source, check_fields, one_line
 
 _CHUNK = 32  # images that a thread takes at a time; what is lost if the process is killed
 # With 85, checkpoints and levels together take more than a quarter of 500 px photographs at quality 90.
@@ -81,6 +82,8 @@ class Indexed:
     seconds: float
     bad_samples: tuple[str, ...]
     """A line for each image that cannot be read."""
+    report: Path | None
+    """The file with these lines; None if there are none."""
 
 
 def splits_in(data: Path) -> list[Path]:
@@ -92,7 +95,8 @@ def splits_in(data: Path) -> list[Path]:
 def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed:
     """Scans the images that the index of `source` does not know, or that have changed since, and makes coarse levels.
 
-    An interrupted call loses at most the images that its threads were at; the next one continues.
+    An interrupted call loses at most the images that its threads were at; the next one continues. Images that cannot be
+    read are listed in a file beside the index, INDEX.bad.txt.
 
     Raises:
         InputError: images of this kind get no index, or the index is damaged and `overwrite` is not set.
@@ -122,7 +126,18 @@ def build_index(source: Source, config: IndexingConfig | None = None) -> Indexed
             index.close()
             raise
     index.finish()
-    return _outcome(index, num_kept, time.perf_counter() - began, bad)
+    report = _report(config.part.place(index.places.written.with_name(f"{index.places.written.name}.bad.txt")), bad)
+    return _outcome(index, num_kept, time.perf_counter() - began, bad, report)
+
+
+def _report(path: Path, bad: list[str]) -> Path | None:
+    """Lists images that cannot be read; without any, removes the list of an earlier call."""
+    if not bad:
+        path.unlink(missing_ok=True)
+        return None
+    with atomic_file(path, overwrite=True) as partial:
+        partial.write_text("".join(f"{one_line(line)}\n" for line in bad), errors="surrogateescape")
+    return path
 
 
 def _remove(source: Source, coarse: bool) -> None:
@@ -176,7 +191,7 @@ def coarse_level(pixels: np.ndarray) -> bytes:
     return simplejpeg.encode_jpeg(halve(pixels), _QUALITY, "RGB", "420")
 
 
-def _outcome(index: CropIndex, num_kept: int, seconds: float, bad: list[str]) -> Indexed:
+def _outcome(index: CropIndex, num_kept: int, seconds: float, bad: list[str], report: Path | None) -> Indexed:
     entries, place = index.entries, index.places.written
     kinds = Counter(entries["kind"].tolist())
     return Indexed(
@@ -191,6 +206,7 @@ def _outcome(index: CropIndex, num_kept: int, seconds: float, bad: list[str]) ->
         coarse_bytes=_size(coarse_places(index.places).written),
         seconds=seconds,
         bad_samples=tuple(bad),
+        report=report,
     )
 
 

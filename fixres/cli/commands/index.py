@@ -53,17 +53,17 @@ def parse(arguments: Sequence[str]) -> IndexOptions:
 def run(options: IndexOptions) -> None:
     """Indexes each split and prints what its index holds."""
     try:
-        bad = _index(options)
+        bad, reports = _index(options)
     except KeyboardInterrupt:
         how = " without --overwrite" if options.overwrite else ""
         raise KeyboardInterrupt(f"interrupted; what is indexed is kept, and the same command{how} continues") from None
     if bad:
-        more = f"; and {len(bad) - _NUM_NAMED} more" if len(bad) > _NUM_NAMED else ""
+        more = f"; and {len(bad) - _NUM_NAMED} more, see {' and '.join(reports)}" if len(bad) > _NUM_NAMED else ""
         raise InputError(f"{counted(len(bad), 'image')} cannot be read: {'; '.join(bad[:_NUM_NAMED])}{more}")
 
 
-def _index(options: IndexOptions) -> list[str]:
-    """Indexes each split; returns a line for each image that cannot be read."""
+def _index(options: IndexOptions) -> tuple[list[str], list[str]]:
+    """Indexes each split; returns a line for each image that cannot be read, and the files with these lines."""
     from fixres.pipelines.conversion.rewriting import check_rewriting, rewrite_progressive
     from fixres.pipelines.crop_index.building import IndexingConfig, build_index, splits_in
     from fixres.pipelines.formats.parts import Part
@@ -73,15 +73,17 @@ def _index(options: IndexOptions) -> list[str]:
     if options.rewrite_progressive is not None:
         check_rewriting(options.data, options.rewrite_progressive)
     bad: list[str] = []
+    reports: list[str] = []
     for path in splits_in(options.data):
         source = open_source(path)
         done = build_index(source, config)
         print(describe(done))
         bad += done.bad_samples
+        reports += [str(done.report)] if done.report else []
         if options.rewrite_progressive is not None:
             dest = options.rewrite_progressive / path.relative_to(options.data)
             print(f"{dest}: {rewrite_progressive(source, dest)} files rewritten as baseline JPEG")
-    return bad
+    return bad, reports
 
 
 def describe(done: Indexed) -> str:

@@ -80,6 +80,9 @@ def test_an_unreadable_file_is_listed(folder: Path) -> None:
     Path(source.files[3]).unlink()
     done = build_index(source, QUIET)
     (line,) = done.bad_samples
+    assert done.report is not None and done.report.read_text() == f"{line}\n"
+    shard = build_index(source, IndexingConfig(1, part=Part(0, 2), progress=False)).report
+    assert shard == folder / f"{NAME}.bad-00000-of-00002.txt"
     assert source.files[3] in line and done.num_indexed + sum(done.decoded_whole.values()) == NUM
 
 
@@ -164,10 +167,13 @@ def test_errors_of_the_command_say_what_to_do(folder: Path, monkeypatch: pytest.
         run(parse([str(folder), "--num-workers", "1", "--overwrite"]))
     monkeypatch.undo()
     monkeypatch.setattr(FilesSource, "read", _fail)
-    with pytest.raises(
-        InputError, match=rf"{NUM + 1} images cannot be read: bad 0; bad 1; .*bad 9; and {NUM - 9} more$"
-    ):
+    report = folder / f"{NAME}.bad.txt"
+    line = f"{NUM + 1} images cannot be read: bad 0; bad 1; .*bad 9; and {NUM - 9} more, see {report}$"
+    with pytest.raises(InputError, match=line):
         run(parse([str(folder)]))
+    assert report.read_text().splitlines() == [f"bad {index}" for index in range(NUM + 1)]
+    monkeypatch.undo()
+    assert build_index(open_folder(folder), QUIET).report is None and not report.exists()
 
 
 def _fail(_source: FilesSource, index: int) -> bytes:
