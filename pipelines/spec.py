@@ -183,7 +183,7 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_resolution(self.resolution)
-        check_seed(self.seed)
+        check_seed(self.seed, bits=64)  # views are seeded by hashes
         _check_reading(self)
         _check_views(self)
         if self.batch_size < 1:
@@ -201,10 +201,10 @@ class LoaderConfig:
         return zoom_of(self.crop, self.min_zoom)
 
 
-def check_seed(seed: int) -> None:
-    """Raises InputError for a seed that torch and the order of samples do not take alike."""
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed} must be in [0, 2**63)")
+def check_seed(seed: int, bits: int = 63) -> None:
+    """Raises InputError for a seed that is negative or has more bits."""
+    if not 0 <= seed < 2**bits:
+        raise InputError(f"seed={seed} must be in [0, 2**{bits})")
 
 
 def _check_views(config: LoaderConfig) -> None:

@@ -100,7 +100,7 @@ class CropDataset(Dataset[Sample]):
     ) -> None:
         """Opens the data. The class explains the many parameters; all but two have defaults."""
         if seed is not None:
-            check_seed(seed)
+            check_seed(seed, bits=64)
         self.transform, self.target_transform = transform, target_transform
         self._crop = crop or chosen_crop(train, tuple(scale), tuple(ratio), hflip, crop_pct, interpolation)
         self._stored, self._min_zoom = stored_images(path, train), min_zoom

@@ -212,7 +212,7 @@ def test_a_damaged_image_is_named_or_replaced(kind: str, stored: dict[str, Path]
         ({"resolution": 4}, "resolution=4 is not supported"),
         ({"resolution": "128"}, "resolution='128' must be a whole number"),
         ({"views": 0}, "views=0 must be at least 1"),
-        ({"seed": -1}, r"seed=-1 must be in \[0, 2\*\*63\)"),
+        ({"seed": -1}, r"seed=-1 must be in \[0, 2\*\*64\)"),
         ({"scale": (0.0, 1.0)}, "scale="),
         ({"output_type": "jax"}, "output_type='jax' must be"),
     ],

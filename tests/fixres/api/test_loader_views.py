@@ -150,7 +150,7 @@ def test_it_has_the_attributes_of_a_data_loader(stored: dict[str, Path]) -> None
     ("options", "message"),
     [
         ({"views": 0}, "views=0 must be at least 1"),
-        ({"seed": -1}, r"seed=-1 must be in \[0, 2\*\*63\)"),
+        ({"seed": -1}, r"seed=-1 must be in \[0, 2\*\*64\)"),
         ({"views": []}, "at least one group"),
         ({"views": [(2,)]}, r"views: \(2,\) must be \(number, side\)"),
         ({"views": [(2, 4)]}, "resolution=4 is not supported"),
