@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def names_by_labels(labels_file: Path, labels: np.ndarray, classes: Sequence[str
 def _open_single_split(path: Path) -> FilesSource:
     kind = recognize(path)
     if kind not in ("folder", "imagenet_v2", "flat"):
-        raise InputError(f"{path} is {KINDS[kind]}; convert it first: fixres convert {path} val.beton --split val")
+        command = shlex.join(["fixres", "convert", str(path), "val.beton", "--split", "val"])
+        raise InputError(f"{path} is {KINDS[kind]}; convert it first: {command}")
     return FlatSource(path) if kind == "flat" else open_folder(path)
 
 

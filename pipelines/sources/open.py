@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from fixres.pipelines.formats.beton_parts import BetonParts
@@ -83,7 +84,8 @@ def open_stored(path: str | Path) -> Source:
             return open_folder(path)
         case "parquet":
             return _open_parquet(path, None, None, None)
-    raise InputError(f"{path} is {KINDS[kind]}, which engines cannot read; convert it: fixres convert {path} new.beton")
+    command = shlex.join(["fixres", "convert", str(path), "new.beton"])
+    raise InputError(f"{path} is {KINDS[kind]}, which engines cannot read; convert it: {command}")
 
 
 def open_folder(path: str | Path) -> FilesSource:

@@ -16,7 +16,7 @@ import pytest
 import fixres.pipelines.crop_index.checkpoints as checkpoints
 from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.crop_index.journal import journals_of
-from fixres.pipelines.crop_index.location import NAME, in_cache
+from fixres.pipelines.crop_index.location import NAME, coarse_places, in_cache, places_of, remedy
 from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.formats.webdataset_reader import TarSource
 from fixres.pipelines.sources import open_folder
@@ -199,3 +199,10 @@ def test_killed_processes_lose_nothing_and_disturb_nothing(folder: Path) -> None
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         assert finished(folder) == undisturbed and not journals_of(folder / NAME), moment
+
+
+def test_the_call_that_makes_an_index_again_can_be_pasted(tmp_path: Path) -> None:
+    (data := tmp_path / "my photos").mkdir()
+    assert remedy(data, places_of(data)) == f"fixres index '{data}' --overwrite"
+    coarse_places(places_of(data)).written.touch()
+    assert remedy(data, places_of(data)) == f"fixres index '{data}' --coarse --overwrite"
