@@ -42,7 +42,7 @@ def fixtures(path: Path, num: int, resolutions: list[int]) -> dict[str, np.ndarr
     """Training crops of a RoC file, packed for the kernels, with the pixels of engine roc.
 
     Returns:
-        `resolutions`, and for each R of them: `stored_R` uint8, `plans_R` int64 (n, 33), `boxes_R` float64 (n, 4),
+        `resolutions`, and for each R of them: `stored_R` uint8, `plans_R` int64 (n, 34), `boxes_R` float64 (n, 4),
         `scratch_R` int64 (), `images_R` uint8 (n, R, R, 3).
     """
     reader = open_beton(path)

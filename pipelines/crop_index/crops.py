@@ -53,7 +53,7 @@ def decode_indexed(
     tables, work = empty_tables(), empty_work()
     for i in range(places.shape[0]):
         counts[i, :] = 0
-        codes[i] = _check(data.size, places[i], samples[i], words.size)
+        codes[i] = check_sample(data.size, places[i], samples[i], words.size)
         if codes[i] == layout.OK:
             codes[i] = layout.check_box(boxes[i], samples[i, checkpoints.HEIGHT], samples[i, checkpoints.WIDTH])
         if codes[i] == layout.OK:
@@ -75,7 +75,7 @@ def decode_indexed(
 
 
 @kernel
-def _check(data_size: int, place: np.ndarray, sample: np.ndarray, num_words: int) -> int:
+def check_sample(data_size: int, place: np.ndarray, sample: np.ndarray, num_words: int) -> int:
     """Checks that the parts of a file lie in the data, and that its index is possible; returns OK or an error code."""
     header_size, count = sample[checkpoints.HEADER_SIZE], sample[checkpoints.NUM_COMPONENTS]
     rows, columns = sample[checkpoints.BLOCK_ROWS], sample[checkpoints.BLOCK_COLUMNS]

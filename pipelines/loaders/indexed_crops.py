@@ -6,7 +6,7 @@ file is then not read; that it has not changed is known from its size and times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,16 +56,67 @@ class _Stored(NamedTuple):
     rows: np.ndarray
 
 
+class Chosen(NamedTuple):
+    """The crops of a view that are decoded from checkpoints, as kernels take them.
+
+    Attributes:
+        slots: int64 (m,), their places in the batch.
+        shifts: int64 (m,), 1 for those that come from the coarse level, else 0.
+        places, samples: see `crop_index.crops.decode_indexed`.
+        boxes: float64 (m, 4), in pixels of the file or of the level.
+        flips, bicubic: bool (m,).
+    """
+
+    slots: np.ndarray
+    shifts: np.ndarray
+    places: np.ndarray
+    samples: np.ndarray
+    boxes: np.ndarray
+    flips: np.ndarray
+    bicubic: np.ndarray
+
+
+class Gathered(NamedTuple):
+    """Everything that the crops of a batch are made of.
+
+    Attributes:
+        filled: sizes and problems, and the counts of images that are decoded whole.
+        stored: the others.
+        whole: pixels of the images that are decoded whole, by their places in the batch.
+        boxes: of each view.
+        is_coarse: bool (views, N), which crops come from the coarse level.
+    """
+
+    filled: Filled
+    stored: _Stored
+    whole: dict[int, np.ndarray]
+    boxes: Sequence[Boxes]
+    is_coarse: np.ndarray
+
+    def chosen(self, view: int) -> Chosen:
+        """What is decoded from checkpoints, for each image from its file or from its coarse level."""
+        boxes, is_coarse = self.boxes[view], self.is_coarse[view]
+        rows = np.where(is_coarse, self.stored.rows[1], self.stored.rows[0])
+        slots = np.flatnonzero(rows >= 0)
+        rows, shifts = rows[slots], is_coarse[slots].astype(np.int64)
+        parts = self.stored.places[rows], self.stored.found.samples[rows]
+        return Chosen(
+            slots, shifts, *parts, boxes.yxhw[slots] / (1 << shifts)[:, None], boxes.flip[slots], boxes.bicubic[slots]
+        )
+
+
 class IndexedCrops:
     """Makes crops of the images of a source. Threads may share it.
 
     Attributes:
         index: the index; images that it does not know are scanned and added.
+        inside, min_zoom: see `crop_index.crops.decode_indexed`.
     """
 
     def __init__(self, source: Source, crop: Crop, min_zoom: float | None) -> None:
         self._source, self._crop = source, crop
-        self._min_zoom = MIN_ZOOM if min_zoom is None else min_zoom  # 0.7 is too coarse here, and saves little
+        self.inside = isinstance(crop, TrainCrop)
+        self.min_zoom = MIN_ZOOM if min_zoom is None else min_zoom  # 0.7 is too coarse here, and saves little
         self._coarse_zoom = zoom_of(crop, min_zoom)
         self.index = CropIndex(source)
 
@@ -80,34 +131,43 @@ class IndexedCrops:
         Raises:
             InputError: the index is damaged.
         """
+        gathered = self.gather(indices, draw, [view.shape[1] for view in views])
+        for number, view in enumerate(views):
+            self._decode(indices, gathered, number, view)
+            for slot, pixels in self.whole_crops(gathered, number, view.shape[1]):
+                view[slot] = pixels
+        return gathered.filled
+
+    def gather(self, indices: np.ndarray, draw: Draw, sides: Sequence[int]) -> Gathered:
+        """Reads some images, scans those that the index does not know, and decodes those that it has no checkpoints of.
+
+        Arguments are those of `fill`; `sides` are those of the views' crops in pixels.
+
+        Raises:
+            InputError: the index is damaged.
+        """
         filled = Filled(
             np.ones((len(indices), 2), np.int64), np.zeros((len(indices), NUM_COUNTS), np.int64), problems={}
         )
         stamps = self.index.stamps(indices)
-        is_coarse = self._choose(indices, stamps, draw, views)
+        is_coarse = self._choose(indices, stamps, draw, sides)
         images = self._read(indices, np.flatnonzero(~is_coarse.all(axis=0)), filled.problems)
         stored = self._find(indices, stamps, images, is_coarse.any(axis=0))
         has_file = stored.rows >= 0
         filled.sizes[has_file[1]] = self.index.sizes(indices[has_file[1]])
         filled.sizes[has_file[0]] = stored.found.samples[stored.rows[0, has_file[0]]][:, _SIZE]
         whole = self._decode_whole(indices, [slot for slot in images if not has_file[0, slot]], images, filled)
-        for view, boxes, coarse in zip(views, draw(filled.sizes), is_coarse, strict=True):
-            self._decode(indices, stored, boxes, coarse, view, filled)
-            for slot, pixels in whole.items():
-                if not coarse[slot]:
-                    how = bool(boxes.flip[slot]), view.shape[1], bool(boxes.bicubic[slot])
-                    view[slot] = resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
-        return filled
+        return Gathered(filled, stored, whole, draw(filled.sizes), is_coarse)
 
-    def _choose(self, indices: np.ndarray, stamps: np.ndarray, draw: Draw, views: Sequence[np.ndarray]) -> np.ndarray:
+    def _choose(self, indices: np.ndarray, stamps: np.ndarray, draw: Draw, sides: Sequence[int]) -> np.ndarray:
         """bool (views, N): which crops come from the coarse level."""
         have_level = self.index.have_level(indices, stamps)
         if not have_level.any():
-            return np.zeros((len(views), len(indices)), bool)
+            return np.zeros((len(sides), len(indices)), bool)
         sizes = np.maximum(self.index.sizes(indices), 1)
-        wanted = [2 * self._coarse_zoom * view.shape[1] for view in views]
-        sides = [boxes.yxhw[:, 2:].min(axis=1) for boxes in draw(sizes)]
-        return have_level & np.array([side >= one for side, one in zip(sides, wanted, strict=True)])
+        wanted = [2 * self._coarse_zoom * side for side in sides]
+        lengths = [boxes.yxhw[:, 2:].min(axis=1) for boxes in draw(sizes)]
+        return have_level & np.array([length >= one for length, one in zip(lengths, wanted, strict=True)])
 
     def _find(
         self, indices: np.ndarray, stamps: np.ndarray, images: dict[int, bytes], is_coarse: np.ndarray
@@ -155,35 +215,49 @@ class IndexedCrops:
             filled.counts[slot, BYTES], filled.counts[slot, PIXELS] = len(images[slot]), filled.sizes[slot].prod()
         return whole
 
-    def _decode(
-        self,
-        indices: np.ndarray,
-        stored: _Stored,
-        boxes: Boxes,
-        is_coarse: np.ndarray,
-        view: np.ndarray,
-        filled: Filled,
-    ) -> None:
-        """Decodes from checkpoints, for each image from its file or from its coarse level."""
-        rows = np.where(is_coarse, stored.rows[1], stored.rows[0])
-        slots = np.flatnonzero(rows >= 0)
-        rows, shifts = rows[slots], is_coarse[slots].astype(np.int64)
-        is_all = len(slots) == len(view)
-        out = view if is_all else np.empty((len(slots), *view.shape[1:]), np.uint8)
-        codes, counts = np.zeros(len(slots), np.int64), np.zeros((len(slots), NUM_COUNTS), np.int64)
-        chosen = boxes.yxhw[slots] / (1 << shifts)[:, None], boxes.flip[slots], boxes.bicubic[slots]
+    def whole_crops(self, gathered: Gathered, view: int, side: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Crops of the images that are decoded whole, unless their coarse level serves: places and uint8 (r, r, 3)."""
+        boxes = gathered.boxes[view]
+        for slot, pixels in gathered.whole.items():
+            if not gathered.is_coarse[view, slot]:
+                how = bool(boxes.flip[slot]), side, bool(boxes.bicubic[slot])
+                yield slot, resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
+
+    def _decode(self, indices: np.ndarray, gathered: Gathered, number: int, view: np.ndarray) -> None:
+        """Decodes the crops of a view from checkpoints."""
+        chosen, stored = gathered.chosen(number), gathered.stored
+        num = len(chosen.slots)
+        is_all = num == len(view)
+        out = view if is_all else np.empty((num, *view.shape[1:]), np.uint8)
+        codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
         decode_indexed(
-            stored.data, stored.places[rows], stored.found.samples[rows], stored.found.words, *chosen,
-            isinstance(self._crop, TrainCrop), self._min_zoom, out, codes, counts,
+            stored.data, chosen.places, chosen.samples, stored.found.words, *chosen[4:], self.inside, self.min_zoom,
+            out, codes, counts,
         )  # fmt: skip
         if not is_all:
-            view[slots] = out
+            view[chosen.slots] = out
+        self.note(indices, gathered.filled, chosen, codes, counts)
+
+    def note(self, indices: np.ndarray, filled: Filled, chosen: Chosen, codes: np.ndarray, counts: np.ndarray) -> None:
+        """Adds the counts and the problems of chosen crops.
+
+        Args:
+            indices: of the batch, positions in the source.
+            filled: changed.
+            chosen: m crops.
+            codes: int64 (m,), error codes.
+            counts: int64 (m, 3).
+        """
+        slots, is_bad = chosen.slots, codes != OK
         filled.counts[slots, BYTES] += counts[:, BYTES]
         filled.counts[slots, PIXELS] += counts[:, PIXELS]
-        filled.counts[slots, LEVEL_SHIFT] = counts[:, LEVEL_SHIFT] + shifts
-        for slot, code in zip(slots[codes != OK].tolist(), codes[codes != OK].tolist(), strict=True):
-            name = self._source.name(int(indices[slot]))
-            filled.problems[slot] = f"{name}: {ERRORS[code]}; make its index again: {self.index.remedy}"
+        filled.counts[slots, LEVEL_SHIFT] = counts[:, LEVEL_SHIFT] + chosen.shifts
+        for slot, code in zip(slots[is_bad].tolist(), codes[is_bad].tolist(), strict=True):
+            filled.problems[slot] = self.problem(int(indices[slot]), code)
+
+    def problem(self, index: int, code: int) -> str:
+        """What an error code means for an image, and the remedy."""
+        return f"{self._source.name(index)}: {ERRORS[code]}; make its index again: {self.index.remedy}"
 
     def close(self) -> None:
         """Merges what was added into the index."""

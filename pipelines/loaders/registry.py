@@ -25,10 +25,14 @@ class _Engine(NamedTuple):
 
 _ANY = ("folder", "beton", "shards")
 _ALL = ("parquet", "parts", *_ANY)
-_INDEXED = _Engine("fixres.pipelines.loaders.roc_indexed", "IndexedLoader", None, None, _ALL)
+# Engines that read RoC records, for data without them.
+_INDEXED = {
+    "roc": _Engine("fixres.pipelines.loaders.roc_indexed", "IndexedLoader", None, None, _ALL),
+    "roc-gpu": _Engine("fixres.pipelines.loaders.roc_gpu_indexed", "IndexedGPULoader", None, None, _ALL),
+}
 _ENGINES = {
     "roc": _Engine("fixres.pipelines.loaders.roc", "RocLoader", None, None, _ALL),
-    "roc-gpu": _Engine("fixres.pipelines.loaders.roc_gpu", "RocGPULoader", None, None, ("parts", "beton")),
+    "roc-gpu": _Engine("fixres.pipelines.loaders.roc_gpu", "RocGPULoader", None, None, _ALL),
     "roc-dali": _Engine(
         "fixres.pipelines.loaders.dali.roc", "RocDALILoader", "nvidia.dali", "dali", ("parts", "beton")
     ),
@@ -68,8 +72,8 @@ def open_loader(engine: str, config: LoaderConfig) -> Loader:
     _check_package(engine, entry)
     _check_path(engine, entry, config)
     check_device(config)
-    if engine == "roc" and (config.source is not None or not has_records(config.path)):
-        entry = _INDEXED
+    if engine in _INDEXED and (config.source is not None or not has_records(config.path)):
+        entry = _INDEXED[engine]
     loader_class = getattr(importlib.import_module(entry.module), entry.loader)
     _check_draws(engine, loader_class, config)
     loader: Loader = loader_class(config)
@@ -102,7 +106,7 @@ def _check_draws(engine: str, loader_class: type, config: LoaderConfig) -> None:
 
 
 def has_records(path: Path) -> bool:
-    """Whether engine `roc` reads the data at `path` as RoC records, or else by the index of untouched images.
+    """Whether engines `roc` and `roc-gpu` read the data at `path` as RoC records, or by the index of untouched images.
 
     Raw pixels have neither; the reader of records refuses them.
     """

@@ -8,7 +8,7 @@ the index as it goes. Later epochs, and later runs, decode only what the crops n
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 
 from fixres.pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
-from fixres.pipelines.loaders.indexed_crops import Filled, IndexedCrops
+from fixres.pipelines.loaders.indexed_crops import Draw, Filled, IndexedCrops
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocCounters
 from fixres.pipelines.loaders.views import Views, apply
@@ -42,7 +42,7 @@ class _Work(NamedTuple):
     parts: list[Future[Filled]]
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """Boxes that were drawn for a whole batch, which takes 3 us an image instead of 36, for images of these sizes."""
 
     sizes: np.ndarray  # int64 (n, 2), expected
@@ -97,32 +97,41 @@ class IndexedLoader(BaseLoader):
         places = self._views.places(resolution, len(draws))
         buffer = batch_buffer(self._buffers, self.config.device, places.size)
         views = places.views(buffer.numpy(), len(draws))
-        expected = np.maximum(self._crops.index.sizes(indices_of(draws)), 1)
-        boxes = self._boxes(draws, epoch, expected, resolution)
         parts = []
-        for first in range(0, len(draws), self._chunk):
-            part = slice(first, first + self._chunk)
-            drawn = _Drawn(expected[part], [Boxes(*(array[part] for array in one)) for one in boxes])
+        for part, drawn in self._chunks(draws, epoch, resolution):
             pixels = [view[part] for view in views]
             parts.append(self._pool.submit(self._fill, draws[part], epoch, resolution, pixels, drawn))
         return _Work(buffer, views, resolution, draws, parts)
+
+    def _chunks(self, draws: np.ndarray, epoch: int, resolution: int) -> Iterator[tuple[slice, Drawn]]:
+        """The parts of a batch that threads take, with their boxes."""
+        expected = np.maximum(self._crops.index.sizes(indices_of(draws)), 1)
+        boxes = self._boxes(draws, epoch, expected, resolution)
+        for first in range(0, len(draws), self._chunk):
+            part = slice(first, first + self._chunk)
+            yield part, Drawn(expected[part], [Boxes(*(array[part] for array in one)) for one in boxes])
 
     def _boxes(self, draws: np.ndarray, epoch: int, sizes: np.ndarray, resolution: int) -> list[Boxes]:
         return self._views.boxes(epoch, draws, sizes, resolution)
 
     def _fill(
-        self, draws: np.ndarray, epoch: int, resolution: int, views: list[np.ndarray], drawn: _Drawn | None = None
+        self, draws: np.ndarray, epoch: int, resolution: int, views: list[np.ndarray], drawn: Drawn | None = None
     ) -> Filled:
+        filled = self._crops.fill(indices_of(draws), self._draw(draws, epoch, resolution, drawn), views)
+        if self.config.per_image is not None:
+            for slot in set(range(len(draws))) - set(filled.problems):
+                apply(self.config.per_image, [view[slot] for view in views])
+        return filled
+
+    def _draw(self, draws: np.ndarray, epoch: int, resolution: int, drawn: Drawn | None) -> Draw:
+        """The boxes that were drawn before if the sizes are those that were expected."""
+
         def boxes(sizes: np.ndarray) -> list[Boxes]:
             if drawn is not None and np.array_equal(sizes, drawn.sizes):
                 return drawn.boxes
             return self._boxes(draws, epoch, sizes, resolution)
 
-        filled = self._crops.fill(indices_of(draws), boxes, views)
-        if self.config.per_image is not None:
-            for slot in set(range(len(draws))) - set(filled.problems):
-                apply(self.config.per_image, [view[slot] for view in views])
-        return filled
+        return boxes
 
     def _finish(self, work: _Work, epoch: int) -> Delivery:
         """Waits for a batch and replaces its bad samples."""

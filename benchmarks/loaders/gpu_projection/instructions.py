@@ -119,7 +119,7 @@ def crop_instructions(costs: Costs, plan: np.ndarray, counts: Counts, side: int,
     """Warp instructions of one training crop in each step.
 
     Args:
-        plan: int64 (33,), see `crop_plan`.
+        plan: int64 (34,), see `crop_plan`.
         side: of the output in pixels.
         most_blocks: blocks that share a crop's segments, see `arguments.launches`.
     """

@@ -46,7 +46,9 @@ class Launch(NamedTuple):
     num_threads: int
 
 
-def launches(num_crops: int, resolution: int, most_segments: int, num_bicubic: int = 0) -> tuple[Launch, ...]:
+def launches(
+    num_crops: int, resolution: int, most_segments: int, num_bicubic: int = 0, by_index: bool = False
+) -> tuple[Launch, ...]:
     """The kernels of a batch, in order.
 
     Args:
@@ -54,6 +56,7 @@ def launches(num_crops: int, resolution: int, most_segments: int, num_bicubic: i
         resolution: output side in pixels.
         most_segments: of any crop.
         num_bicubic: crops that are resized with the bicubic filter.
+        by_index: they are crops by a crop index, not of RoC records.
     """
     full = -(-most_segments // _SEGMENTS_AT_ONCE)
     shared = max(1, min(full, -(-_ENOUGH_BLOCKS // num_crops)))
@@ -61,6 +64,6 @@ def launches(num_crops: int, resolution: int, most_segments: int, num_bicubic: i
     strips = -(-resolution // _STRIP_ROWS)
     return (
         Launch("fill_taps", (num_crops, 1), 128),
-        Launch("decode_segments", (num_crops, shared), _SEGMENTS_AT_ONCE),
+        Launch("decode_indexed" if by_index else "decode_segments", (num_crops, shared), _SEGMENTS_AT_ONCE),
         *(Launch(kernel, (num_crops, strips), 256) for kernel, is_used in filters.items() if is_used),
     )

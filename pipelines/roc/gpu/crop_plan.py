@@ -20,8 +20,9 @@ from fixres.pipelines.runtime.numba_cache import inlined, kernel
 HEADER, HEADER_SIZE, DATA, DATA_END, INDEX, INDEX_COLUMNS, ROWS, COLUMNS = range(8)
 FIRST_SEGMENT, LEVEL_COLUMNS, LAST_SEGMENT, INTERVAL, MCU_HEIGHT, MCU_WIDTH = range(8, 14)
 LEVEL_HEIGHT, LEVEL_WIDTH, WINDOW, BOUNDS, NUM_TAPS = 14, 15, 16, 20, 24
-FLIP, BICUBIC, GRAY, PLANES, TAPS = range(28, 33)
-NUM_PLAN = 33
+FLIP, BICUBIC, GRAY, PLANES, TAPS, CHROMA_SIDE = range(28, 34)
+NUM_PLAN = 34
+NUM_SEGMENTS, SIDE = INDEX_COLUMNS, FIRST_SEGMENT  # of crops by a crop index, see `crop_index.gpu.plan`
 PADDING = 8  # bytes that must be readable behind the last crop's
 
 _CACHE_LINE = 64  # bytes
@@ -45,10 +46,10 @@ def _describe_segments(plan: np.ndarray, level: np.ndarray, window: np.ndarray, 
 
 
 @kernel
-def _count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: bool) -> None:
+def count_taps(plan: np.ndarray, box: np.ndarray, resolution: int, bicubic: bool) -> None:
     """Source samples for each output pixel, as `planes.luma_taps` and `planes.chroma_taps` have them."""
     for axis in range(2):
-        factor = plan[MCU_HEIGHT + axis] // 8
+        factor = plan[MCU_HEIGHT + axis] // plan[CHROMA_SIDE]
         taps = num_taps(box[2 + axis], resolution, plan[BOUNDS + 2 * axis], plan[BOUNDS + 2 * axis + 1], bicubic)
         low, high = plan[WINDOW + axis], plan[WINDOW + axis] + plan[WINDOW + 2 + axis]
         samples = (high + factor - 1) // factor - low // factor
@@ -94,11 +95,11 @@ def _find_segments(
         lengths, min(lengths + _INDEX_HEAD, plan[INDEX] + 2 * plan[ROWS] * plan[INDEX_COLUMNS]), _CACHE_LINE
     ):
         prefetch(data, line)
-    plan[MCU_HEIGHT], plan[MCU_WIDTH] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH]
+    plan[MCU_HEIGHT], plan[MCU_WIDTH], plan[CHROMA_SIDE] = level[layout.MCU_HEIGHT], level[layout.MCU_WIDTH], 8
     plan[LEVEL_HEIGHT], plan[LEVEL_WIDTH] = level[layout.HEIGHT], level[layout.WIDTH]
     for k in range(4):
         plan[WINDOW + k], plan[BOUNDS + k], level_box[k] = window[4 + k], bounds[k], scaled[k]
-    _count_taps(plan, scaled, resolution, bicubic)
+    count_taps(plan, scaled, resolution, bicubic)
     counts[layout.PIXELS], counts[layout.LEVEL_SHIFT] = window[6] * window[7], level[layout.SHIFT]
     return layout.OK
 
@@ -138,7 +139,7 @@ def plan_crops(
         data, table, boxes, flips, bicubic, inside, min_zoom, codes, counts: as in `crops.decode_samples`. A code that
             is not OK is final; the decoder may find other errors.
         resolution: output side in pixels.
-        plans: int64 (n, 33), filled; positions are those in `data`. Zeros if the code is not OK.
+        plans: int64 (n, 34), filled; positions are those in `data`. Zeros if the code is not OK.
         level_boxes: float64 (n, 4), filled: the boxes in pixels of their levels.
     """
     num = table.shape[0]
@@ -175,7 +176,7 @@ def lay_out_scratch(plans: np.ndarray, resolution: int) -> tuple[int, int]:
         most = max(most, plan[ROWS] * plan[COLUMNS])
         mcus = plan[ROWS] * plan[COLUMNS] * plan[INTERVAL]
         plan[PLANES] = at
-        at = _aligned(at + mcus * (plan[MCU_HEIGHT] * plan[MCU_WIDTH] + 2 * 64))
+        at = _aligned(at + mcus * (plan[MCU_HEIGHT] * plan[MCU_WIDTH] + 2 * plan[CHROMA_SIDE] ** 2))
         plan[TAPS] = at
         for axis in range(4):
             at += 4 * resolution + (2 * resolution * plan[NUM_TAPS + axis] + 3) // 4 * 4

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
-import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as arrow
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import fixres
-from fixres.pipelines.conversion.converter import convert
-from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.crop_index import index as index_module
 from fixres.pipelines.crop_index.building import IndexingConfig, build_index
 from fixres.pipelines.crop_index.index import CropIndex
@@ -25,21 +19,15 @@ from fixres.pipelines.crop_index.records import FileStamp
 from fixres.pipelines.loaders import open_loader
 from fixres.pipelines.sources import open_folder, open_stored
 from fixres.pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
+from tests.pipelines.loaders.untouched import NUM, sources_of, write_photos
 from tests.pipelines.roc.conftest import photo
 
-SIDE, NUM = 32, 14
+SIDE = 32
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Class folders of photographs; one is progressive, one is a PNG file."""
-    for number in range(NUM):
-        path = tmp_path / "photos" / f"class{number % 2}" / f"{number:02d}.{'png' if number == 4 else 'jpg'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sampling = ("4:4:4", "4:2:2", "4:2:0")[number % 3]
-        options = {} if number == 4 else {"quality": 90, "subsampling": sampling, "progressive": number == 5}
-        Image.fromarray(photo(90 + number, 140)).save(path, **options)
-    return tmp_path / "photos"
+    return write_photos(tmp_path / "photos")
 
 
 def config(path: Path, **fields: object) -> LoaderConfig:
@@ -56,22 +44,6 @@ def assert_like(one: list[Batch], other: list[Batch], tolerance: float) -> None:
     for mine, theirs in zip(one, other, strict=True):
         assert mine.indices.tolist() == theirs.indices.tolist() and mine.labels.tolist() == theirs.labels.tolist()
         assert (mine.images.int() - theirs.images.int()).abs().float().mean() <= tolerance
-
-
-def sources_of(photos: Path, folder: Path) -> dict[str, Path]:
-    """The same images in the same order: shards, parquet, FFCV's format."""
-    source = open_folder(photos)
-    images, labels = [source.read(k) for k in range(NUM)], source.labels.tolist()
-    (folder / "shards").mkdir()
-    with tarfile.open(folder / "shards" / "0.tar", "w") as tar:
-        for number in range(NUM):
-            for ending, data in (("cls", b"%d" % labels[number]), ("jpg", images[number])):
-                member = tarfile.TarInfo(f"{number:02d}.{ending}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    pq.write_table(arrow.table({"image": images, "label": labels}), folder / "a.parquet", row_group_size=5)
-    convert(source, folder / "ffcv.beton", ConversionConfig("ffcv", max_side=500, num_workers=0, progress=False))
-    return {"shards": folder / "shards", "parquet": folder / "a.parquet", "beton": folder / "ffcv.beton"}
 
 
 def test_the_pixels_are_pillows_and_the_index_is_that_of_the_command(photos: Path, tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from fixres.pipelines.formats.beton_writer import write_beton
 from fixres.pipelines.formats.samples import EncodedSample
@@ -18,15 +16,11 @@ from fixres.pipelines.loaders import open_loader, residency
 from fixres.pipelines.loaders.roc_base import RocBase
 from fixres.pipelines.roc.gpu.crop_plan import NUM_PLAN, PADDING
 from fixres.pipelines.roc.layout import ERRORS, NOT_A_RECORD, NOT_DECODABLE
-from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, LoaderConfig, Resident, ShiftCrop, TrainCrop
-from tests.pipelines.loaders.loading import write_coded_beton
+from fixres.pipelines.spec import BadSampleError, EvalCrop, InputError, Resident, ShiftCrop, TrainCrop
+from tests.pipelines.loaders.gpu_engine import check_same, config, parts_of
 from tests.pipelines.roc.gpu import host_build, host_launcher
 from tests.pipelines.roc.gpu.decoding import records
 
-DEVICES = [
-    pytest.param("cpu", marks=host_build.needs_compiler),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]),
-]
 BROKEN, NO_RECORD = 5, 11  # the sample whose image is damaged, and the one whose record is
 
 
@@ -56,30 +50,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_file(tmp_path_factory.mktemp("damaged") / "x.beton", damaged=True)
-
-
-@pytest.fixture(params=DEVICES)
-def open_ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RocBase]:
-    """Opens the engine on a GPU, or with the host build in its place."""
-    if request.param == "cpu":
-        host_launcher.install(monkeypatch)
-    return lambda path, **changes: open_loader("roc-gpu", config(path, device=request.param, **changes))
-
-
-def config(path: Path, **changes: object) -> LoaderConfig:
-    options = {"crop": TrainCrop(), "resolution": 48, "batch_size": 7, "shuffle": True, "seed": 3, "num_workers": 2}
-    return LoaderConfig(path, **(options | changes))
-
-
-def parts_of(batch: tuple) -> tuple[np.ndarray, ...]:
-    return tuple(part.cpu().numpy().copy() for part in batch)
-
-
-def check_same(ours: list[tuple], theirs: list[tuple]) -> None:
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        for got, wanted in zip(one, other, strict=True):
-            assert got.dtype == wanted.dtype and got.shape == wanted.shape and (got == wanted).all()
 
 
 @pytest.mark.parametrize(
@@ -224,9 +194,6 @@ def test_loaders_of_one_file_share_its_copy(
     assert not residency._COPIES
 
 
-def test_a_device_without_a_gpu_and_a_file_without_records_are_refused(stored: Path, tmp_path: Path) -> None:
+def test_a_device_without_a_gpu_is_refused(stored: Path) -> None:
     with pytest.raises(InputError, match="engine='roc-gpu' decodes on a GPU, but device='cpu'; use --engine roc"):
         open_loader("roc-gpu", config(stored))
-    plain = write_coded_beton(tmp_path / "plain.beton", [(40, 40)] * 8)
-    with pytest.raises(InputError, match="has no RoC records, which engine='roc-gpu' needs"):
-        open_loader("roc-gpu", config(plain))

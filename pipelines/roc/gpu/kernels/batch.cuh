@@ -3,16 +3,25 @@
 #include "portable.cuh"
 
 // Codes of pipelines/roc/layout.py.
-enum { OK = 0, BAD_INDEX = 5, NOT_DECODABLE = 7, WRONG_SIZE = 9 };
+enum { OK = 0, BAD_INDEX = 5, NOT_DECODABLE = 7, WRONG_SIZE = 9, NOT_AS_INDEXED = 10 };
 
 // Columns of `crop_plan.plan_crops`, in its order; the host has checked them. Positions are bytes in Batch::bytes, or
-// in Batch::scratch for the last two.
+// in Batch::scratch for planes and taps. A name behind another one is that of crops by a crop index, of which
+// crop_index/gpu/plan.py makes the same plans. A segment of theirs is one MCU wide here.
 struct Crop {
     i64 header, header_size;            // the level's JPEG headers, up to the first entropy-coded byte
     i64 data, data_end;                 // first segment of the window; where the level's bytes end
-    i64 index, index_columns;           // length of that segment, 2 bytes each; segments from row to row of the index
-    i64 rows, columns;                  // segments of the window; 0 if the host refused the crop
-    i64 first_segment, level_columns;   // number of the first one in its level; segments in a row of the level
+    i64 index;                          // length of that segment, 2 bytes each; or the first IndexedSegment
+    union {
+        i64 index_columns;              // segments from row to row of the index
+        i64 num_segments;
+    };
+    i64 rows, columns;                  // segments of the window; 0 if the host refused the crop, or made it
+    union {
+        i64 first_segment;              // number of the first one in its level
+        i64 side;                       // samples of a luma block along each side, 8 or fewer
+    };
+    i64 level_columns;                  // segments in a row of the level
     i64 last_segment;                   // of the level: an end marker follows it instead of a restart marker
     i64 interval;                       // MCUs in a segment
     i64 mcu_height, mcu_width;          // pixels
@@ -23,6 +32,7 @@ struct Crop {
     i64 flip, bicubic;
     i64 gray;                           // filled by decode_segments
     i64 planes, taps;
+    i64 chroma_side;                    // samples of a chroma block along each side
 };
 
 struct Batch {
@@ -37,13 +47,13 @@ struct Batch {
     float shift[3], factor[3];  // of half and bfloat16: (value - shift) * factor
 };
 
-// Bytes of the first plane from row to row, and of the two chroma planes.
+// Bytes of the first plane from row to row, and of the two chroma planes, whose blocks have `side` samples a side.
 DEVICE i32 luma_stride(const Crop& crop) { return (i32)(crop.columns * crop.interval * crop.mcu_width); }
-DEVICE i32 chroma_stride(const Crop& crop) { return (i32)(crop.columns * crop.interval * 8); }
+DEVICE i32 chroma_stride(const Crop& crop, i32 side) { return (i32)(crop.columns * crop.interval * side); }
 
 // Where plane k begins in scratch.
-DEVICE i64 plane_start(const Crop& crop, i32 k) {
-    i64 luma = luma_stride(crop) * crop.rows * crop.mcu_height, chroma = chroma_stride(crop) * crop.rows * 8;
+DEVICE i64 plane_start(const Crop& crop, i32 k, i32 side) {
+    i64 luma = luma_stride(crop) * crop.rows * crop.mcu_height, chroma = chroma_stride(crop, side) * crop.rows * side;
     return crop.planes + (k == 0 ? 0 : luma + (k - 1) * chroma);
 }
 

@@ -33,14 +33,15 @@ DEVICE u32 sum_lengths(const u8* index, i64 begin, i64 end) {
     return total;
 }
 
-// Reads the headers into the tables; all threads. `room` is shared memory, which is free again afterwards.
-DEVICE void make_tables(const u8* header, const Crop& crop, Tables& tables, u8* room) {
+// Reads the headers into the tables; all threads. A block has `side` samples a side. `room` is shared memory, which is
+// free again afterwards.
+DEVICE void make_tables(const u8* header, const Crop& crop, i32 side, Tables& tables, u8* room) {
     if (crop.header_size <= HEADER_ROOM) {
         FOR_THREADS(k, (i32)crop.header_size) room[k] = header[k];
         header = room;
     }
     BARRIER;
-    ONE_THREAD tables.error = read_header(header, crop, tables);
+    ONE_THREAD tables.error = read_header(header, crop, side, tables);
     BARRIER;
     if (tables.error == OK) copy_tables(header, tables);
     BARRIER;
@@ -79,7 +80,7 @@ KERNEL(BLOCK_THREADS, 8) decode_segments(Batch batch) {
     FOR_THREADS(k, BLOCK_THREADS) {
         tables.before[0][k] = sum_lengths(index, k * per_run, at_most((k + 1) * per_run, num_lengths));
     }
-    make_tables(batch.bytes + crop.header, crop, tables, (u8*)coefficients);
+    make_tables(batch.bytes + crop.header, crop, 8, tables, (u8*)coefficients);
     const u32* run_ends = prefix_sums(tables.before);
     if (tables.error != OK) {
         ONE_THREAD MARK_BAD(code, tables.error);

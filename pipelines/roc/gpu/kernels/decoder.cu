@@ -1,4 +1,5 @@
-// Crops of RoC records, from stored bytes to finished pixels: fill_taps, decode_segments, resample. See docs/gpu.md.
-#include "decode_segments.cuh"
+// Crops of RoC records and by a crop index, from stored bytes to finished pixels: fill_taps, decode_segments or
+// decode_indexed, resample. See docs/gpu.md.
+#include "decode_indexed.cuh"
 #include "resample.cuh"
 #include "taps.cuh"

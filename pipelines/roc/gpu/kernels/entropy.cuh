@@ -123,10 +123,10 @@ DEVICE bool decode_segment(const u32* words, i32 num_bytes, const Tables& tables
             Reader before = reader;
             i32 sum = read_block<i16, LANE_STEP>(reader, component, tables, block);
             if (sum < 0 || reader.at > end) return false;
-            i32 stride = component ? chroma_stride(crop) : luma_stride(crop);
+            i32 stride = component ? chroma_stride(crop, 8) : luma_stride(crop);
             i32 block_row = component ? row : row * tables.luma_rows + n / tables.luma_columns;
             i32 block_column = component ? mcu : mcu * tables.luma_columns + n % tables.luma_columns;
-            u8* to = scratch + plane_start(crop, component) + (i64)(8 * block_row) * stride + 8 * block_column;
+            u8* to = scratch + plane_start(crop, component, 8) + (i64)(8 * block_row) * stride + 8 * block_column;
             if (sum <= MAX_SUM) {
                 write_block<i16, LANE_STEP>(block, to, stride);
             } else {

@@ -77,7 +77,8 @@ DEVICE bool read_frame(const u8* header, i32 at, i32 end, Tables& tables, i32* i
     for (i32 k = 0; k < count; k++) {
         const u8* entry = header + at + 6 + 3 * k;
         i32 columns = entry[1] >> 4, rows = entry[1] & 15;
-        if (entry[2] > 3 || columns < 1 || columns > 2 || rows < 1 || rows > 2) return false;
+        bool known = columns == 4 ? rows == 1 : 1 <= columns && columns <= 2 && 1 <= rows && rows <= 2;
+        if (entry[2] > 3 || !known) return false;
         if (k > 0 && entry[1] != 0x11) return false;
         ids[k] = entry[0], tables.components[k][0] = entry[2];
         // the MCU of a single component has one block, whatever its sampling
@@ -124,11 +125,11 @@ DEVICE bool read_markers(const u8* header, i32 size, Tables& tables) {
     return false;
 }
 
-// OK, or why the headers cannot be used; by one thread.
-DEVICE i32 read_header(const u8* header, const Crop& crop, Tables& tables) {
+// OK, or why the headers cannot be used; by one thread. A block has `side` samples a side.
+DEVICE i32 read_header(const u8* header, const Crop& crop, i32 side, Tables& tables) {
     if (!read_markers(header, (i32)crop.header_size, tables)) return NOT_DECODABLE;
     bool same = tables.height == crop.level_height && tables.width == crop.level_width;
-    same = same && 8 * tables.luma_rows == crop.mcu_height && 8 * tables.luma_columns == crop.mcu_width;
+    same = same && side * tables.luma_rows == crop.mcu_height && side * tables.luma_columns == crop.mcu_width;
     return same ? OK : WRONG_SIZE;
 }
 

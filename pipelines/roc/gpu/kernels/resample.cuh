@@ -45,8 +45,9 @@ struct Plane {
 };
 
 DEVICE Plane plane_of(const Batch& batch, const Crop& crop, i32 k) {
-    i64 factor_y = k ? crop.mcu_height / 8 : 1, factor_x = k ? crop.mcu_width / 8 : 1;
-    Plane plane = {batch.scratch + plane_start(crop, k), k ? chroma_stride(crop) : luma_stride(crop),
+    i32 side = (i32)crop.chroma_side;
+    i64 factor_y = k ? crop.mcu_height / side : 1, factor_x = k ? crop.mcu_width / side : 1;
+    Plane plane = {batch.scratch + plane_start(crop, k, side), k ? chroma_stride(crop, side) : luma_stride(crop),
                    (i32)(crop.y / factor_y), (i32)(crop.x / factor_x), taps_of(batch, crop, k ? 2 : 0),
                    taps_of(batch, crop, k ? 3 : 1), 0, 0};
     i32 a = plane.columns.first[0], b = plane.columns.first[batch.resolution - 1];
@@ -198,7 +199,7 @@ DEVICE void resample_directly(const Batch& batch, const Plane* planes, bool gray
 template <bool is_signed>
 DEVICE void resample_crop(const Batch& batch, u16* strip) {
     const Crop& crop = batch.crops[BLOCK_X];
-    if (batch.codes[BLOCK_X] != OK || (crop.bicubic != 0) != is_signed) return;
+    if (crop.rows == 0 || batch.codes[BLOCK_X] != OK || (crop.bicubic != 0) != is_signed) return;
     bool gray = crop.gray != 0;
     i32 num_planes = gray ? 1 : 3, resolution = batch.resolution;
     Plane planes[3];

@@ -51,8 +51,8 @@ DEVICE i32 luma_taps(const Axis& axis, i32 resolution, i32 i, const Taps& taps) 
     return o;
 }
 
-// Chroma samples of one axis: pixels that share one, the samples [low, high) that exist, and whether a pixel also takes
-// a quarter of the next nearest sample.
+// Chroma samples of one axis: pixels that share one (1, 2 or 4), the samples [low, high) that exist, and whether a pixel
+// also takes a quarter of the next nearest sample. Of four pixels that share one, none does.
 struct Chroma {
     i32 factor, low, high;
     bool fancy, bicubic;
@@ -60,11 +60,11 @@ struct Chroma {
 
 // Four times the weight of chroma sample `sample`. Samples that do not exist repeat the outermost.
 DEVICE i32 quarters_of(i32 sample, i32 first, const u16* luma, i32 num_luma, const Chroma& chroma) {
-    i32 begin = sample == chroma.low ? 0 : at_least(2 * sample - 1 - first, 0);
-    i32 end = sample == chroma.high - 1 ? num_luma : at_most(2 * sample + 3 - first, num_luma);
-    i32 quarters = 0;
+    i32 factor = chroma.factor, reach = factor == 2, quarters = 0;
+    i32 begin = sample == chroma.low ? 0 : at_least(factor * sample - reach - first, 0);
+    i32 end = sample == chroma.high - 1 ? num_luma : at_most(factor * (sample + 1) + reach - first, num_luma);
     for (i32 k = begin; k < end; k++) {
-        i32 weight = chroma.bicubic ? (i16)luma[k] : luma[k], pixel = first + k, near = pixel >> 1;
+        i32 weight = chroma.bicubic ? (i16)luma[k] : luma[k], pixel = first + k, near = pixel >> factor / 2;
         if (weight == 0) continue;
         i32 far = chroma.fancy ? near - 1 + 2 * (pixel & 1) : near;
         if (at_most(at_least(near, chroma.low), chroma.high - 1) == sample) quarters += 3 * weight;
@@ -83,7 +83,8 @@ DEVICE void chroma_taps(const Taps& luma, i32 o, const Chroma& chroma, const Tap
         for (i32 k = 0; k < taps.num; k++) weights[k] = luma_weights[k];
         return;
     }
-    i32 position = at_least(at_most((first - 1) >> 1, chroma.high - taps.num), chroma.low);
+    i32 position = chroma.factor == 2 ? (first - 1) >> 1 : first >> 2;
+    position = at_least(at_most(position, chroma.high - taps.num), chroma.low);
     i32 rest = chroma.bicubic ? SIGNED_ONE : WEIGHT_ONE, largest = 0, most = 0;
     for (i32 k = 0; k < taps.num; k++) {
         i32 quarters = quarters_of(position + k, first, luma_weights, luma.num, chroma);
@@ -102,16 +103,18 @@ KERNEL(128, 4) fill_taps(Batch batch) {
     const double* box = batch.boxes + 4 * (i64)BLOCK_X;
     i32 resolution = batch.resolution;
     // In a narrow image libjpeg repeats chroma samples, along both axes.
-    bool fancy = crop.mcu_width != 16 || crop.x + crop.width > 4;
+    i64 chroma_side = crop.chroma_side, factor_x = crop.mcu_width / chroma_side;
+    bool fancy = factor_x != 2 || crop.x + crop.width > 4;
     FOR_THREADS(item, 2 * resolution) {
         i32 columns = item >= resolution, i = columns ? item - resolution : item;
         Axis axis = {box[columns], box[2 + columns], columns ? crop.x_low : crop.y_low,
                      columns ? crop.x_high : crop.y_high, columns && crop.flip, crop.bicubic != 0};
         Taps luma = taps_of(batch, crop, columns);
         i32 o = luma_taps(axis, resolution, i, luma);
-        i64 factor = (columns ? crop.mcu_width : crop.mcu_height) / 8;
+        i64 factor = columns ? factor_x : crop.mcu_height / chroma_side;
         i64 low = columns ? crop.x : crop.y, high = low + (columns ? crop.width : crop.height);
-        Chroma chroma = {(i32)factor, (i32)(low / factor), (i32)((high + factor - 1) / factor), fancy, crop.bicubic != 0};
+        Chroma chroma = {(i32)factor, (i32)(low / factor), (i32)((high + factor - 1) / factor), fancy && factor == 2,
+                         crop.bicubic != 0};
         chroma_taps(luma, o, chroma, taps_of(batch, crop, 2 + columns));
     }
 }

@@ -21,9 +21,10 @@ from fixres.pipelines.roc.gpu.nvrtc import KERNELS
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the host build of the kernels needs g++")
 HERE = Path(__file__).parent
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+THREADED = ("-fsanitize=thread", "-DREAL_THREADS", "-g")
 _COMMON = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off", "-pthread")
 _LOCK = threading.Lock()
-_KERNELS = ("fill_taps", "decode_segments", "resample", "resample_bicubic")
+_KERNELS = ("fill_taps", "decode_segments", "resample", "resample_bicubic", "decode_indexed")
 
 
 def build(source: str, *options: str, kernels: Path = KERNELS) -> Path:

@@ -45,7 +45,8 @@ static void launch(void (*kernel)(Batch), const Batch& batch, int num_blocks_x, 
 
 int main(int, char** arguments) {
     FILE* file = fopen(arguments[1], "rb");
-    std::vector<i64> sizes = read_array<i64>(file, 6);  // crops, resolution, bytes, scratch, blocks along y of two kernels
+    // crops, resolution, bytes, scratch, blocks along y of two kernels, whether they are crops by an index
+    std::vector<i64> sizes = read_array<i64>(file, 7);
     size_t num = (size_t)sizes[0], resolution = (size_t)sizes[1], image = 3 * resolution * resolution;
     std::vector<Crop> crops = read_array<Crop>(file, num);
     std::vector<double> boxes = read_array<double>(file, 4 * num);
@@ -56,7 +57,7 @@ int main(int, char** arguments) {
     Batch batch = {bytes.data(), crops.data(), boxes.data(), scratch.data(), out.data(), codes.data(), (i32)num,
                    (i32)resolution, 0, {0, 0, 0}, {0, 0, 0}};
     launch(fill_taps, batch, (int)num, 1);
-    launch(decode_segments, batch, (int)num, (int)sizes[4]);
+    launch(sizes[6] ? decode_indexed : decode_segments, batch, (int)num, (int)sizes[4]);
     launch(resample, batch, (int)num, (int)sizes[5]);
     launch(resample_bicubic, batch, (int)num, (int)sizes[5]);
     size_t wrong = 0;

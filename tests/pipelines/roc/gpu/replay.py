@@ -10,16 +10,20 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tests.pipelines.roc.gpu.decoding import Crops, by_cpu, prepare
+from tests.pipelines.roc.gpu.decoding import Crops, Prepared, by_cpu, prepare
 
 
 def write_batch(path: Path, crops: Crops, packed: bool = True) -> Path:
     """Writes a batch, and engine `roc`'s codes and images of it."""
     images, codes, _ = by_cpu(crops)
-    batch = prepare(crops, packed)
+    return write_prepared(path, prepare(crops, packed), codes, images)
+
+
+def write_prepared(path: Path, batch: Prepared, codes: np.ndarray, images: np.ndarray) -> Path:
+    """Writes a batch, and the codes and images that are expected."""
     _, decode, resample, *_ = batch.launches()
-    blocks = (decode.num_blocks[1], resample.num_blocks[1])
-    sizes = np.array([len(crops), crops.resolution, batch.stored.size, batch.scratch_size, *blocks], np.int64)
+    how = decode.num_blocks[1], resample.num_blocks[1], decode.kernel == "decode_indexed"
+    sizes = np.array([len(codes), batch.resolution, batch.stored.size, batch.scratch_size, *how], np.int64)
     with open(path, "wb") as file:
         for array in (sizes, batch.plans, batch.level_boxes, batch.codes, batch.stored, codes, images):
             array.tofile(file)

@@ -22,9 +22,6 @@ from tests.pipelines.roc.gpu.test_kernels import crops_of
 
 pytestmark = [host_build.needs_compiler, pytest.mark.slow]
 
-MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
-THREADS = ("-fsanitize=thread", "-DREAL_THREADS", "-g")
-
 
 def mutants(num: int, seed: int) -> Crops:
     """Damaged samples of the fuzzer, half of them in the record, half in the image."""
@@ -39,7 +36,7 @@ def mutants(num: int, seed: int) -> Crops:
 @pytest.mark.parametrize("packed", [True, False])
 def test_memory_accesses_and_arithmetic(tmp_path: Path, packed: bool) -> None:
     """3000 sound and damaged crops: no access outside an array, no undefined arithmetic."""
-    program = host_build.build("replay.cpp", *MEMORY)
+    program = host_build.build("replay.cpp", *host_build.SANITIZED)
     for seed, resolution in enumerate((64, 97, 128, 8, 224)):
         for crops in (random_crops(150, resolution, seed), mutants(150, seed)):
             done = replay(program, write_batch(tmp_path / "batch", crops, packed))
@@ -58,7 +55,8 @@ def several_passes() -> Crops:
 
 
 def test_no_thread_needs_what_another_one_writes_without_a_barrier(tmp_path: Path) -> None:
-    program, num = host_build.build("replay.cpp", *THREADS), int(os.environ.get("ROC_GPU_THREADED_CROPS", 180)) // 3
+    program = host_build.build("replay.cpp", *host_build.THREADED)
+    num = int(os.environ.get("ROC_GPU_THREADED_CROPS", 180)) // 3
     for crops in (several_passes(), random_crops(num, 64, 1), random_crops(num, 33, 4), mutants(num, 1), overrun()):
         done = replay(program, write_batch(tmp_path / "batch", crops), timeout=250 + num)
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
@@ -110,7 +108,7 @@ def test_each_barrier_is_needed(tmp_path: Path) -> None:
     kinds = (several_passes(), random_crops(20, 64, 1), overrun())
     batches = [write_batch(tmp_path / str(number), crops) for number, crops in enumerate(kinds)]
     places = with_optional_barriers(tmp_path / "kernels")
-    program = host_build.build("replay.cpp", *THREADS, kernels=tmp_path / "kernels")
+    program = host_build.build("replay.cpp", *host_build.THREADED, kernels=tmp_path / "kernels")
     assert not finds_a_mistake(program, batches[:1], left_out=-1)
     missed = [place for number, place in enumerate(places) if not finds_a_mistake(program, batches, number)]
     assert len(places) > 5 and missed == [], "\n".join(missed)

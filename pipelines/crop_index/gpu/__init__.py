@@ -1,0 +1,1 @@
+"""Crops by an index, decoded on a GPU by the kernels of `fixres.pipelines.roc.gpu`."""
