@@ -15,8 +15,8 @@ from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, InputError
 
 # What each engine reads: a format of fixres.pipelines.conversion.converter, or None for the image folder itself.
-_FORMATS = {"torch": None, "roc": None, "dali-slice": None, "ffcv": "ffcv", "dali": "webdataset"}
-_FORMATS |= dict.fromkeys(("roc-gpu", "roc-dali"), "roc")
+_FORMATS = dict.fromkeys(("torch", "roc", "roc-gpu", "dali-slice"))
+_FORMATS |= {"ffcv": "ffcv", "dali": "webdataset", "roc-dali": "roc"}
 _VERSION = 2  # raise it when the same images and options give other files
 _READ_BETON = ("roc", "roc-gpu", "roc-dali", "ffcv", "torch", "dali-slice")
 

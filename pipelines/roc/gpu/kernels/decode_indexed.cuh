@@ -9,9 +9,10 @@
 
 // A segment has at most 64 blocks, and up to 7 bits of its first byte are not its own. The host cuts off what is longer.
 #define MAX_INDEXED_WORDS (64 * MAX_BLOCK_WORDS + 1)
+#define INDEXED_STAGE_WORDS 4096  // room for segments, 16 KB
 #define ANY_REST 255
 
-static_assert(STAGE_WORDS > MAX_INDEXED_WORDS, "the largest segment and the bytes before it in its first word fit");
+static_assert(INDEXED_STAGE_WORDS > MAX_INDEXED_WORDS, "the largest segment and the bytes before it in its first word fit");
 
 // What crop_index/gpu/plan.py writes. MCUs are counted from the checkpoint on, which is at `row` and `column` of the
 // window; the column may be negative.
@@ -28,7 +29,7 @@ static_assert(sizeof(IndexedSegment) == 32, "as plan.py writes it");
 
 // Whether the stage has room for a segment if its first word is word `low` of the crop's.
 DEVICE bool fits(const IndexedSegment& segment, u32 low) {
-    return segment.start + segment.size <= 4 * (low + STAGE_WORDS);
+    return segment.start + segment.size <= 4 * (low + INDEXED_STAGE_WORDS);
 }
 
 // Decodes a segment into the planes. `stage` begins with word `low` of the crop. `block` is that of decode_segment.
@@ -73,7 +74,7 @@ DEVICE bool decode_stretch(const u32* stage, u32 low, const IndexedSegment& segm
 KERNEL(BLOCK_THREADS, 8) decode_indexed(Batch batch) {
     SHARED Tables tables;
     SHARED i16 coefficients[64 * BLOCK_THREADS];
-    SHARED u32 stage[STAGE_WORDS + MAX_BLOCK_WORDS + 2];  // what a damaged block reads beyond the last segment
+    SHARED u32 stage[INDEXED_STAGE_WORDS + MAX_BLOCK_WORDS + 2];  // what a damaged block reads beyond the last segment
     const Crop& crop = batch.crops[BLOCK_X];
     i64& code = batch.codes[BLOCK_X];  // not read here, because another block may write it
     i32 wanted = crop.rows ? (i32)crop.num_segments : 0;

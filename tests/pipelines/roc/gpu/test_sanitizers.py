@@ -13,6 +13,7 @@ import pytest
 
 from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
 from fixres.pipelines.roc.gpu.nvrtc import KERNELS
+from tests.pipelines.crop_index.gpu import test_kernels as by_index
 from tests.pipelines.roc import fuzzer
 from tests.pipelines.roc.conftest import photo
 from tests.pipelines.roc.gpu import host_build
@@ -107,6 +108,7 @@ def finds_a_mistake(program: Path, batches: list[Path], left_out: int) -> bool:
 def test_each_barrier_is_needed(tmp_path: Path) -> None:
     kinds = (several_passes(), random_crops(20, 64, 1), overrun())
     batches = [write_batch(tmp_path / str(number), crops) for number, crops in enumerate(kinds)]
+    batches.append(by_index.write_indexed(tmp_path / "by_index", by_index.several_passes()))
     places = with_optional_barriers(tmp_path / "kernels")
     program = host_build.build("replay.cpp", *host_build.THREADED, kernels=tmp_path / "kernels")
     assert not finds_a_mistake(program, batches[:1], left_out=-1)
