@@ -171,9 +171,9 @@ class LoaderConfig:
     sides there are at least this many times those of the output. Higher is finer and slower; infinity decodes full
     levels only. None: 0.7 for training crops from RoC records, 0.8 for all others."""
     resident: Resident = "auto"
-    """Engine roc-gpu only: "always" uploads the file to the GPU's memory when the loader is opened, "host" copies it to
-    pinned memory, where kernels read it over PCIe, "never" copies the bytes of each batch, "auto" uploads a file that
-    takes less than half of the free memory. Loaders of one process share the copy."""
+    """Engine roc-gpu with RoC files only: "always" uploads the file to the GPU's memory when the loader is opened,
+    "host" copies it to pinned memory, where kernels read it over PCIe, "never" copies the bytes of each batch, "auto"
+    uploads a file that takes less than half of the free memory. Loaders of one process share the copy."""
     dali: DALIOptions = DALIOptions()
     """Engine roc-dali only."""
     source: Any = field(default=None, compare=False)

@@ -35,24 +35,32 @@ from fixres.pipelines.roc.gpu.launcher import Launcher, open_launcher
 
 PARTS = ("pixels", "speed", "train")
 _DTYPES = {UINT8: torch.uint8, HALF: torch.float16, BFLOAT16: torch.bfloat16}
-_ROWS, _COLUMNS, _PLANES, _TAPS = 6, 7, 31, 32  # columns of `crop_plan`, which would need numba
+_NUM_SEGMENTS, _ROWS, _COLUMNS, _PLANES, _TAPS = 5, 6, 7, 31, 32  # columns of `crop_plan`, which would need numba
 _BATCHES, _ROUNDS, _WARMUP = (256, 1024), 30, 5
 
 
 class Job:
-    """A batch of n crops, repeated if there are fewer, in the memory of a device."""
+    """A batch of n crops, repeated if there are fewer, in the memory of a device.
 
-    def __init__(self, launcher: Launcher, made: dict[str, np.ndarray], side: int, num: int, kind: int = UINT8) -> None:
-        self.launcher, self.side, self.num, self.kind = launcher, side, num, kind
-        pick = np.arange(num) % len(made[f"plans_{side}"])
-        plans, scratch_size = made[f"plans_{side}"][pick].copy(), int(made[f"scratch_{side}"])
-        copies = np.arange(num) // len(made[f"plans_{side}"])
+    Args:
+        of: which ones, the end of the names of their arrays: "128", or "128_indexed" for crops by an index.
+    """
+
+    def __init__(
+        self, launcher: Launcher, made: dict[str, np.ndarray], of: str | int, num: int, kind: int = UINT8
+    ) -> None:
+        self.launcher, self.num, self.kind = launcher, num, kind
+        self.side, by_index = made[f"images_{of}"].shape[1], str(of).endswith("_indexed")
+        pick = np.arange(num) % len(made[f"plans_{of}"])
+        plans, scratch_size = made[f"plans_{of}"][pick].copy(), int(made[f"scratch_{of}"])
+        copies = np.arange(num) // len(made[f"plans_{of}"])
         plans[:, [_PLANES, _TAPS]] += (copies * scratch_size)[:, None]
-        arrays = (plans, made[f"boxes_{side}"][pick], np.zeros(num, np.int64), made[f"stored_{side}"])
+        arrays = (plans, made[f"boxes_{of}"][pick], np.zeros(num, np.int64), made[f"stored_{of}"])
         self.crops, self.boxes, self.codes, self.stored = (self._there(array) for array in arrays)
         self.scratch = torch.empty((int(copies[-1]) + 1) * scratch_size, dtype=torch.uint8, device=launcher.device)
-        self.images = torch.zeros((num, side, side, 3), dtype=_DTYPES[kind], device=launcher.device)
-        self.launches = launches(num, side, int((plans[:, _ROWS] * plans[:, _COLUMNS]).max()))
+        self.images = torch.zeros((num, self.side, self.side, 3), dtype=_DTYPES[kind], device=launcher.device)
+        num_segments = plans[:, _NUM_SEGMENTS] if by_index else plans[:, _ROWS] * plans[:, _COLUMNS]
+        self.launches = launches(num, self.side, int(num_segments.max()), by_index=by_index)
 
     def _there(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.launcher.device)
@@ -72,14 +80,16 @@ class Job:
 
 
 def check_pixels(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Counts of values that differ from engine roc's, by resolution and kind of output."""
-    found = []
-    for side in made["resolutions"].tolist():
+    """Counts of values that differ from engine roc's, by resolution and kind of output; RoC records, then untouched
+    images by an index.
+    """
+    found, sides = [], made["resolutions"].tolist()
+    for of in (*map(str, sides), *(f"{side}_indexed" for side in sides)):
         for kind, dtype in _DTYPES.items():
             with launcher.working():
-                job = Job(launcher, made, side, len(made[f"plans_{side}"]), kind)
+                job = Job(launcher, made, of, len(made[f"plans_{of}"]), kind)
                 job.run()
-                expected, batch = job._there(made[f"images_{side}"]), job.arguments(job.stored)
+                expected, batch = job._there(made[f"images_{of}"]), job.arguments(job.stored)
                 if kind != UINT8:
                     shift, factor = (
                         job._there(np.array(list(part), np.float32)) for part in (batch.shift, batch.factor)
@@ -87,9 +97,10 @@ def check_pixels(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[s
                     expected = ((expected.float() - shift) * factor).to(dtype)
                 num_different = int((job.images != expected).sum())
                 num_bad = int((job.codes != 0).sum())
-            found.append({"res": side, "dtype": str(dtype), "num_crops": job.num, "num_different": num_different,
+            found.append({"res": job.side, "images": "untouched" if "_" in of else "roc", "dtype": str(dtype),
+                          "num_crops": job.num, "num_different": num_different,
                           "num_bad_samples": num_bad})  # fmt: skip
-            print(f"pixels {side} px, {dtype}: {num_different} values differ, {num_bad} errors", flush=True)
+            print(f"pixels {of} px, {dtype}: {num_different} values differ, {num_bad} errors", flush=True)
     return found
 
 

@@ -90,8 +90,9 @@ class Loader:
             `counters.num_bad_samples`, adds a line to `counters.bad_samples` and delivers the next image.
         min_zoom: an image of half the size serves a crop if at least this many of its pixels per output pixel remain
             along each side. None: 0.7 for training crops from RoC files, 0.8 for all others.
-        resident: engine `roc-gpu` only: "always" keeps the file in the GPU's memory, "host" in pinned memory that
-            kernels read over PCIe, "never" copies the bytes of each batch, "auto" decides by the free memory.
+        resident: engine `roc-gpu` with RoC files only: "always" keeps the file in the GPU's memory, "host" in pinned
+            memory that kernels read over PCIe, "never" copies the bytes of each batch, "auto" decides by the free
+            memory.
 
     Yields:
         `(images, labels)`, or `(images, labels, indices)` with `with_indices=True`. `images` is `dtype` (N, 3, r, r)

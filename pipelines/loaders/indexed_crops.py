@@ -76,7 +76,7 @@ class Chosen(NamedTuple):
     bicubic: np.ndarray
 
 
-class Gathered(NamedTuple):
+class Collected(NamedTuple):
     """Everything that the crops of a batch are made of.
 
     Attributes:
@@ -131,14 +131,14 @@ class IndexedCrops:
         Raises:
             InputError: the index is damaged.
         """
-        gathered = self.gather(indices, draw, [view.shape[1] for view in views])
+        collected = self.collect(indices, draw, [view.shape[1] for view in views])
         for number, view in enumerate(views):
-            self._decode(indices, gathered, number, view)
-            for slot, pixels in self.whole_crops(gathered, number, view.shape[1]):
+            self._decode(indices, collected, number, view)
+            for slot, pixels in self.whole_crops(collected, number, view.shape[1]):
                 view[slot] = pixels
-        return gathered.filled
+        return collected.filled
 
-    def gather(self, indices: np.ndarray, draw: Draw, sides: Sequence[int]) -> Gathered:
+    def collect(self, indices: np.ndarray, draw: Draw, sides: Sequence[int]) -> Collected:
         """Reads some images, scans those that the index does not know, and decodes those that it has no checkpoints of.
 
         Arguments are those of `fill`; `sides` are those of the views' crops in pixels.
@@ -157,7 +157,7 @@ class IndexedCrops:
         filled.sizes[has_file[1]] = self.index.sizes(indices[has_file[1]])
         filled.sizes[has_file[0]] = stored.found.samples[stored.rows[0, has_file[0]]][:, _SIZE]
         whole = self._decode_whole(indices, [slot for slot in images if not has_file[0, slot]], images, filled)
-        return Gathered(filled, stored, whole, draw(filled.sizes), is_coarse)
+        return Collected(filled, stored, whole, draw(filled.sizes), is_coarse)
 
     def _choose(self, indices: np.ndarray, stamps: np.ndarray, draw: Draw, sides: Sequence[int]) -> np.ndarray:
         """bool (views, N): which crops come from the coarse level."""
@@ -215,17 +215,17 @@ class IndexedCrops:
             filled.counts[slot, BYTES], filled.counts[slot, PIXELS] = len(images[slot]), filled.sizes[slot].prod()
         return whole
 
-    def whole_crops(self, gathered: Gathered, view: int, side: int) -> Iterator[tuple[int, np.ndarray]]:
+    def whole_crops(self, collected: Collected, view: int, side: int) -> Iterator[tuple[int, np.ndarray]]:
         """Crops of the images that are decoded whole, unless their coarse level serves: places and uint8 (r, r, 3)."""
-        boxes = gathered.boxes[view]
-        for slot, pixels in gathered.whole.items():
-            if not gathered.is_coarse[view, slot]:
+        boxes = collected.boxes[view]
+        for slot, pixels in collected.whole.items():
+            if not collected.is_coarse[view, slot]:
                 how = bool(boxes.flip[slot]), side, bool(boxes.bicubic[slot])
                 yield slot, resized_crop(self._crop, pixels, boxes.yxhw[slot], *how)
 
-    def _decode(self, indices: np.ndarray, gathered: Gathered, number: int, view: np.ndarray) -> None:
+    def _decode(self, indices: np.ndarray, collected: Collected, number: int, view: np.ndarray) -> None:
         """Decodes the crops of a view from checkpoints."""
-        chosen, stored = gathered.chosen(number), gathered.stored
+        chosen, stored = collected.chosen(number), collected.stored
         num = len(chosen.slots)
         is_all = num == len(view)
         out = view if is_all else np.empty((num, *view.shape[1:]), np.uint8)
@@ -236,7 +236,7 @@ class IndexedCrops:
         )  # fmt: skip
         if not is_all:
             view[chosen.slots] = out
-        self.note(indices, gathered.filled, chosen, codes, counts)
+        self.note(indices, collected.filled, chosen, codes, counts)
 
     def note(self, indices: np.ndarray, filled: Filled, chosen: Chosen, codes: np.ndarray, counts: np.ndarray) -> None:
         """Adds the counts and the problems of chosen crops.

@@ -136,7 +136,7 @@ def _check_package(engine: str, entry: _Engine) -> None:
 def _check_path(engine: str, entry: _Engine, config: LoaderConfig) -> None:
     path = config.path
     if config.source is not None:
-        usable = ("roc", "torch") if is_indexable(config.source) else ("torch",)
+        usable = ("roc", "roc-gpu", "torch") if is_indexable(config.source) else ("torch",)
         if engine not in usable:
             raise InputError(
                 f"engine={engine!r} reads files only, no such data set; choose engine {' or '.join(usable)}"

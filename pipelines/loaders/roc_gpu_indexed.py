@@ -15,7 +15,7 @@ import numpy as np
 
 from fixres.pipelines.crop_index.gpu.plan import pack_crops, plan_crops
 from fixres.pipelines.loaders.delivery import Delivery
-from fixres.pipelines.loaders.indexed_crops import Filled, Gathered
+from fixres.pipelines.loaders.indexed_crops import Collected, Filled
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_gpu import GPUBatches, Work
 from fixres.pipelines.loaders.roc_indexed import Drawn, IndexedLoader
@@ -74,14 +74,14 @@ class IndexedGPULoader(GPUBatches, IndexedLoader):
     def _pack(self, draws: np.ndarray, epoch: int, resolution: int, drawn: Drawn) -> tuple[Filled, Packed]:
         """Reads a chunk, and packs what the GPU needs of it."""
         indices = indices_of(draws)
-        gathered = self._crops.gather(indices, self._draw(draws, epoch, resolution, drawn), [resolution])
-        packed = self._packed(indices, gathered, resolution)
-        packed.made.update(self._crops.whole_crops(gathered, 0, resolution))
-        return gathered.filled, packed
+        collected = self._crops.collect(indices, self._draw(draws, epoch, resolution, drawn), [resolution])
+        packed = self._packed(indices, collected, resolution)
+        packed.made.update(self._crops.whole_crops(collected, 0, resolution))
+        return collected.filled, packed
 
-    def _packed(self, indices: np.ndarray, gathered: Gathered, resolution: int) -> Packed:
+    def _packed(self, indices: np.ndarray, collected: Collected, resolution: int) -> Packed:
         """The crops that are decoded from checkpoints."""
-        chosen, stored = gathered.chosen(0), gathered.stored
+        chosen, stored = collected.chosen(0), collected.stored
         num = len(chosen.slots)
         plans, boxes = np.zeros((num, NUM_PLAN), np.int64), np.zeros((num, 4))
         codes, counts = np.zeros(num, np.int64), np.zeros((num, NUM_COUNTS), np.int64)
@@ -90,7 +90,7 @@ class IndexedGPULoader(GPUBatches, IndexedLoader):
         size = plan_crops(*files, *how, plans, boxes, codes, counts)
         data = np.empty(-(-size // 4), np.uint32)
         used = pack_crops(*files, plans, codes, counts, data)
-        self._crops.note(indices, gathered.filled, chosen, codes, counts)
+        self._crops.note(indices, collected.filled, chosen, codes, counts)
         all_plans, all_boxes = np.zeros((len(indices), NUM_PLAN), np.int64), np.ones((len(indices), 4))
         all_plans[chosen.slots], all_boxes[chosen.slots] = plans, boxes
         return Packed(all_plans, all_boxes, data.view(np.uint8)[:used], {})

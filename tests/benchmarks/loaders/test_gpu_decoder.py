@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[3]
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fixtures")
     path = write_coded_roc(folder / "x.beton", [(60, 80), (90, 70), (33, 40)])
-    np.savez_compressed(folder / "x.npz", **gpu_fixtures.fixtures(path, 5, [24, 40]))
+    wanted = path, 5, [24, 40]
+    np.savez_compressed(folder / "x.npz", **gpu_fixtures.fixtures(*wanted), **gpu_fixtures.indexed_fixtures(*wanted))
     return folder / "x.npz"
 
 
@@ -30,10 +31,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stored_pixels_are_found_again_and_wrong_ones_are_noticed(stored: Path) -> None:
     made = dict(np.load(stored))
     found = gpu_decoder.check_pixels(HostLauncher(), made)
-    assert [(one["res"], one["num_crops"]) for one in found] == [(24, 5)] * 3 + [(40, 5)] * 3
+    expected = [(side, 5, kind) for kind in ("roc", "untouched") for side in (24, 40) for _ in range(3)]
+    assert [(one["res"], one["num_crops"], one["images"]) for one in found] == expected
     assert all(one["num_different"] == one["num_bad_samples"] == 0 for one in found)
     made["images_40"][2, 3, 4, 1] ^= 1
-    assert [one["num_different"] for one in gpu_decoder.check_pixels(HostLauncher(), made)] == [0, 0, 0, 1, 1, 1]
+    made["images_24_indexed"][1, 3, 4, 1] ^= 1
+    found = gpu_decoder.check_pixels(HostLauncher(), made)
+    assert [one["num_different"] for one in found] == [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
 @host_build.needs_compiler
@@ -45,8 +49,8 @@ def test_repeated_crops_have_scratch_of_their_own(stored: Path) -> None:
 
 
 def test_the_columns_are_those_of_the_plans() -> None:
-    mine = (gpu_decoder._ROWS, gpu_decoder._COLUMNS, gpu_decoder._PLANES, gpu_decoder._TAPS)
-    assert mine == (crop_plan.ROWS, crop_plan.COLUMNS, crop_plan.PLANES, crop_plan.TAPS)
+    names = ("NUM_SEGMENTS", "ROWS", "COLUMNS", "PLANES", "TAPS")
+    assert all(getattr(gpu_decoder, f"_{name}") == getattr(crop_plan, name) for name in names)
 
 
 def test_it_needs_little_more_than_torch_and_numpy() -> None:

@@ -209,7 +209,7 @@ def test_adaptation_alone(photos: Path) -> None:
         (32, {"crop_pct": 1.5}, r"crop_pct=1.5 must be in \(0, 1\]"),
         (32, {"mean": (124, 116, 104)}, r"mean=\(124, 116, 104\), .* use three shares of 1"),
         (32, {"std": "0.5"}, "std='0.5' must be a list of numbers or None"),
-        (32, {"engine": "roc-gpu"}, "val is an image folder, and engine='roc-gpu' reads"),
+        (32, {"engine": "roc-gpu"}, "engine='roc-gpu' decodes on a GPU, but device='cpu'; use engine roc on CPUs"),
         (32, {"engine": "fast"}, "engine='fast' does not exist"),
         (32, {"precision": "fp8"}, "precision='fp8' is unknown"),
     ],

@@ -22,7 +22,7 @@ def options(tmp_path: Path, **changes: object) -> DataConfig:
     return DataConfig(work_dir=tmp_path / "work", num_workers=0, **changes)
 
 
-@pytest.mark.parametrize("engine", ["torch", "dali-slice"])
+@pytest.mark.parametrize("engine", ["torch", "roc", "roc-gpu", "dali-slice"])
 def test_engines_that_read_folders_get_the_folder_itself(tmp_path: Path, engine: str) -> None:
     root = photos(tmp_path / "data", {"ant": 2})
     assert convert_for_engine(engine, root, options(tmp_path)) == root

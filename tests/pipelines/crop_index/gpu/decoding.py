@@ -50,6 +50,7 @@ def crops_of(files: Sequence[tuple[bytes, ck.Checkpoints]], resolution: int, see
     lengths = np.maximum(random.random((num, 2)), 1e-3) * extents
     boxes = np.concatenate([random.random((num, 2)) * (extents - lengths), lengths], axis=1)
     data, words = b"".join(jpeg for jpeg, _ in files), np.concatenate([found.words for _, found in files])
+    words.flags.writeable = False  # as the engine has them; else the kernels are compiled again
     flips, bicubic = random.random((2, num)) < 0.5
     stored = np.frombuffer(data, np.uint8), places, samples, words
     return Crops(*stored, boxes, flips, bicubic, seed % 2 == 0, min_zoom, resolution)
