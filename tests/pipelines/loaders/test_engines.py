@@ -308,7 +308,7 @@ def test_wrong_names_and_paths(stored, tmp_path: Path) -> None:
     assert "does not exist" in message("torch", tmp_path / "nowhere")
     assert "--format ffcv" in message("ffcv", stored["folder"])
     assert "--format webdataset" in message("dali", stored["beton"])
-    assert "--format roc" in message("roc-gpu", stored["folder"])
+    assert "--format roc" in message("roc-dali", stored["folder"])
     empty = tmp_path / "empty"
     empty.mkdir()
     assert str(empty) in message("torch", empty)

@@ -57,12 +57,18 @@ def epochs(loader: BaseLoader, num: int = 2) -> list[tuple[np.ndarray, ...]]:
     "changes",
     [
         {"num_workers": 0, "crop": TrainCrop(interpolation="random")},
-        {"crop": EvalCrop(interpolation="bicubic"), "shuffle": False, "batch_size": 100, "min_zoom": 0.3},
+        {
+            "crop": EvalCrop(interpolation="bicubic"),
+            "shuffle": False,
+            "batch_size": 19,
+            "min_zoom": 0.3,
+            "num_workers": 8,
+        },
         {"crop": ShiftCrop(), "drop_last": True, "min_zoom": float("inf")},
     ],
 )
 def test_whole_epochs_with_changing_resolutions(photos: Path, changes: dict, open_ours: Open) -> None:
-    """The first epoch scans the images, and leaves the index that engine roc leaves."""
+    """The first epoch scans the images and leaves the index that engine roc leaves. Eight threads make two chunks."""
     with open_ours(photos, **changes) as ours:
         found = epochs(ours, 3)
     written = (photos / NAME).read_bytes()
@@ -136,12 +142,12 @@ def damage(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 8])
 def test_a_bad_sample_is_replaced_by_the_next_one(
     photos: Path, num_workers: int, open_ours: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = damage(photos, monkeypatch)
-    changes = {"on_bad": "replace", "num_workers": num_workers, "crop": WHOLE}
+    changes = {"on_bad": "replace", "num_workers": num_workers, "crop": WHOLE, "batch_size": 19}
     with open_ours(photos, **changes) as ours, open_loader("roc", config(photos, **changes)) as theirs:
         check_same(epochs(ours), epochs(theirs))
         assert ours.counters == theirs.counters and ours.counters.num_bad_samples == 4
