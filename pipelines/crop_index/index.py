@@ -144,20 +144,21 @@ class CropIndex:
         known, bodies = np.flatnonzero(fits), [b""] * len(indices)
         for slot, body in zip(known.tolist(), self._main.bodies(indices[known], found.of(known)), strict=True):
             bodies[slot] = body
-        unsure = (found.stamps != stamps) | ~self._compared[indices]  # touched or copied, or replaced
-        changed = np.flatnonzero(fits & unsure)
-        fits[changed] = digests(data, spans[changed]) == entries["digest"][changed]
+        is_other = found.stamps != stamps  # touched or copied, or replaced
+        changed = np.flatnonzero(fits & (is_other | ~self._compared[indices]))
+        if len(changed):
+            fits[changed] = digests(data, spans[changed]) == entries["digest"][changed]
         self._compared[indices] = True
         unknown = np.flatnonzero(~fits)
         if len(unknown):
             entries[unknown], scanned = self._scan(indices[unknown], data, spans[unknown])
             for slot, body in zip(unknown.tolist(), scanned, strict=True):
                 bodies[slot] = body
-        new = np.flatnonzero(~fits | (found.stamps != stamps))
+        new = np.flatnonzero(~fits | is_other)
         if len(new):
             self._main.add(indices[new], stamps[new], entries[new], [bytes(bodies[slot]) for slot in new.tolist()])
-            same = new[fits[new]]
-            self._keep_levels(indices[same], stamps[same], found.of(same))
+            if len(same := new[fits[new]]):
+                self._keep_levels(indices[same], stamps[same], found.of(same))
         return _joined(entries, bodies)
 
     def _keep_levels(self, indices: np.ndarray, stamps: np.ndarray, found: Found) -> None:
@@ -218,7 +219,9 @@ class CropIndex:
         """Entries and bodies of images that are scanned."""
         samples, words = checkpoints.scan_batch(data, spans)
         # Of a damaged file, the room for its words is left without meaning.
-        sizes = [int(checkpoints.num_words(sample)) for sample in samples]
+        counts = np.zeros(len(samples), np.int64)
+        checkpoints.count_words(samples, counts)
+        sizes = counts.tolist()
         firsts = samples[:, checkpoints.FIRST].tolist()
         bodies = [words[first : first + size].tobytes() for first, size in zip(firsts, sizes, strict=True)]
         samples[:, checkpoints.FIRST] = np.cumsum([0, *sizes[:-1]])

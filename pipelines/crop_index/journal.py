@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fixres.pipelines.crop_index.index_file import are_possible
-from fixres.pipelines.crop_index.records import DIGEST_BYTES, ENTRY, Record, pack, unpack, walk
+from fixres.pipelines.crop_index.index_file import STAMP, are_possible
+from fixres.pipelines.crop_index.records import DIGEST_BYTES, Record, pack, unpack, walk
 from fixres.pipelines.formats.mmap_files import map_file
 from fixres.pipelines.runtime.atomic_files import open_own
 from fixres.pipelines.runtime.locks import acquire, release
@@ -57,7 +57,7 @@ class JournalWriter:
         Raises:
             OSError: the disk is full or fails. The journal ends before these records then; close it.
         """
-        packed = list(map(pack, records))
+        packed = pack(records)
         with self._lock:
             stops = list(accumulate(map(len, packed), initial=self._size))
             if os.write(self._descriptor, b"".join(packed)) < stops[-1] - self._size:
@@ -77,17 +77,19 @@ class JournalWriter:
 
 
 class Journal(NamedTuple):
-    """A journal's complete records.
+    """A journal's complete records, in the order in which they were written.
 
     Attributes:
         memory: the file.
-        records: in the order in which they were written; the bodies are left out.
-        body_starts: where the bodies begin in `memory`.
+        names: of the images' files.
+        stamps: `STAMP` (n,), of these files.
+        entries: `ENTRY` (n,); the bodies begin in `memory`.
     """
 
     memory: memoryview
-    records: list[Record]
-    body_starts: list[int]
+    names: list[bytes]
+    stamps: np.ndarray
+    entries: np.ndarray
 
 
 def journals_of(place: Path) -> list[Path]:
@@ -117,8 +119,9 @@ def read_journal(path: Path) -> Journal | None:
     starts = walk(np.frombuffer(memory, np.uint8), len(HEADER)).tolist()
     if not starts:
         return None
-    found = [unpack(memory, start) for start in starts]
-    entries = np.array([one.record.entry for one in found], ENTRY)
-    good = are_possible(entries) & (entries["body_size"] == [one.body_size for one in found])
-    kept = [one for one, is_good in zip(found, good.tolist(), strict=True) if is_good]
-    return Journal(memory, [one.record for one in kept], [one.body_start for one in kept])
+    found = unpack(memory, starts)
+    good = np.flatnonzero(are_possible(found.entries) & (found.entries["body_size"] == found.body_sizes))
+    entries = found.entries[good]
+    entries["body_start"] = found.body_starts[good]
+    stamps = np.array(found.stamps, STAMP)[good]
+    return Journal(memory, [found.names[k] for k in good.tolist()], stamps, entries)

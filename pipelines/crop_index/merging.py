@@ -81,10 +81,8 @@ class _Joined:
         self._add(index.memory, entries, stamps[files])
 
     def add_journal(self, journal: Journal) -> None:
-        entries = np.array([record.entry for record in journal.records], ENTRY)
-        entries["file"] = [self._number(record.name) for record in journal.records]
-        entries["body_start"] = journal.body_starts
-        self._add(journal.memory, entries, np.array([tuple(record.stamp) for record in journal.records], STAMP))
+        journal.entries["file"] = [self._number(name) for name in journal.names]
+        self._add(journal.memory, journal.entries, journal.stamps)
 
     def _number(self, name: bytes) -> int:
         return self._numbers.setdefault(name, len(self._numbers))

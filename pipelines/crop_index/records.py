@@ -12,6 +12,7 @@ not written completely has another digest, so it and everything behind it is ign
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -121,31 +122,47 @@ def samples_of(entries: np.ndarray) -> np.ndarray:
     return samples
 
 
-def pack(record: Record) -> bytes:
-    """A record as a journal stores it."""
-    entry = record.entry.tobytes()
-    size = HEAD.size + len(entry) + len(record.name) + len(record.body) + DIGEST_BYTES
-    head = HEAD.pack(_MAGIC, size, len(entry), len(record.name), *record.stamp)
-    packed = b"".join((head, entry, record.name, record.body))
-    return packed + int(digest(np.frombuffer(packed, np.uint8))).to_bytes(DIGEST_BYTES, "little")
+def pack(records: Sequence[Record]) -> list[bytes]:
+    """Records as a journal stores them."""
+    parts = []
+    for name, stamp, entry, body in records:
+        size = HEAD.size + ENTRY.itemsize + len(name) + len(body)
+        head = HEAD.pack(_MAGIC, size + DIGEST_BYTES, ENTRY.itemsize, len(name), *stamp)
+        parts.append(b"".join((head, entry.tobytes(), name, body)))
+    sizes = np.array([len(part) for part in parts], np.int64)
+    data = np.frombuffer(b"".join(parts), np.uint8)
+    found = digests(data, np.column_stack([np.cumsum(sizes) - sizes, sizes])).astype("<u8").tobytes()
+    return [part + found[k * DIGEST_BYTES : (k + 1) * DIGEST_BYTES] for k, part in enumerate(parts)]
 
 
 class Unpacked(NamedTuple):
-    """A record in a journal; its body is left out."""
+    """The records in a journal without their bodies.
 
-    record: Record
-    body_start: int
-    body_size: int
+    Attributes:
+        names: of the files.
+        stamps: of them.
+        entries: `ENTRY` (n,).
+        body_starts, body_sizes: int64 (n,), where the bodies lie in the journal.
+    """
+
+    names: list[bytes]
+    stamps: list[FileStamp]
+    entries: np.ndarray
+    body_starts: np.ndarray
+    body_sizes: np.ndarray
 
 
-def unpack(data: memoryview, start: int) -> Unpacked:
-    """The record at a position that `walk` found."""
-    _, size, entry_size, name_size, *stamp = HEAD.unpack_from(data, start)
-    name_start = start + HEAD.size + entry_size
-    entry = np.frombuffer(data, ENTRY, 1, start + HEAD.size)[0]
-    body_start = name_start + name_size
-    record = Record(bytes(data[name_start:body_start]), FileStamp(*stamp), entry, b"")
-    return Unpacked(record, body_start, start + size - DIGEST_BYTES - body_start)
+def unpack(data: memoryview, starts: Sequence[int]) -> Unpacked:
+    """The records at positions that `walk` found."""
+    heads = [HEAD.unpack_from(data, start) for start in starts]
+    entries = b"".join([data[start + HEAD.size : start + HEAD.size + ENTRY.itemsize] for start in starts])
+    sizes, name_sizes = (np.array([head[k] for head in heads], np.int64) for k in (1, 3))
+    name_starts = np.array(starts, np.int64) + HEAD.size + ENTRY.itemsize
+    body_starts = name_starts + name_sizes
+    names = [bytes(data[start:end]) for start, end in zip(name_starts.tolist(), body_starts.tolist(), strict=True)]
+    body_sizes = np.array(starts, np.int64) + sizes - DIGEST_BYTES - body_starts
+    stamps = [FileStamp(*head[4:]) for head in heads]
+    return Unpacked(names, stamps, np.frombuffer(entries, ENTRY), body_starts, body_sizes)
 
 
 def walk(data: np.ndarray, start: int) -> np.ndarray:

@@ -135,8 +135,8 @@ class Store:
             if not self.may_write or not files:
                 return
             records = [
-                Record(self._names[file], FileStamp(*stamp.tolist()), entry, body)
-                for file, stamp, entry, body in zip(files, stamps, entries, bodies, strict=True)
+                Record(self._names[file], FileStamp(*stamp), entry, body)
+                for file, stamp, entry, body in zip(files, stamps.tolist(), entries, bodies, strict=True)
             ]
             try:
                 with os_errors_name(self.places.written):

@@ -151,7 +151,7 @@ def test_mistakes_name_the_row_and_the_call(images: list[bytes], tmp_path: Path,
     assert len(fixres.index(data, progress=False).bad_samples) == 1
     with pytest.raises(InputError, match="the DatasetDict holds train, test; give one of its data sets"):
         fixres.index(datasets.DatasetDict(train=data, test=data))
-    index = next(cache.iterdir())
+    index = next(cache.glob("*.fixres-index"))
     index.write_bytes(index.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"make it again: fixres\.index\(dataset, overwrite=True\)"):
         epoch(data)
