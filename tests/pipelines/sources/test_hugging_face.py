@@ -94,10 +94,9 @@ def test_it_is_converted_and_read_without_conversion(dataset: Any, tmp_path: Pat
     with fixres.Loader({"train": dataset}, 32, 2, num_workers=0, device="cpu", drop_last=False) as loader:
         assert sorted(label for _, labels in loader for label in labels.tolist()) == [0, 0, 1, 1, 1]
         assert len(loader.dataset) == 5
-        with pytest.raises(
-            InputError, match=f"choose engine {'torch' if isinstance(dataset, Table) else 'roc or torch'}"
-        ):
-            fixres.Loader(dataset, 32, 2, engine="roc-gpu", device="cpu")
+        if isinstance(dataset, Table):
+            with pytest.raises(InputError, match="choose engine torch"):
+                fixres.Loader(dataset, 32, 2, engine="roc", device="cpu")
     fixres.convert(dataset, tmp_path / "x.beton", num_workers=0, progress=False)
     stored = fixres.CropDataset(tmp_path / "x.beton", 32, train=False, output_type="numpy")
     assert stored.targets == crops.targets and stored.classes == crops.classes
