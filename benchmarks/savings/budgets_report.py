@@ -200,4 +200,6 @@ def _plot(found: Sequence[Point]) -> bytes:
             error = [100 * ((one.high or one.mean) - one.mean) for one in spreads]
             plot.errorbar(times, top1, yerr=error, fmt="o-", capsize=3, color=color, label=title)
         plot.set_xscale("log")
+        plot.xaxis.set_major_formatter("{x:g}")  # 10 instead of a power
+        plot.xaxis.set_minor_formatter("{x:g}")
     return png.getvalue()
