@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,14 @@ def lives(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
+
+
+def all_end(processes: Iterable[int], seconds: float) -> bool:
+    """Whether all processes end in time. In containers, orphans may stay zombies: nobody reads their exit codes."""
+    processes, give_up = list(processes), time.monotonic() + seconds
+    while any(map(lives, processes)) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return not any(map(lives, processes))
 
 
 def batches_of(notes: Path, process: int | None = None) -> list[list[Any]]:

@@ -39,7 +39,7 @@ from fixres.pipelines.conversion.task import ConversionConfig
 from fixres.pipelines.sources import open_stored
 from fixres.pipelines.spec import InputError
 from fixres.reporting.records import read_record
-from tests.fixres.runs import Server, lives
+from tests.fixres.runs import Server, all_end, lives
 
 QUICK = ("--train-res", "32", "--num-images", "40", "--batch-size", "8", "--num-workers", "1", "--seconds", "0.05")
 
@@ -83,7 +83,7 @@ def test_ctrl_c_keeps_the_results_so_far_and_leaves_no_process(
     content = read_record(target, "throughput")
     assert content["partial"] is True and {one["engine"] for one in content["results"]} == {"torchvision", "torch"}
     assert all(len(one["rounds"]) == len(content["results"][0]["rounds"]) > 0 for one in content["results"])
-    assert len(workers) == 2 and not psutil.wait_procs(workers, timeout=10)[1]
+    assert len(workers) == 2 and all_end((one.pid for one in workers), 10)
     assert "Interrupted" in section(content) and "torchvision" in as_text(content)
     write_loader_report(content, tmp_path / "report.html")
     assert "was interrupted" in (tmp_path / "report.html").read_text()
@@ -114,11 +114,7 @@ def test_a_stopped_engine_does_nothing_and_counts_its_work(coded_folder: Path) -
         sizes = [file.stat().st_size for file in coded_folder.rglob("*") if file.is_file()]
         assert min(sizes) < costs["bytes_per_image"] < max(sizes) and costs["pixels_decoded_per_image"] > 1000
         assert client.memory_bytes_peak > client.memory_bytes_before > 5e7
-        processes = [psutil.Process(pid) for pid in family]
-    _, alive = psutil.wait_procs(processes, timeout=60)
-    assert all(
-        one.status() == psutil.STATUS_ZOMBIE for one in alive
-    )  # killed; their new parent has not reaped them yet
+    assert all_end(family, 60)
 
 
 def test_after_the_release_of_its_files_an_engine_has_no_work_left(coded_folder: Path) -> None:

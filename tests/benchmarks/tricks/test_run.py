@@ -22,7 +22,7 @@ from fixres.config.recipe import Recipe
 from fixres.pipelines.spec import DataConfig, InputError
 from tests.benchmarks.savings.savings_record import report, run
 from tests.coded import write_coded_folder
-from tests.fixres.runs import Server, lives
+from tests.fixres.runs import Server, all_end, lives
 
 ROOT = Path(__file__).parents[3]
 
@@ -173,7 +173,7 @@ def test_a_killed_run_leaves_no_process_and_is_resumed(
     children = psutil.Process(process).children(recursive=True)
     os.kill(process, signal.SIGKILL)
     assert server.end(process) == -signal.SIGKILL and children
-    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert all_end((child.pid for child in children), 20)
     assert not (folder / "fixres" / "seed-1" / "report.json").exists()
     _call(monkeypatch, folder, *command)
     out, err = capfd.readouterr()
