@@ -59,16 +59,24 @@ def _finetunings(network: dict[str, Any]) -> list[list[str]]:
     for one in finetuned(network):
         head += [f"{one['test_res']} px: top-1, %", "delta top-1 (percentage points)", "NLL"]
     rows = [head]
-    names = ["none", *(one["variant"] for one in finetuned(network)[0]["finetunings"])]
-    for name in names:
+    for name in _variants(network):
         row = [name]
         for one in finetuned(network):
+            if name not in ("none", *(other["variant"] for other in one["finetunings"])):
+                row += ["-", "", ""]  # the last block is fine-tuned at one resolution only
+                continue
             found = variant(one, name)
             delta = differences(found["top1"], one["top1"])
             row += [f"{100 * spread_of(found['top1']).mean:.1f}", "0" if name == "none" else gain(delta)]
             row.append(f"{spread_of(found['nll']).mean:.2f}")
         rows.append(row)
     return rows
+
+
+def _variants(network: dict[str, Any]) -> list[str]:
+    """The rows of all fine-tuned resolutions, in the order of the one that has most."""
+    most = max(finetuned(network), key=lambda one: len(one["finetunings"]))
+    return ["none", *(one["variant"] for one in most["finetunings"])]
 
 
 def variant(resolution: dict[str, Any], name: str) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def test_a_gain_is_claimed_only_where_the_interval_excludes_zero() -> None:
             resolution(448, [0.90, 0.70, 0.85, 0.76, 0.84], [0.90, 0.70, 0.85, 0.76, 0.84]),
         ],
     }  # fmt: skip
+    made["resolutions"][1]["finetunings"].append(made["resolutions"][1]["finetunings"][0] | {"variant": "last block"})
     lines = conclusions(made)
     assert lines[0].startswith("As published it is best at 448 px, 2.00 times the training size: +1.0 (")
     assert lines[0].endswith("against 224 px, no certain difference.")
@@ -127,6 +128,7 @@ def test_a_gain_is_claimed_only_where_the_interval_excludes_zero() -> None:
     assert lines[3].endswith("as published nothing is certainly lost there.")
     table = published_table({"networks": [made], "num_tested": 5, "num_further": 2, "num_folds": 5})
     assert "| 320 px | 76.0 | 0.50 | 10.0 | 25.0 | 0.125 |" in table and "+3.0 (+3.0 to +3.0)" in table
+    assert "| last block | - |  |  | 79.0 | +3.0 (+3.0 to +3.0) | 0.50 | - |  |  |" in table
 
 
 def test_the_command_measures_and_resumes(
