@@ -28,6 +28,7 @@ _RECIPE: dict[str, Any] = {
     "eval_every": 2,
     "sweep": [48],
     "device": "cpu",
+    "precision": "fp32",  # bf16, the default of CPUs with AMX, rounds too much for runs that must agree
     "fault_tolerance": {"steps": 2, "stall_seconds": 120},
     "model": {"name": "resnet10t", "kwargs": {"channels": [8, 16, 16, 24], "stem_width": 8, "drop_rate": 0.2}},
     "optim": {"lr": 0.4, "batch_size": 8, "warmup_epochs": 1},

@@ -190,6 +190,8 @@ def test_a_variant_fine_tunes_from_the_cache(tool: Tool, recipe: Path, tmp_path:
         3,
         "--variants.fast.finetune.augmentation",
         "test",
+        "--precision",
+        "fp32",
         "--variants.fast.finetune.cache_dtype",
         "fp32",
         "--variants.fast.finetune.adapt",

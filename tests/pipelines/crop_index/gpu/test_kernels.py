@@ -148,7 +148,7 @@ def test_memory_accesses_and_arithmetic(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_thread_needs_what_another_one_writes_without_a_barrier(tmp_path: Path) -> None:
-    program = host_build.build("replay.cpp", *host_build.THREADED)
+    program, _ = host_build.build_threaded(tmp_path / "kernels")
     for crops in (several_passes(), crops_of(files()[::3], 33, 1, 0.3), mutants(40, 1)):
         done = replay(program, write_indexed(tmp_path / "batch", crops), timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]

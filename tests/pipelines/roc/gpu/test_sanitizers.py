@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 
 from fixres.pipelines.roc.encoder import RocQuality, encode, index_jpeg
-from fixres.pipelines.roc.gpu.nvrtc import KERNELS
 from tests.pipelines.crop_index.gpu import test_kernels as by_index
 from tests.pipelines.roc import fuzzer
 from tests.pipelines.roc.conftest import photo
@@ -56,7 +53,7 @@ def several_passes() -> Crops:
 
 
 def test_no_thread_needs_what_another_one_writes_without_a_barrier(tmp_path: Path) -> None:
-    program = host_build.build("replay.cpp", *host_build.THREADED)
+    program, _ = host_build.build_threaded(tmp_path / "kernels")
     num = int(os.environ.get("ROC_GPU_THREADED_CROPS", 180)) // 3
     for crops in (several_passes(), random_crops(num, 64, 1), random_crops(num, 33, 4), mutants(num, 1), overrun()):
         done = replay(program, write_batch(tmp_path / "batch", crops), timeout=250 + num)
@@ -73,23 +70,6 @@ def overrun() -> Crops:
     crops = crops_of([(bytes(data), record, 97, 130)], 33)
     crops.boxes[:] = (0, 0, 97, 130)
     return crops
-
-
-def with_optional_barriers(folder: Path) -> list[str]:
-    """A copy of the kernels' folder, which leaves out the barrier numbered $LEFT_OUT; the places of all barriers."""
-    places: list[str] = []
-    shutil.copytree(KERNELS, folder)
-    with open(folder / "portable.cuh", "a") as file:
-        file.write('#include <cstdlib>\nstatic const int g_left_out = atoi(getenv("LEFT_OUT"));\n')
-    for source in sorted(folder.glob("*.cuh")):
-        if source.name != "portable.cuh":
-            lines = source.read_text().splitlines()
-            for number, line in enumerate(lines):
-                if re.search(r"\bBARRIER;", line):
-                    lines[number] = line.replace("BARRIER;", f"if (g_left_out != {len(places)}) BARRIER;")
-                    places.append(f"{source.name}:{number + 1}")
-            source.write_text("\n".join(lines) + "\n")
-    return places
 
 
 def finds_a_mistake(program: Path, batches: list[Path], left_out: int) -> bool:
@@ -109,8 +89,7 @@ def test_each_barrier_is_needed(tmp_path: Path) -> None:
     kinds = (several_passes(), random_crops(20, 64, 1), overrun())
     batches = [write_batch(tmp_path / str(number), crops) for number, crops in enumerate(kinds)]
     batches.append(by_index.write_indexed(tmp_path / "by_index", by_index.several_passes()))
-    places = with_optional_barriers(tmp_path / "kernels")
-    program = host_build.build("replay.cpp", *host_build.THREADED, kernels=tmp_path / "kernels")
+    program, places = host_build.build_threaded(tmp_path / "kernels")
     assert not finds_a_mistake(program, batches[:1], left_out=-1)
     missed = [place for number, place in enumerate(places) if not finds_a_mistake(program, batches, number)]
     assert len(places) > 5 and missed == [], "\n".join(missed)
