@@ -87,7 +87,10 @@ def run_transfer(
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(locked(recipe.folder))
-        run = _Run(recipe, data, open_task(precision))
+        task = open_task(precision)
+        for loader in (task.train, task.test):
+            stack.callback(loader.close)
+        run = _Run(recipe, data, task)
         run.open(precision, environment, stack)
         with resume_hint(run.fault_tolerance):
             run.train()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fixres.distributed.process_group import num_processes, rank
+from fixres.pipelines.runtime.data_workers import end_workers, received
 from fixres.pipelines.spec import Batch, Counters, InputError
 from fixres.training.rng import mixed
 from fixres.transfer.samples import Sample, SampleDataset
@@ -61,6 +62,7 @@ class SampleLoader:
         self._seed, self._shuffle, self._epoch, self._position = seed, shuffle, 0, 0
         if shuffle and len(self) == 0:
             raise InputError(f"{len(dataset)} training images are fewer than optim.batch_size={batch_size}; lower it")
+        self._folder = dataset.images[0].path.parent
         self._loader = DataLoader(
             dataset,
             batch_sampler=_Planned(self),
@@ -96,12 +98,16 @@ class SampleLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the position on. InputError if an image or its annotation cannot be used."""
         start = time.perf_counter()
-        for found in self._loader:
+        for found in received(self._loader, self._folder, "lower num_workers or optim.batch_size"):
             self.counters.wait_seconds += time.perf_counter() - start
             if isinstance(found, InputError):
                 raise found
             yield Batch(*found)
             start = time.perf_counter()
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        end_workers(self._loader)
 
 
 class _Planned:

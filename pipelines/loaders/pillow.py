@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
@@ -23,11 +23,11 @@ from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.base import BaseLoader, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, Part
 from fixres.pipelines.loaders.views import Places, Views, apply
+from fixres.pipelines.runtime.data_workers import end_workers, received
 from fixres.pipelines.runtime.process_pool import (
     SHARED_MEMORY,
     check_shared_memory,
     fork_server,
-    main_module_hidden,
     shared_memory_error,
     start_worker,
 )
@@ -201,30 +201,15 @@ class TorchLoader(BaseLoader):
         self._jobs[:] = [_Job(epoch, resolution, draws) for draws in self._draws(epoch, start)]
         if self.config.num_workers:
             check_shared_memory(self._views.places(resolution, self.config.batch_size).size)
-        for result in self._received():
+        remedy = "lower num_workers or batch_size"
+        for result in received(self._engine, self.config.path, remedy):
             if result.error is not None:
                 raise result.error
             batch = Batch(result.images, result.labels, result.indices)
             yield Delivery(batch, result.bytes_read, result.pixels_decoded, result.bad_samples)
 
-    def _received(self) -> Iterator[_Result]:
-        try:
-            with main_module_hidden():
-                iterator = iter(self._engine)
-            yield from iterator
-        # Errors in workers arrive as values. These errors mean that a worker died, perhaps while sending a batch.
-        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-                raise  # "Caught RuntimeError in DataLoader worker process 0" is an error of our code
-            raise InputError(
-                f"{self.config.path}: a worker process died, most often because memory ran out; "
-                "lower num_workers or batch_size"
-            ) from error
-
     def _release(self) -> None:
-        iterator, self._engine._iterator = self._engine._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()
+        end_workers(self._engine)
 
 
 def _check_pickles(function: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_a_killed_run_resumes_with_the_same_weights(
     task: str, data: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    call(task, options(folder, task, data, tmp_path / "whole", "--eval-every", "1"))
+    call(task, options(folder, task, data, tmp_path / "whole", "--eval-every", "1", "--num-workers", "1"))
+    assert active_children() == []
     shown = capsys.readouterr()
     assert f"{folder / 'net.pt'}: 90 tensors loaded into the backbone; 2 left out (fc.weight, fc.bias)" in shown.err
     assert "report.html" in shown.out

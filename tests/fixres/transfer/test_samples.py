@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +127,8 @@ def test_batches_are_a_function_of_seed_and_epoch_and_continue_anywhere(tmp_path
         dataset = SampleDataset(data.train, MaskReader(data), mask_transform(recipe), seed)
         loader = SampleLoader(dataset, 2, seed, 32, num_workers, True, stacked)
         loader.set_epoch(epoch, position)
-        return [(batch.indices.tolist(), batch.images, batch.labels) for batch in loader]
+        with closing(loader):
+            return [(batch.indices.tolist(), batch.images, batch.labels) for batch in loader]
 
     whole = batches(1)
     assert [len(one[0]) for one in whole] == [2, 2, 2] and whole[0][1].shape == (2, 32, 32, 3)
@@ -143,3 +147,15 @@ def test_errors_of_worker_processes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not an image") as error:
         list(SampleLoader(dataset, 1, 0, 64, 1, False, listed))
     assert "\n" not in str(error.value)
+
+
+def test_a_dead_worker_is_one_line(tmp_path: Path) -> None:
+    data = read_masks(write_folders(tmp_path / "folders", train=40))
+    with closing(
+        SampleLoader(SampleDataset(data.train, MaskReader(data), None, 0), 1, 0, 64, 1, False, listed)
+    ) as loader:
+        batches = iter(loader)
+        next(batches)
+        with pytest.raises(InputError, match=r"train: a worker process died.*; lower num_workers"):
+            os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+            list(batches)
