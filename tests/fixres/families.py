@@ -40,7 +40,8 @@ RESNET = Family("resnet10t", {"channels": [8, 16, 16, 24], "stem_width": 8}, 32,
                 "layer4.0", "")  # fmt: skip
 FAMILIES = [
     RESNET,
-    Family("resnext50_32x4d", {}, 32, "fc", ("layer4.2.bn3",), ("layer4.2.bn3", "fc"), "layer4.2", ""),
+    Family("resnext50_32x4d", {"layers": [1, 1, 1, 3], "channels": [16, 16, 32, 32]}, 32, "fc", ("layer4.2.bn3",),
+           ("layer4.2.bn3", "fc"), "layer4.2", ""),
     Family("efficientnet_b0", {}, 32, "classifier", ("bn2",),
            ("conv_head", "bn2", "classifier"), "blocks.6.0", ""),
     Family("mobilenetv3_small_050", {}, 32, "classifier", ("blocks.5.0.bn1",),
