@@ -20,6 +20,7 @@ from fixres.pipelines.spec import Source, one_line
 
 if TYPE_CHECKING:
     from fixres.pipelines.conversion.converter import Conversion
+    from fixres.pipelines.conversion.task import ConversionConfig
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,11 @@ def parse(arguments: Sequence[str]) -> ConvertOptions:
 def run(options: ConvertOptions) -> None:
     """Converts and prints what was written."""
     from fixres.pipelines.conversion.converter import check_dest, convert
-    from fixres.pipelines.conversion.presets import PRESETS
-    from fixres.pipelines.conversion.task import ConversionConfig
     from fixres.pipelines.conversion.verification import verify_data
-    from fixres.pipelines.formats.parts import Part
     from fixres.pipelines.runtime.atomic_files import keep_outside
-    from fixres.pipelines.runtime.notices import counted
     from fixres.pipelines.sources import open_source
 
-    preset = PRESETS[options.preset]
-    max_side = preset.max_side if options.max_side is None else options.max_side
-    quality = preset.quality if options.quality is None else options.quality
-    config = ConversionConfig(
-        options.format, max_side, quality, options.exif, Part.parse(options.shard), options.on_bad,
-        options.num_workers, options.overwrite, options.restart, damaged=options.damaged,
-    )  # fmt: skip
+    config = _config(options)
     keep_outside(options.source, options.dest)
     check_dest(options.dest, config)
     source = open_source(
@@ -105,14 +96,40 @@ def run(options: ConvertOptions) -> None:
     )
     print(_describe(source))
     done = convert(source, options.dest, config)
-    print(
-        f"{done.dest}: {counted(done.num_samples, 'image')}, {_size(done)}, at most {max_side} px, quality {quality},"
-        f" {done.num_passed} copied unchanged, {len(done.bad_samples)} left out; {done.seconds:.1f} s,"
-        f" {max(0, done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
-        + (f"; {done.num_kept} were converted before" if done.num_kept else "")
-    )
+    print(_summary(done, config))
     if options.verify:
         print(verify_data(done.dest, options.num_workers))
+
+
+def _config(options: ConvertOptions) -> ConversionConfig:
+    from fixres.pipelines.conversion.presets import PRESETS
+    from fixres.pipelines.conversion.task import ConversionConfig
+    from fixres.pipelines.formats.parts import Part
+
+    preset = PRESETS[options.preset]
+    return ConversionConfig(
+        options.format,
+        preset.max_side if options.max_side is None else options.max_side,
+        preset.quality if options.quality is None else options.quality,
+        options.exif,
+        Part.parse(options.shard),
+        options.on_bad,
+        options.num_workers,
+        options.overwrite,
+        options.restart,
+        damaged=options.damaged,
+    )
+
+
+def _summary(done: Conversion, config: ConversionConfig) -> str:
+    from fixres.pipelines.runtime.notices import counted
+
+    return (
+        f"{done.dest}: {counted(done.num_samples, 'image')}, {_size(done)}, at most {config.max_side} px, "
+        f"quality {config.quality}, {done.num_passed} copied unchanged, {len(done.bad_samples)} left out; "
+        f"{done.seconds:.1f} s, {max(0, done.num_samples - done.num_kept) / done.seconds:.0f} images/s"
+        + (f"; {done.num_kept} were converted before" if done.num_kept else "")
+    )
 
 
 def _size(done: Conversion) -> str:
