@@ -14,6 +14,7 @@ from fixres.transfer.layouts.annotations import BoxedData, NamedBox, NamedImage,
 
 _SPLITS = {"train": ("train",), "test": ("val", "valid", "test")}
 _MAX_SIDE = 1 << 20
+_FAR = 1e9  # pixels; larger numbers may not fit into a float
 
 
 class _Split(NamedTuple):
@@ -33,6 +34,8 @@ def coco_files(folder: Path) -> dict[str, _Split]:
     for split, words in _SPLITS.items():
         for word in words:
             own = sorted(folder.glob(f"annotations/instances_{word}*.json"))
+            if len(own) > 1:
+                raise InputError(f"{own[0]} and {own[1].name} are both of the {split} split; move one elsewhere")
             if own:
                 name = own[0].stem.removeprefix("instances_")
                 inside = folder / "images" / name
@@ -114,14 +117,16 @@ class _Annotations:
 
     def _object(self, one: dict[str, Any], place: str) -> NamedBox:
         box = self._get(one, "bbox", list, place)
-        if len(box) != 4 or not all(type(value) in (int, float) for value in box):
-            raise InputError(f"{self._file}: {place}.bbox is not [x, y, width, height]; correct it")
+        if len(box) != 4 or not all(type(value) in (int, float) and abs(value) < _FAR for value in box):
+            raise InputError(f"{self._file}: {place}.bbox is not [x, y, width, height] in pixels; correct it")
         x, y, width, height = box
         number = self._get(one, "category_id", int, place)
         if number not in self._names:
-            known = ", ".join(map(str, sorted(self._names)[:8]))
+            known = ", ".join(map(str, sorted(self._names)[:8])) or "none"
             raise InputError(f"{self._file}: {place} is of an unknown class, category_id={number}; there are {known}")
-        return NamedBox(self._names[number], (x, y, x + width, y + height), bool(one.get("iscrowd", 0)))
+        if (crowd := one.get("iscrowd")) not in (0, 1, None):
+            raise InputError(f"{self._file}: {place}.iscrowd is {crowd!r:.20}, not 0 or 1; correct it")
+        return NamedBox(self._names[number], (x, y, x + width, y + height), bool(crowd))
 
     def _get(self, one: Any, key: str, kind: type, place: str) -> Any:
         value = one.get(key) if isinstance(one, dict) else None

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fixres.pipelines.spec import InputError
-from fixres.transfer.layouts.annotations import first_existing, image_in, read_list
-from fixres.transfer.layouts.voc import voc_folders
+from fixres.transfer.layouts.annotations import check_distinct, read_list
+from fixres.transfer.layouts.voc import voc_folders, voc_image
 
 IGNORED = 255
 """Label of pixels that count neither in training nor in testing."""
@@ -79,6 +79,7 @@ def read_masks(folder: Path, classes: Sequence[str] = ()) -> MaskData:
             f"{folder}: {len(found.train)} training and {len(found.test)} test images, {len(found.classes)} classes; "
             f"both splits need images, and masks hold {IGNORED - found.first} classes at most"
         )
+    check_distinct([one.mask for one in (*found.train, *found.test)], "mask")
     return found
 
 
@@ -95,8 +96,7 @@ def _listed(years: Sequence[Path], split: str) -> list[MaskedImage]:
     for year in years:
         listed = year / "ImageSets" / "Segmentation" / f"{split}.txt"
         for name in read_list(listed):
-            image = first_existing(year / "JPEGImages" / f"{name}{ending}" for ending in sorted(_IMAGES))
-            path = image_in(year / "JPEGImages", image.name if image else f"{name}.jpg", str(listed))
+            path = voc_image(year, name, str(listed))
             found.append(MaskedImage(path, _mask(year / "SegmentationClass" / f"{name}.png", path)))
     return found
 
@@ -106,7 +106,9 @@ def _paired(images: Path, masks: Path, split: str) -> list[MaskedImage]:
     inside = next((word for word in words if (images / word).is_dir()), None)
     if inside is None:
         raise InputError(f"{images}: no folder {words[0]} in it; docs/transfer.md shows the layouts")
-    paths = sorted(path for path in (images / inside).iterdir() if path.suffix.lower() in _IMAGES)
+    paths = sorted(path for path in (images / inside).iterdir() if path.is_file() and not path.name.startswith("."))
+    if others := [path for path in paths if path.suffix.lower() not in _IMAGES]:
+        raise InputError(f"{others[0]}: images end in {', '.join(sorted(_IMAGES))}; convert it, or move it elsewhere")
     return [MaskedImage(path, _mask(masks / inside / f"{path.stem}.png", path)) for path in paths]
 
 
@@ -129,6 +131,6 @@ def _ade_classes(folder: Path) -> tuple[str, ...]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise InputError(f"{path}: not text; write one class name a line") from None

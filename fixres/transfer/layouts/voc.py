@@ -67,8 +67,7 @@ def _images(lists: Sequence[tuple[Path, str]]) -> list[NamedImage]:
 def _image(year: Path, name: str) -> NamedImage:
     path = year / "Annotations" / f"{name}.xml"
     root = read_xml(path)
-    found = first_existing(year / "JPEGImages" / f"{name}{ending}" for ending in _ENDINGS)
-    image = image_in(year / "JPEGImages", found.name if found else f"{name}.jpg", str(path))
+    image = voc_image(year, name, str(path))
     width, height = (_number(path, root, f"size/{side}") for side in ("width", "height"))
     if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
         raise InputError(f"{path}: an image of {width:g} x {height:g} pixels; correct its size")
@@ -76,12 +75,20 @@ def _image(year: Path, name: str) -> NamedImage:
     return NamedImage(image, str(path), int(height), int(width), objects)
 
 
+def voc_image(year: Path, name: str, place: str) -> Path:
+    """The file of the image `name`; InputError, which begins with `place`, if there is none."""
+    found = first_existing(year / "JPEGImages" / f"{name}{ending}" for ending in _ENDINGS)
+    return image_in(year / "JPEGImages", found.name if found else f"{name}.jpg", place)
+
+
 def _object(path: Path, one: Element) -> NamedBox:
     xmin, ymin, xmax, ymax = (_number(path, one, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
     name = (one.findtext("name") or "").strip()
     if not name:
         raise InputError(f"{path}: an object without a name; correct it")
-    return NamedBox(name, (xmin - 1, ymin - 1, xmax, ymax), (one.findtext("difficult") or "0").strip() == "1")
+    if (difficult := (one.findtext("difficult") or "").strip()) not in ("", "0", "1"):
+        raise InputError(f"{path}: difficult {difficult[:20]!r} is neither 0 nor 1; correct it")
+    return NamedBox(name, (xmin - 1, ymin - 1, xmax, ymax), difficult == "1")
 
 
 def _number(path: Path, element: Element, place: str) -> float:

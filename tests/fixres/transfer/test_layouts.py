@@ -64,11 +64,18 @@ def replaced(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def repeat(root: Path, split: str, number: int) -> None:
+    with (root / f"ImageSets/Main/{split}.txt").open("a") as listed:
+        listed.write(f"voc_{number:03d}\n")
+
+
 FIRST = "Annotations/voc_000.xml"
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&c;</annotation>'
 FILE = '<!DOCTYPE a [<!ENTITY b SYSTEM "hostname">]><annotation>&b;</annotation>'
 BAD_VOC: list[tuple[str, Callable[[Path], object], str]] = [
     ("outside", lambda root: replaced(root / FIRST, "<xmax>40", "<xmax>90"), r"\(10, 8, 90, 30\) of 'a' is outside"),
+    ("thin", lambda root: replaced(root / FIRST, "<xmax>40", "<xmax>10.001"), r"\(10, 8, 10.001, 30\) .* has no area"),
+    ("difficult", lambda root: replaced(root / FIRST, "cult>0", "cult>True"), "'True' is neither 0 nor 1"),
     ("no area", lambda root: replaced(root / FIRST, "<xmax>40", "<xmax>10"), r"\(10, 8, 10, 30\) of 'a' has no area"),
     ("not finite", lambda root: replaced(root / FIRST, "<xmax>40", "<xmax>nan"), "is not finite"),
     ("no number", lambda root: replaced(root / FIRST, "<xmax>40", "<xmax>4O"), "bndbox/xmax '4O' is not a number"),
@@ -79,6 +86,13 @@ BAD_VOC: list[tuple[str, Callable[[Path], object], str]] = [
     ("no annotation", lambda root: (root / FIRST).unlink(), "voc_000.xml does not exist"),
     ("no list", lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt does not exist"),
     ("a path", lambda root: (root / "ImageSets/Main/train.txt").write_text("../x\n"), "'../x' is not the name"),
+    ("a zero", lambda root: (root / "ImageSets/Main/train.txt").write_text("x\0\n"), r"'x\\x00' is not the name"),
+    ("repeated", lambda root: repeat(root, "train", 0), "voc_000.jpg: 2 samples have this image"),
+    ("tested", lambda root: repeat(root, "train", 6), "voc_006.jpg: 2 samples have this image"),
+    ("no objects", lambda root: [path.write_text(xml([])) for path in root.glob("Annotations/voc_00[0-5].xml")],
+     "voc_000.xml: no object that counts in this or any other of the 6 training"),
+    ("no test objects", lambda root: [path.write_text(xml([])) for path in root.glob("Annotations/voc_00[6-9].xml")],
+     "voc_006.xml: no object that counts in this or any other of the 4 test"),
     ("empty", lambda root: (root / "ImageSets/Main/val.txt").write_text(""), "6 training and 0 test images"),
     ("truncated", lambda root: (root / FIRST).write_text(xml([])[:40]), "not an XML file"),
     ("entities", lambda root: (root / FIRST).write_text(BOMB), "with a document type"),
@@ -98,11 +112,26 @@ def test_bad_voc_annotations_end_in_one_line(spoil: Callable[[Path], object], me
 
 def test_unknown_classes_and_leaving_out_bad_boxes(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
-    with pytest.raises(InputError, match=r"of 'b' is of an unknown class; the classes are a, c; .*--data.on-bad skip"):
+    with pytest.raises(InputError, match=r"of 'b' is of an unknown class; the classes are a, c \(.*--data.on-bad skip"):
         read_voc(root, ["a", "c"])
     data = read_voc(root, ["a", "c"], on_bad="skip")
     assert data.num_bad == sum(name == "b" for k in range(10) for name, _, _ in scene(k)[2])
     assert {int(label) for image in data.train for label in image.labels} == {0}
+
+
+def test_lists_may_be_of_windows_and_names_have_spaces(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "voc")
+    for place in ("JPEGImages/{}.jpg", "Annotations/{}.xml", "SegmentationClass/{}.png"):
+        (root / place.format("voc_000")).rename(root / place.format("a photo 1"))
+        (root / place.format("voc_001")).rename(root / place.format("Größe"))
+    for inside in ("Main", "Segmentation"):
+        text = "\ufeffGröße\r\na photo 1\r\n\r\n"
+        (root / f"ImageSets/{inside}/train.txt").write_bytes(text.encode())
+    (root / "classes.txt").write_bytes(b"\xef\xbb\xbfbackground\r\na\r\nb\r\n")
+    masks = read_masks(root)
+    for data in (read_voc(root), masks):
+        assert [one.path.stem for one in data.train] == ["Größe", "a photo 1"]
+    assert masks.classes == ("background", "a", "b")
 
 
 def test_a_box_may_reach_a_pixel_beyond_the_image(tmp_path: Path) -> None:
@@ -117,6 +146,9 @@ def test_a_box_may_reach_a_pixel_beyond_the_image(tmp_path: Path) -> None:
         (lambda content: content["annotations"][0].update(bbox=[1, 2, 3]), r"annotations\[0\].bbox is not"),
         (lambda content: content["annotations"][0].update(bbox=[60, 8, 30, 22]), "is outside of the image"),
         (lambda content: content["annotations"][0].update(bbox=[10, 8, 0, 22]), "has no area"),
+        (lambda content: content["annotations"][0].update(bbox=[10**400, 8, 1, 22]), r"annotations\[0\].bbox is not"),
+        (lambda content: content["annotations"][0].update(iscrowd="0"), r"annotations\[0\].iscrowd is '0', not 0 or 1"),
+        (lambda content: content["images"][1].update(file_name="0.jpg"), "0.jpg: 2 samples have this image"),
         (
             lambda content: content["annotations"][0].update(category_id=8),
             "unknown class, category_id=8; there are 7, 9",
@@ -145,6 +177,13 @@ def test_bad_coco_annotations_end_in_one_line(change: Callable[[dict], object], 
     assert "\n" not in str(error.value)
 
 
+def test_annotations_of_two_years_in_one_folder_are_refused(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    (root / "annotations/instances_train2014.json").write_text("{}")
+    with pytest.raises(InputError, match=r"train2014.json and instances_train2017.json are both of the train"):
+        read_coco(root)
+
+
 def test_layouts_of_masks(tmp_path: Path) -> None:
     voc = read_masks(write_voc(tmp_path / "voc"))
     ade = read_masks(write_ade(tmp_path / "ade"))
@@ -169,6 +208,11 @@ def test_layouts_of_masks(tmp_path: Path) -> None:
             lambda root: (root / "classes.txt").write_text("background\na\na\n"),
             "classes.txt: the name 'a' is there 2 times",
         ),
+        (
+            lambda root: (root / "images/train/1.png").rename(root / "images/train/0.jpg"),
+            "0.png: 2 samples have this mask",
+        ),
+        (lambda root: (root / "images/train/0.png").rename(root / "images/train/0.bmp"), "0.bmp: images end in .jpeg"),
         (lambda root: (root / "masks").rename(root / "other"), "no masks in a known layout"),
         (lambda root: (root / "images/val").rename(root / "images/other"), "no folder val in it"),
     ],
