@@ -113,9 +113,10 @@ def _conditions(record: dict[str, Any], root: str) -> str:
     first, file = environments[0], f"benchmarks/results/{record['name']}.json"
     commits = sorted({str(one["commit"])[:7] for one in record.get("trainings", environments)})
     machine = f"{first['num_cores']} cores of {first['cpu']}, {first['gpu'] or 'no GPU'}"
+    half = "" if first.get("precision") in (None, "fp32") else f"{first['precision']}, "
     note = f" {record['note']}" if record.get("note") else ""
     return (
-        f"Measured on {machine}, torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
+        f"Measured on {machine}, {half}torch {first['versions']['torch']}, commit {', '.join(commits)}.{note} "
         f"Record: [{file}]({root}{file})."
     )
 

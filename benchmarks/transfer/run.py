@@ -116,15 +116,15 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """The record of the finished trainings."""
-        options, trainings = self._options, []
+        options, trainings, environment = self._options, [], self._environment | {"command": self._command}
         for (name, seed), recipe in self.planned.items():
             report = finished_report(recipe)
             if report is not None:
                 trainings.append(self._training(name, seed, report))
+                environment["precision"] = report["environment"]["precision"]
         kept = ("task", "recipe", "seeds", "json", "random", "epochs")
         settings = {name: getattr(options, name) for name in kept} | {"backbones": list(options.backbones)}
         settings["recipe"] = Path(options.recipe).name
-        environment = self._environment | {"command": self._command}
         partial = len(trainings) < len(self.planned)
         return record("transfer", settings, environment, options.note, partial, trainings=trainings)
 

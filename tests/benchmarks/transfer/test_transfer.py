@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.docs.render import section
 from benchmarks.transfer.run import classifier_top1, main
 from benchmarks.transfer.tables import transfer_table
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
@@ -16,7 +17,10 @@ from tests.fixres.families import RESNET, create
 from tests.fixres.transfer.layouts import write_folders
 
 KWARGS = {"channels": [8, 16, 24, 32], "stem_width": 8}
-RECIPE = "{optim: {lr: 1, batch_size: 2, warmup_epochs: 0}, base_size: 48, crop_size: 48, epochs: 1, device: cpu}"
+RECIPE = (
+    "{optim: {lr: 1, batch_size: 2, warmup_epochs: 0}, base_size: 48, crop_size: 48, epochs: 1, device: cpu, "
+    "precision: bf16}"
+)
 
 
 def training(name: str, seed: int, mean_iou: float, top1: float | None) -> dict[str, Any]:
@@ -48,6 +52,7 @@ def test_trains_each_backbone_once_and_resumes(
     main()
     first = json.loads((tmp_path / "r.json").read_text())
     assert [(one["backbone"], one["top1"]) for one in first["trainings"]] == [("small", 0.7), ("random weights", None)]
+    assert ", bf16, torch" in section(first) and first["environment"]["precision"] == "bf16"
     assert first["kind"] == "transfer" and not first["partial"] and str(tmp_path) not in json.dumps(first)
     capsys.readouterr()
     main()
