@@ -135,59 +135,67 @@ def measure_speed(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[
     return found
 
 
-def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Steps of ResNet-50 in bf16 on a batch at hand, and fed by the kernels: how much longer the latter take."""
-    from torchvision.models import resnet50
+class _Network:
+    """Training steps of ResNet-50 in bf16, compiled if there is a C compiler."""
 
-    network = resnet50().to(launcher.device, memory_format=torch.channels_last)
-    optimizer, found = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), []
-    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))  # which torch.compile needs
-    forward, targets = (
-        torch.compile(network) if has_compiler else network,
-        torch.randint(0, 1000, (_BATCHES[0],), device=launcher.device),
-    )
+    def __init__(self, device: torch.device) -> None:
+        from torchvision.models import resnet50
 
-    def step(images: Tensor) -> None:
+        network = resnet50().to(device, memory_format=torch.channels_last)
+        self.is_compiled = any(shutil.which(name) for name in ("cc", "gcc", "clang"))  # which torch.compile needs
+        self._forward = torch.compile(network) if self.is_compiled else network
+        self._optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+        self._targets = torch.randint(0, 1000, (_BATCHES[0],), device=device)
+
+    def step(self, images: Tensor) -> None:
+        """Trains on images (N, r, r, 3)."""
         with torch.autocast("cuda", torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(forward(images.permute(0, 3, 1, 2)), targets)
+            loss = torch.nn.functional.cross_entropy(self._forward(images.permute(0, 3, 1, 2)), self._targets)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
-    for side in made["resolutions"].tolist():
+
+class _FedNetwork:
+    """Trains on one of two batches while the kernels decode the other; its bytes are copied first, as in the engine."""
+
+    def __init__(self, launcher: Launcher, made: dict[str, np.ndarray], side: int, network: _Network) -> None:
+        self._launcher, self._network, self._number = launcher, network, 0
         with launcher.working():
-            jobs = [Job(launcher, made, side, _BATCHES[0], HALF) for _ in range(2)]
-            hosts = [job.stored.cpu().pin_memory() for job in jobs]
-            for job in jobs:
+            self._jobs = [Job(launcher, made, side, _BATCHES[0], HALF) for _ in range(2)]
+            self._hosts = [job.stored.cpu().pin_memory() for job in self._jobs]
+            for job in self._jobs:
                 job.run()
         torch.cuda.synchronize()
-        number = 0
 
-        def fed() -> None:
-            """Decodes one batch while the network trains on the other; the bytes are copied, as in the engine."""
-            nonlocal number
-            job, number = jobs[number % 2], number + 1  # noqa: B023
-            used = torch.cuda.current_stream().record_event()
-            with launcher.working():
-                torch.cuda.current_stream().wait_event(used)
-                job.stored.copy_(hosts[number % 2], non_blocking=True)  # noqa: B023
-                job.run()
-                done = launcher.record()
-            step(jobs[number % 2].images)  # noqa: B023
-            torch.cuda.current_stream().wait_event(done)
+    def step_at_hand(self) -> None:
+        """Trains on the same batch each time; nothing is decoded."""
+        self._network.step(self._jobs[0].images)
 
-        at_hand, with_decoding = _milliseconds(lambda: step(jobs[0].images)), _milliseconds(fed)  # noqa: B023
+    def step(self) -> None:
+        """Trains on the batch that the last call decoded."""
+        decoded, trained = self._number % 2, 1 - self._number % 2
+        self._number += 1
+        used = torch.cuda.current_stream().record_event()
+        with self._launcher.working():
+            torch.cuda.current_stream().wait_event(used)
+            self._jobs[decoded].stored.copy_(self._hosts[decoded], non_blocking=True)
+            self._jobs[decoded].run()
+            done = self._launcher.record()
+        self._network.step(self._jobs[trained].images)
+        torch.cuda.current_stream().wait_event(done)
+
+
+def measure_training(launcher: Launcher, made: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Steps of ResNet-50 on a batch at hand, and fed by the kernels: how much longer the latter take."""
+    network, num, found = _Network(launcher.device), _BATCHES[0], []
+    for side in made["resolutions"].tolist():
+        fed = _FedNetwork(launcher, made, side, network)
+        at_hand, with_decoding = _milliseconds(fed.step_at_hand), _milliseconds(fed.step)
         longer = with_decoding / at_hand - 1
-        found.append(
-            {
-                "res": side,
-                "batch_size": _BATCHES[0],
-                "is_compiled": has_compiler,
-                "step_milliseconds": at_hand,
-                "longer_share": longer,
-            }
-        )
-        print(f"train {side} px: {_BATCHES[0] / at_hand * 1e3:,.0f} images/s at hand, fed {100 * longer:.1f} % longer")
+        found.append({"res": side, "batch_size": num, "is_compiled": network.is_compiled,
+                      "step_milliseconds": at_hand, "longer_share": longer})  # fmt: skip
+        print(f"train {side} px: {num / at_hand * 1e3:,.0f} images/s at hand, fed {100 * longer:.1f} % longer")
     return found
 
 
