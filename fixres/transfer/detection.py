@@ -107,6 +107,12 @@ class DetectionTask:
         self.train = SampleLoader(train, recipe.optim.micro_batch_size, shuffle=True, collate=listed, **options)
         self.test = SampleLoader(test, num_processes(), shuffle=False, collate=listed, **options)
 
+    def check(self, loader: Any) -> None:
+        """See `fixres.transfer.run.Task`."""
+        with bar(len(self._data.test), "reading the test images") as shown:
+            for batch in loader:
+                shown.update(len(batch.images) * num_processes())
+
     def evaluate(self, loader: Any, title: str) -> DetectionResult:
         """Average precisions on the test images."""
         found = []

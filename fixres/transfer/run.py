@@ -55,6 +55,10 @@ class Task(Protocol):
     test: SampleLoader
     classes: tuple[str, ...]
 
+    def check(self, loader: Any) -> None:
+        """Reads all batches of `loader`, which is around `test`; InputError if they cannot test a network."""
+        ...
+
     def evaluate(self, loader: Any, title: str) -> Any:
         """The metrics, a dataclass, on the batches of `loader`, which is `test` or around it; in all processes."""
         ...
@@ -120,18 +124,21 @@ class _Run:
             FaultTolerance(recipe.folder, recipe.fault_tolerance, precision, self.state_dict)
         )
         self.fault_tolerance.clock = self.state.clock
+        watched = self.fault_tolerance.watched(lambda split: {"train": self.task.train, "val": self.task.test}[split])
+        self._train_loader, self._test_loader = watched("train"), watched("val")
         checkpoint = self.fault_tolerance.newest() if recipe.resume == "auto" else None
         if checkpoint is not None:
             with mismatch_as_input_error(recipe.folder):
                 check_resumable(checkpoint, recipe, self.data, recipe.folder)
                 self.load_state_dict(checkpoint)
-        elif recipe.resume == "auto":
-            log(f"{recipe.folder}: no training checkpoint to resume from; a new run begins")
+        else:
+            if recipe.resume == "auto":
+                log(f"{recipe.folder}: no training checkpoint to resume from; a new run begins")
+            self.task.check(self._test_loader)  # found after the training, a bad file would cost all of it
+            self.task.test.close()  # its worker processes; the evaluation starts others
         resume_at = None if checkpoint is None else checkpoint["metrics_bytes"]
         self.run_log = RunLog(recipe.folder, recipe, environment, resume_at)
         stack.callback(self.run_log.close)
-        watched = self.fault_tolerance.watched(lambda split: {"train": self.task.train, "val": self.task.test}[split])
-        self._train_loader, self._test_loader = watched("train"), watched("val")
 
     def train(self) -> None:
         """Trains the epochs that are left."""

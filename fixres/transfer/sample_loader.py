@@ -98,7 +98,7 @@ class SampleLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the position on. InputError if an image or its annotation cannot be used."""
         start = time.perf_counter()
-        for found in received(self._loader, self._folder, "lower num_workers or optim.batch_size"):
+        for found in received(self._loader, self._folder, "lower --num-workers or --optim.batch-size"):
             self.counters.wait_seconds += time.perf_counter() - start
             if isinstance(found, InputError):
                 raise found

@@ -1,7 +1,7 @@
 """Images with their boxes or masks as torchvision's tv_tensors, and the transforms of training.
 
-Images are used whole, or nearly: a detector sees all of an image, so reading only a crop saves nothing. Pillow decodes
-them. A sample's random numbers depend on (seed, epoch, index) alone, not on workers.
+Images are used whole, or nearly: a detector sees all of an image, so reading only a crop saves nothing. A sample's
+random numbers depend on (seed, epoch, index) alone, not on workers.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fixres.config.transfer import SegmentRecipe
+from fixres.pipelines.images.codec import decode_rgb
+from fixres.pipelines.images.input_formats import named_errors, open_image, orientation, rotate_upright
 from fixres.pipelines.spec import IMAGENET_MEAN, InputError
 from fixres.training.rng import mixed
 from fixres.transfer.layouts.annotations import BoxedImage
 from fixres.transfer.layouts.masks import IGNORED, MaskData, MaskedImage
 
 Transform = Callable[[Any, Any], tuple[Any, Any]]
-_INDEXED = ("L", "P", "I", "I;16")  # modes of masks
-_MAX_PIXELS = 1 << 28
+_INDEXED = ("1", "L", "P", "I", "I;16")  # modes of masks
+_MAX_ASPECT = 32  # a longer image takes gigabytes with its short side scaled, or has no short side left
 
 
 class Sample(NamedTuple):
@@ -70,6 +72,8 @@ class SampleDataset(Dataset):
             image, target = self._read(self.images[index])
         except InputError as error:
             return error
+        except OSError as error:
+            return InputError(f"{error.filename}: {error.strerror or error}; restore it, or remove it from the list")
         if self._transform is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(mixed(self._seed, epoch, index))
@@ -81,14 +85,9 @@ def read_boxed(one: BoxedImage) -> tuple[tv_tensors.Image, dict[str, Tensor]]:
     """The image, and the boxes that are not ignored.
 
     Raises:
-        InputError: not an image, or not of the annotated size.
+        InputError: not an image, or not as annotated.
     """
-    image = _read_image(one.path)
-    if image.shape[-2:] != (one.height, one.width):
-        raise InputError(
-            f"{one.path} has {image.shape[-1]} x {image.shape[-2]} pixels, its annotation {one.width} x {one.height}; "
-            "correct the annotation"
-        )
+    image = _read_image(one.path, one.height, one.width)
     kept = ~one.ignored
     boxes = tv_tensors.BoundingBoxes(
         torch.from_numpy(one.boxes[kept]), format="XYXY", canvas_size=(one.height, one.width)
@@ -108,16 +107,12 @@ class MaskReader:
         Raises:
             InputError: not an image, a mask of another size, or a number that is no class.
         """
-        image = _read_image(one.path)
-        with _opened(one.mask) as picture:
+        with open_image(one.mask.read_bytes(), str(one.mask)) as picture:
             if picture.mode not in _INDEXED:
                 raise InputError(f"{one.mask}: a picture of mode {picture.mode}; a mask has one number in each pixel")
-            numbers = np.array(picture).astype(np.int64)
-        if numbers.shape != tuple(image.shape[-2:]):
-            raise InputError(
-                f"{one.mask} has {numbers.shape[1]} x {numbers.shape[0]} pixels, its image {image.shape[-1]} x "
-                f"{image.shape[-2]}; draw it again"
-            )
+            with named_errors(str(one.mask), -1):
+                numbers = np.array(picture).astype(np.int64)
+        image = _read_image(one.path, *numbers.shape, f"its mask {one.mask}")
         is_class = (numbers >= self._first) & (numbers < self._first + self._num_classes)
         is_ignored = (numbers == 0) if self._first else (numbers == IGNORED)
         if not (is_class | is_ignored).all():
@@ -130,35 +125,28 @@ class MaskReader:
         return image, tv_tensors.Mask(torch.from_numpy(mask))
 
 
-def _read_image(path: Path) -> tv_tensors.Image:
-    with _opened(path) as picture:
-        pixels = np.array(picture.convert("RGB"))
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+def _read_image(path: Path, height: int, width: int, annotation: str = "its annotation") -> tv_tensors.Image:
+    """The pixels that were annotated: turned as the EXIF orientation says if only then they have the annotated size.
 
-
-class _opened:
-    """Opens a picture; what goes wrong in opening or decoding becomes an InputError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Image.Image:
-        try:
-            self._picture = Image.open(self._path)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise self._refusal(error) from error
-        if self._picture.width * self._picture.height > _MAX_PIXELS:
-            raise InputError(f"{self._path}: {self._picture.width} x {self._picture.height} pixels are too many")
-        return self._picture
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._picture.close()
-        if isinstance(error, OSError | SyntaxError | ValueError) and not isinstance(error, InputError):
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: Exception) -> InputError:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:200]
-        return InputError(f"{self._path}: {reason}; restore it, or remove it from the list")
+    Raises:
+        InputError: not an image, of another size, or the annotation fits with and without the EXIF orientation.
+    """
+    data = path.read_bytes()
+    stored = Image.fromarray(decode_rgb(data, str(path)))
+    with open_image(data, str(path)) as header:
+        turn = orientation(header)
+    fitting = [one for one in (stored, rotate_upright(stored, turn)) if one.size == (width, height)]
+    if not fitting:
+        size = f"{stored.width} x {stored.height} pixels"
+        raise InputError(f"{path} has {size}, {annotation} {width} x {height}; correct one of them")
+    if turn != 1 and len(fitting) == 2:
+        raise InputError(
+            f"{path}: {annotation} fits with and without the EXIF orientation {turn}; store the picture as it was "
+            "annotated, without that entry (mogrify -auto-orient turns it as viewers do)"
+        )
+    if max(height, width) > _MAX_ASPECT * min(height, width):
+        raise InputError(f"{path}: one side is more than {_MAX_ASPECT} times the other; crop it, or leave it out")
+    return tv_tensors.Image(torch.from_numpy(np.array(fitting[0])).permute(2, 0, 1).contiguous())
 
 
 def box_transform(hflip: float) -> Transform:

@@ -129,6 +129,22 @@ class SegmentationTask:
         self.train = SampleLoader(train, recipe.optim.micro_batch_size, shuffle=True, collate=stacked, **options)
         self.test = SampleLoader(test, num_processes(), shuffle=False, collate=listed, **options)
 
+    def check(self, loader: Any) -> None:
+        """See `fixres.transfer.run.Task`. Masks of one class say that their numbers are others than the user thinks."""
+        counts = torch.zeros(IGNORED + 1, dtype=torch.int64)
+        with bar(len(self._data.test), "reading the test images") as shown:
+            for batch in loader:
+                for mask in batch.labels:
+                    counts += torch.bincount(mask.as_subclass(Tensor).flatten(), minlength=len(counts))
+                shown.update(len(batch.images) * num_processes())
+        present = [name for name, num in zip(self.classes, sum(all_gather(counts)).tolist(), strict=False) if num]
+        if len(present) < min(2, len(self.classes)):
+            first, ignored = self._data.first, 0 if self._data.first else IGNORED
+            raise InputError(
+                f"{self._data.test[0].mask.parent}: of all {len(self.classes)} classes, these masks have pixels "
+                f"of {', '.join(present) or 'none'}; write numbers from {first} on into them, or {ignored} to ignore"
+            )
+
     def evaluate(self, loader: Any, title: str) -> SegmentationResult:
         """Pixel accuracy and IoU on the test images, at their own sizes."""
         num_classes = len(self.classes)

@@ -56,6 +56,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(EXIT_PIPE)
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
+    except RuntimeError as error:  # of a signal handler of torch, which raises it wherever the main thread is
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        leave("a worker process died, most often because memory ran out; lower the number of workers", EXIT_INPUT)
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

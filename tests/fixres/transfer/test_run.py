@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import fixres
@@ -211,6 +212,22 @@ def test_deeplab_without_dilation_and_with_random_weights(folder: Path, tmp_path
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["backbone"]["source"] == "random weights, network resnet10t" and report["backbone"]["num_loaded"] == 0
     assert not any(name.startswith("aux") for name in trained(tmp_path / "run")["state_dict"])
+
+
+def test_bad_test_images_end_a_run_before_its_training(folder: Path, tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "binary")
+    for path in root.glob("masks/*/*.png"):
+        Image.fromarray(255 * (np.array(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    given = options(folder, "segment", str(root), tmp_path / "run")
+    with pytest.raises(
+        InputError, match=r"val: of all 3 classes, these masks have pixels of background; write numbers"
+    ):
+        call("segment", given)
+    voc = write_voc(tmp_path / "voc", 2, 2)
+    (voc / "JPEGImages/voc_003.jpg").write_bytes((voc / "JPEGImages/voc_003.jpg").read_bytes()[:900])
+    with pytest.raises(InputError, match=r"voc_003.jpg: cannot be decoded \(image file is truncated"):
+        call("detect", options(folder, "detect", str(voc), tmp_path / "run"))
+    assert not list(tmp_path.glob("run/metrics.jsonl"))
 
 
 class Annotated(nn.Module):

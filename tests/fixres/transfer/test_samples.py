@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from fixres.config.transfer import SegmentRecipe
+from fixres.pipelines.runtime.exit_codes import EXIT_INPUT, run
 from fixres.pipelines.spec import InputError
 from fixres.transfer.layouts.masks import IGNORED, read_masks
 from fixres.transfer.layouts.voc import read_voc
@@ -90,12 +92,21 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def long_image(root: Path) -> None:
+    for folder, mode in (("images", "RGB"), ("masks", "L")):
+        Image.new(mode, (99, 3)).save(root / folder / "train/0.png")
+
+
 BAD_FILES: list[tuple[str, Callable[[Path], object], str]] = [
-    ("size", lambda root: Image.new("L", (64, 47)).save(root / "masks/train/0.png"), "64 x 47 pixels, its image"),
+    ("size", lambda root: Image.new("L", (64, 47)).save(root / "masks/train/0.png"),
+     r"0.png has 64 x 48 pixels, its mask .*masks/train/0.png 64 x 47"),
     ("class", lambda root: Image.new("L", (64, 48), 3).save(root / "masks/train/0.png"), "number 3 is an unknown"),
     ("colors", lambda root: Image.new("RGB", (64, 48)).save(root / "masks/train/0.png"), "a picture of mode RGB"),
-    ("no mask", lambda root: (root / "masks/train/0.png").write_bytes(b"x"), "0.png: not an image"),
-    ("no image", lambda root: (root / "images/train/0.png").write_bytes(b"x"), "0.png: not an image"),
+    ("no mask", lambda root: (root / "masks/train/0.png").write_bytes(b"x"), "masks/train/0.png: cannot be decoded"),
+    ("no image", lambda root: (root / "images/train/0.png").write_bytes(b"x"), "0.png: cannot be decoded"),
+    ("PostScript", lambda root: (root / "images/train/0.png").write_bytes(b"%!PS-Adobe-3.0\n"), "it is none of"),
+    ("gone", lambda root: (root / "masks/train/0.png").unlink(), "masks/train/0.png: No such file or directory"),
+    ("long", long_image, "0.png: one side is more than 32 times the other"),
     ("cut", lambda root: halve(root / "images/train/0.png"),
      "images/train/0.png: "),
 ]  # fmt: skip
@@ -117,6 +128,30 @@ def test_an_image_of_another_size_than_annotated(tmp_path: Path) -> None:
     Image.new("RGB", (60, 48)).save(data.train[0].path)
     with pytest.raises(InputError, match="has 60 x 48 pixels, its annotation 64 x 48"):
         read_boxed(data.train[0])
+
+
+@pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90])
+def test_pixels_are_those_that_were_annotated(turn: Image.Transpose, tmp_path: Path) -> None:
+    """A camera stores a picture turned, with an EXIF orientation; it was annotated upright."""
+    data = read_masks(write_folders(tmp_path / "folders"))
+    path = data.train[0].path
+    upright, exif = Image.open(path), Image.Exif()
+    wanted, _ = MaskReader(data)(data.train[0])
+    exif[ExifTags.Base.Orientation] = {Image.Transpose.ROTATE_180: 3, Image.Transpose.ROTATE_90: 6}[turn]
+    upright.transpose(turn).save(path, exif=exif)
+    if turn == Image.Transpose.ROTATE_90:
+        assert torch.equal(MaskReader(data)(data.train[0])[0], wanted)
+    else:
+        with pytest.raises(InputError, match=r"0.png: its mask .* fits with and without the EXIF orientation 3; store"):
+            MaskReader(data)(data.train[0])
+
+
+def test_values_of_16_bit_pictures_and_1_bit_masks(tmp_path: Path) -> None:
+    data = read_masks(write_folders(tmp_path / "folders"))
+    Image.fromarray(np.full((48, 64), 40 * 256, np.uint16)).save(data.train[0].path)
+    Image.new("1", (64, 48), 1).save(data.train[0].mask)
+    image, mask = MaskReader(data)(data.train[0])
+    assert image.unique().tolist() == [40] and mask.unique().tolist() == [1]
 
 
 def test_batches_are_a_function_of_seed_and_epoch_and_continue_anywhere(tmp_path: Path) -> None:
@@ -144,18 +179,28 @@ def test_errors_of_worker_processes_are_one_line(tmp_path: Path) -> None:
         one.mask.write_bytes(b"x")
     dataset = SampleDataset(data.train, MaskReader(data), None, 0)
     assert isinstance(pickle.loads(pickle.dumps(dataset[0, 0])), InputError)
-    with pytest.raises(InputError, match="not an image") as error:
+    with pytest.raises(InputError, match="cannot be decoded") as error:
         list(SampleLoader(dataset, 1, 0, 64, 1, False, listed))
     assert "\n" not in str(error.value)
 
 
-def test_a_dead_worker_is_one_line(tmp_path: Path) -> None:
+def test_a_dead_worker_is_one_line_while_the_network_is_trained_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = read_masks(write_folders(tmp_path / "folders", train=40))
     with closing(
         SampleLoader(SampleDataset(data.train, MaskReader(data), None, 0), 1, 0, 64, 1, False, listed)
     ) as loader:
         batches = iter(loader)
         next(batches)
-        with pytest.raises(InputError, match=r"train: a worker process died.*; lower num_workers"):
+
+        def step() -> None:
             os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+            time.sleep(10)
+
+        with pytest.raises(SystemExit) as ended:
+            run(step)
+        lines = capsys.readouterr().err.splitlines()
+        assert ended.value.code == EXIT_INPUT and len(lines) == 1 and "a worker process died" in lines[0]
+        with pytest.raises(InputError, match=r"train: a worker process died.*; lower --num-workers"):
             list(batches)
