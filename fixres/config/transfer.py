@@ -14,7 +14,7 @@ from fixres.config.checks import at_most, check_batch_size, check_device, positi
 from fixres.config.fault_tolerance import FaultToleranceConfig
 from fixres.config.network_arguments import check_arguments
 from fixres.config.recipe import OptimConfig
-from fixres.pipelines.spec import InputError, check_fields, check_resolution, check_seed
+from fixres.pipelines.spec import MAX_RESOLUTION, MIN_RESOLUTION, InputError, check_fields, check_seed
 
 _MAX_EPOCHS, _MAX_SIDES, _MAX_WORKERS = 100_000, 64, 1024
 _MAX_SIDE = 8192  # of the longer side in detection
@@ -72,6 +72,8 @@ class AnnotatedData:
             raise InputError(f"data.num_workers={self.num_workers} must be from 0 to {_MAX_WORKERS}")
         if len(set(self.classes)) < len(self.classes):
             raise InputError(f"data.classes={','.join(self.classes)} has a name twice")
+        if not all(self.classes):
+            raise InputError(f"data.classes={','.join(self.classes)} has an empty name; is there a comma too many?")
 
 
 def _optim() -> OptimConfig:
@@ -212,7 +214,10 @@ class SegmentRecipe(TransferRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("base_size", "crop_size"):
-            check_resolution(getattr(self, name))
+            if not MIN_RESOLUTION <= getattr(self, name) <= MAX_RESOLUTION:
+                raise InputError(
+                    f"{name}={getattr(self, name)} must be from {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels"
+                )
         if self.output_stride not in (8, 16, 32):
             raise InputError(f"output_stride={self.output_stride} must be 8, 16 or 32")
         if not 0 < self.scale[0] <= self.scale[1] <= 16:

@@ -42,7 +42,7 @@ _MAX_INFLATION = 1.05
 _ALIGNMENT = 1 << 20
 _CHECKSUM = re.compile(r"([0-9a-f]{64})|.*-([0-9a-f]{8,64})\.\w+")
 _SMALL_NETWORK = 1 << 26  # values
-_IMAGE = "an image, not a network, which is named first: fixres predict MODEL IMAGE"
+_IMAGE = "an image, not a network; give a file of weights, and to fixres predict the weights before the images"
 _OTHER_FILES = dict.fromkeys((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"), _IMAGE) | {
     ".onnx": "an ONNX file, which other programs run; give the checkpoint that it was made from, or a .safetensors file"
 }
@@ -85,7 +85,8 @@ def read_weights(path: Path) -> WeightFile:
         InputError: no such file, not weights, damaged, or with content that loading would execute.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a file of weights or a timm model name")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}; give a file of weights or a timm model name")
     if (what := _OTHER_FILES.get(path.suffix.lower())) is not None:
         raise InputError(f"{path}: {what}")
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)

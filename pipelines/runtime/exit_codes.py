@@ -70,7 +70,10 @@ def _describe(error: OSError) -> str:
     named = not error.filename or str(error.filename) in str(error.strerror)
     place = "" if named else f": {error.filename}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{place}; free some space or choose another folder, then run the same command again"
+        return (
+            f"the disk is full{place}; free some space or choose another folder, then run the same command again, a "
+            "training with --resume auto"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"not allowed to write or read{place}; check the folder's permissions"
     if error.errno == errno.ELOOP:

@@ -84,7 +84,10 @@ _CALLS = [
     ("merge y.beton", "no parts of y.beton found beside it; convert them with --shard i/n, or give their paths"),
     ("show-crops photos/train crops.jpg", "must be a .png file"),
     ("inspect photos", "give one of them, such as photos/train"),
-    ("predict others/class_00/00000.jpg net.pt", "an image, not a network, which is named first: fixres predict MODEL"),
+    (
+        "predict others/class_00/00000.jpg net.pt",
+        "an image, not a network; give a file of weights, and to fixres predict the weights",
+    ),
     ("predict x.onnx others/class_00/00000.jpg", "an ONNX file, which other programs run; give the checkpoint"),
     ("finetune net.pt --data photos --test-res 48 --output rn.txt", "rn.txt must end in .pt, or be a folder"),
     ("finetune net.pt --data renamed --test-res 48", "replace its classifier (fixres finetune --new-classifier)"),
