@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import torch
@@ -134,7 +135,8 @@ class _Run:
         else:
             if recipe.resume == "auto":
                 log(f"{recipe.folder}: no training checkpoint to resume from; a new run begins")
-            self.task.check(self._test_loader)  # found after the training, a bad file would cost all of it
+            with self.fault_tolerance.interruptible():  # found after the training, a bad file would cost all of it
+                self.task.check(self._test_loader)
             self.task.test.close()  # its worker processes; the evaluation starts others
         resume_at = None if checkpoint is None else checkpoint["metrics_bytes"]
         self.run_log = RunLog(recipe.folder, recipe, environment, resume_at)
@@ -207,6 +209,7 @@ class _Run:
             return None
         return header(self.recipe, self.data) | {
             "metrics_bytes": self.run_log.num_bytes,
+            "classes": list(self.task.classes),
             "net": self.task.net.state_dict(),
             "stepper": self.task.trainer.stepper.state_dict(),
             "training": self.state.state_dict(),
@@ -215,6 +218,10 @@ class _Run:
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
+        classes = list(self.task.classes)
+        if (then := checkpoint.get("classes", classes)) != classes:
+            named = next(f"{old!r}, now {new!r}" for old, new in zip_longest(then, classes) if old != new)
+            raise InputError(f"{self.recipe.folder}: a class of the run to resume was {named}; restore its name")
         self.task.net.load_state_dict(checkpoint["net"])
         self.task.trainer.stepper.load_state_dict(checkpoint["stepper"])
         self.state.load_state_dict(checkpoint["training"])

@@ -230,6 +230,15 @@ def test_bad_test_images_end_a_run_before_its_training(folder: Path, tmp_path: P
     assert not list(tmp_path.glob("run/metrics.jsonl"))
 
 
+def test_a_run_is_not_resumed_with_classes_of_other_names(folder: Path, tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "folders", 2, 2)
+    given = options(folder, "segment", str(root), tmp_path / "run", "--epochs", "1", "--resume", "auto")
+    call("segment", given)
+    (root / "classes.txt").write_text("background\nb\na\n")
+    with pytest.raises(InputError, match="a class of the run to resume was 'a', now 'b'; restore its name"):
+        call("segment", given)
+
+
 class Annotated(nn.Module):
     """A detector that finds what is annotated, and nothing else."""
 
