@@ -95,14 +95,27 @@ class Backbone(nn.Module):
 
 
 def chosen_backbone(
-    config: BackboneConfig, out_indices: Sequence[int] = LAST_FOUR, output_stride: int | None = None
+    config: BackboneConfig,
+    out_indices: Sequence[int] = LAST_FOUR,
+    output_stride: int | None = None,
+    probe: tuple[int, int] = (96, 160),
 ) -> Backbone:
-    """The backbone of a recipe; see `open_backbone`."""
+    """The backbone of a recipe; see `open_backbone`. It must take images of other sizes, tried with one of `probe`."""
     with _own_options():
-        return open_backbone(
+        backbone = open_backbone(
             config.weights or "", out_indices, output_stride, arch=config.arch, model_kwargs=config.model_kwargs,
             init=config.init, batchnorm=config.batchnorm,
         )  # fmt: skip
+    try:
+        with torch.inference_mode():
+            backbone.eval()(torch.zeros(1, 3, *probe))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{backbone.info.model} does not take images of {probe[0]} x {probe[1]} pixels ({reason}), but images have "
+            "all sizes here; choose another network, such as resnet50"
+        ) from error
+    return backbone.train()
 
 
 def check_weights(config: BackboneConfig) -> None:

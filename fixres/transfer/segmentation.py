@@ -114,7 +114,7 @@ class SegmentationTask:
 
     def __init__(self, recipe: SegmentRecipe, data: MaskData, precision: Precision) -> None:
         torch.manual_seed(recipe.seed)
-        self.backbone = chosen_backbone(recipe.backbone, *segmenter_stages(recipe))
+        self.backbone = chosen_backbone(recipe.backbone, *segmenter_stages(recipe), probe=(97, 131))
         self.backbone.freeze(recipe.backbone.num_frozen_stages)
         self.classes, self._data, self._precision = data.classes, data, precision
         net = create_segmenter(recipe, self.backbone, len(data.classes))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import fixres
+from fixres.config.transfer import BackboneConfig
 from fixres.models.checkpoint import CheckpointInfo, save_checkpoint
 from fixres.models.weights import one_line
 from fixres.pipelines.spec import InputError
-from fixres.transfer.feature_pyramid import open_backbone
+from fixres.transfer.feature_pyramid import chosen_backbone, open_backbone
 from tests.fixres.families import FAMILIES, RESNET, Family, create
 
 
@@ -134,3 +135,13 @@ def test_networks_without_dilation_are_named_with_the_remedy() -> None:
         open_backbone("vit_tiny_patch16_224", output_stride=8, **options)
     assert open_backbone("vit_tiny_patch16_224", output_stride=32, **options).reductions == (16, 16)
     assert one_line(AssertionError()) == "AssertionError"
+
+
+def test_networks_for_images_of_some_sizes_are_refused_before_the_training() -> None:
+    """Detection fills images up to multiples of 32 pixels; segmentation tests images of any size."""
+    config = BackboneConfig("vit_tiny_patch16_224", init="random", model_kwargs={"depth": 4})
+    assert chosen_backbone(config).training
+    with pytest.raises(
+        InputError, match=r"vit_tiny_patch16_224 does not take images of 97 x 131 pixels \(Input height"
+    ):
+        chosen_backbone(config, (-2, -1), 32, (97, 131))
