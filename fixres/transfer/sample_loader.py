@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fixres.distributed.process_group import num_processes, rank
-from fixres.pipelines.runtime.data_workers import end_workers, received
+from fixres.pipelines.runtime.data_workers import end_workers, received, start_data_worker
 from fixres.pipelines.spec import Batch, Counters, InputError
 from fixres.training.rng import mixed
 from fixres.transfer.samples import Sample, SampleDataset
@@ -69,6 +69,7 @@ class SampleLoader:
             num_workers=num_workers,
             collate_fn=_Collate(collate),
             persistent_workers=num_workers > 0,
+            worker_init_fn=start_data_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # or it would draw from torch's own, which seeds the network
         )

@@ -23,13 +23,12 @@ from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.base import BaseLoader, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, Part
 from fixres.pipelines.loaders.views import Places, Views, apply
-from fixres.pipelines.runtime.data_workers import end_workers, received
+from fixres.pipelines.runtime.data_workers import end_workers, received, start_data_worker
 from fixres.pipelines.runtime.process_pool import (
     SHARED_MEMORY,
     check_shared_memory,
     fork_server,
     shared_memory_error,
-    start_worker,
 )
 from fixres.pipelines.sampling.draws import candidates, drawable, indices_of
 from fixres.pipelines.sources import open_stored
@@ -223,7 +222,7 @@ def _check_pickles(function: object) -> None:
 
 
 def _start_worker(_number: int) -> None:
-    start_worker()
+    start_data_worker()
     # A worker's thread writes batches into shared memory. Its errors would only be printed, and the parent would wait.
     Queue._on_queue_feeder_error = _send_error
 

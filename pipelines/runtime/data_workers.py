@@ -1,14 +1,38 @@
-"""The worker processes of torch's DataLoader: one line if one of them dies, and an orderly end."""
+"""The worker processes of torch's DataLoader: signals, one line if a worker dies, and an orderly end."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from fixres.pipelines.runtime.process_pool import main_module_hidden
+from fixres.pipelines.runtime.process_pool import main_module_hidden, start_worker
 from fixres.pipelines.spec import InputError
+
+
+def start_data_worker(_number: int = 0) -> None:
+    """A `worker_init_fn`: signals to all processes of a job are left to the training process.
+
+    Job schedulers and `timeout` send SIGTERM or SIGUSR1 to the workers, too. The training process needs them until it
+    has saved a training checkpoint, and ends them itself, by its own SIGTERM if nothing else helps.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that start later inherit this
+    start_worker()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def received(loader: DataLoader, path: object, remedy: str) -> Iterator[Any]:

@@ -107,8 +107,12 @@ def fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     loaders = ["fixres.pipelines.loaders.pillow"] if "torch" in sys.modules else []
     context.set_forkserver_preload(["fixres.pipelines.runtime.process_pool", *loaders])
+    # Python's server and its tracker of resources, and their children, would die of a SIGUSR1 that a scheduler sends to
+    # all processes of a job.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     with _safe_path():
         forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return context
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -193,9 +194,13 @@ def test_a_dead_worker_is_one_line_while_the_network_is_trained_and_after(
     ) as loader:
         batches = iter(loader)
         next(batches)
+        worker = loader._loader._iterator._workers[0]
+        subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}"], check=True)  # as a job scheduler does
+        next(batches)
+        assert worker.is_alive()
 
         def step() -> None:
-            os.kill(loader._loader._iterator._workers[0].pid, signal.SIGKILL)
+            os.kill(worker.pid, signal.SIGKILL)
             time.sleep(10)
 
         with pytest.raises(SystemExit) as ended:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fixres.pipelines.loaders import open_loader
-from fixres.pipelines.spec import BadSampleError, Source
+from fixres.pipelines.spec import BadSampleError, InputError, Source
 from tests.coded import coded_image, jpeg, write_coded_folder
 from tests.pipelines.loaders.loading import TRAIN, collect, config, encoded
 
@@ -122,11 +125,6 @@ def test_an_error_of_our_code_in_a_worker_is_raised(tmp_path: Path) -> None:
 
 def test_a_dead_worker(tmp_path: Path) -> None:
     """A worker that the system kills ends the run with one line."""
-    import os
-    import signal
-
-    from fixres.pipelines.spec import InputError
-
     folder = write_coded_folder(tmp_path / "coded", SIZES * 40)
     with open_loader("torch", config(folder, num_workers=1, batch_size=2)) as loader:
         batches = iter(loader)
@@ -135,3 +133,18 @@ def test_a_dead_worker(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="a worker process died"):
             for _ in batches:
                 pass
+
+
+def test_signals_to_the_whole_job_are_left_to_the_training(tmp_path: Path) -> None:
+    """Schedulers send them to all processes; the training needs its workers until it has saved. It can end them."""
+    folder = write_coded_folder(tmp_path / "coded", SIZES)
+    with open_loader("torch", config(folder, num_workers=1, batch_size=2)) as loader:
+        batches = iter(loader)
+        next(batches)
+        (worker,) = loader._engine._iterator._workers
+        for name in ("TERM", "USR1"):
+            subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
+        assert len(list(batches)) == len(loader) - 1 and worker.is_alive()
+        worker.terminate()
+        worker.join(20)
+        assert worker.exitcode == 0
