@@ -23,6 +23,7 @@ from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.base import BaseLoader, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, Part
 from fixres.pipelines.loaders.views import Places, Views, apply
+from fixres.pipelines.runtime.allocator import tune_allocator
 from fixres.pipelines.runtime.data_workers import end_workers, received, start_data_worker
 from fixres.pipelines.runtime.process_pool import (
     SHARED_MEMORY,
@@ -222,6 +223,7 @@ def _check_pickles(function: object) -> None:
 
 
 def _start_worker(_number: int) -> None:
+    tune_allocator()  # a fork of a server has not its parent's
     start_data_worker()
     # A worker's thread writes batches into shared memory. Its errors would only be printed, and the parent would wait.
     Queue._on_queue_feeder_error = _send_error

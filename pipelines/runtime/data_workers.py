@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from fixres.pipelines.runtime.process_pool import main_module_hidden, start_worker
+from fixres.pipelines.runtime.process_pool import end_with_parent, main_module_hidden
 from fixres.pipelines.spec import InputError
 
 
@@ -23,7 +23,7 @@ def start_data_worker(_number: int = 0) -> None:
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that start later inherit this
-    start_worker()
+    end_with_parent()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
