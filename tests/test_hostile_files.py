@@ -116,7 +116,7 @@ def test_our_checkpoints(net: nn.Module, tmp_path: Path) -> None:
     save_checkpoint(path, net, CheckpointInfo(TINY.name, TINY.kwargs, ("a", "b"), 64, 96, 0.9))
     whole = path.read_bytes()
     used, refused = survive(path, mutants(whole, 80, seed=1), lambda: load_checkpoint(path))
-    assert refused > 30
+    assert used < 5 and refused > 75  # the others are the file itself, by chance, or with another padding
     used, refused = survive(path, repacked(whole, 200, seed=2), lambda: load_checkpoint(path))
     assert refused > 100 and used > 0
 

@@ -213,6 +213,8 @@ class SegmentRecipe(TransferRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.data.on_bad != "stop":
+            raise InputError(f"data.on_bad={self.data.on_bad} leaves out bad boxes; masks have none")
         for name in ("base_size", "crop_size"):
             if not MIN_RESOLUTION <= getattr(self, name) <= MAX_RESOLUTION:
                 raise InputError(

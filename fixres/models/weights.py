@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def _torch_file(path: Path) -> Any:
     refuse_bombs(path)
+    _check_sums(path)
     unsafe = _unsafe_globals(path)
     ignored = [name for name in unsafe if _IGNORED.match(name)]
     # timm's training script keeps its options beside the weights, as a Namespace of plain values.
@@ -198,6 +200,23 @@ def refuse_bombs(path: Path) -> None:
         return  # torch's older format, or something that torch will refuse
     if unpacked > _MAX_INFLATION * path.stat().st_size + _ALIGNMENT:
         raise InputError(f"{path}: unpacks to {unpacked >> 20} MiB, more than its size; not a file of torch.save")
+
+
+def _check_sums(path: Path) -> None:
+    """Raises InputError for an archive of which a part has not its checksum; torch.load does not compare them.
+
+    A checksum of 0 is none: `torch.serialization.set_crc32_options(False)` writes that.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    while member.CRC and file.read(_ALIGNMENT):
+                        pass
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({one_line(error)}); copy it again") from error
 
 
 def with_its_checksum(path: Path, needed: bool = False) -> Path:

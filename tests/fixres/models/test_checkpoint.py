@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.models.weights import read_weights
 from fixres.pipelines.spec import IMAGENET_MEAN, EvalCrop, InputError
 from tests.fixres.conftest import TINY
 
@@ -80,6 +81,15 @@ def test_a_full_disk_leaves_the_old_file(limit: int, tiny_net: nn.Module, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
 
+def test_a_file_without_checksums_is_read(tmp_path: Path, tiny_net: nn.Module) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_checkpoint(tmp_path / "net.pt", tiny_net, INFO)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_weights(tmp_path / "net.pt").state_dict.keys() == tiny_net.state_dict().keys()
+
+
 class _Hostile:
     def __reduce__(self) -> tuple:
         return exec, ("raise SystemExit('ran')",)
@@ -90,6 +100,9 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
     content = path.read_bytes()
     if kind == "truncated":
         path.write_bytes(content[: len(content) // 2])
+    elif kind == "a changed bit":
+        at = content.index(net.fc.weight.detach().numpy().tobytes()) + 5
+        path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "picture":
@@ -118,6 +131,7 @@ def _break(kind: str, path: Path, net: nn.Module) -> None:
     ("kind", "message"),
     [
         ("truncated", "not weights, damaged"),
+        ("a changed bit", r"damaged \(.*CRC-32"),
         ("empty", "not weights, damaged"),
         ("picture", "not weights, damaged"),
         ("hostile", "unsafe content"),

@@ -312,6 +312,7 @@ def test_predict_refuses_other_images_in_one_line(image: Any, found: str, folder
         ("detect", ["--data.classes", "a,b,"], "data.classes=a,b, has an empty name"),
         ("segment", ["--crop-size", "7"], "crop_size=7 must be from 8 to 2048 pixels"),
         ("detect", ["--min-sizes", "200"], "min_sizes: 200 px is above max_size=96"),
+        ("segment", ["--data.on-bad", "skip"], "data.on_bad=skip leaves out bad boxes; masks have none"),
         ("segment", ["--output-stride", "7"], "output_stride=7 must be 8, 16 or 32"),
         ("segment", ["--optim.warmup-epochs", "9"], "a warm-up of 9 epochs is longer than the training of 2"),
         ("segment", ["--scale", "2,1"], "must satisfy 0 < low <= high"),
