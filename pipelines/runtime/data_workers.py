@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from fixres.pipelines.runtime.exit_codes import is_dead_worker
 from fixres.pipelines.runtime.process_pool import end_with_parent, main_module_hidden
 from fixres.pipelines.spec import InputError
 
@@ -51,8 +52,8 @@ def received(loader: DataLoader, path: object, remedy: str) -> Iterator[Any]:
             iterator = iter(loader)
         yield from iterator
     except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-            raise  # "Caught RuntimeError in DataLoader worker process 0" is an error of our code
+        if isinstance(error, RuntimeError) and not is_dead_worker(error):
+            raise
         raise InputError(f"{path}: a worker process died, most often because memory ran out; {remedy}") from error
 
 

@@ -57,9 +57,14 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         leave(_describe(error), EXIT_SYSTEM)
     except RuntimeError as error:  # of a signal handler of torch, which raises it wherever the main thread is
-        if "DataLoader worker (pid" not in str(error):
+        if not is_dead_worker(error):
             raise
         leave("a worker process died, most often because memory ran out; lower the number of workers", EXIT_INPUT)
+
+
+def is_dead_worker(error: RuntimeError) -> bool:
+    """Whether torch says by it that a worker process died, and not that our code failed in one."""
+    return "DataLoader worker (pid" in str(error)
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
