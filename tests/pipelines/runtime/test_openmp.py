@@ -25,7 +25,7 @@ class UntilTorch:
             end()
 
 def end():
-    policy = os.environ.get("OMP_WAIT_POLICY")
+    policy = [os.environ.get(variable) for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")]
     os.write(pipe, json.dumps([name, policy]).encode() + b"\\n")
     os._exit(0)
 
@@ -43,8 +43,9 @@ for name in sys.argv[1:]:
 """
 
 
-def _policies(names: list[str], **environment: str) -> dict[str, str | None]:
-    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+def _policies(names: list[str], **environment: str) -> dict[str, list[str | None]]:
+    """OMP_WAIT_POLICY and GOMP_SPINCOUNT of each main program."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     command = [sys.executable, "-c", _UNTIL_TORCH, *names]
     done = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, timeout=200)
     return dict(json.loads(line) for line in done.stdout.splitlines())
@@ -57,14 +58,16 @@ def _main_programs() -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_command_lets_waiting_threads_sleep_before_torch_is_imported() -> None:
+def test_every_command_lets_threads_sleep_after_a_short_wait_before_torch_is_imported() -> None:
     names = _main_programs()
     assert {"tools.train_fast", "benchmarks.tricks.__main__", "benchmarks.throughput.engine_worker"} <= set(names)
-    assert _policies(names) == dict.fromkeys(names, "passive")
+    assert _policies(names) == dict.fromkeys(names, ["passive", "1000"])
 
 
 def test_the_users_choice_stays() -> None:
-    assert _policies(["tools.train_fast"], OMP_WAIT_POLICY="active") == {"tools.train_fast": "active"}
+    assert _policies(["tools.train_fast"], OMP_WAIT_POLICY="active") == {"tools.train_fast": ["active", None]}
+    assert _policies(["tools.train_fast"], GOMP_SPINCOUNT="5") == {"tools.train_fast": [None, "5"]}
+    assert _policies(["tools.train_fast"], KMP_BLOCKTIME="0") == {"tools.train_fast": [None, None]}
 
 
 def test_an_import_changes_no_environment() -> None:
