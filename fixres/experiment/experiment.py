@@ -17,7 +17,8 @@ from fixres.experiment.variant import VariantRun
 from fixres.experiment.variant_parts import VariantPlan
 from fixres.fault_tolerance.lock import locked
 from fixres.fault_tolerance.manager import FaultTolerance
-from fixres.models.factory import check_name
+from fixres.models.factory import check_name, create_model
+from fixres.models.network_size import without_values
 from fixres.models.precision import Precision, choose_device, choose_precision
 from fixres.observability.console import log
 from fixres.observability.environment import capture
@@ -57,7 +58,7 @@ def run_experiment(
         Preempted: a signal asked the run to end; a training checkpoint is saved.
     """
     device = choose_device(recipe.device)
-    precision = choose_precision(recipe.precision, device)
+    precision = choose_precision(recipe.precision, device, without_values(lambda: create_model(recipe.model, 1)))
     environment = capture() | {"precision": precision.name, "device": str(device), "num_processes": num_processes()}
     recipe = _with_global_batch_size(recipe)
     with ExitStack() as stack:

@@ -15,16 +15,19 @@ _MAX_MODULES = 10_000  # timm's networks have at most 2,600
 
 
 def count_values(build: Callable[[], nn.Module]) -> int:
-    """The number of values in weights and buffers of the network that `build` makes.
+    """The number of values in weights and buffers of the network that `build` makes; see `without_values`."""
+    net = without_values(build)
+    return sum(tensor.numel() for tensor in (*net.parameters(), *net.buffers()))
 
-    The network is built on torch's device "meta", whose tensors have no values, so this takes little memory and time.
+
+def without_values(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `build` makes on torch's device "meta", whose tensors have no values: little memory and time.
 
     Raises:
         InputError: it has more than 10,000 modules.
     """
     with torch.random.fork_rng(devices=[]), _few_modules(), torch.device("meta"):
-        net = build()
-    return sum(tensor.numel() for tensor in (*net.parameters(), *net.buffers()))
+        return build()
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def open_chosen(
 
     `names` are those that `choice.classes` stands for.
     """
-    precision = choose_precision(choice.precision, choose_device(choice.device))
+    device = choose_device(choice.device)
+    choose_precision(choice.precision, device)  # refuses it before the weights are read
     net, info, normalize, outputs = open_network(
         choice.weights,
         classes,
@@ -74,7 +75,7 @@ def open_chosen(
         interpolation=choice.interpolation,
         new_classifier=new_classifier,
     )
-    device = precision.device
+    precision = choose_precision(choice.precision, device, net)
     outputs = None if outputs is None else outputs.to(device)
     predictor = Predictor(net.to(device), normalize.to(device), precision, outputs)
     return OpenedForJob(predictor, info)

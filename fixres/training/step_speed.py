@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fixres.config.recipe import ModelConfig, OptimConfig
 from fixres.models.factory import Normalize, create_model
+from fixres.models.network_size import without_values
 from fixres.models.precision import Precision, choose_precision
 from fixres.models.probe import forward_flops
 from fixres.training.losses import CrossEntropy
@@ -67,7 +68,8 @@ class Steps:
 def measure_steps(model: str, resolutions: Sequence[int], device: torch.device) -> dict[int, float]:
     """Images/s of a timm network by resolution, the median of three short windows: too imprecise to quote."""
     batch_size, seconds = (128, 1.0) if device.type == "cuda" else (4, 0.5)
-    steps = Steps(model, batch_size, choose_precision("auto", device), "auto")
+    outline = without_values(lambda: create_model(ModelConfig(model), NUM_CLASSES))
+    steps = Steps(model, batch_size, choose_precision("auto", device, outline), "auto")
     rounds = [{side: steps.timed(side, seconds) for side in resolutions} for _ in range(3)]
     return {side: statistics.median(one[side][0] / one[side][1] for one in rounds) for side in resolutions}
 

@@ -61,7 +61,7 @@ def _main_programs() -> list[str]:
 def test_every_command_lets_threads_sleep_after_a_short_wait_before_torch_is_imported() -> None:
     names = _main_programs()
     assert {"tools.train_fast", "benchmarks.tricks.__main__", "benchmarks.throughput.engine_worker"} <= set(names)
-    assert _policies(names) == dict.fromkeys(names, ["passive", "1000"])
+    assert _policies(names) == {name: ["passive", "1000"] for name in names}
 
 
 def test_the_users_choice_stays() -> None:
