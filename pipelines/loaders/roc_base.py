@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,6 +12,7 @@ from fixres.pipelines.formats.beton_parts import open_beton
 from fixres.pipelines.loaders.base import BaseLoader
 from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, MAX_SHIFT, PIXELS
 from fixres.pipelines.roc.sample_table import ReadAhead, locate_samples
+from fixres.pipelines.runtime.decoding_threads import decoding_threads
 from fixres.pipelines.sampling.crops import Boxes, crop_boxes
 from fixres.pipelines.sampling.draws import indices_of
 from fixres.pipelines.spec import BadSampleError, Counters, LoaderConfig
@@ -44,7 +44,7 @@ class RocBase(BaseLoader):
         whose copy to the device has started."""
         self._table = locate_samples(self._reader)
         self._read_ahead = ReadAhead(self._reader.data)
-        self._pool = ThreadPoolExecutor(config.num_workers, "roc") if config.num_workers else None
+        self._pool = decoding_threads(config.num_workers, config.device) if config.num_workers else None
 
     def _draw(self, wanted: Iterator[np.ndarray], epoch: int, resolution: int) -> Iterator[tuple[np.ndarray, Boxes]]:
         """Yields draws and boxes of each batch; boxes are drawn for several batches at once."""

@@ -9,7 +9,7 @@ the index as it goes. Later epochs, and later runs, decode only what the crops n
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocCounters
 from fixres.pipelines.loaders.views import Views, apply
 from fixres.pipelines.roc.layout import BYTES, LEVEL_SHIFT, NUM_COUNTS, PIXELS
+from fixres.pipelines.runtime.decoding_threads import decoding_threads
 from fixres.pipelines.runtime.notices import counted, notice
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.sampling.draws import indices_of
@@ -65,7 +66,7 @@ class IndexedLoader(BaseLoader):
         self._buffers = HostBuffers()
         self._views = Views(config.crop, config.views, config.seed)
         num_workers = max(1, config.num_workers)
-        self._pool = ThreadPoolExecutor(num_workers, "roc")
+        self._pool = decoding_threads(num_workers, config.device)
         # Two chunks for each thread in the batches that are prepared at once, and those of a batch equally large.
         wanted = (1 + _BATCHES_AHEAD) * config.batch_size // (2 * num_workers)
         num_chunks = -(-config.batch_size // min(max(wanted, _MIN_CHUNK), _MAX_CHUNK))
