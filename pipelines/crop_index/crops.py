@@ -74,6 +74,18 @@ def decode_indexed(
             )
 
 
+def compile_decoder() -> None:
+    """Compiles `decode_indexed` for arguments as loaders have them, unless that is on disk."""
+    table, flags = np.empty((0, NUM_PLACE_COLUMNS), np.int64), np.empty(0, bool)
+    samples, pixels = np.empty((0, checkpoints.NUM_SAMPLE_COLUMNS), np.int64), np.empty((0, 1, 1, 3), np.uint8)
+    codes, counts = np.empty(0, np.int64), np.empty((0, layout.NUM_COUNTS), np.int64)
+    words, boxes = np.empty(0, np.uint16), np.empty((0, 4))
+    data = np.frombuffer(b"none", np.uint8)  # cannot be written, like the bytes of files
+    decode_indexed(
+        data, table, samples, words, boxes, flags, flags, True, 1.0, pixels, codes, counts
+    )  # fmt: skip
+
+
 @kernel
 def check_sample(data_size: int, place: np.ndarray, sample: np.ndarray, num_words: int) -> int:
     """Checks that the parts of a file lie in the data, and that its index is possible; returns OK or an error code."""

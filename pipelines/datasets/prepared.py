@@ -11,10 +11,11 @@ import torch
 
 from fixres.pipelines.datasets.conversion_cache import convert_for_engine
 from fixres.pipelines.datasets.fingerprints import Unchanged, fingerprint
-from fixres.pipelines.datasets.resolve import resolve_data
+from fixres.pipelines.datasets.resolve import is_converted, resolve_data
 from fixres.pipelines.formats.beton_reader import BetonReader
 from fixres.pipelines.inspection.image_headers import image_sizes
 from fixres.pipelines.loaders import has_records, is_installed, open_loader
+from fixres.pipelines.loaders.indexed_crops import compile_aside
 from fixres.pipelines.sources import open_folder, open_stored
 from fixres.pipelines.sources.folder import FilesSource
 from fixres.pipelines.spec import DataConfig, EvalCrop, InputError, Loader, LoaderConfig, zoom_of
@@ -127,6 +128,8 @@ class PreparedData(StoredSplits):
 
     def __init__(self, config: DataConfig, device: str) -> None:
         start = time.perf_counter()
+        if device == "cpu" and config.engine in ("auto", "roc") and not is_converted(config.path or ""):
+            compile_aside()  # before scenes are drawn or classes are listed
         self._folders = resolve_data(config.path, config.work_dir, config.seed)
         engine, self.engine_why = choose_engine(config.engine, device, all(map(has_records, self._folders[:2])))
         super().__init__(config, device, engine, self._folders.classes)

@@ -6,18 +6,29 @@ file is then not read; that it has not changed is known from its size and times.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 import fixres.pipelines.crop_index.checkpoints as checkpoints
-from fixres.pipelines.crop_index.crops import BODY, BODY_SIZE, HEADERS, NUM_PLACE_COLUMNS, decode_indexed
+from fixres.pipelines.crop_index.crops import (
+    BODY,
+    BODY_SIZE,
+    HEADERS,
+    NUM_PLACE_COLUMNS,
+    compile_decoder,
+    decode_indexed,
+)
 from fixres.pipelines.crop_index.index import Checkpoints, CropIndex
 from fixres.pipelines.crop_index.store import join
 from fixres.pipelines.images.codec import decode_rgb
 from fixres.pipelines.loaders.pillow import resized_crop
 from fixres.pipelines.roc.layout import BYTES, ERRORS, LEVEL_SHIFT, NUM_COUNTS, OK, PIXELS
+from fixres.pipelines.runtime.numba_cache import waits_for_compilation
+from fixres.pipelines.runtime.process_pool import start_aside
 from fixres.pipelines.sampling.crops import Boxes
 from fixres.pipelines.spec import MIN_ZOOM, BadSampleError, Crop, Source, TrainCrop, zoom_of
 
@@ -262,6 +273,17 @@ class IndexedCrops:
     def close(self) -> None:
         """Merges what was added into the index."""
         self.index.close()
+
+
+@cache
+def compile_aside() -> None:
+    """Lets another process compile the kernel of the crops, if it is not on disk, while this one compiles the others.
+
+    Call it early: the first batch then waits for half of the compilation. The kernel's lock lets this process wait for
+    the other one instead of compiling it, too.
+    """
+    if len(os.sched_getaffinity(0)) > 1 and waits_for_compilation(decode_indexed):
+        start_aside(compile_decoder)
 
 
 def _places(spans: np.ndarray, samples: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 
 from fixres.pipelines.loaders.base import BaseLoader, empty_batch, retry_next
 from fixres.pipelines.loaders.delivery import Delivery, HostBuffers, batch_buffer
-from fixres.pipelines.loaders.indexed_crops import Draw, Filled, IndexedCrops
+from fixres.pipelines.loaders.indexed_crops import Draw, Filled, IndexedCrops, compile_aside
 from fixres.pipelines.loaders.prefetch import Prefetcher
 from fixres.pipelines.loaders.roc_base import RocCounters
 from fixres.pipelines.loaders.views import Views, apply
@@ -57,6 +57,8 @@ class IndexedLoader(BaseLoader):
     decodes_on_host = makes_views = True
 
     def __init__(self, config: LoaderConfig) -> None:
+        if self.decodes_on_host:
+            compile_aside()
         self._source = open_stored(config.path) if config.source is None else config.source
         super().__init__(config, self._source.classes, len(self._source))
         self.counters: RocCounters = RocCounters()

@@ -19,7 +19,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,17 @@ class _Files(IndexDataCacheFile):
     """Index and compiled code of a function. A file that is damaged counts as missing: its code is compiled again."""
 
     def load(self, key: Any) -> Any:
-        for folder in (cache_folder(), *_warm_folders()):
-            place = Path(folder, Path(self._cache_path).name)
-            there = _Files(str(place), self._index_name.removesuffix(".nbi"), self._source_stamp)
+        for there in self.everywhere():
             if name := there._load_index().get(key):
                 with contextlib.suppress(Exception):  # pickle raises errors of any type
                     return there._load_data(name)
         return None
+
+    def everywhere(self) -> Iterator[_Files]:
+        """The files of this function in each folder that may have them."""
+        for folder in (cache_folder(), *_warm_folders()):
+            place = Path(folder, Path(self._cache_path).name)
+            yield _Files(str(place), self._index_name.removesuffix(".nbi"), self._source_stamp)
 
     def save(self, key: Any, data: Any) -> None:
         with contextlib.suppress(OSError):  # the folder is read-only, or the disk is full
@@ -146,6 +150,12 @@ class _Cache(FunctionCache):
             data.target_context.codegen().set_env(environment.env_name, environment)
         super().save_overload(sig, data)
         self._lock.give_back()
+
+
+def waits_for_compilation(function: Any) -> bool:
+    """Whether a kernel is not on disk yet, for no types of its arguments, but will be once it was compiled."""
+    is_there = any(there._load_index() for there in function._cache._cache_file.everywhere())
+    return not is_there and os.access(cache_folder(), os.W_OK)
 
 
 class _Lock:

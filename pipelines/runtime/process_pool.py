@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import forkserver
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext, ForkServerContext
 from typing import Any, TypeVar
 
@@ -109,11 +109,19 @@ def fork_server() -> ForkServerContext:
     context.set_forkserver_preload(["fixres.pipelines.runtime.process_pool", *loaders])
     # Python's server and its tracker of resources, and their children, would die of a SIGUSR1 that a scheduler sends to
     # all processes of a job.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    with _safe_path():
+    with _safe_path(), _blocked(signal.SIGUSR1):
         forkserver.ensure_running()
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return context
+
+
+@contextmanager
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """New processes begin with these signals blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -149,6 +157,26 @@ def main_module_hidden() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update(hidden)
+
+
+def start_aside(work: Callable[[], None]) -> None:
+    """Starts a new process that calls `work`, a function of a module, and ends with this one. Nobody waits for it.
+
+    Nothing is done in worker processes, which may not start others, nor where no process can be started.
+    """
+    if multiprocessing.current_process().daemon:
+        return
+    process = multiprocessing.get_context("spawn").Process(target=_work_aside, args=(work,), daemon=True)
+    with suppress(OSError), _safe_path(), main_module_hidden():
+        resource_tracker.ensure_running()  # `start` would do it, and unblock signals
+        # Ctrl-C and a scheduler's SIGUSR1 are for this process alone. The new one has them blocked from its start on.
+        with _blocked(signal.SIGINT, signal.SIGUSR1):
+            process.start()
+
+
+def _work_aside(work: Callable[[], None]) -> None:
+    end_with_parent()
+    work()
 
 
 def _init_worker(function: Callable[[np.ndarray], Any]) -> None:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import typeof
 from PIL import Image
 
 import fixres
+from fixres.pipelines.crop_index import crops
 from fixres.pipelines.crop_index import index as index_module
 from fixres.pipelines.crop_index.building import IndexingConfig, build_index
 from fixres.pipelines.crop_index.index import CropIndex
 from fixres.pipelines.crop_index.location import NAME
 from fixres.pipelines.crop_index.records import FileStamp
-from fixres.pipelines.loaders import open_loader
+from fixres.pipelines.loaders import indexed_crops, open_loader, roc_indexed
 from fixres.pipelines.sources import open_folder, open_stored
-from fixres.pipelines.spec import BadSampleError, Batch, LoaderConfig, TrainCrop
+from fixres.pipelines.spec import BadSampleError, Batch, EvalCrop, LoaderConfig, TrainCrop
 from tests.pipelines.loaders.untouched import NUM, sources_of, write_photos
 from tests.pipelines.roc.conftest import photo
 
@@ -59,6 +61,37 @@ def test_the_pixels_are_pillows_and_the_index_is_that_of_the_command(photos: Pat
         for _ in range(2):
             assert_like(epoch(path, min_zoom=float("inf")), first, 2.0 if kind == "beton" else 0)
         assert CropIndex(open_stored(path)).num_known == NUM, kind
+
+
+def test_a_kernel_that_is_compiled_aside_has_the_types_of_the_loaders(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, types = crops.decode_indexed, []
+    for module in (crops, indexed_crops):
+        monkeypatch.setattr(
+            module, "decode_indexed", lambda *given: (types.append([*map(typeof, given)]), kernel(*given))
+        )
+    monkeypatch.setattr(roc_indexed, "compile_aside", lambda: None)
+    crops.compile_decoder()
+    for _ in range(2):  # images that are scanned, and images of the index
+        epoch(photos)
+        epoch(photos, crop=EvalCrop(), shuffle=False)
+        list(fixres.Loader(photos, SIDE, 4, views=2, device="cpu"))
+    assert len(types) > 8 and all(one == types[0] for one in types)
+
+
+@pytest.mark.parametrize("waits, started", [(True, [crops.compile_decoder]), (False, [])])
+def test_a_loader_lets_another_process_compile_what_is_not_on_disk(
+    waits: bool, started: list, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list = []
+    indexed_crops.compile_aside.cache_clear()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(indexed_crops, "waits_for_compilation", lambda _: waits)
+    monkeypatch.setattr(indexed_crops, "start_aside", calls.append)
+    for _ in range(2):
+        epoch(photos)
+    assert calls == started
 
 
 def test_a_loader_says_what_it_indexes_and_what_is_decoded_whole(photos: Path, capfd) -> None:

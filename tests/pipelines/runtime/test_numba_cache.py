@@ -87,6 +87,22 @@ def test_processes_that_start_together_compile_once(tmp_path):
     assert sorted(one.result() for one in done) == [(5, 0), (5, 1), (5, 1)]
 
 
+_WAITS = """
+from fixres.pipelines.outer import size
+from fixres.pipelines.runtime.numba_cache import waits_for_compilation
+
+before = waits_for_compilation(size)
+size()
+assert (before, waits_for_compilation(size)) == {expected}
+"""
+
+
+def test_whether_a_kernel_waits_for_its_compilation(tmp_path):
+    _package(tmp_path, 5)
+    _run(tmp_path, _WAITS.format(expected=(True, False)))
+    _run(tmp_path, _WAITS.format(expected=(False, False)))
+
+
 def _unwritable(root: Path) -> dict[str, str]:
     """Variables for a process that can write neither beside the sources nor in the user's home."""
     (root / "fixres" / "pipelines" / "__pycache__").write_text("a file with the name of the folder")

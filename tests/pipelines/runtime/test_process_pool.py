@@ -1,12 +1,16 @@
-"""Worker processes are forks of this process, or of a server once DALI is loaded."""
+"""Worker processes are forks of this process, or of a server once DALI is loaded; what works aside ends with it."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from fixres.pipelines.runtime.process_pool import map_chunks
@@ -30,3 +34,35 @@ def test_workers_are_forks_of_this_process_unless_dali_is_loaded(
     assert [total for total, _ in found] == [3, 12, 21, 9]
     assert all((parent != os.getpid()) == has_dali for _, parent in found)
     assert (main.__spec__, vars(main).get("__file__")) == before
+
+
+def write_pid_and_wait() -> None:
+    Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
+    time.sleep(100)
+
+
+_PARENT = """
+import os, time
+from pathlib import Path
+from fixres.pipelines.runtime.process_pool import start_aside
+from tests.pipelines.runtime.test_process_pool import write_pid_and_wait
+
+start_aside(write_pid_and_wait)  # no `if __name__ == "__main__"`: the new process must not run this again
+while not Path(os.environ["PID_FILE"]).exists():
+    time.sleep(0.02)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["pass", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_a_process_aside_ignores_ctrl_c_and_ends_with_its_parent(end: str, tmp_path: Path) -> None:
+    pid_file, script = tmp_path / "pid", tmp_path / "script.py"
+    interrupts = f"os.kill(int(Path({str(pid_file)!r}).read_text() or 0), 2)\ntime.sleep(0.1)\n"
+    script.write_text(_PARENT.format(end="time.sleep(0.2)\n" + interrupts + interrupts + end))
+    environment = os.environ | {"PID_FILE": str(pid_file), "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-9 if "kill" in end else 0, "")
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(int(pid_file.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
