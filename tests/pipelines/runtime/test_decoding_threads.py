@@ -1,4 +1,4 @@
-"""Threads that decode give way to a network on the same cores, and only they."""
+"""Threads that decode for a network on the same cores have a lower priority, and only they."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _niceness() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
 @pytest.mark.parametrize("device, lower", [("cpu", 10), ("cuda", 0), ("cuda:1", 0)])
-def test_decoding_threads_give_way_to_a_network_on_the_cpu(device: str, lower: int) -> None:
+def test_decoding_threads_have_a_lower_priority_if_batches_stay_on_the_cpu(device: str, lower: int) -> None:
     before = _niceness()
     with decoding_threads(2, device) as pool:
         assert pool.submit(_niceness).result() == min(19, before + lower)
