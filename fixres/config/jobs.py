@@ -55,7 +55,7 @@ class NetworkChoice(WeightsChoice):
     device: str = "auto"
     """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast type; "auto" takes bf16 where the hardware multiplies it fast."""
+    """Autocast type; "auto" takes bf16 where the network is faster with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -199,7 +199,7 @@ class Recipe:
     device: str = "auto"
     """"cpu", "cuda[:n]", or "auto": the GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast type of forward and loss; "auto" takes bf16 where the hardware multiplies it fast."""
+    """Autocast type of forward and loss; "auto" takes bf16 where the network is faster with it."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile of the network in training, one graph for each resolution; "auto" compiles on GPUs only, where the
     minute that it takes is worth it."""
