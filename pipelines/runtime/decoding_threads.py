@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 _LOWER = 10  # of nice values, so a tenth of the weight; 19 was not faster
 
@@ -22,4 +23,5 @@ def decoding_threads(number: int, device: str) -> ThreadPoolExecutor:
 
 def _lower_priority() -> None:
     thread = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _LOWER))
+    with suppress(OSError):  # a sandbox may refuse it
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _LOWER))
