@@ -43,7 +43,7 @@ class Endless:
 
 
 class Watch(threading.Thread):
-    """Records the memory of this process and the unique memory of its children, four times a second."""
+    """Records the memory of this process and the unique memory of its children, twenty times a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -53,7 +53,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         me = psutil.Process()
-        while not self._stop_asked.wait(0.25):
+        while not self._stop_asked.wait(0.05):
             try:
                 info = me.memory_info()  # what it shares with its children counts here
                 self.parent.append(info.rss - info.shared)
