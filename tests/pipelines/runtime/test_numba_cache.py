@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -151,6 +152,9 @@ def test_the_digest_covers_the_files_that_kernels_import(tmp_path):
         "import fixres.pipelines.part.other as other",
         "from fixres.pipelines.part import other",
         "from fixres.pipelines.part import name",
+        "from fixres.pipelines.part import (\n    first,\n    other as another,\n)",
+        "import os, fixres.pipelines.part.other",
+        "def size() -> int:\n    from fixres.pipelines.part import other",
     ],
 )
 def test_every_kind_of_import_counts(line, tmp_path):
@@ -163,6 +167,20 @@ def test_every_kind_of_import_counts(line, tmp_path):
         imported.write_text(text)
         digests.add(numba_cache.sources_digest(folder, "fixres.pipelines"))
     assert len(digests) == 2
+
+
+def test_the_imports_of_all_sources_are_those_that_pythons_parser_finds():
+    files = list(numba_cache._PACKAGE.rglob("*.py"))
+    assert len(files) > 100
+    for file in files:
+        source, expected = file.read_text(), set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                expected |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                expected |= {alias.name for alias in node.names}
+        found = set(numba_cache._imported(source))
+        assert {Path(*name.split(".")).with_suffix(".py") for name in expected} <= found, file
 
 
 def test_a_package_that_is_only_passed_through_does_not_count(tmp_path):
