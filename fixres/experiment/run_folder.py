@@ -14,6 +14,7 @@ from fixres.distributed.process_group import is_main
 from fixres.fault_tolerance.checkpoints import CHECKPOINTS
 from fixres.observability.console import log
 from fixres.pipelines.runtime.atomic_files import open_own, os_errors_name, write_json
+from fixres.pipelines.runtime.json_text import decode_json
 from fixres.pipelines.spec import InputError
 
 RECIPE, ENVIRONMENT, METRICS = "recipe.yaml", "environment.json", "metrics.jsonl"
@@ -43,6 +44,7 @@ class RunLog:
             write_json(folder / ENVIRONMENT, environment)
         else:
             _truncate(folder / METRICS, resume_at)
+            _say_change(folder, environment)
         self._metrics = open(
             folder / METRICS, "a", buffering=1, opener=open_own
         )  # a line at a time, so that a kill loses none
@@ -90,6 +92,16 @@ def _truncate(metrics: Path, num_bytes: int) -> None:
         file.seek(0)
         kept = file.read(num_bytes)
         file.truncate(len(kept) if len(kept) == num_bytes else kept.rfind(b"\n") + 1)
+
+
+def _say_change(folder: Path, environment: dict[str, Any]) -> None:
+    """Says it if a resumed run has another precision: what "auto" takes depends on the machine and on the version."""
+    try:
+        began = decode_json((folder / ENVIRONMENT).read_bytes())["precision"]
+    except (OSError, ValueError, LookupError, TypeError):  # nothing depends on this file
+        return
+    if began != (now := environment.get("precision")):
+        log(f"{folder}: the run began with precision {began}; on this machine it continues with {now}")
 
 
 def _line(variant: str, kind: str, step: float, values: dict[str, Any]) -> str:

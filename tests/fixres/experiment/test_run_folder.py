@@ -1,4 +1,4 @@
-"""The metrics of a resumed run: no line twice, and no incomplete line."""
+"""A resumed run: no line of metrics twice, no incomplete line, and a word about another precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixres.config.recipe import Recipe
-from fixres.experiment.run_folder import METRICS, RunLog
+from fixres.experiment.run_folder import ENVIRONMENT, METRICS, RunLog
 
 _LINES = "".join(json.dumps({"variant": "fast", "kind": "train", "step": step}) + "\n" for step in range(3))
 
@@ -37,3 +37,24 @@ def test_metrics_are_complete_lines_from_before_the_checkpoint(
     log.close()
     read = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["step"] for line in read] == [*range(kept), 9]
+
+
+@pytest.mark.parametrize(
+    "began, now, is_said",
+    [
+        ('{"precision": "bf16"}', "fp32", True),
+        ('{"precision": "bf16"}', "bf16", False),
+        ("{}", "fp32", False),
+        ("[]", "fp32", False),
+        ("no JSON", "fp32", False),
+        (None, "fp32", False),
+    ],
+)
+def test_a_resumed_run_says_that_its_precision_is_another(
+    began: str | None, now: str, is_said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if began is not None:
+        (tmp_path / ENVIRONMENT).write_text(began)
+    RunLog(tmp_path, Recipe(), {"precision": now}, 0).close()
+    line = f"{tmp_path}: the run began with precision bf16; on this machine it continues with {now}"
+    assert (line in capsys.readouterr().err.replace("\n", " ")) == is_said
