@@ -7,9 +7,13 @@ whole runs, and `transfer` detection and segmentation with a trained backbone. `
 `fault_tolerance`, `observability` and `reporting` are used by them.
 """
 
+from typing import Any
+
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(
+from fixres.pipelines.runtime.garbage import without_collection
+
+_load, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
         "api.crop_dataset": ["CropDataset"],
@@ -32,3 +36,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "resolution.advice": ["Advice"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    with without_collection():
+        return _load(name)

@@ -32,6 +32,7 @@ from numba.core.caching import (
     _SourceFileBackedLocatorMixin,
 )
 
+from fixres.pipelines.runtime.garbage import without_collection
 from fixres.pipelines.runtime.kernel_parts import give_callers_a_part
 from fixres.pipelines.runtime.locks import acquire, release
 
@@ -140,7 +141,8 @@ class _Cache(FunctionCache):
         self._lock = _Lock(Path(self._cache_path, f"{name}.lock"))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        with without_collection():  # the first time, numba loads more modules
+            found = super().load_overload(sig, target_context)
         if found is None:
             self._lock.take()
             found = super().load_overload(sig, target_context)  # of a process that had the lock

@@ -32,7 +32,7 @@ def _package(root: Path, size: int) -> Path:
     (folder / "runtime").mkdir(parents=True, exist_ok=True)
     for package in (folder, folder.parent):
         (package / "__init__.py").touch()
-    for name in ("numba_cache.py", "kernel_parts.py", "locks.py"):
+    for name in ("numba_cache.py", "kernel_parts.py", "locks.py", "garbage.py"):
         (folder / "runtime" / name).write_text(Path(numba_cache.__file__).with_name(name).read_text())
     (folder / "inner.py").write_text(_INNER.format(size=size))
     if not (folder / "outer.py").exists():
