@@ -265,7 +265,9 @@ def _opened(model: nn.Module | Network, precision: str, given: Mapping[str, Any]
     transform = _transform(model, given)
     device = device_of(net)
     normalize = Normalize(transform.mean, transform.std).to(device)
-    return Predictor(net, normalize, choose_precision(precision, device, net)), transform
+    # Networks of others may have operators that autocast breaks, such as quantized ones.
+    known = net if isinstance(model, Network) else None
+    return Predictor(net, normalize, choose_precision(precision, device, known)), transform
 
 
 def _transform(model: nn.Module | Network, given: Mapping[str, Any]) -> _Transform:

@@ -60,9 +60,7 @@ def run_experiment(
     device = choose_device(recipe.device)
     precision = choose_precision(recipe.precision, device, without_values(lambda: create_model(recipe.model, 1)))
     if recipe.precision == "auto" and precision.name != "fp32":
-        log(
-            f"precision {precision.name}: the fastest for this network on {device}; --precision fp32 for full precision"
-        )
+        log(f"precision {precision.name}: usually the fastest on {device}; --precision fp32 for full precision")
     environment = capture() | {"precision": precision.name, "device": str(device), "num_processes": num_processes()}
     recipe = _with_global_batch_size(recipe)
     with ExitStack() as stack:

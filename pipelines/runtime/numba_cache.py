@@ -199,7 +199,7 @@ def cache_folder() -> Path:
         is_warm = bool(_warm_folders())
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        if not is_warm:
+        if not is_warm and sys.stderr is not None:
             once = "once for this version" if folder.is_dir() else f"at each start, because {folder} cannot be written"
             sys.stderr.write(f"compiling the decoder, {once}; this takes 10 to 30 seconds\n")
     with contextlib.suppress(OSError):  # the folder may belong to another user

@@ -10,6 +10,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext, ForkServerContext
 from typing import Any, TypeVar
 
@@ -30,6 +31,15 @@ T = TypeVar("T")
 SHARED_MEMORY = "/dev/shm"  # where processes exchange batches and keep semaphores
 _CHUNKS_AHEAD = 4  # chunks in flight per worker
 _BYTES_FOR_SEMAPHORES = 1 << 17  # a page each
+# Not multiprocessing: its children are joined at exit, also by forks of this process, whose children they are not. The
+# pipe to the new process ends with this one.
+_ASIDE = """
+import os, sys, threading
+sys.path[:] = {path!r}
+threading.Thread(target=lambda: os._exit(len(os.read(0, 1))), daemon=True).start()
+from {module} import {name}
+{name}()
+"""
 _function: Callable[[np.ndarray], Any]  # in a worker: set when it starts
 
 
@@ -162,21 +172,21 @@ def main_module_hidden() -> Iterator[None]:
 def start_aside(work: Callable[[], None]) -> None:
     """Starts a new process that calls `work`, a function of a module, and ends with this one. Nobody waits for it.
 
-    Nothing is done in worker processes, which may not start others, nor where no process can be started.
+    Nothing is done in worker processes, and where no process can be started.
     """
-    if multiprocessing.current_process().daemon:
+    if multiprocessing.parent_process() is not None or not sys.executable:
         return
-    process = multiprocessing.get_context("spawn").Process(target=_work_aside, args=(work,), daemon=True)
-    with suppress(OSError), _safe_path(), main_module_hidden():
-        resource_tracker.ensure_running()  # `start` would do it, and unblock signals
-        # Ctrl-C and a scheduler's SIGUSR1 are for this process alone. The new one has them blocked from its start on.
-        with _blocked(signal.SIGINT, signal.SIGUSR1):
-            process.start()
+    code = _ASIDE.format(path=[*map(str, sys.path)], module=work.__module__, name=work.__name__)
+    # Ctrl-C and a scheduler's SIGUSR1 are for this process alone. The new one has them blocked from its start on.
+    with suppress(OSError, RuntimeError), _blocked(signal.SIGINT, signal.SIGUSR1):
+        process = subprocess.Popen([sys.executable, "-I", "-c", code], stdin=subprocess.PIPE)
+        threading.Thread(target=_reap, args=(process,), daemon=True).start()
 
 
-def _work_aside(work: Callable[[], None]) -> None:
-    end_with_parent()
-    work()
+def _reap(process: subprocess.Popen) -> None:
+    process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def _init_worker(function: Callable[[np.ndarray], Any]) -> None:
