@@ -27,7 +27,7 @@ _setting = ""  # after `tune_allocator`
 
 
 def tune_allocator() -> str:
-    """Lets this process keep the memory that it frees, for networks on CPUs: two to four times the images/s.
+    """Lets this process keep the memory that it frees, for networks on CPUs: two to five times the images/s.
 
     The command line and worker processes do this themselves. `import fixres` does not, because the setting holds for
     the whole process: its resident memory stays at its peak, which becomes up to 1.3 times as large. Call it once at

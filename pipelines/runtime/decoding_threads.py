@@ -8,14 +8,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-_LOWER = 10  # of nice values, so a tenth of the weight; 19 was not faster
+_LOWER = 10  # of nice values, so a tenth of the weight; with 19 such a thread could keep Python's lock for long
 
 
 def decoding_threads(number: int, device: str) -> ThreadPoolExecutor:
     """Threads for a loader whose batches arrive on `device`, "cpu" or "cuda[:n]".
 
     A network on the CPU computes on the same cores, and each of its operators waits for its slowest thread. So threads
-    that decode have a lower priority: on 2 cores evaluations at 96 to 176 px became 1.1 to 1.25 times faster.
+    that decode have a lower priority: on 2 cores evaluations at 96 to 176 px became 1.05 to 1.25 times faster.
     """
     is_lower = device == "cpu" and sys.platform == "linux"  # elsewhere threads have no priorities of their own
     return ThreadPoolExecutor(number, "roc", initializer=_lower_priority if is_lower else None)

@@ -43,8 +43,8 @@ _SECONDS_TO_WAIT = (
     120.0  # for another process that compiles the same kernel; a slow core takes a minute for the largest
 )
 _IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(.*))", re.MULTILINE
-)  # what is imported, or the modules
+    r"^[ \t]*(?:from[ \t]+(\w[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(.*))", re.MULTILINE
+)  # a module and its names, or modules; also in texts, which does no harm
 _DAYS_KEPT = 14  # since the last use: other branches and processes that still run older sources need their caches
 
 
@@ -158,7 +158,7 @@ class _Cache(FunctionCache):
 
 
 def waits_for_compilation(function: Any) -> bool:
-    """Whether a kernel is not on disk yet, for no types of its arguments, but will be once it was compiled."""
+    """Whether no machine code of a kernel is on disk, and a process that compiles it can keep it there."""
     is_there = any(there._load_index() for there in function._cache._cache_file.everywhere())
     return not is_there and os.access(cache_folder(), os.W_OK)
 
@@ -259,7 +259,7 @@ def _imported(source: str) -> list[Path]:
     names: list[str] = []
     for module, members, modules in _IMPORT.findall(source):
         names += [module, *(f"{module}.{name}" for name in re.findall(r"\w+", members))] if module else []
-        names += re.findall(r"[\w.]+", modules)
+        names += re.findall(r"\w[\w.]*", modules)
     found = [Path(*name.split(".")) for name in names]
     return [file for module in found for file in (module.with_suffix(".py"), module / "__init__.py")]
 

@@ -1,7 +1,8 @@
-"""Applies a function to chunks of numbers in a pool of worker processes; results come in order.
+"""Worker processes: a pool that applies a function to chunks of numbers in order, and one that works aside.
 
-Workers are forks of this process, which hands over the function and its compiled kernels without pickling. Once DALI
-is loaded they are forks of a server process, because forks of a process with DALI's threads hung now and then.
+Workers of the pool are forks of this process, which hands over the function and its compiled kernels without pickling.
+Once DALI is loaded they are forks of a server process, because forks of a process with DALI's threads hung now and
+then.
 """
 
 from __future__ import annotations

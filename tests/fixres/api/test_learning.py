@@ -16,6 +16,7 @@ from fixres.config.jobs import FinetuneJob
 from fixres.config.recipe import FinetuneConfig, OptimConfig
 from fixres.finetuning.job import finetune_network
 from fixres.models.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fixres.models.factory import Normalize
 from fixres.models.pretrained import open_chosen
 from fixres.pipelines.spec import InputError, Loader
 from tests.coded import coded_image, jpeg, write_coded_folder
@@ -111,6 +112,25 @@ def test_a_loaded_network_is_tested_with_its_own_transform(checkpoint: Path, cod
     files = sorted(coded_folder.rglob("*.jpg"))
     right = sum(row[0].name == file.parent.name for row, file in zip(rows, files, strict=True))
     assert result.top1 == pytest.approx(right / len(files))
+
+
+def test_auto_takes_bf16_without_amx_for_networks_of_fixres_only(
+    checkpoint: Path, photos: Path, coded_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have operators that autocast breaks: a quantized linear layer takes fp32 only."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    used: list[bool] = []
+    forward = Normalize.forward
+    monkeypatch.setattr(
+        Normalize, "forward", lambda *given: (used.append(torch.is_autocast_enabled("cpu")), forward(*given))[1]
+    )
+    evaluate(fixres.load(checkpoint, device="cpu"), coded_folder, precision="auto")
+    assert set(used) == {True}
+    used.clear()
+    net = torch.ao.quantization.quantize_dynamic(PlainNet().eval(), {nn.Linear})
+    evaluate(net, photos / "val", 48, precision="auto")
+    assert set(used) == {False}
 
 
 def test_modes_and_gradients_stay(photos: Path) -> None:

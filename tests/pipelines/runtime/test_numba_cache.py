@@ -183,6 +183,11 @@ def test_the_imports_of_all_sources_are_those_that_pythons_parser_finds():
         assert {Path(*name.split(".")).with_suffix(".py") for name in expected} <= found, file
 
 
+def test_texts_that_look_like_imports_do_no_harm():
+    text = '"""Says so.\n\n    import ... and so on, (see\n    from . import nothing\n    import .\n"""\n'
+    assert Path("and.py") in numba_cache._imported(text)  # of many names that are no files
+
+
 def test_a_package_that_is_only_passed_through_does_not_count(tmp_path):
     """`from fixres.pipelines.part.other import name` needs part/__init__.py, but no kernel is made of it."""
     folder = _package(tmp_path, 5)
